@@ -1,0 +1,10 @@
+//! What everything else stands on: number formats, the thread pool, cancellation, logging.
+
+pub mod cancel;
+pub mod dtype;
+pub mod logging;
+pub mod pool;
+pub mod timings;
+
+pub use cancel::Cancel;
+pub use timings::Timings;

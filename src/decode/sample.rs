@@ -1,0 +1,166 @@
+//! Choosing the next token from its logits.
+
+use anyhow::{Result, bail};
+
+/// How to choose the next token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 chooses the likeliest token; above, logits are divided by it before sampling.
+    pub temperature: f32,
+    /// Keep only this many likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of likeliest tokens whose probabilities reach this sum; 1 keeps all.
+    pub top_p: f32,
+    /// Seed of the random numbers: the same seed repeats the same choice.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+}
+
+/// Draws tokens as a [`Sampling`] asks, carrying the state of its random numbers.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    random: SplitMix64,
+}
+
+impl Sampler {
+    /// A sampler at the start of its random sequence.
+    pub fn new(sampling: &Sampling) -> Self {
+        Self { sampling: sampling.clone(), random: SplitMix64(sampling.seed) }
+    }
+
+    /// The id chosen from `logits` (`[vocab]`; masked ids are negative infinity). Fails when a logit
+    /// is NaN: the weights are damaged.
+    pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        if logits.iter().any(|logit| logit.is_nan()) {
+            bail!("the model produced NaN logits: its weights hold NaN or overflow");
+        }
+        if self.sampling.temperature <= 0.0 {
+            return Ok(argmax(logits));
+        }
+        let keep = if self.sampling.top_k == 0 { logits.len() } else { self.sampling.top_k };
+        let mut candidates = top(logits, keep);
+        let max = candidates[0].1;
+        for (_, weight) in &mut candidates {
+            *weight = ((*weight - max) / self.sampling.temperature).exp();
+        }
+        let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
+        let mut kept = 0.0;
+        let mut count = 0;
+        while count < candidates.len() && (count == 0 || kept < self.sampling.top_p * total) {
+            kept += candidates[count].1;
+            count += 1;
+        }
+        let mut draw = self.random.uniform() * kept;
+        for &(id, weight) in &candidates[..count] {
+            draw -= weight;
+            if draw < 0.0 {
+                return Ok(id);
+            }
+        }
+        Ok(candidates[count - 1].0)
+    }
+}
+
+/// The id of the greatest logit; the lowest such id on a tie.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// The `count` greatest entries with their ids, greatest first, lower ids first on a tie.
+pub fn top(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let mut entries: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if count < entries.len() {
+        entries.select_nth_unstable_by(count, order);
+        entries.truncate(count);
+    }
+    entries.sort_unstable_by(order);
+    entries
+}
+
+/// Turns logits into natural log-probabilities in place.
+pub fn log_softmax(logits: &mut [f32]) {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+    let shift = max + sum.ln() as f32;
+    for logit in logits {
+        *logit -= shift;
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+#[derive(Clone, Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    /// Uniform in `[0, 1)`.
+    fn uniform(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        (z >> 40) as f32 / (1u64 << 24) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 5] = [1.0, 3.0, f32::NEG_INFINITY, 2.0, 3.0];
+
+    #[test]
+    fn greedy_takes_the_first_of_equals() {
+        assert_eq!(Sampler::new(&Sampling::GREEDY).choose(&LOGITS).unwrap(), 1);
+        assert_eq!(top(&LOGITS, 3).iter().map(|e| e.0).collect::<Vec<_>>(), [1, 4, 3]);
+    }
+
+    #[test]
+    fn top_k_and_top_p_limit_the_choice() {
+        for (top_k, top_p, allowed) in [(1, 1.0, &[1][..]), (2, 1.0, &[1, 4]), (0, 0.4, &[1]), (0, 1.0, &[0, 1, 3, 4])] {
+            let mut sampler = Sampler::new(&Sampling { temperature: 1.0, top_k, top_p, seed: 7 });
+            let mut seen = [false; 5];
+            for _ in 0..400 {
+                seen[sampler.choose(&LOGITS).unwrap() as usize] = true;
+            }
+            let seen: Vec<u32> = (0..5).filter(|&id| seen[id as usize]).collect();
+            assert_eq!(seen, allowed, "top_k {top_k} top_p {top_p}");
+        }
+    }
+
+    #[test]
+    fn a_seed_repeats_its_choices() {
+        let draw = |seed| {
+            let mut sampler = Sampler::new(&Sampling { temperature: 2.0, top_k: 0, top_p: 1.0, seed });
+            (0..50).map(|_| sampler.choose(&LOGITS).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(3), draw(3));
+        assert_ne!(draw(3), draw(4));
+    }
+
+    #[test]
+    fn nan_is_an_error() {
+        assert!(Sampler::new(&Sampling::GREEDY).choose(&[0.0, f32::NAN]).is_err());
+    }
+
+    #[test]
+    fn log_probabilities_sum_to_one() {
+        let mut logits = LOGITS;
+        log_softmax(&mut logits);
+        let sum: f32 = logits.iter().map(|l| l.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+        assert_eq!(logits[2], f32::NEG_INFINITY);
+    }
+}
