@@ -143,7 +143,7 @@ pub fn generate<B: Backend>(
             out.stop = StopReason::Context;
             break;
         }
-        if session.push(id, cancel)?.cancelled {
+        if session.push(id, cancel).cancelled {
             out.stop = StopReason::Cancelled;
             break;
         }

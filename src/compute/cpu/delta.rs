@@ -1,0 +1,337 @@
+//! Gated DeltaNet between its projections: convolution, gates, recurrence, output norm.
+
+use super::{Cpu, CpuOptions, for_each_row, scalar};
+use crate::base::pool::{Disjoint, Pool};
+use crate::compute::{Batch, DeltaShape, DeltaState, DeltaWeights};
+
+/// Positions that the chunked form works on at a time.
+const CHUNK: usize = 64;
+
+/// The state of one layer of one sequence; see [`crate::compute::Backend::Recurrent`].
+pub struct Recurrent {
+    committed: DeltaState,
+    pending: DeltaState,
+}
+
+impl Recurrent {
+    pub fn new(shape: &DeltaShape) -> Self {
+        let zero = DeltaState { recurrent: vec![0.0; shape.state_len()], conv: vec![0.0; shape.conv_len()] };
+        Self { committed: zero.clone(), pending: zero }
+    }
+
+    pub fn committed(&self) -> &DeltaState {
+        &self.committed
+    }
+
+    pub fn commit(&mut self) {
+        std::mem::swap(&mut self.committed, &mut self.pending);
+    }
+
+    pub fn import(&mut self, from: &DeltaState) {
+        self.committed.recurrent.copy_from_slice(&from.recurrent);
+        self.committed.conv.copy_from_slice(&from.conv);
+    }
+
+    /// The pending state, made equal to the committed one.
+    fn begin(&mut self) -> &mut DeltaState {
+        self.pending.recurrent.copy_from_slice(&self.committed.recurrent);
+        self.pending.conv.copy_from_slice(&self.committed.conv);
+        &mut self.pending
+    }
+}
+
+/// Inputs of the recurrence of one value head, one element or row per position.
+struct HeadInputs {
+    /// Normalised and scaled, `[rows, Dk]`.
+    query: Vec<f32>,
+    /// Normalised, `[rows, Dk]`.
+    key: Vec<f32>,
+    /// `[rows, Dv]`.
+    value: Vec<f32>,
+    beta: Vec<f32>,
+    /// Logarithm of the decay.
+    gate: Vec<f32>,
+}
+
+/// From `qkvz` `[rows, K * (2 Dk + 2 R Dv)]` and `ba` `[rows, 2V]` as projected to normed, gated outputs
+/// `[rows, V, Dv]`. Reads the committed state and writes the pending one.
+pub fn mix(
+    pool: &mut Pool,
+    options: &CpuOptions,
+    weights: &DeltaWeights<Cpu>,
+    batch: &Batch,
+    state: &mut Recurrent,
+    qkvz: &[f32],
+    ba: &[f32],
+) -> Vec<f32> {
+    let shape = weights.shape;
+    let layout = Layout::new(shape);
+    let pending = state.begin();
+    let convolved = convolve(pool, weights, &layout, batch.rows, &mut pending.conv, qkvz);
+
+    let state_len = shape.key_dim * shape.value_dim;
+    let out_width = shape.value_heads * shape.value_dim;
+    let mut mixed = vec![0.0; batch.rows * out_width];
+    let out = Disjoint::new(&mut mixed);
+    let states = Disjoint::new(&mut pending.recurrent);
+    pool.run(shape.value_heads, |head| {
+        if batch.cancel.is_cancelled() {
+            return;
+        }
+        let inputs = head_inputs(weights, &layout, head, batch.rows, &convolved, ba);
+        let mut outputs = vec![0.0; batch.rows * shape.value_dim];
+        // SAFETY: this task alone touches the state of its head.
+        let state = unsafe { states.part(head * state_len..(head + 1) * state_len) };
+        if batch.rows < options.delta_chunk_rows_min {
+            recurrent(&shape, &inputs, state, &mut outputs);
+        } else {
+            chunked(&shape, &inputs, state, &mut outputs);
+        }
+        for (row, output) in outputs.chunks_exact_mut(shape.value_dim).enumerate() {
+            scalar::rms_norm_in_place(output, &weights.output_norm, options.eps);
+            let z = &qkvz[row * layout.width + layout.z(head)..][..shape.value_dim];
+            let at = row * out_width + head * shape.value_dim;
+            // SAFETY: this task alone writes the columns of its head.
+            let out = unsafe { out.part(at..at + shape.value_dim) };
+            for ((out, output), z) in out.iter_mut().zip(output).zip(z) {
+                *out = *output * scalar::silu(*z);
+            }
+        }
+    });
+    mixed
+}
+
+/// Where the parts of a projected row lie: it is grouped by key head, `[q | k | v R | z R]` each.
+struct Layout {
+    shape: DeltaShape,
+    /// Value heads per key head.
+    repeat: usize,
+    /// Elements of a group.
+    group: usize,
+    /// Elements of a row.
+    width: usize,
+}
+
+impl Layout {
+    fn new(shape: DeltaShape) -> Self {
+        let repeat = shape.value_heads / shape.key_heads;
+        let group = 2 * shape.key_dim + 2 * repeat * shape.value_dim;
+        Self { shape, repeat, group, width: group * shape.key_heads }
+    }
+
+    /// Start of the z of a value head.
+    fn z(&self, head: usize) -> usize {
+        let DeltaShape { key_dim, value_dim, .. } = self.shape;
+        head / self.repeat * self.group
+            + 2 * key_dim
+            + (self.repeat + head % self.repeat) * value_dim
+    }
+
+    /// Copies the channels `[q of all heads | k of all heads | v of all heads]` of a row.
+    fn channels(&self, row: &[f32], out: &mut [f32]) {
+        let DeltaShape { key_heads, key_dim, value_dim, .. } = self.shape;
+        let values = self.repeat * value_dim;
+        let (queries, rest) = out.split_at_mut(key_heads * key_dim);
+        let (keys, value_out) = rest.split_at_mut(key_heads * key_dim);
+        for (head, group) in row.chunks_exact(self.group).enumerate() {
+            queries[head * key_dim..][..key_dim].copy_from_slice(&group[..key_dim]);
+            keys[head * key_dim..][..key_dim].copy_from_slice(&group[key_dim..2 * key_dim]);
+            value_out[head * values..][..values].copy_from_slice(&group[2 * key_dim..][..values]);
+        }
+    }
+}
+
+/// Causal depthwise convolution and SiLU: `[rows, channels]`. `state` holds the inputs before the
+/// first row and receives the last ones.
+fn convolve(
+    pool: &mut Pool,
+    weights: &DeltaWeights<Cpu>,
+    layout: &Layout,
+    rows: usize,
+    state: &mut [f32],
+    qkvz: &[f32],
+) -> Vec<f32> {
+    let (channels, taps) = (weights.shape.channels(), weights.shape.conv_kernel);
+    let mut inputs = vec![0.0; state.len() + rows * channels];
+    let (past, new) = inputs.split_at_mut(state.len());
+    past.copy_from_slice(state);
+    for_each_row(pool, new, channels, |row, out| {
+        layout.channels(&qkvz[row * layout.width..][..layout.width], out);
+    });
+    state.copy_from_slice(&inputs[rows * channels..]);
+
+    let mut out = vec![0.0; rows * channels];
+    for_each_row(pool, &mut out, channels, |row, out| {
+        for (tap, input) in inputs[row * channels..].chunks_exact(channels).take(taps).enumerate() {
+            for ((out, input), kernel) in out.iter_mut().zip(input).zip(weights.conv.chunks_exact(taps)) {
+                *out += input * kernel[tap];
+            }
+        }
+        for out in out {
+            *out = scalar::silu(*out);
+        }
+    });
+    out
+}
+
+fn head_inputs(
+    weights: &DeltaWeights<Cpu>,
+    layout: &Layout,
+    head: usize,
+    rows: usize,
+    convolved: &[f32],
+    ba: &[f32],
+) -> HeadInputs {
+    let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = weights.shape;
+    let (key_head, within) = (head / layout.repeat, head % layout.repeat);
+    let take = |start: usize, width: usize| -> Vec<f32> {
+        let rows = convolved.chunks_exact(weights.shape.channels());
+        rows.flat_map(|row| &row[start..start + width]).copied().collect()
+    };
+    let mut query = take(key_head * key_dim, key_dim);
+    let mut key = take((key_heads + key_head) * key_dim, key_dim);
+    let value = take(2 * key_heads * key_dim + head * value_dim, value_dim);
+    for (query, key) in query.chunks_exact_mut(key_dim).zip(key.chunks_exact_mut(key_dim)) {
+        scalar::l2_normalize(query, (key_dim as f32).sqrt().recip());
+        scalar::l2_normalize(key, 1.0);
+    }
+    let column = |offset: usize| {
+        let at = key_head * 2 * layout.repeat + offset + within;
+        (0..rows).map(move |row| ba[row * 2 * value_heads + at])
+    };
+    let beta = column(0).map(scalar::sigmoid).collect();
+    let gate =
+        column(layout.repeat).map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head])).collect();
+    HeadInputs { query, key, value, beta, gate }
+}
+
+/// The recurrence as defined, one position after the other. `state` is `[Dk, Dv]`, `out` `[rows, Dv]`
+/// of zeros.
+fn recurrent(shape: &DeltaShape, inputs: &HeadInputs, state: &mut [f32], out: &mut [f32]) {
+    let DeltaShape { key_dim, value_dim, .. } = *shape;
+    let mut delta = vec![0.0; value_dim];
+    for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
+        let query = &inputs.query[row * key_dim..][..key_dim];
+        let key = &inputs.key[row * key_dim..][..key_dim];
+        let decay = inputs.gate[row].exp();
+        delta.fill(0.0);
+        for (state, &key) in state.chunks_exact_mut(value_dim).zip(key) {
+            for state in state.iter_mut() {
+                *state *= decay;
+            }
+            scalar::axpy(key, state, &mut delta);
+        }
+        for (delta, value) in delta.iter_mut().zip(&inputs.value[row * value_dim..]) {
+            *delta = (value - *delta) * inputs.beta[row];
+        }
+        for ((state, &key), &query) in state.chunks_exact_mut(value_dim).zip(key).zip(query) {
+            scalar::axpy(key, &delta, state);
+            scalar::axpy(query, state, out);
+        }
+    }
+}
+
+/// The same recurrence over chunks of positions, after the WY form of arXiv:2406.06484 with the gates of
+/// arXiv:2412.06464. Within a chunk, with G the cumulative sum of the gates and S the state before it:
+/// `d_i = beta_i (v_i - exp(G_i) S^T k_i - sum_{j<i} exp(G_i - G_j) (k_i . k_j) d_j)`,
+/// `o_i = exp(G_i) S^T q_i + sum_{j<=i} exp(G_i - G_j) (q_i . k_j) d_j`, and after it
+/// `S = exp(G_last) S + sum_j exp(G_last - G_j) k_j d_j^T`.
+fn chunked(shape: &DeltaShape, inputs: &HeadInputs, state: &mut [f32], out: &mut [f32]) {
+    let DeltaShape { key_dim, value_dim, .. } = *shape;
+    let mut deltas = vec![0.0; CHUNK * value_dim];
+    let mut cumulative = [0.0f32; CHUNK];
+    for (chunk, out) in out.chunks_mut(CHUNK * value_dim).enumerate() {
+        let (first, rows) = (chunk * CHUNK, out.len() / value_dim);
+        let query = |i: usize| &inputs.query[(first + i) * key_dim..][..key_dim];
+        let key = |i: usize| &inputs.key[(first + i) * key_dim..][..key_dim];
+        let mut sum = 0.0;
+        for (cumulative, gate) in cumulative[..rows].iter_mut().zip(&inputs.gate[first..]) {
+            sum += gate;
+            *cumulative = sum;
+        }
+
+        for i in 0..rows {
+            let (before, rest) = deltas.split_at_mut(i * value_dim);
+            let delta = &mut rest[..value_dim];
+            let out = &mut out[i * value_dim..][..value_dim];
+            delta.fill(0.0);
+            for ((state, &key), &query) in state.chunks_exact(value_dim).zip(key(i)).zip(query(i)) {
+                scalar::axpy(key, state, delta);
+                scalar::axpy(query, state, out);
+            }
+            let decay = cumulative[i].exp();
+            for (delta, out) in delta.iter_mut().zip(out.iter_mut()) {
+                *delta *= decay;
+                *out *= decay;
+            }
+            for (j, before) in before.chunks_exact(value_dim).enumerate() {
+                let decay = (cumulative[i] - cumulative[j]).exp();
+                scalar::axpy(decay * scalar::dot(key(i), key(j)), before, delta);
+                scalar::axpy(decay * scalar::dot(query(i), key(j)), before, out);
+            }
+            for (delta, value) in delta.iter_mut().zip(&inputs.value[(first + i) * value_dim..]) {
+                *delta = (value - *delta) * inputs.beta[first + i];
+            }
+            scalar::axpy(scalar::dot(query(i), key(i)), delta, out);
+        }
+
+        let last = cumulative[rows - 1];
+        let remaining = cumulative.map(|cumulative| (last - cumulative).exp());
+        for (k, state) in state.chunks_exact_mut(value_dim).enumerate() {
+            for state in state.iter_mut() {
+                *state *= last.exp();
+            }
+            for (j, delta) in deltas.chunks_exact(value_dim).take(rows).enumerate() {
+                scalar::axpy(remaining[j] * key(j)[k], delta, state);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(shape: &DeltaShape, rows: usize, gate: f32) -> HeadInputs {
+        let mut seed = 1u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let mut take = |count: usize| (0..count).map(|_| next()).collect::<Vec<f32>>();
+        let mut inputs = HeadInputs {
+            query: take(rows * shape.key_dim),
+            key: take(rows * shape.key_dim),
+            value: take(rows * shape.value_dim),
+            beta: take(rows).into_iter().map(scalar::sigmoid).collect(),
+            gate: take(rows).into_iter().map(|x| gate * scalar::softplus(x)).collect(),
+        };
+        for key in inputs.key.chunks_exact_mut(shape.key_dim) {
+            scalar::l2_normalize(key, 1.0);
+        }
+        inputs
+    }
+
+    #[test]
+    fn chunks_equal_the_recurrence() {
+        for (key_dim, value_dim) in [(1, 1), (10, 6), (32, 48)] {
+            let shape = DeltaShape { key_heads: 1, value_heads: 1, key_dim, value_dim, conv_kernel: 4 };
+            for rows in [1, 2, 63, 64, 65, 200] {
+                for gate in [0.0, -0.1, -8.0] {
+                    let inputs = inputs(&shape, rows, gate);
+                    let start: Vec<f32> = (0..key_dim * value_dim).map(|i| (i % 7) as f32 / 7.0).collect();
+                    let (mut state_a, mut state_b) = (start.clone(), start);
+                    let (mut a, mut b) = (vec![0.0; rows * value_dim], vec![0.0; rows * value_dim]);
+                    recurrent(&shape, &inputs, &mut state_a, &mut a);
+                    chunked(&shape, &inputs, &mut state_b, &mut b);
+                    for (a, b) in [(a, b), (state_a, state_b)] {
+                        let scale = a.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+                        let error = a.iter().zip(&b).fold(0.0f32, |m, (x, y)| m.max((x - y).abs()));
+                        let bound = scale * f32::EPSILON * (8 * (key_dim + rows.min(CHUNK))) as f32;
+                        assert!(error <= bound, "{key_dim}x{value_dim}, {rows} rows, gate {gate}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}

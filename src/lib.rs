@@ -1,0 +1,62 @@
+//! # fimd: a private code-completion daemon
+//!
+//! This page is the architecture document. fimd keeps a Qwen3-Next model (Qwen3-Coder-Next, or the small
+//! starter model that is part of the program) in memory, turns what an editor shows into
+//! fill-in-the-middle prompts, and answers with ghost text.
+//!
+//! ## Bird's eye view
+//!
+//! ```text
+//!  editor --LSP--> lsp --Request--> complete --Task--> serve --> decode --> session --> model --> compute
+//!                   ^                  |                 (one thread)                      |         |
+//!                   |            window, FIM prompt,                                    layout    CPU kernels
+//!                   +--ghost text-- stop rules, trim                                      |
+//!                                                                            format: mapped tensors
+//! ```
+//!
+//! A module uses only modules that stand earlier in this list:
+//!
+//! | layer | module | what it knows |
+//! |---|---|---|
+//! | 0 | [`base`] | number formats, thread pool, cancellation, logging |
+//! | 1 | [`format`] | bytes on disk as typed tensors; no model |
+//! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
+//! | 3 | [`model`] | Qwen3-Next: configuration, tensor names, state, the forward pass, the tokenizer |
+//! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program |
+//! | 4 | [`session`] | a model plus a past |
+//! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
+//! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
+//! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming |
+//! | 8 | [`lsp`] | the language server |
+//! | 9 | [`cli`] | arguments and one file for each subcommand |
+//!
+//! ## Invariants
+//!
+//! They are absences, so they are easy to lose; `tests/it/layering.rs` checks those that show in the text.
+//!
+//! - No module names one that stands later in the list.
+//! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/mmap.rs` and the
+//!   bytes it hands out name memmap2.
+//! - `model` never learns where a request came from; `complete` never sees a tensor; `compute` never sees a
+//!   layer name.
+//! - No async below `lsp`, and no network anywhere.
+//! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
+//!   line.
+//! - Pure files (`decode/stop.rs`, `complete/{fim,context,trim}.rs`) do no I/O.
+//! - The model is written once. A backend never sees the model, the model never sees a device.
+//! - stdout carries results or the LSP wire; everything else goes to stderr. Document text is never logged.
+//!
+//! ## Untrusted input
+//!
+//! Checkpoints, tokenizers, documents and LSP messages are untrusted: they give errors that name the file,
+//! the tensor or the setting. A panic means a bug in fimd; it ends one request, never the engine thread.
+
+#![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+pub mod base;
+pub mod compute;
+pub mod decode;
+pub mod format;
+pub mod model;
+pub mod session;
+pub mod serve;

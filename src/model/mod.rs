@@ -1,0 +1,13 @@
+//! Qwen3-Next (Qwen3-Coder-Next) and nothing else. Start with [`forward`]: it is the whole model on a page.
+
+pub mod config;
+pub mod forward;
+pub mod layout;
+pub mod state;
+pub mod tokenizer;
+pub mod weights;
+
+pub use config::Config;
+pub use forward::{Cancelled, Logits, Model, ModelOptions};
+pub use state::Sequence;
+pub use tokenizer::Tokenizer;
