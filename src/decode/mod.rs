@@ -76,12 +76,14 @@ impl Generated {
 }
 
 /// Runs `task` on `session`. Ids that `tokenizer` has no text for are never chosen; without a
-/// tokenizer every id may be. Cancellation is answered between prefill chunks and between tokens.
+/// tokenizer every id may be. `show` is given each stretch of text as it appears, before any rule cuts
+/// it. Cancellation is answered between layers and between tokens.
 pub fn generate<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
     task: &Task,
     cancel: &Cancel,
+    show: &mut dyn FnMut(&str),
 ) -> Result<Generated> {
     if task.prompt.is_empty() {
         bail!("the prompt is empty: give at least one token");
@@ -125,7 +127,9 @@ pub fn generate<B: Backend>(
         out.ids.push(id);
         out.logprobs.push(logits[id as usize]);
         if let Some(tokenizer) = tokenizer {
-            out.text.push_str(&stream.push(tokenizer, id));
+            let text = stream.push(tokenizer, id);
+            show(&text);
+            out.text.push_str(&text);
             if let Some(length) = stop.check(&out.text) {
                 out.text.truncate(length);
                 out.stop = StopReason::Rule;

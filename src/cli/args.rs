@@ -1,0 +1,130 @@
+//! What every command that runs a model has in common.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use crate::base::timings::milliseconds;
+use crate::compute::cpu::{Cpu, CpuOptions};
+use crate::hub;
+use crate::model::{Config, Model, ModelOptions, Tokenizer};
+use crate::serve::Engine;
+use crate::session::Session;
+
+/// Context without --context, unless the model's own is smaller: enough for any completion prompt.
+const CONTEXT_DEFAULT: usize = 4096;
+
+/// Most tokens of one forward pass.
+const BATCH_MAX: usize = 256;
+
+/// From how many tokens on DeltaNet prefills in chunks.
+const DELTA_CHUNK_ROWS_MIN: usize = 16;
+
+/// Which model to run, and how.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Engine")]
+pub struct EngineArgs {
+    /// Checkpoint folder or .safetensors file [default: the starter model in the program]
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+
+    /// Threads that compute [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Most tokens that prompt and completion may have together [default: 4096, or the model's own]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+}
+
+/// A model ready to run.
+pub struct Opened {
+    pub session: Session<Cpu>,
+    /// None when the checkpoint has no `tokenizer.json`.
+    pub tokenizer: Option<Tokenizer>,
+    /// What to call the model in messages.
+    pub origin: String,
+    pub load_ms: f64,
+}
+
+impl EngineArgs {
+    /// Opens the model.
+    pub fn open(&self) -> Result<Opened> {
+        let started = Instant::now();
+        let dir = hub::open(self.model.as_deref())?;
+        let config = Config::parse(dir.origin(), dir.config())?;
+        let origin = dir.origin().to_owned();
+        let tokenizer = dir.tokenizer().map(|json| Tokenizer::from_bytes(&origin, json)).transpose()?;
+        if let Some(tokenizer) = &tokenizer {
+            ensure!(
+                tokenizer.vocab_size() <= config.vocab,
+                "{origin}: the tokenizer has ids up to {}, the model only {} rows; the files do not belong together",
+                tokenizer.vocab_size() - 1,
+                config.vocab
+            );
+        }
+        let threads = match self.threads {
+            Some(threads) => threads.into(),
+            None => thread::available_parallelism().map_or(1, usize::from),
+        };
+        let positions_max = self.positions_max(&config)?;
+        let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN });
+        let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max) };
+        let session = Session::new(Model::load(&dir, config, options, backend)?);
+        Ok(Opened { session, tokenizer, origin, load_ms: milliseconds(started.elapsed()) })
+    }
+
+    fn positions_max(&self, config: &Config) -> Result<usize> {
+        let Some(context) = self.context else { return Ok(CONTEXT_DEFAULT.min(config.context_max)) };
+        ensure!(
+            context as usize <= config.context_max,
+            "--context {context} is more than the {} tokens the model was made for",
+            config.context_max
+        );
+        Ok(context as usize)
+    }
+}
+
+impl Opened {
+    /// The tokenizer, or an error that says what is missing.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().with_context(|| missing_tokenizer(&self.origin))
+    }
+
+    /// Moves the model to an engine thread; also returns how long loading took, in milliseconds.
+    pub fn into_engine(self) -> Result<(Engine, f64)> {
+        let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.origin))?;
+        Ok((Engine::start(self.session, tokenizer), self.load_ms))
+    }
+}
+
+fn missing_tokenizer(origin: &str) -> String {
+    format!("{origin}: there is no tokenizer.json; only `generate --ids` and `score --ids` work without")
+}
+
+/// Reads a UTF-8 file whole.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    String::from_utf8(bytes).map_err(|error| {
+        anyhow::anyhow!("{} is not UTF-8 text (byte {})", path.display(), error.utf8_error().valid_up_to())
+    })
+}
+
+/// Parses token ids separated by commas.
+pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
+    text.split(',')
+        .map(|id| id.trim().parse().map_err(|_| format!("{id:?} is not a token id")))
+        .collect()
+}
+
+/// Prints one JSON object and nothing else.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string(value)?;
+    text.push('\n');
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+}

@@ -1,0 +1,202 @@
+//! `fimd complete`: one completion, shown as ghost text.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::mpsc;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::args::{self, EngineArgs};
+use crate::base::Cancel;
+use crate::complete::{self, Completion, Lines, Request};
+
+/// Lines shown before and after the completion.
+const LINES_AROUND: usize = 4;
+
+const GHOST: Style = AnsiColor::BrightBlack.on_default().italic();
+const QUIET: Style = Style::new().dimmed();
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where to complete; line and character column count from 1
+    #[arg(value_name = "FILE:LINE:COL")]
+    place: Place,
+
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_tokens: usize,
+
+    /// Complete several lines, whatever stands at the cursor
+    #[arg(long)]
+    multiline: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// A cursor in a file.
+#[derive(Clone, Debug, PartialEq)]
+struct Place {
+    file: PathBuf,
+    line: usize,
+    column: usize,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.rsplitn(3, ':');
+        let mut number = || {
+            let part = parts.next()?;
+            part.parse().ok().filter(|&number: &usize| number > 0)
+        };
+        let (column, line) = (number(), number());
+        match (parts.next(), line, column) {
+            (Some(file), Some(line), Some(column)) if !file.is_empty() => {
+                Ok(Self { file: file.into(), line, column })
+            }
+            _ => Err("expected FILE:LINE:COL with a line and a column from 1, as in src/main.rs:12:5".into()),
+        }
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let Place { file, line, column } = &args.place;
+    let text = args::read_text(file)?;
+    let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
+    let (engine, load_ms) = args.engine.open()?.into_engine()?;
+    let request = Request {
+        path: Some(file.display().to_string()),
+        prefix: text[..cursor].to_owned(),
+        suffix: text[cursor..].to_owned(),
+        lines: if args.multiline { Lines::Multi } else { Lines::Auto },
+        max_tokens: args.max_tokens,
+    };
+    let (send, receive) = mpsc::channel();
+    complete::run(&engine, "command line".into(), request, Cancel::new(), move |result| {
+        let _ = send.send(result);
+    });
+    let completion = receive.recv().context("the engine thread ended")??;
+    let shown = completion.as_ref().map_or("", |completion| completion.text.as_str());
+
+    if args.json {
+        let timings = completion.as_ref().map(|completion| completion.timings);
+        return args::print_json(&json!({
+            "text": shown,
+            "insert": { "line": line, "column": column },
+            "stop": completion.as_ref().map(|completion| completion.stop),
+            "timings": timings.map(|timings| crate::base::Timings { load_ms, ..timings }),
+        }));
+    }
+    anstream::print!("{}", render(&text, cursor, shown));
+    anstream::println!("{QUIET}{}{QUIET:#}", summary(completion.as_ref(), load_ms));
+    Ok(())
+}
+
+/// Byte offset of a line and character column, both from 1. The end of a line is a valid column.
+fn offset(text: &str, line: usize, column: usize) -> Result<usize> {
+    let mut lines = text.split_inclusive('\n');
+    let start: usize = lines.by_ref().take(line - 1).map(str::len).sum();
+    let count = text.split('\n').count();
+    ensure!(line <= count, "line {line} is past the end; the file has {count}");
+    let content = text[start..].split('\n').next().unwrap_or_default();
+    let content = content.strip_suffix('\r').unwrap_or(content);
+    let length = content.chars().count();
+    ensure!(column <= length + 1, "column {column} is past the end of line {line}; it has {length} characters");
+    Ok(start + content.chars().take(column - 1).map(char::len_utf8).sum::<usize>())
+}
+
+/// The lines around the cursor with `ghost` at it, each under its number in the completed text.
+fn render(text: &str, cursor: usize, ghost: &str) -> String {
+    let mut before: Vec<&str> = text[..cursor].rsplit('\n').take(LINES_AROUND + 1).collect();
+    before.reverse();
+    let mut number = text[..cursor].matches('\n').count() + 2 - before.len();
+    let mut out = String::new();
+    let mut gutter = |out: &mut String| {
+        let _ = write!(out, "{QUIET}{number:5} │{QUIET:#} ");
+        number += 1;
+    };
+    for (i, line) in before.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        gutter(&mut out);
+        out.push_str(line.trim_end_matches('\r'));
+    }
+    for (i, line) in ghost.split('\n').enumerate() {
+        if i > 0 {
+            out.push('\n');
+            gutter(&mut out);
+        }
+        let line = line.trim_end_matches('\r');
+        if !line.is_empty() {
+            let _ = write!(out, "{GHOST}{line}{GHOST:#}");
+        }
+    }
+    let after = text[cursor..].strip_suffix('\n').unwrap_or(&text[cursor..]);
+    for (i, line) in after.split('\n').take(LINES_AROUND + 1).enumerate() {
+        if i > 0 {
+            out.push('\n');
+            gutter(&mut out);
+        }
+        out.push_str(line.trim_end_matches('\r'));
+    }
+    out.push('\n');
+    out
+}
+
+fn summary(completion: Option<&Completion>, load_ms: f64) -> String {
+    let Some(Completion { timings, .. }) = completion else {
+        return "nothing to offer here".into();
+    };
+    format!(
+        "load {load_ms:.0} ms; {} prompt tokens in {:.0} ms ({:.0}/s); {} tokens in {:.0} ms ({:.0}/s)",
+        timings.prefill_tokens,
+        timings.prefill_ms,
+        timings.prefill_per_second(),
+        timings.decode_tokens,
+        timings.decode_ms,
+        timings.decode_per_second(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_parsed_from_the_right() {
+        let place = |text: &str| text.parse::<Place>();
+        assert_eq!(place("a:b.rs:3:1"), Ok(Place { file: "a:b.rs".into(), line: 3, column: 1 }));
+        for wrong in ["a.rs", "a.rs:3", ":3:1", "a.rs:0:1", "a.rs:3:0", "a.rs:x:1", "a.rs:3:-1"] {
+            assert!(place(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn columns_count_characters_and_ends_are_places() {
+        let text = "ab\r\n\u{1F600}x\n";
+        for (line, column, at) in [(1, 1, 0), (1, 3, 2), (2, 1, 4), (2, 2, 8), (2, 3, 9), (3, 1, 10)] {
+            assert_eq!(offset(text, line, column).unwrap(), at, "{line}:{column}");
+        }
+        for (line, column) in [(1, 4), (2, 4), (3, 2), (4, 1)] {
+            assert!(offset(text, line, column).is_err(), "{line}:{column}");
+        }
+        assert_eq!(offset("", 1, 1).unwrap(), 0);
+    }
+
+    #[test]
+    fn ghost_text_stands_at_the_cursor() {
+        let text = "one\ntwo()\nthree\n";
+        let plain = anstream::adapter::strip_str(&render(text, 8, "a,\n  b")).to_string();
+        assert_eq!(plain, "    1 │ one\n    2 │ two(a,\n    3 │   b)\n    4 │ three\n");
+    }
+}

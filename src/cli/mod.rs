@@ -1,0 +1,52 @@
+//! The command line: arguments and one file for each subcommand.
+
+mod args;
+mod complete;
+mod generate;
+mod lsp;
+mod score;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Private code completion on your own machine.
+///
+/// Without --model, a small starter model that is part of the program answers.
+#[derive(Parser)]
+#[command(name = "fimd", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Complete a place in a file and show it as ghost text
+    Complete(complete::Args),
+    /// Continue a prompt
+    Generate(generate::Args),
+    /// Measure how well a model predicts a text
+    Score(score::Args),
+    /// Serve an editor over stdin and stdout (Language Server Protocol)
+    Lsp(lsp::Args),
+}
+
+/// Runs the program: 0 on success, 1 with a message on stderr, 2 for wrong usage.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    crate::base::logging::start();
+    let result = match &cli.command {
+        Command::Complete(args) => complete::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Lsp(args) => lsp::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fimd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Where a model comes from.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::format::ModelDir;
+
+/// Opens the checkpoint at `path`, or the starter model that is part of the program.
+pub fn open(path: Option<&Path>) -> Result<ModelDir> {
+    match path {
+        Some(path) => ModelDir::open(path),
+        None => starter(),
+    }
+}
+
+/// The starter model: a miniature of Qwen3-Coder-Next, described in `src/starter/README.md`.
+pub fn starter() -> Result<ModelDir> {
+    ModelDir::embedded(
+        "the starter model",
+        include_bytes!("../starter/config.json"),
+        include_bytes!("../starter/tokenizer.json"),
+        include_bytes!("../starter/model.safetensors"),
+    )
+}

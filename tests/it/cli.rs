@@ -1,0 +1,150 @@
+//! The program as a user runs it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn fimd(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fimd")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn json(args: &[&str]) -> Value {
+    let output = fimd(args);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "one JSON object: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Fails with `code`, says every one of `words` on stderr and nothing on stdout.
+#[track_caller]
+fn check_fails(args: &[&str], code: i32, words: &[&str]) {
+    let output = fimd(args);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
+    assert!(output.stdout.is_empty());
+    for word in words {
+        assert!(errors.contains(word), "{args:?}: {word:?} is not in: {errors}");
+    }
+}
+
+fn vectors(case: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vectors").join(case);
+    path.to_str().unwrap().to_owned()
+}
+
+fn file(dir: &TempDir, name: &str, content: impl AsRef<[u8]>) -> String {
+    let path = dir.path().join(name);
+    fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn generate_needs_no_tokenizer_for_ids() {
+    let model = vectors("tied");
+    let ids = ["generate", "--model", &model, "--ids", "3,1,4", "--max-tokens", "5", "--ignore-eos", "--json"];
+    let value = json(&[&ids[..], &["--top-logprobs", "2", "--threads", "1"]].concat());
+    assert_eq!(value["prompt_ids"], serde_json::json!([3, 1, 4]));
+    assert_eq!(value["ids"].as_array().unwrap().len(), 5);
+    assert_eq!(value["logprobs"].as_array().unwrap().len(), 5);
+    for i in 0..5 {
+        let best = &value["top_logprobs"][i][0];
+        assert_eq!(best[0], value["ids"][i], "greedy takes the likeliest");
+        assert_eq!(best[1], value["logprobs"][i]);
+        assert_eq!(value["top_logprobs"][i].as_array().unwrap().len(), 2);
+    }
+    assert_eq!(value["text"], Value::Null);
+    for key in ["load_ms", "prefill_tokens", "prefill_ms", "decode_tokens", "decode_ms"] {
+        assert!(value["timings"][key].is_number(), "{key}");
+    }
+    assert_eq!(value["timings"]["prefill_tokens"], 3);
+    assert_eq!(value["ids"], json(&ids)["ids"], "threads do not change the result");
+}
+
+#[test]
+fn generate_samples_by_seed() {
+    let draw = |seed| {
+        let args = ["generate", "--prompt", "def f(", "--temperature", "2", "--json", "--ignore-eos"];
+        json(&[&args[..], &["--max-tokens", "12", "--seed", seed]].concat())["ids"].clone()
+    };
+    assert_eq!(draw("1"), draw("1"));
+    assert_ne!(draw("1"), draw("2"));
+}
+
+#[test]
+fn generate_refuses_bad_prompts() {
+    let model = vectors("tied");
+    check_fails(&["generate", "--model", &model, "--prompt", "x"], 1, &["tokenizer.json", "--ids"]);
+    check_fails(&["generate", "--model", &model, "--ids", "3,9999"], 1, &["9999", "out of range"]);
+    check_fails(&["generate", "--prompt", ""], 1, &["empty"]);
+    check_fails(&["generate", "--prompt-file", "/nonexistent"], 1, &["/nonexistent"]);
+    check_fails(&["generate", "--model", "/nonexistent", "--prompt", "x"], 1, &["/nonexistent"]);
+    check_fails(&["generate", "--ids", "1,2,3", "--context", "2"], 1, &["3 tokens", "--context"]);
+    check_fails(&["generate", "--prompt", "x", "--context", "10000000"], 1, &["10000000"]);
+    check_fails(&["generate"], 2, &["--prompt"]);
+    check_fails(&["generate", "--prompt", "x", "--ids", "1"], 2, &["--ids"]);
+    check_fails(&["generate", "--ids", "1,x"], 2, &["\"x\""]);
+    check_fails(&["generate", "--prompt", "x", "--threads", "0"], 2, &["--threads"]);
+    check_fails(&["generate", "--prompt", "x", "--temperature", "nan"], 2, &["--temperature"]);
+    check_fails(&["nonsense"], 2, &["nonsense"]);
+}
+
+#[test]
+fn score_measures_text_and_ids() {
+    let dir = TempDir::new().unwrap();
+    let code = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n".repeat(4);
+    let path = file(&dir, "code.py", &code);
+    let value = json(&["score", "--text-file", &path, "--json"]);
+    let bits = value["bits_per_byte"].as_f64().unwrap();
+    assert!(bits > 0.0 && bits < 4.0, "{bits}");
+
+    let windows = json(&["score", "--text-file", &path, "--json", "--context", "32"]);
+    assert_eq!(windows["tokens"], value["tokens"]);
+    assert_eq!(windows["overlap"], 16);
+    let short = windows["bits_per_byte"].as_f64().unwrap();
+    assert!(short > bits, "less context predicts worse: {short} {bits}");
+
+    let ids = json(&["score", "--model", &vectors("odd"), "--ids", "1,2,3,4,5", "--json"]);
+    assert_eq!(ids["tokens"], 5);
+    assert_eq!(ids["bits_per_byte"], Value::Null);
+    assert!(ids["mean_nll"].as_f64().unwrap() > 0.0);
+
+    check_fails(&["score", "--text-file", &file(&dir, "empty", "")], 1, &["two tokens"]);
+    check_fails(&["score", "--text-file", &file(&dir, "bad", b"a\xffb")], 1, &["UTF-8", "byte 1"]);
+}
+
+#[test]
+fn complete_answers_at_a_place() {
+    let dir = TempDir::new().unwrap();
+    let code = "def area(width, height):\n    return width * height\n\n\nprint(area(2, 3))\nprint(ar\n";
+    let place = format!("{}:6:9", file(&dir, "shapes.py", code));
+    let value = json(&["complete", &place, "--json", "--max-tokens", "16"]);
+    assert_eq!(value["insert"], serde_json::json!({ "line": 6, "column": 9 }));
+    assert!(value["text"].as_str().unwrap().starts_with("ea("), "{}", value["text"]);
+    assert!(value["stop"].is_string());
+    assert!(value["timings"]["decode_tokens"].as_u64().unwrap() > 0);
+
+    let output = fimd(&["complete", &place, "--max-tokens", "16"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("    6 │ print(area("), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours into a pipe: {text:?}");
+    assert!(text.lines().last().unwrap().contains("tokens"));
+}
+
+#[test]
+fn complete_refuses_bad_places() {
+    let dir = TempDir::new().unwrap();
+    let crlf = file(&dir, "crlf.txt", "ab\r\nc\u{1F600}\r\n");
+    check_fails(&["complete", &format!("{crlf}:1:4")], 1, &["crlf.txt", "column 4", "2 characters"]);
+    check_fails(&["complete", &format!("{crlf}:9:1")], 1, &["line 9", "3"]);
+    check_fails(&["complete", &format!("{}:1:1", file(&dir, "bad", b"\xff"))], 1, &["UTF-8"]);
+    check_fails(&["complete", "/nonexistent:1:1"], 1, &["/nonexistent"]);
+    check_fails(&["complete", "a.py"], 2, &["FILE:LINE:COL"]);
+    let model = vectors("odd");
+    check_fails(&["complete", &format!("{crlf}:1:1"), "--model", &model], 1, &["tokenizer.json"]);
+}
