@@ -1,0 +1,452 @@
+//! Text to token ids and back, from a Hugging Face `tokenizer.json` with byte-level BPE.
+//!
+//! Added tokens never reach the `tokenizers` crate: they are taken out of the file and kept in a
+//! table here. So a document that happens to contain `<|endoftext|>` stays text, and only code that
+//! asks for a special token by name gets one.
+
+use std::collections::{BTreeSet, HashMap};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokenizers::models::bpe::BPE;
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+
+/// Every token that ends a generation, as Qwen3-Coder-Next spells them.
+const STOPS: [&str; 8] = [
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+];
+
+/// Ids above this are a damaged file, not a vocabulary: tables are as long as the greatest id.
+const ID_MAX: u32 = 1 << 22;
+
+/// The tokenizer of one model.
+pub struct Tokenizer {
+    name: String,
+    plain: tokenizers::Tokenizer,
+    /// Added tokens, longest text first, so that the first that matches is the longest.
+    specials: Vec<(String, u32)>,
+    /// The bytes of all tokens, one after the other; `spans[id]` is where those of `id` lie.
+    bytes: Vec<u8>,
+    spans: Vec<(u32, u32)>,
+    /// Ids below the vocabulary size that have no text.
+    holes: Vec<u32>,
+}
+
+/// The ids fill-in-the-middle prompts are built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FimTokens {
+    /// Before the text that precedes the gap.
+    pub prefix: u32,
+    /// Before the text of the gap.
+    pub middle: u32,
+    /// Before the text that follows the gap.
+    pub suffix: u32,
+    /// Padding, never part of a prompt.
+    pub pad: Option<u32>,
+    /// Before the name of a repository.
+    pub repo_name: Option<u32>,
+    /// Before the path of each file.
+    pub file_sep: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`. `name` is what errors call it, usually its path.
+    pub fn from_bytes(name: &str, json: &[u8]) -> Result<Self> {
+        Self::read(name, json).with_context(|| format!("cannot use the tokenizer {name}"))
+    }
+
+    fn read(name: &str, json: &[u8]) -> Result<Self> {
+        let mut file: Map<String, Value> = serde_json::from_slice(json).context("it is not a JSON object")?;
+        let mut take = |key: &str| file.remove(key).unwrap_or(Value::Null);
+        let (mut model, pre_tokenizer, normalizer) =
+            (take("model"), take("pre_tokenizer"), take("normalizer"));
+        let added = match take("added_tokens") {
+            Value::Null => Vec::new(),
+            added => serde_json::from_value::<Vec<Added>>(added).context("added_tokens")?,
+        };
+        let kind = model.as_object_mut().context("it has no model")?.remove("type");
+        if let Some(kind) = kind.filter(|kind| kind != "BPE") {
+            bail!("its model is {kind}, only byte-level BPE is supported");
+        }
+        let pre_tokenizer: PreTokenizerWrapper = match pre_tokenizer {
+            Value::Null => bail!("it has no pre-tokenizer, only byte-level BPE is supported"),
+            found => serde_json::from_value(found).context("pre_tokenizer")?,
+        };
+        if !is_byte_level(&pre_tokenizer) {
+            bail!("its pre-tokenizer is {}, only byte-level BPE is supported", kind_of(&pre_tokenizer));
+        }
+        let normalizer: Option<NormalizerWrapper> =
+            serde_json::from_value(normalizer).context("normalizer")?;
+        let bpe: BPE = serde_json::from_value(model).context("model")?;
+
+        let vocab = bpe.get_vocab();
+        let alphabet = alphabet();
+        if let Some(missing) = alphabet.keys().find(|c| !vocab.contains_key(&c.to_string())) {
+            bail!(
+                "its vocabulary has no token for byte {:#04x}, only byte-level BPE is supported",
+                alphabet[missing]
+            );
+        }
+        let mut plain = tokenizers::Tokenizer::new(bpe);
+        plain.with_normalizer(normalizer).with_pre_tokenizer(Some(pre_tokenizer));
+
+        let mut texts: Vec<(u32, Vec<u8>)> = Vec::with_capacity(vocab.len() + added.len());
+        let listed_twice: BTreeSet<(&str, u32)> =
+            added.iter().map(|token| (&*token.content, token.id)).collect();
+        for (text, id) in vocab.iter().filter(|&(text, id)| !listed_twice.contains(&(text.as_str(), *id))) {
+            let bytes = text.chars().map(|c| alphabet.get(&c).copied()).collect::<Option<Vec<u8>>>();
+            texts.push((
+                *id,
+                bytes.with_context(|| format!("token {id} ({text:?}) is not in the byte alphabet"))?,
+            ));
+        }
+        texts.extend(added.iter().map(|token| (token.id, token.content.clone().into_bytes())));
+        texts.sort();
+
+        let mut specials: Vec<(String, u32)> =
+            added.into_iter().map(|token| (token.content, token.id)).collect();
+        specials.retain(|(text, _)| !text.is_empty());
+        specials.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
+
+        let mut this = Self {
+            name: name.into(),
+            plain,
+            specials,
+            bytes: Vec::new(),
+            spans: Vec::new(),
+            holes: Vec::new(),
+        };
+        for (id, text) in texts {
+            this.place(id, &text)?;
+        }
+        for (text, id) in &this.specials {
+            ensure!(!this.encode(text).contains(id), "plain text can become the special token {text}");
+        }
+        Ok(this)
+    }
+
+    fn place(&mut self, id: u32, text: &[u8]) -> Result<()> {
+        ensure!(id <= ID_MAX, "token id {id} is out of range");
+        ensure!(self.spans.len() <= id as usize, "two tokens have the id {id}");
+        self.holes.extend(self.spans.len() as u32..id);
+        self.spans.resize(id as usize, (0, 0));
+        let start = self.bytes.len() as u32;
+        self.bytes.extend(text);
+        self.spans.push((start, self.bytes.len() as u32));
+        Ok(())
+    }
+
+    /// The ids of `text`, which is plain text whatever it contains.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let encoding = self.plain.encode_fast(text, false);
+        encoding.expect("byte-level BPE has a token for every byte").get_ids().to_vec()
+    }
+
+    /// The ids of `text`, in which the texts of special tokens stand for these tokens: the earliest
+    /// one first, the longest where several start.
+    pub fn encode_with_specials(&self, mut text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        let here =
+            |rest: &[u8]| self.specials.iter().find(|(special, _)| rest.starts_with(special.as_bytes()));
+        let next =
+            |text: &str| (0..text.len()).find_map(|at| here(&text.as_bytes()[at..]).map(|found| (at, found)));
+        while let Some((at, (special, id))) = next(text) {
+            ids.extend(self.encode(&text[..at]));
+            ids.push(*id);
+            text = &text[at + special.len()..];
+        }
+        ids.extend(self.encode(text));
+        ids
+    }
+
+    /// The id of the special token whose text is `text`.
+    pub fn special(&self, text: &str) -> Option<u32> {
+        self.specials.iter().find(|(special, _)| special == text).map(|(_, id)| *id)
+    }
+
+    /// The tokens of fill-in-the-middle prompts. Fails, naming the missing one, for a model that was
+    /// not made for it.
+    pub fn fim(&self) -> Result<FimTokens> {
+        let need = |text| {
+            let missing =
+                || anyhow!("the tokenizer {} has no {text}: it cannot fill in the middle", self.name);
+            self.special(text).ok_or_else(missing)
+        };
+        Ok(FimTokens {
+            prefix: need("<|fim_prefix|>")?,
+            middle: need("<|fim_middle|>")?,
+            suffix: need("<|fim_suffix|>")?,
+            pad: self.special("<|fim_pad|>"),
+            repo_name: self.special("<|repo_name|>"),
+            file_sep: self.special("<|file_sep|>"),
+        })
+    }
+
+    /// Every token of this tokenizer that ends a generation.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        STOPS.iter().filter_map(|text| self.special(text)).collect()
+    }
+
+    /// The bytes token `id` stands for, not necessarily whole characters; `None` if it has no text.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        let &(start, end) = self.spans.get(id as usize)?;
+        (start < end).then(|| &self.bytes[start as usize..end as usize])
+    }
+
+    /// One more than the greatest id with text. A model may have more rows of logits than that.
+    pub fn vocab_size(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Makes the ids without text impossible. `logits` is `[rows]`, at least or less than the
+    /// vocabulary.
+    pub fn mask(&self, logits: &mut [f32]) {
+        let known = self.spans.len().min(logits.len());
+        logits[known..].fill(f32::NEG_INFINITY);
+        for &id in &self.holes {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// The text of `ids`; bytes that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.token_bytes(id)).flatten().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Turns a stream of ids into text that is valid UTF-8 at every moment: a character whose bytes are
+/// spread over tokens appears with its last one.
+#[derive(Clone, Debug, Default)]
+pub struct TextStream {
+    held: Vec<u8>,
+}
+
+impl TextStream {
+    /// What becomes text with the next `id`. Bytes that can never become a character are U+FFFD.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        self.held.extend(tokenizer.token_bytes(id).unwrap_or_default());
+        let mut text = String::new();
+        let mut chunks = self.held.utf8_chunks().peekable();
+        let mut kept = 0;
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let is_unfinished = chunks.peek().is_none() && is_incomplete(chunk.invalid());
+            if is_unfinished {
+                kept = chunk.invalid().len();
+            } else if !chunk.invalid().is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        self.held.drain(..self.held.len() - kept);
+        text
+    }
+
+    /// What is still held back when no more ids come: U+FFFD for a character that stayed unfinished.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.held).into_owned()
+    }
+}
+
+/// Whether more bytes could make a character of these.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+fn is_byte_level(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    match pre_tokenizer {
+        PreTokenizerWrapper::ByteLevel(_) => true,
+        PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref().iter().any(is_byte_level),
+        _ => false,
+    }
+}
+
+fn kind_of(part: &impl serde::Serialize) -> String {
+    let kind = serde_json::to_value(part).ok().and_then(|value| Some(value.get("type")?.to_string()));
+    kind.unwrap_or_else(|| "unknown".into())
+}
+
+/// The character GPT-2 writes for each byte: printable ones stand for themselves, the others are
+/// moved up from U+0100 in order (openai/gpt-2, `encoder.py`, `bytes_to_unicode`).
+fn alphabet() -> HashMap<char, u8> {
+    let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let moved = (0..=255u8).filter(|byte| !is_printable(byte)).zip('\u{100}'..).map(|(byte, c)| (c, byte));
+    (0..=255u8).filter(is_printable).map(|byte| (char::from(byte), byte)).chain(moved).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A tokenizer over the bytes and a few words, with the given special tokens from id 1000 on.
+    pub(crate) fn tiny(specials: &[&str]) -> Tokenizer {
+        Tokenizer::from_bytes("tiny", tiny_json(specials).to_string().as_bytes()).unwrap()
+    }
+
+    /// A tokenizer that can fill in the middle.
+    pub(crate) fn tiny_fim() -> Tokenizer {
+        tiny(&["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"])
+    }
+
+    fn tiny_json(specials: &[&str]) -> Value {
+        let mut bytes: Vec<(u8, char)> = alphabet().into_iter().map(|(c, byte)| (byte, c)).collect();
+        bytes.sort();
+        let mut vocab: Map<String, Value> =
+            bytes.iter().map(|(byte, c)| (c.to_string(), json!(byte))).collect();
+        let merges =
+            [("r", "e"), ("t", "u"), ("re", "tu"), ("r", "n"), ("retu", "rn"), ("Ġ", "Ġ"), ("ð", "Ł")];
+        for (i, (left, right)) in merges.iter().enumerate() {
+            vocab.insert(format!("{left}{right}"), json!(256 + i));
+        }
+        let added: Vec<Value> = specials
+            .iter()
+            .zip(1000..)
+            .map(|(text, id)| json!({"id": id, "content": text, "special": true}))
+            .collect();
+        let split =
+            r"(?i:'s)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        json!({
+            "version": "1.0",
+            "added_tokens": added,
+            "normalizer": {"type": "NFC"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": false},
+                {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            ]},
+            "decoder": {"type": "ByteLevel"},
+            "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+        })
+    }
+
+    #[test]
+    fn text_survives_a_round_trip() {
+        let tokenizer = tiny_fim();
+        for text in ["", "return x", "a\r\n\tb  \n", "naïve 世界 🦀🦀", "\u{0}\u{7f}\u{80}", "<|fim_middle|>"]
+        {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+        }
+        assert_eq!(tokenizer.encode("return"), [260]);
+        // The pattern may give up on a very long run; nothing is lost where it does.
+        let long = " ".repeat(100_000) + "x";
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&long)), long);
+    }
+
+    #[test]
+    fn specials_are_only_what_was_asked_for() {
+        let tokenizer = tiny(&["<|a|>", "<|a|><|b|>", "<|b|>"]);
+        let text = "<|b|>re<|a|><|b|><|a|>";
+        assert!(tokenizer.encode(text).iter().all(|&id| id < 1000));
+        assert_eq!(tokenizer.encode_with_specials(text), [1002, 256, 1001, 1000]);
+        assert_eq!(tokenizer.special("<|b|>"), Some(1002));
+        assert_eq!(tokenizer.special("return"), None);
+        assert!(tokenizer.fim().unwrap_err().to_string().contains("<|fim_prefix|>"));
+        let fim = tiny_fim();
+        assert_eq!(fim.fim().unwrap().middle, 1002);
+        assert_eq!(fim.stop_ids(), [1000, 1001, 1002, 1003]);
+    }
+
+    #[test]
+    fn ids_without_text_are_masked() {
+        let tokenizer = tiny(&["<|a|>"]);
+        assert_eq!(tokenizer.vocab_size(), 1001);
+        assert_eq!(tokenizer.token_bytes(260), Some(&b"return"[..]));
+        assert_eq!(tokenizer.token_bytes(1000), Some(&b"<|a|>"[..]));
+        assert_eq!((tokenizer.token_bytes(500), tokenizer.token_bytes(5000)), (None, None));
+        for rows in [10, 600, 1001, 1200] {
+            let mut logits = vec![1.0; rows];
+            tokenizer.mask(&mut logits);
+            for (id, &logit) in logits.iter().enumerate() {
+                assert_eq!(logit == 1.0, tokenizer.token_bytes(id as u32).is_some(), "id {id} of {rows}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_is_always_valid_text() {
+        let tokenizer = tiny_fim();
+        let bytes: &[&[u8]] =
+            &["a🦀é".as_bytes(), b"\xf0\x9f", b"\xf0\x9fz", b"\xffx\xe4\xb8", b"\x80\xed\xa0\x80b"];
+        for bytes in bytes {
+            let ids: Vec<u32> = bytes.iter().map(|&byte| byte.into()).collect();
+            let mut stream = TextStream::default();
+            let mut text: String = ids.iter().map(|&id| stream.push(&tokenizer, id)).collect();
+            let length = text.len();
+            text.push_str(&stream.finish());
+            assert_eq!(text, tokenizer.decode(&ids));
+            assert!(
+                !text[..length].ends_with('\u{fffd}') || !bytes.starts_with(b"\xf0\x9f"),
+                "held back: {bytes:?}"
+            );
+        }
+        let mut stream = TextStream::default();
+        let pieces: Vec<String> =
+            tokenizer.encode("x🦀").iter().map(|&id| stream.push(&tokenizer, id)).collect();
+        assert_eq!(pieces, ["x", "", "", "🦀"]);
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        let with = |path: &str, value: Value| {
+            let mut json = tiny_json(&[]);
+            *json.pointer_mut(path).unwrap() = value;
+            json.to_string()
+        };
+        let cases = [
+            ("{".into(), "not a JSON object"),
+            ("{}".into(), "no model"),
+            (with("/model/type", json!("Unigram")), "\"Unigram\", only byte-level BPE"),
+            (with("/pre_tokenizer", json!({"type": "Whitespace"})), "\"Whitespace\", only byte-level BPE"),
+            (with("/pre_tokenizer", Value::Null), "no pre-tokenizer"),
+            (with("/model/vocab", json!({"a": 0})), "model"),
+            (with("/model/vocab/a", json!(u32::MAX)), "out of range"),
+            (with("/model/vocab/a", json!(98)), "two tokens have the id 98"),
+            (with("/added_tokens", json!([{"id": 260, "content": "return"}])), "special token return"),
+        ];
+        for (json, expected) in cases {
+            let error = Tokenizer::from_bytes("some/tokenizer.json", json.as_bytes()).err().expect(expected);
+            let error = format!("{error:#}");
+            assert!(error.contains(expected) && error.contains("some/tokenizer.json"), "{error}");
+        }
+    }
+
+    #[test]
+    fn qwen_vocabulary_strings_agree_with_llama_cpp() {
+        let Some(folder) = std::env::var_os("FIMD_QWEN_TOKENIZER").map(std::path::PathBuf::from) else {
+            return eprintln!("skipped: FIMD_QWEN_TOKENIZER is not set to a folder with Qwen's tokenizer");
+        };
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        let started = std::time::Instant::now();
+        let tokenizer = Tokenizer::from_bytes("qwen", &read("tokenizer.json")).unwrap();
+        let loaded = started.elapsed();
+        let (texts, ids) = (read("vocab_tests.inp"), read("vocab_tests.out"));
+        let texts: Vec<&str> =
+            std::str::from_utf8(&texts).unwrap().split("\n__ggml_vocab_test__\n").collect();
+        let ids: Vec<&str> = std::str::from_utf8(&ids).unwrap().lines().collect();
+        let last = texts.iter().rposition(|text| !text.is_empty()).unwrap();
+        for (text, ids) in texts.iter().zip(&ids) {
+            let expected: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            assert_eq!(tokenizer.encode(text), expected, "{text:?}");
+        }
+        assert!(ids.len() > last);
+        assert_eq!((tokenizer.vocab_size(), tokenizer.stop_ids().len()), (151_669, 8));
+        assert_eq!(tokenizer.special("<|fim_middle|>"), Some(151_660));
+        eprintln!("{} strings agree; opened in {loaded:?}", texts.len());
+    }
+}
