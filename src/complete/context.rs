@@ -1,0 +1,228 @@
+//! What a prompt shows of the document, and what stands around the cursor. Pure.
+
+use crate::decode::stop::indent_width;
+
+/// A token is taken to stand for at most this many bytes when text is cut before it is counted.
+const TOKEN_BYTES_MAX: usize = 8;
+
+/// The end of `prefix` that a prompt shows: as much as has at most `tokens_max` tokens by `count`.
+///
+/// It starts at a line start, or inside a line that alone has more tokens than that. The possible
+/// starts lie in steps of `tokens_max` bytes from the start of the document, which in code is about
+/// a quarter of the window: so typing at its end moves its start rarely and far, and what a session
+/// keeps of the prompt stays useful. A step never has more tokens than the budget, since a token has
+/// at least one byte; inside a line steps are a quarter of that, to lose little of dense text.
+pub fn prefix_window(prefix: &str, tokens_max: usize, count: impl Fn(&str) -> usize) -> &str {
+    let floor = prefix.len().saturating_sub(tokens_max.saturating_mul(TOKEN_BYTES_MAX));
+    let steps = |step: usize| (floor.div_ceil(step)..=prefix.len() / step).map(move |n| n * step);
+    let line_start = |at: usize| match at {
+        0 => Some(0),
+        _ => prefix.as_bytes()[at - 1..].iter().position(|&byte| byte == b'\n').map(|skip| at + skip),
+    };
+    let fitting = |starts: Vec<usize>| {
+        let at = starts.partition_point(|&at| count(&prefix[at..]) > tokens_max);
+        starts.get(at).map(|&at| &prefix[at..])
+    };
+    let line_starts = steps(tokens_max.max(1)).filter_map(line_start).filter(|&at| at < prefix.len());
+    let inside = steps((tokens_max / 4).max(1)).map(|at| char_boundary_after(prefix, at));
+    fitting(line_starts.collect()).or_else(|| fitting(inside.collect())).unwrap_or_default()
+}
+
+/// The start of `suffix` that a prompt shows: as much as has at most `tokens_max` tokens by `count`,
+/// up to a line end, or cut inside its first line if that alone has more.
+pub fn suffix_window(suffix: &str, tokens_max: usize, count: impl Fn(&str) -> usize) -> &str {
+    let bytes_max = suffix.len().min(tokens_max.saturating_mul(TOKEN_BYTES_MAX));
+    let head = &suffix[..char_boundary_before(suffix, bytes_max)];
+    let mut line_ends: Vec<usize> = head.match_indices('\n').map(|(at, _)| at + 1).collect();
+    if head.len() == suffix.len() {
+        line_ends.push(suffix.len());
+    }
+    let fits = |end: &usize| count(&suffix[..*end]) <= tokens_max;
+    let lines = line_ends.partition_point(fits);
+    if let Some(&end) = lines.checked_sub(1).and_then(|last| line_ends.get(last)) {
+        return &suffix[..end];
+    }
+    let inside: Vec<usize> = head.char_indices().map(|(at, _)| at).collect();
+    let end = inside.partition_point(fits).checked_sub(1).map_or(0, |last| inside[last]);
+    suffix[..end].trim_end_matches('\r')
+}
+
+fn char_boundary_after(text: &str, at: usize) -> usize {
+    (at..).find(|&at| text.is_char_boundary(at)).expect("the end is a boundary")
+}
+
+fn char_boundary_before(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|&at| text.is_char_boundary(at)).expect("the start is a boundary")
+}
+
+/// The lines around the cursor, without their line ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The cursor's line before the cursor.
+    pub line: &'a str,
+    /// The cursor's line after the cursor.
+    pub rest: &'a str,
+    /// The line before the cursor's.
+    pub previous: &'a str,
+    /// The two last lines before the cursor's that are not blank, nearest first; empty if there are none.
+    pub above: [&'a str; 2],
+    /// The first line after the cursor's that is not blank; empty if there is none.
+    pub below: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// The place between `prefix` and `suffix`.
+    pub fn new(prefix: &'a str, suffix: &'a str) -> Self {
+        let mut before = prefix.rsplit('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+        let mut after = suffix.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+        let is_text = |line: &&str| !line.trim().is_empty();
+        let line = before.next().unwrap_or_default();
+        let previous = before.clone().next().unwrap_or_default();
+        let mut above = before.filter(is_text);
+        let above = [above.next().unwrap_or_default(), above.next().unwrap_or_default()];
+        let rest = after.next().unwrap_or_default();
+        Self { line, rest, previous, above, below: after.find(is_text).unwrap_or_default() }
+    }
+
+    /// Whether nothing but closers and punctuation stands between the cursor and the end of its line:
+    /// `^\s*[)>}\]"'`]*\s*[:{;,]?\s*$`.
+    pub fn ends_line(&self) -> bool {
+        let closers = self.rest.trim_start().trim_start_matches([')', '>', '}', ']', '"', '\'', '`']);
+        let rest = closers.trim();
+        rest.is_empty() || matches!(rest, ":" | "{" | ";" | ",")
+    }
+
+    /// Whether the cursor's line is blank before the cursor.
+    pub fn starts_line(&self) -> bool {
+        self.line.trim().is_empty()
+    }
+
+    /// The indentation of the line that opens the block the cursor is at the start of: its own line,
+    /// or, on a blank line, the last one with text.
+    pub fn opener_indent(&self) -> Option<usize> {
+        let (line, opens) = if self.starts_line() {
+            (self.above[0], opens_block(self.above[0]))
+        } else {
+            (self.line, opens_block_inline(self.line))
+        };
+        opens.then(|| indent_width(line))
+    }
+
+    /// Whether the line just above is a comment about what comes next.
+    pub fn follows_comment(&self) -> bool {
+        let line = self.previous.trim();
+        let is_directive = ["#[", "#!", "#include", "#define", "#if", "#el", "#end", "#pragma"]
+            .iter()
+            .any(|d| line.starts_with(d));
+        let is_comment = ["//", "#", "--"].iter().any(|mark| line.starts_with(mark)) || line.ends_with("*/");
+        self.starts_line() && is_comment && !is_directive
+    }
+
+    /// Whether the line just above ends a docstring.
+    pub fn follows_docstring(&self) -> bool {
+        let line = self.previous.trim();
+        let is_quote = line.ends_with("\"\"\"") || line.ends_with("'''");
+        let begins_one = line.len() == 3 && opens_block(self.above[1]);
+        self.starts_line() && is_quote && !begins_one
+    }
+}
+
+/// Whether a block is expected on the lines below `line`.
+fn opens_block(line: &str) -> bool {
+    let line = line.trim();
+    line.ends_with(['{', '(', '[', ':'])
+        || line.ends_with("=>")
+        || line.ends_with("->")
+        || opens_by_word(line)
+}
+
+/// Whether a block is expected right after `line`: more careful than [`opens_block`], since calls and
+/// type annotations go on in the same line.
+fn opens_block_inline(line: &str) -> bool {
+    const HEADS: [&str; 12] =
+        ["async", "case", "class", "def", "elif", "else", "except", "finally", "for", "if", "try", "while"];
+    let line = line.trim();
+    let head = line.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    let is_head = HEADS.contains(&head) || matches!(head, "with" | "match");
+    line.ends_with('{') || line.ends_with(':') && is_head || opens_by_word(line)
+}
+
+/// Lua, Ruby and shell open blocks with words, or with a function's parameter list.
+fn opens_by_word(line: &str) -> bool {
+    let last = line.rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    let is_lua_function = line.starts_with("function ")
+        || line.starts_with("local function ")
+        || line.contains("function(") && line.rfind("function(") > line.rfind(" end");
+    matches!(last, "then" | "do" | "else" | "repeat") || is_lua_function && line.ends_with(')')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+
+    #[test]
+    fn windows_keep_whole_lines_within_budget() {
+        let text: String = (0..4000).map(|i| format!("    let x{i} = y;\r\n")).collect();
+        for budget in [8, 50, 300] {
+            let prefix = prefix_window(&text, budget, words);
+            assert!(words(prefix) <= budget && 2 * words(prefix) >= budget, "{budget}: {}", words(prefix));
+            assert!(prefix.starts_with("    let"));
+            let suffix = suffix_window(&text, budget, words);
+            assert!(words(suffix) <= budget && words(suffix) + 4 > budget && suffix.ends_with("\r\n"));
+        }
+        assert_eq!(prefix_window("a b\nc d", 10, words), "a b\nc d");
+        assert_eq!(suffix_window("a b\nc d", 10, words), "a b\nc d");
+        assert_eq!((prefix_window("", 9, words), suffix_window("", 9, words)), ("", ""));
+        assert_eq!((prefix_window("a", 0, words), suffix_window("a", 0, words)), ("", ""));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let crabs = "🦀".repeat(100_000);
+        let bytes = str::len;
+        let window = prefix_window(&crabs, 101, bytes);
+        assert!(window.len() <= 101 && window.len() > 75 && window.starts_with('🦀'));
+        assert_eq!(suffix_window(&crabs, 101, bytes).len(), 100);
+        assert_eq!(suffix_window(&(crabs.clone() + "\r\n"), 3, bytes), "");
+    }
+
+    #[test]
+    fn the_window_moves_rarely_and_counts_little() {
+        let mut text = String::new();
+        let (mut starts, counted) = (std::collections::BTreeSet::new(), std::cell::Cell::new(0));
+        for i in 0..3000 {
+            text.push_str(if i % 7 == 0 { "xy = z\n" } else { "word " });
+            let window = prefix_window(&text, 400, |text| {
+                counted.set(counted.get().max(text.len()));
+                words(text)
+            });
+            starts.insert(text.len() - window.len());
+        }
+        assert!(starts.len() < 45, "{} starts over {} bytes", starts.len(), text.len());
+        assert!(counted.get() <= 400 * TOKEN_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_lines_around_the_cursor() {
+        let place = Place::new("a\r\n\r\nb\r\n\tc", "d)\r\n\r\ne\r\n");
+        assert_eq!((place.line, place.rest, place.previous), ("\tc", "d)", "b"));
+        assert_eq!((place.above, place.below), (["b", "a"], "e"));
+        for (rest, expected) in [
+            ("", true),
+            (")", true),
+            ("  )]}\"' ; ", true),
+            (") {", true),
+            ("\t:", true),
+            ("x", false),
+            (") => x", false),
+            (";;", false),
+            (") )", false),
+        ] {
+            assert_eq!(Place::new("", rest).ends_line(), expected, "{rest:?}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Makes what the model wrote fit between what the document already has. Pure.
+
+use super::context::Place;
+use crate::decode::stop::{Stop, has_substance, indent_width};
+
+/// `text` as it should be inserted at `place`, with line feeds as line ends; `None` if nothing worth
+/// showing is left. `stop` is the rule the text was generated under, not yet used: it judges the
+/// last line, which was perhaps never finished, as if it had been.
+pub fn trim(text: &str, place: &Place, stop: &Stop) -> Option<String> {
+    let text = text.replace("\r\n", "\n");
+    let mut text = without_repeated_blank(&text, place);
+    if let Some(cut) = stop.clone().check(&format!("{text}\n")) {
+        text = &text[..cut.min(text.len())];
+    }
+    text = without_rest(text, place);
+
+    let line = format!("{}{}", place.line, text.lines().next().unwrap_or_default());
+    let line = line.trim();
+    let is_next_line = line == place.below.trim();
+    let is_third = place.above.iter().all(|above| above.trim() == line);
+    if text.trim().is_empty() || has_substance(line) && (is_next_line || is_third) {
+        return None;
+    }
+    let mut text = text.trim_end().to_owned();
+    if text.starts_with('\n') && place.rest.trim_start().starts_with([')', ']', '}']) {
+        let indent = &place.line[..place.line.len() - place.line.trim_start().len()];
+        text = format!("{text}\n{indent}");
+    }
+    Some(text)
+}
+
+/// Drops blank at the start that the cursor already stands behind: any after a word, and on a blank
+/// line the indentation, unless it leads deeper into a block opened above.
+fn without_repeated_blank<'a>(text: &'a str, place: &Place) -> &'a str {
+    let is_blank = |c| matches!(c, ' ' | '\t');
+    if place.line.is_empty() || !place.line.ends_with(is_blank) {
+        return text;
+    }
+    if !place.starts_line() {
+        return text.trim_start_matches(is_blank);
+    }
+    let is_deep_enough = place.opener_indent().is_none_or(|opener| indent_width(place.line) > opener);
+    if is_deep_enough { text.strip_prefix(place.line).unwrap_or(text) } else { text }
+}
+
+/// Drops what stands after the cursor on its line: an end of the string the cursor is in, and the
+/// whole rest where it is no bracket. Brackets are the stop rule's business, which counts them.
+fn without_rest<'a>(text: &'a str, place: &Place) -> &'a str {
+    let rest = place.rest.trim();
+    let Some(first) = rest.chars().next() else { return text };
+    if matches!(first, '"' | '\'' | '`') {
+        let is_inside = unescaped(place.line, first).count() % 2 == 1;
+        let end = unescaped(text, first).next().filter(|_| is_inside);
+        return end.map_or(text, |end| &text[..end]);
+    }
+    if first == '>' {
+        return &text[..unmatched_angle(text).unwrap_or(text.len())];
+    }
+    let is_closer = matches!(first, ')' | ']' | '}');
+    if is_closer { text } else { text.trim_end().strip_suffix(rest).unwrap_or(text) }
+}
+
+/// Where a `>` stands that closes no `<` of `text` and is no arrow.
+fn unmatched_angle(text: &str) -> Option<usize> {
+    let (mut open, mut previous) = (0, ' ');
+    text.char_indices().find_map(|(at, c)| {
+        let is_arrow = matches!(std::mem::replace(&mut previous, c), '-' | '=');
+        let is_unmatched = c == '>' && !is_arrow && open == 0;
+        match c {
+            '<' => open += 1,
+            '>' if !is_arrow && !is_unmatched => open -= 1,
+            _ => {}
+        }
+        is_unmatched.then_some(at)
+    })
+}
+
+/// Where `quote` stands in `text` without a backslash before it.
+fn unescaped(text: &str, quote: char) -> impl Iterator<Item = usize> {
+    let mut is_escaped = false;
+    text.char_indices().filter_map(move |(at, c)| {
+        let is_free = !is_escaped;
+        is_escaped = c == '\\' && is_free;
+        (c == quote && is_free).then_some(at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::complete::{Lines, Request, trimmed};
+
+    /// `document` has the cursor at `$0`, `output` is what the model writes there.
+    #[track_caller]
+    fn check(document: &str, output: &str, expected: Option<&str>) {
+        let (prefix, suffix) = document.split_once("$0").unwrap();
+        for crlf in [false, true] {
+            let ends = |text: &str| if crlf { text.replace('\n', "\r\n") } else { text.to_owned() };
+            let request = Request {
+                path: None,
+                prefix: ends(prefix),
+                suffix: ends(suffix),
+                lines: Lines::Auto,
+                max_tokens: 64,
+            };
+            let expected = expected.map(|text| if request.uses_crlf() { ends(text) } else { text.into() });
+            for output in [output.to_owned(), ends(output)] {
+                assert_eq!(trimmed(&request, &output), expected, "{document:?}, CRLF {crlf}");
+            }
+        }
+    }
+
+    #[test]
+    fn python() {
+        check("def add(a, b):\n    $0\n", "    return a + b\n\nprint(1)\n", Some("return a + b"));
+        check("def add(a, b):$0\n", "\n    return a + b\n\ndef sub", Some("\n    return a + b"));
+        check("class A:\n    def f(self):\n    $0\n", "    return 1\n", Some("    return 1"));
+        check("print($0)\n", "x)\n", Some("x"));
+        check("print($0)\n", "f(x), g(y))  # done\n", Some("f(x), g(y)"));
+        check("print(\"$0\")\n", "it's \\\"here\\\"\")\n", Some("it's \\\"here\\\""));
+        check("for x in $0:\n    pass\n", "range(3):\n", Some("range(3)"));
+        check("x = $0\n", " 1  \n", Some("1"));
+        check("a = 1\n$0\nb = 2\n", "b = 2\n", None);
+        check("run()\nrun()\n$0", "run()\n", None);
+        check(
+            "# All primes below n.\n$0",
+            "def primes(n):\n    s = 1\n\n    return s\n\nx",
+            Some("def primes(n):\n    s = 1\n\n    return s"),
+        );
+        check(
+            "def f():\n    \"\"\"One.\"\"\"\n    $0",
+            "a = 1\n\n    return a\n\nx",
+            Some("a = 1\n\n    return a"),
+        );
+    }
+
+    #[test]
+    fn rust() {
+        check("fn f() {$0}\n", "\n    body();\n}\n", Some("\n    body();\n"));
+        check("mod m {\n    fn f() {$0}\n}\n", "\n        body();\n    }\n", Some("\n        body();\n    "));
+        check("fn f() {\n    $0\n}\n", "let x = 1;\n    x\n}\n\nfn g", Some("let x = 1;\n    x"));
+        check("fn f() {\n    $0", "let x = 1;\n    x\n}\n\nfn g", Some("let x = 1;\n    x\n}"));
+        check("    let v: Vec<$0> = x;\n", "u8> = x;\n", Some("u8"));
+        check("    let v = Vec::<$0>", "Option<fn() -> u8>>::new();\n", Some("Option<fn() -> u8>"));
+        check("    s.push('$0')\n", "🦀')\n", Some("🦀"));
+        check(
+            "/// Twice.\n$0\n\nfn g() {}\n",
+            "fn f<'a>(x: &'a u8) -> u8 {\n    x * 2\n}\n\nfn h",
+            Some("fn f<'a>(x: &'a u8) -> u8 {\n    x * 2\n}"),
+        );
+        check("if a {$0} else {\n", "\n    b();\n} else {\n    c();\n}", Some("\n    b();\n"));
+        check("    x.iter()$0;\n", ".sum();\n", Some(".sum()"));
+    }
+
+    #[test]
+    fn typescript() {
+        check("items.forEach((item) => {$0});\n", "\n  use(item);\n});\n", Some("\n  use(item);\n"));
+        check("const s = `$0`;\n", "a ${b}`;\n", Some("a ${b}"));
+        check("const a = [$0];\n", "1, f([2])];\n", Some("1, f([2])"));
+        check("const n:$0\n", " number = 1;\nconst m", Some(" number = 1;"));
+        check("if (a$0) {\n", " && b) {\n", Some(" && b"));
+    }
+
+    #[test]
+    fn go() {
+        check(
+            "func f() error {\n\t$0\n}\n",
+            "\tif err != nil {\n\t\treturn err\n\t}\n\treturn nil\n}\n",
+            Some("if err != nil {\n\t\treturn err\n\t}\n\treturn nil"),
+        );
+        check("\tfmt.Println($0)\n", "\"a)\", b)\n", Some("\"a)\", b"));
+        check("\tx := $0\n\ty := 2\n", "1\n\ty := 2\n", Some("1"));
+    }
+
+    #[test]
+    fn c() {
+        check("int main(void)\n{\n\t$0\n}\n", "return 0;\n}\n", Some("return 0;"));
+        check("\tfor (int i = 0; $0)\n", "i < n; i++) {\n", Some("i < n; i++"));
+        check("#include $0\n", "<stdio.h>\n#include", Some("<stdio.h>"));
+        check(
+            "/* Sum. */\n$0",
+            "int sum(int a)\n{\n\treturn a;\n}\n\nint x",
+            Some("int sum(int a)\n{\n\treturn a;\n}"),
+        );
+    }
+
+    #[test]
+    fn lua() {
+        check("local function f(x)\n  $0\nend\n", "return x\nend\n", Some("return x"));
+        check("for i = 1, 3 do\n  $0", "print(i)\nend\nprint(2)", Some("print(i)\nend"));
+        check("t[$0] = 1\n", "#t + 1] = 1", Some("#t + 1"));
+        check("x = 1$0\n", "\n\n", None);
+    }
+
+    #[test]
+    fn no_text_is_too_strange() {
+        const PIECES: [&str; 20] = [
+            "{", "}", "(", ")", "\n", "\r\n", "\r", "\t", "    ", "\"", "'", "\\", "🦀", "é", "end", "x",
+            ">", ":", "// ", ";",
+        ];
+        let mut random = 1u64;
+        let mut text = |pieces: usize| -> String {
+            let mut piece = || {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                PIECES[(random >> 33) as usize % PIECES.len()]
+            };
+            (0..pieces).map(|_| piece()).collect()
+        };
+        for round in 0..3000 {
+            let (prefix, suffix, output) = (text(round % 13), text(round % 7), text(round % 17));
+            for lines in [Lines::Auto, Lines::Single, Lines::Multi] {
+                let request = Request {
+                    path: None,
+                    prefix: prefix.clone(),
+                    suffix: suffix.clone(),
+                    lines,
+                    max_tokens: 9,
+                };
+                let text = trimmed(&request, &output);
+                assert!(text.is_none_or(|text| !text.trim().is_empty()), "{request:?} {output:?}");
+            }
+        }
+    }
+}
