@@ -2,5 +2,8 @@
 
 mod checkpoint;
 mod cli;
+mod client;
 mod layering;
+mod lsp;
 mod reference;
+mod tiny;

@@ -1,0 +1,61 @@
+//! The language server: the only place that names LSP types.
+//!
+//! One file for each method that asks for something; [`serve`] lists them all. `wire` keeps damaged
+//! messages away from the server, `documents` holds what the editor shows, `position` translates
+//! between the editor's way of counting and ours.
+//!
+//! - A document change is applied before the first `await` of its handler: messages are handled in
+//!   order up to there. No lock is held across an `await`, nor while the model runs.
+//! - The newest request about a document, and every change of it, cancels the one before.
+//! - Every request is answered with a list, which is empty when there is nothing to show. Errors are
+//!   for two cases that clients hide from the user: the client cancelled (-32800), and the document
+//!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
+
+mod completion;
+mod documents;
+mod inline_completion;
+mod position;
+mod secret;
+mod server;
+mod wire;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower_lsp::{LspService, Server};
+
+use crate::serve::Engine;
+
+/// Handlers that may be under way at the same time. Waiting ones cost nothing, but at the limit the
+/// server stops reading, and with it `didChange` and `$/cancelRequest`.
+const CONCURRENCY_MAX: usize = 256;
+
+/// Bytes between the reader of the wire and the server.
+const PIPE_BYTES: usize = 1 << 16;
+
+/// How a session with a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client asked to shut down first: the process should exit with 0.
+    Orderly,
+    /// `exit`, or the end of the input, came without `shutdown`: the process should exit with 1.
+    Abrupt,
+}
+
+/// Serves one client until it says `exit` or closes `input`; work that is under way is then cancelled.
+///
+/// A process that serves its stdin must not wait for the runtime to end afterwards
+/// ([`tokio::runtime::Runtime::shutdown_background`]): a client may keep the pipe open, and the thread
+/// that reads it cannot be interrupted.
+pub async fn serve(input: impl AsyncRead + Unpin, output: impl AsyncWrite, engine: Engine) -> Ending {
+    let (service, socket) = LspService::build_with_lifecycle_methods(|_| server::Server::new(engine))
+        .custom_method("textDocument/didOpen", server::Server::did_open)
+        .custom_method("textDocument/didChange", server::Server::did_change)
+        .custom_method("textDocument/didClose", server::Server::did_close)
+        .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
+        .custom_method("textDocument/completion", server::Server::completion)
+        .custom_method(wire::UNREADABLE, server::Server::unreadable)
+        .finish();
+    let (sieved, messages) = tokio::io::duplex(PIPE_BYTES);
+    let server = Server::new(messages, output, socket).concurrency_level(CONCURRENCY_MAX);
+    let (ending, ()) = tokio::join!(wire::sieve(input, sieved), server.serve(service));
+    ending
+}

@@ -1,0 +1,88 @@
+//! What stands between the wire and the server: tower-lsp stops for good at the first message it
+//! cannot read, and clients deserve better.
+
+use std::io;
+
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tower_lsp::jsonrpc::Request;
+
+use super::Ending;
+
+/// The method that stands for a message that could not be read.
+pub const UNREADABLE: &str = "fimd/unreadable";
+
+const UNREADABLE_MESSAGE: &str = r#"{"jsonrpc":"2.0","id":null,"method":"fimd/unreadable"}"#;
+const EXIT_MESSAGE: &str = r#"{"jsonrpc":"2.0","method":"exit"}"#;
+
+/// Longest header line that is looked at; a longer one is read as several.
+const HEADER_BYTES_MAX: u64 = 1 << 12;
+
+/// Longest message that is read; a longer one is skipped.
+const MESSAGE_BYTES_MAX: u64 = 1 << 28;
+
+/// Copies messages until `exit`, puts [`UNREADABLE`] in the place of damaged ones, and says `exit` for
+/// a client that just goes away.
+pub async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> Ending {
+    let mut input = BufReader::new(input);
+    let mut ending = Ending::Abrupt;
+    loop {
+        let message = match read(&mut input).await {
+            Ok(Some(message)) => message,
+            Ok(None) => EXIT_MESSAGE.into(),
+            Err(error) => {
+                tracing::warn!("cannot read from the client: {error}");
+                EXIT_MESSAGE.into()
+            }
+        };
+        // Whatever is a response is, to this type, a request without a method.
+        let text = std::str::from_utf8(&message).unwrap_or_default();
+        let (text, is_exit) = match serde_json::from_str::<Request>(text) {
+            Ok(request) => {
+                if request.method() == "shutdown" {
+                    ending = Ending::Orderly;
+                }
+                (text, request.method() == "exit")
+            }
+            Err(_) => {
+                tracing::warn!("the client sent a message of {} bytes that cannot be read", message.len());
+                (UNREADABLE_MESSAGE, false)
+            }
+        };
+        let framed = format!("Content-Length: {}\r\n\r\n{text}", text.len());
+        let sent = output.write_all(framed.as_bytes()).await;
+        if is_exit || sent.is_err() {
+            return ending;
+        }
+    }
+}
+
+/// The body of the next message, empty when it is too long to be read; `None` at the end of the input.
+/// Between messages, everything is skipped that is not a `Content-Length`.
+async fn read(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+    const LENGTH: &str = "content-length:";
+    let mut length: Option<u64> = None;
+    loop {
+        let mut line = Vec::new();
+        if (&mut *input).take(HEADER_BYTES_MAX).read_until(b'\n', &mut line).await? == 0 {
+            return Ok(None);
+        }
+        let line = String::from_utf8_lossy(&line).to_ascii_lowercase();
+        if let Some((_, value)) = line.rsplit_once(LENGTH) {
+            length = value.trim().parse().ok();
+        }
+        if line.trim().is_empty() && length.is_some() {
+            break;
+        }
+    }
+    let length = length.unwrap_or_default();
+    let mut body = Vec::new();
+    let mut rest = input.take(length);
+    let read = if length > MESSAGE_BYTES_MAX {
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?
+    } else {
+        rest.read_to_end(&mut body).await? as u64
+    };
+    Ok((read == length).then_some(body))
+}

@@ -1,0 +1,188 @@
+//! A tiny model that recites: after `a` it says `b`, after `z` a line break, and so on to the end of
+//! [`TEXT`]. Its embedding is the identity and its head says what follows what; two layers of random
+//! weights add little to that, but are computed. So every answer is known, whatever training brings.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc;
+
+use fimd::base::Cancel;
+use fimd::compute::cpu::{Cpu, CpuOptions};
+use fimd::decode::{Task, sample::Sampling, stop::Stop};
+use fimd::format::ModelDir;
+use fimd::model::{Config, Model, ModelOptions, Tokenizer};
+use fimd::serve::{Engine, Request};
+use fimd::session::Session;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// What the model says after anything that is not in it; then it ends.
+pub const TEXT: &str = "abcdefghijklmnopqrstuvwxyz\nABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+/// Its first line.
+pub const LINE: &str = "abcdefghijklmnopqrstuvwxyz";
+
+const SPECIALS: [&str; 8] = [
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+];
+const END: usize = 256;
+const VOCAB: usize = 256 + SPECIALS.len();
+const HIDDEN: usize = VOCAB;
+const CONTEXT: usize = 2048;
+
+/// Writes the model to a folder of its own.
+pub fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+    write("config.json", config().to_string().as_bytes());
+    write("tokenizer.json", tokenizer().to_string().as_bytes());
+    let tensors = weights();
+    let views = tensors
+        .iter()
+        .map(|(name, (shape, bytes))| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    write("model.safetensors", &safetensors::serialize(views, None).unwrap());
+    dir
+}
+
+/// An engine that serves the model in `dir`.
+pub fn engine(dir: &Path) -> Engine {
+    let dir = ModelDir::open(dir).unwrap();
+    let config = Config::parse(dir.origin(), dir.config()).unwrap();
+    let tokenizer = Tokenizer::from_bytes(dir.origin(), dir.tokenizer().unwrap()).unwrap();
+    let backend = Cpu::new(CpuOptions { threads: 1, eps: config.eps, delta_chunk_rows_min: 16 });
+    let options = ModelOptions { positions_max: CONTEXT, batch_max: 64 };
+    Engine::start(Session::new(Model::load(&dir, config, options, backend).unwrap()), tokenizer)
+}
+
+/// Keeps `engine` busy until the returned sender is dropped.
+pub fn hold(engine: &Engine) -> mpsc::Sender<()> {
+    let (release, released) = mpsc::channel();
+    let (hold, held) = mpsc::channel();
+    engine.submit(Request {
+        key: "a request of the test".into(),
+        task: Task {
+            prompt: vec![0],
+            max_tokens: 1,
+            sampling: Sampling::GREEDY,
+            stop_ids: Vec::new(),
+            stop: Stop::none(),
+            top_logprobs: 0,
+        },
+        cancel: Cancel::new(),
+        reply: Box::new(move |_| {
+            hold.send(()).unwrap();
+            let _ = released.recv();
+        }),
+    });
+    held.recv().unwrap();
+    release
+}
+
+fn config() -> serde_json::Value {
+    json!({
+        "model_type": "qwen3_next", "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": false,
+        "max_position_embeddings": CONTEXT, "vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+        "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
+        "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": true,
+        "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+    })
+}
+
+/// Byte-level BPE without merges: the id of a token is its byte.
+fn tokenizer() -> serde_json::Value {
+    let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut moved = '\u{100}'..;
+    let vocab: serde_json::Map<String, serde_json::Value> = (0..=255u8)
+        .map(|byte| if is_printable(&byte) { char::from(byte) } else { moved.next().unwrap() })
+        .zip(0..)
+        .map(|(c, id)| (c.to_string(), json!(id)))
+        .collect();
+    let added: Vec<_> = SPECIALS
+        .iter()
+        .zip(END..)
+        .map(|(text, id)| json!({"id": id, "content": text, "special": true}))
+        .collect();
+    json!({
+        "added_tokens": added,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    })
+}
+
+type Weights = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+fn weights() -> Weights {
+    let mut all = Weights::new();
+    // Knuth's MMIX generator, as numbers between -1 and 1.
+    let mut state = 1u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let mut add = |name: String, shape: &[usize], value: &mut dyn FnMut(usize) -> f32| {
+        let bytes = (0..shape.iter().product()).flat_map(|i| value(i).to_le_bytes()).collect();
+        all.insert(name, (shape.to_vec(), bytes));
+    };
+    add("model.embed_tokens.weight".into(), &[VOCAB, HIDDEN], &mut |i| f32::from(i / HIDDEN == i % HIDDEN));
+    add("lm_head.weight".into(), &[VOCAB, HIDDEN], &mut |i| f32::from(i / HIDDEN == following(i % HIDDEN)));
+    add("model.norm.weight".into(), &[HIDDEN], &mut |_| 0.0);
+    for (layer, mixer) in ["linear_attn", "self_attn"].iter().enumerate() {
+        let mut add = |name: &str, shape: &[usize], scale: f32| {
+            add(format!("model.layers.{layer}.{name}"), shape, &mut |_| scale * random());
+        };
+        add("input_layernorm.weight", &[HIDDEN], 0.1);
+        add("post_attention_layernorm.weight", &[HIDDEN], 0.1);
+        let tensors: &[(&str, &[usize], f32)] = match layer {
+            0 => &[
+                ("A_log", &[4], 1.0),
+                ("dt_bias", &[4], 1.0),
+                ("norm.weight", &[8], 1.0),
+                ("conv1d.weight", &[64, 1, 4], 0.5),
+                ("in_proj_qkvz.weight", &[96, HIDDEN], 0.1),
+                ("in_proj_ba.weight", &[8, HIDDEN], 0.1),
+                ("out_proj.weight", &[HIDDEN, 32], 0.01),
+            ],
+            _ => &[
+                ("q_proj.weight", &[64, HIDDEN], 0.1),
+                ("k_proj.weight", &[16, HIDDEN], 0.1),
+                ("v_proj.weight", &[16, HIDDEN], 0.1),
+                ("o_proj.weight", &[HIDDEN, 32], 0.01),
+                ("q_norm.weight", &[16], 0.1),
+                ("k_norm.weight", &[16], 0.1),
+            ],
+        };
+        for (name, shape, scale) in tensors {
+            add(&format!("{mixer}.{name}"), shape, *scale);
+        }
+        add("mlp.gate.weight", &[4, HIDDEN], 0.1);
+        add("mlp.shared_expert_gate.weight", &[1, HIDDEN], 0.1);
+        for expert in ["experts.0", "experts.1", "experts.2", "experts.3", "shared_expert"] {
+            add(&format!("mlp.{expert}.gate_proj.weight"), &[16, HIDDEN], 0.1);
+            add(&format!("mlp.{expert}.up_proj.weight"), &[16, HIDDEN], 0.1);
+            add(&format!("mlp.{expert}.down_proj.weight"), &[HIDDEN, 16], 0.01);
+        }
+    }
+    all
+}
+
+/// The token the model says after `token`.
+fn following(token: usize) -> usize {
+    let text = TEXT.as_bytes();
+    match text.iter().position(|&byte| usize::from(byte) == token) {
+        Some(at) => text.get(at + 1).map_or(END, |&byte| byte.into()),
+        None => text[0].into(),
+    }
+}
