@@ -152,6 +152,11 @@ pub fn generate<B: Backend>(
             break;
         }
     }
+    if out.stop != StopReason::Rule {
+        let rest = stream.finish();
+        show(&rest);
+        out.text.push_str(&rest);
+    }
     out.timings.decode_tokens = out.ids.len();
     out.timings.decode_ms = milliseconds(started.elapsed());
     Ok(out)

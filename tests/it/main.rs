@@ -4,3 +4,4 @@ mod checkpoint;
 mod cli;
 mod layering;
 mod reference;
+mod session;

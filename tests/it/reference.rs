@@ -40,7 +40,8 @@ fn expected(case: &str) -> [Expected; 2] {
     })
 }
 
-fn model(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<Cpu> {
+/// A reference checkpoint on the CPU.
+pub fn model(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<Cpu> {
     let dir = ModelDir::open(&folder(case)).unwrap();
     let config = Config::parse(dir.origin(), dir.config()).unwrap();
     let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min });
