@@ -71,7 +71,11 @@ pub struct Generated {
 impl Generated {
     /// Mean log-probability of the generated tokens, or 0 when there are none.
     pub fn mean_logprob(&self) -> f32 {
-        if self.logprobs.is_empty() { 0.0 } else { self.logprobs.iter().sum::<f32>() / self.logprobs.len() as f32 }
+        if self.logprobs.is_empty() {
+            0.0
+        } else {
+            self.logprobs.iter().sum::<f32>() / self.logprobs.len() as f32
+        }
     }
 }
 

@@ -95,7 +95,9 @@ fn chunks_of_any_size_equal_token_by_token() {
         let [Expected { prompt, .. }, _] = expected(case);
         let (one_by_one, ids) = run(&mut recurrent, &prompt, 1, 24);
         let bound = 1e-4 * one_by_one.iter().fold(0f32, |max, x| max.max(x.abs()));
-        for (threads, chunk_rows_min, batch) in [(1, usize::MAX, 256), (1, 1, 256), (2, 8, 64), (3, 8, 17), (2, 2, 3)] {
+        for (threads, chunk_rows_min, batch) in
+            [(1, usize::MAX, 256), (1, 1, 256), (2, 8, 64), (3, 8, 17), (2, 2, 3)]
+        {
             let (logits, other) = run(&mut model(case, threads, chunk_rows_min), &prompt, batch, 24);
             let error = distance(&one_by_one, &logits);
             assert!(error <= bound, "{case}, batches of {batch}: {error} > {bound}");
