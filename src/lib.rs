@@ -54,9 +54,13 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod base;
+pub mod cli;
+pub mod complete;
 pub mod compute;
 pub mod decode;
 pub mod format;
+pub mod hub;
+//LSP pub mod lsp;
 pub mod model;
-pub mod session;
 pub mod serve;
+pub mod session;

@@ -73,7 +73,8 @@ impl EngineArgs {
             None => thread::available_parallelism().map_or(1, usize::from),
         };
         let positions_max = self.positions_max(&config)?;
-        let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN });
+        let backend =
+            Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN });
         let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max) };
         let session = Session::new(Model::load(&dir, config, options, backend)?);
         Ok(Opened { session, tokenizer, origin, load_ms: milliseconds(started.elapsed()) })
@@ -117,9 +118,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 /// Parses token ids separated by commas.
 pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
-    text.split(',')
-        .map(|id| id.trim().parse().map_err(|_| format!("{id:?} is not a token id")))
-        .collect()
+    text.split(',').map(|id| id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))).collect()
 }
 
 /// Prints one JSON object and nothing else.

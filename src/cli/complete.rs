@@ -110,7 +110,10 @@ fn offset(text: &str, line: usize, column: usize) -> Result<usize> {
     let content = text[start..].split('\n').next().unwrap_or_default();
     let content = content.strip_suffix('\r').unwrap_or(content);
     let length = content.chars().count();
-    ensure!(column <= length + 1, "column {column} is past the end of line {line}; it has {length} characters");
+    ensure!(
+        column <= length + 1,
+        "column {column} is past the end of line {line}; it has {length} characters"
+    );
     Ok(start + content.chars().take(column - 1).map(char::len_utf8).sum::<usize>())
 }
 

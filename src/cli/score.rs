@@ -98,7 +98,10 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(bits) = bits_per_byte {
         println!("{bits:.4} bits per byte");
     }
-    println!("windows of {window} tokens, {overlap} of overlap; {:.0} tokens/s", timings.prefill_per_second());
+    println!(
+        "windows of {window} tokens, {overlap} of overlap; {:.0} tokens/s",
+        timings.prefill_per_second()
+    );
     Ok(())
 }
 

@@ -71,7 +71,11 @@ pub struct Generated {
 impl Generated {
     /// Mean log-probability of the generated tokens, or 0 when there are none.
     pub fn mean_logprob(&self) -> f32 {
-        if self.logprobs.is_empty() { 0.0 } else { self.logprobs.iter().sum::<f32>() / self.logprobs.len() as f32 }
+        if self.logprobs.is_empty() {
+            0.0
+        } else {
+            self.logprobs.iter().sum::<f32>() / self.logprobs.len() as f32
+        }
     }
 }
 
@@ -151,6 +155,11 @@ pub fn generate<B: Backend>(
             out.stop = StopReason::Cancelled;
             break;
         }
+    }
+    if out.stop != StopReason::Rule {
+        let rest = stream.finish();
+        show(&rest);
+        out.text.push_str(&rest);
     }
     out.timings.decode_tokens = out.ids.len();
     out.timings.decode_ms = milliseconds(started.elapsed());

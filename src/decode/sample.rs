@@ -129,7 +129,9 @@ mod tests {
 
     #[test]
     fn top_k_and_top_p_limit_the_choice() {
-        for (top_k, top_p, allowed) in [(1, 1.0, &[1][..]), (2, 1.0, &[1, 4]), (0, 0.4, &[1]), (0, 1.0, &[0, 1, 3, 4])] {
+        for (top_k, top_p, allowed) in
+            [(1, 1.0, &[1][..]), (2, 1.0, &[1, 4]), (0, 0.39, &[1]), (0, 1.0, &[0, 1, 3, 4])]
+        {
             let mut sampler = Sampler::new(&Sampling { temperature: 1.0, top_k, top_p, seed: 7 });
             let mut seen = [false; 5];
             for _ in 0..400 {

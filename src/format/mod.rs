@@ -42,7 +42,10 @@ impl Bytes {
     /// A part of these bytes, `range` counting from their start. Panics when it is outside.
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.range.len());
-        Self { owner: self.owner.clone(), range: self.range.start + range.start..self.range.start + range.end }
+        Self {
+            owner: self.owner.clone(),
+            range: self.range.start + range.start..self.range.start + range.end,
+        }
     }
 }
 
@@ -98,7 +101,8 @@ impl ModelDir {
     /// Opens a checkpoint folder, or one `.safetensors` file with `config.json` beside it. Only headers
     /// are read; tensors are mapped.
     pub fn open(path: &Path) -> Result<Self> {
-        let metadata = fs::metadata(path).with_context(|| format!("cannot open the model {}", path.display()))?;
+        let metadata =
+            fs::metadata(path).with_context(|| format!("cannot open the model {}", path.display()))?;
         let (dir, shards) = if metadata.is_dir() {
             (path.to_owned(), shards(path)?)
         } else if path.extension().is_some_and(|extension| extension == "safetensors") {
@@ -108,11 +112,14 @@ impl ModelDir {
             bail!("{} is neither a checkpoint folder nor a .safetensors file", path.display());
         };
         let config_path = dir.join(CONFIG);
-        let config = fs::read(&config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
+        let config =
+            fs::read(&config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
         let tokenizer_path = dir.join(TOKENIZER);
-        let tokenizer = tokenizer_path.exists().then(|| mmap::map(&tokenizer_path)).transpose()?.map(Bytes::mapped);
+        let tokenizer =
+            tokenizer_path.exists().then(|| mmap::map(&tokenizer_path)).transpose()?.map(Bytes::mapped);
 
-        let mut model = Self { origin: path.display().to_string(), config, tokenizer, tensors: HashMap::new() };
+        let mut model =
+            Self { origin: path.display().to_string(), config, tokenizer, tensors: HashMap::new() };
         for shard in shards {
             let bytes = Bytes::mapped(mmap::map(&shard)?);
             model.add(&shard.display().to_string(), &bytes)?;
@@ -227,7 +234,11 @@ fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
         .into_iter()
         .map(|name| {
             let plain = Path::new(name).file_name().is_some_and(|file| file == name);
-            ensure!(plain, "{}: {INDEX} names the shard {name:?}, which is not a plain file name", dir.display());
+            ensure!(
+                plain,
+                "{}: {INDEX} names the shard {name:?}, which is not a plain file name",
+                dir.display()
+            );
             Ok(dir.join(name))
         })
         .collect()

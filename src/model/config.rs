@@ -65,8 +65,8 @@ const SIZE_MAX: usize = 1 << 20;
 impl Config {
     /// Parses and checks the text of a `config.json`; `origin` names it in errors.
     pub fn parse(origin: &str, text: &[u8]) -> Result<Self> {
-        let raw: Raw =
-            serde_json::from_slice(text).with_context(|| format!("{origin}: config.json does not describe a model"))?;
+        let raw: Raw = serde_json::from_slice(text)
+            .with_context(|| format!("{origin}: config.json does not describe a model"))?;
         raw.check().with_context(|| format!("{origin}: config.json"))
     }
 
@@ -260,14 +260,19 @@ impl Raw {
 
     fn attention(&self, head_dim: usize) -> Result<AttentionShape> {
         let nested = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
-        if let Some(kind) = nested.and_then(|rope| rope.rope_type.as_deref()).filter(|&kind| kind != "default") {
+        if let Some(kind) =
+            nested.and_then(|rope| rope.rope_type.as_deref()).filter(|&kind| kind != "default")
+        {
             bail!("rope type {kind:?} is not supported; only \"default\" is");
         }
         let rope_theta = nested
             .and_then(|rope| rope.rope_theta)
             .or(self.rope_theta)
             .context("rope_theta is missing, at top level and in rope_parameters")?;
-        ensure!(rope_theta.is_finite() && rope_theta > 0.0, "rope_theta is {rope_theta}; it must be positive");
+        ensure!(
+            rope_theta.is_finite() && rope_theta > 0.0,
+            "rope_theta is {rope_theta}; it must be positive"
+        );
         let factor =
             nested.and_then(|rope| rope.partial_rotary_factor).or(self.partial_rotary_factor).unwrap_or(0.25);
         ensure!(

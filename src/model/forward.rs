@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 
 use super::config::{Config, Mixer};
+use super::layout;
 use super::state::{BlockPool, Sequence, Snapshot};
 use super::weights::{MixerWeights, Weights};
-use super::layout;
 use crate::base::Cancel;
 use crate::compute::{Backend, Batch};
 use crate::format::ModelDir;
@@ -104,8 +104,12 @@ impl<B: Backend> Model<B> {
                 return Err(Cancelled);
             }
             match &layer.mixer {
-                MixerWeights::Attention(weights, i) => backend.attention(weights, &batch, &mut self.kv, *i, x),
-                MixerWeights::Delta(weights, i) => backend.delta(weights, &batch, &mut sequence.recurrent[*i], x),
+                MixerWeights::Attention(weights, i) => {
+                    backend.attention(weights, &batch, &mut self.kv, *i, x)
+                }
+                MixerWeights::Delta(weights, i) => {
+                    backend.delta(weights, &batch, &mut sequence.recurrent[*i], x)
+                }
             }
             backend.moe(&layer.moe, &batch, x);
         }

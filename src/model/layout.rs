@@ -9,8 +9,8 @@ use super::config::{Config, Mixer};
 use super::weights::{Layer, MixerWeights, Weights};
 use crate::base::dtype::DType;
 use crate::compute::{
-    AttentionWeights, Backend, BlockScale, DeltaWeights, ExpertWeights, HeadWeights, MoeWeights, RoutedWeights,
-    StoredMatrix,
+    AttentionWeights, Backend, BlockScale, DeltaWeights, ExpertWeights, HeadWeights, MoeWeights,
+    RoutedWeights, StoredMatrix,
 };
 use crate::format::{ModelDir, Tensor};
 
@@ -136,7 +136,11 @@ impl<B: Backend> Reader<'_, B> {
 
     fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, shape)?;
-        ensure!(tensor.dtype != DType::F8E4M3, "{}: {name} is stored as FP8, without scales", self.dir.origin());
+        ensure!(
+            tensor.dtype != DType::F8E4M3,
+            "{}: {name} is stored as FP8, without scales",
+            self.dir.origin()
+        );
         Ok(tensor.to_f32())
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use tokenizers::models::bpe::BPE;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
@@ -57,6 +57,29 @@ pub struct FimTokens {
     pub file_sep: Option<u32>,
 }
 
+/// The parts of the file that matter, unparsed: the vocabulary is large.
+#[derive(Deserialize)]
+struct File<'a> {
+    #[serde(borrow)]
+    added_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    normalizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pre_tokenizer: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+fn parse<'a, T: Deserialize<'a>>(part: &'static str, text: Option<&'a RawValue>) -> Result<Option<T>> {
+    text.map_or(Ok(None), |text| serde_json::from_str(text.get())).context(part)
+}
+
 #[derive(Deserialize)]
 struct Added {
     id: u32,
@@ -70,28 +93,19 @@ impl Tokenizer {
     }
 
     fn read(name: &str, json: &[u8]) -> Result<Self> {
-        let mut file: Map<String, Value> = serde_json::from_slice(json).context("it is not a JSON object")?;
-        let mut take = |key: &str| file.remove(key).unwrap_or(Value::Null);
-        let (mut model, pre_tokenizer, normalizer) =
-            (take("model"), take("pre_tokenizer"), take("normalizer"));
-        let added = match take("added_tokens") {
-            Value::Null => Vec::new(),
-            added => serde_json::from_value::<Vec<Added>>(added).context("added_tokens")?,
-        };
-        let kind = model.as_object_mut().context("it has no model")?.remove("type");
-        if let Some(kind) = kind.filter(|kind| kind != "BPE") {
-            bail!("its model is {kind}, only byte-level BPE is supported");
+        let file: File = serde_json::from_slice(json).context("it is not a JSON object")?;
+        let added: Vec<Added> = parse("added_tokens", file.added_tokens)?.unwrap_or_default();
+        let kind: Kind = parse("model", file.model)?.context("it has no model")?;
+        if let Some(kind) = kind.kind.filter(|kind| kind != "BPE") {
+            bail!("its model is {kind:?}, only byte-level BPE is supported");
         }
-        let pre_tokenizer: PreTokenizerWrapper = match pre_tokenizer {
-            Value::Null => bail!("it has no pre-tokenizer, only byte-level BPE is supported"),
-            found => serde_json::from_value(found).context("pre_tokenizer")?,
-        };
+        let pre_tokenizer: PreTokenizerWrapper = parse("pre_tokenizer", file.pre_tokenizer)?
+            .context("it has no pre-tokenizer, only byte-level BPE is supported")?;
         if !is_byte_level(&pre_tokenizer) {
             bail!("its pre-tokenizer is {}, only byte-level BPE is supported", kind_of(&pre_tokenizer));
         }
-        let normalizer: Option<NormalizerWrapper> =
-            serde_json::from_value(normalizer).context("normalizer")?;
-        let bpe: BPE = serde_json::from_value(model).context("model")?;
+        let normalizer: Option<NormalizerWrapper> = parse("normalizer", file.normalizer)?;
+        let bpe: BPE = parse("model", file.model)?.context("it has no model")?;
 
         let vocab = bpe.get_vocab();
         let alphabet = alphabet();
@@ -293,7 +307,7 @@ fn alphabet() -> HashMap<char, u8> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Map, Value, json};
 
     /// A tokenizer over the bytes and a few words, with the given special tokens from id 1000 on.
     pub(crate) fn tiny(specials: &[&str]) -> Tokenizer {

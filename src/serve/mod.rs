@@ -145,7 +145,11 @@ impl Queue {
 }
 
 /// A panic ends this request and forgets the session's past, never the engine.
-fn serve<B: Backend>(session: &mut Session<B>, tokenizer: &Tokenizer, request: &Request) -> Result<Generated> {
+fn serve<B: Backend>(
+    session: &mut Session<B>,
+    tokenizer: &Tokenizer,
+    request: &Request,
+) -> Result<Generated> {
     let run = || decode::generate(session, Some(tokenizer), &request.task, &request.cancel, &mut |_| {});
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         session.reset();

@@ -148,7 +148,9 @@ fn tensors_that_do_not_fit_the_model_are_refused_by_name() {
     odd()
         .header(WEIGHTS, |header| header[NORM]["shape"] = json!([1, 29]))
         .check_refused(&[NORM, "[1, 29]", "[29]"]);
-    odd().header(WEIGHTS, |header| header[NORM]["dtype"] = json!("I32")).check_refused(&[NORM, "I32", "BF16"]);
+    odd()
+        .header(WEIGHTS, |header| header[NORM]["dtype"] = json!("I32"))
+        .check_refused(&[NORM, "I32", "BF16"]);
     odd().config("vocab_size", json!(66)).check_refused(&["model.embed_tokens.weight", "[66, 29]"]);
 
     let scale = "model.layers.0.mlp.experts.0.up_proj.weight_scale_inv";
@@ -158,14 +160,18 @@ fn tensors_that_do_not_fit_the_model_are_refused_by_name() {
         let index: Value = serde_json::from_slice(&index).unwrap();
         index["weight_map"][name].as_str().unwrap().to_owned()
     };
-    let fp8 = || Checkpoint::copy("fp8").edit_json("model.safetensors.index.json", |index| {
-        index["weight_map"].as_object_mut().unwrap().remove(scale);
-    });
+    let fp8 = || {
+        Checkpoint::copy("fp8").edit_json("model.safetensors.index.json", |index| {
+            index["weight_map"].as_object_mut().unwrap().remove(scale);
+        })
+    };
     fp8().header(&shard(scale), |header| rename(header, scale, "other")).check_refused(&[weight, "without"]);
     fp8()
         .header(&shard(scale), |header| header[scale]["shape"] = json!([4, 1]))
         .check_refused(&[scale, "[4, 1]", "[2, 2]"]);
-    Checkpoint::copy("fp8").config("quantization_config", Value::Null).check_refused(&["scale_inv", "config.json"]);
+    Checkpoint::copy("fp8")
+        .config("quantization_config", Value::Null)
+        .check_refused(&["scale_inv", "config.json"]);
 }
 
 #[test]
@@ -207,7 +213,9 @@ fn shards_are_checked_against_their_index() {
     let index = "model.safetensors.index.json";
     let fp8 = || Checkpoint::copy("fp8");
     fp8()
-        .edit_json(index, |index| index["weight_map"]["extra.weight"] = json!("model-00001-of-00002.safetensors"))
+        .edit_json(index, |index| {
+            index["weight_map"]["extra.weight"] = json!("model-00001-of-00002.safetensors")
+        })
         .check_refused(&["extra.weight", "missing"]);
     fp8()
         .edit_json(index, |index| index["weight_map"][NORM] = json!("../model.safetensors"))

@@ -47,7 +47,8 @@ fn file(dir: &TempDir, name: &str, content: impl AsRef<[u8]>) -> String {
 #[test]
 fn generate_needs_no_tokenizer_for_ids() {
     let model = vectors("tied");
-    let ids = ["generate", "--model", &model, "--ids", "3,1,4", "--max-tokens", "5", "--ignore-eos", "--json"];
+    let ids =
+        ["generate", "--model", &model, "--ids", "3,1,4", "--max-tokens", "5", "--ignore-eos", "--json"];
     let value = json(&[&ids[..], &["--top-logprobs", "2", "--threads", "1"]].concat());
     assert_eq!(value["prompt_ids"], serde_json::json!([3, 1, 4]));
     assert_eq!(value["ids"].as_array().unwrap().len(), 5);

@@ -6,4 +6,5 @@ mod client;
 mod layering;
 mod lsp;
 mod reference;
+mod session;
 mod tiny;

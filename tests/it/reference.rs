@@ -40,7 +40,8 @@ fn expected(case: &str) -> [Expected; 2] {
     })
 }
 
-fn model(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<Cpu> {
+/// A reference checkpoint on the CPU.
+pub fn model(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<Cpu> {
     let dir = ModelDir::open(&folder(case)).unwrap();
     let config = Config::parse(dir.origin(), dir.config()).unwrap();
     let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min });
@@ -94,7 +95,9 @@ fn chunks_of_any_size_equal_token_by_token() {
         let [Expected { prompt, .. }, _] = expected(case);
         let (one_by_one, ids) = run(&mut recurrent, &prompt, 1, 24);
         let bound = 1e-4 * one_by_one.iter().fold(0f32, |max, x| max.max(x.abs()));
-        for (threads, chunk_rows_min, batch) in [(1, usize::MAX, 256), (1, 1, 256), (2, 8, 64), (3, 8, 17), (2, 2, 3)] {
+        for (threads, chunk_rows_min, batch) in
+            [(1, usize::MAX, 256), (1, 1, 256), (2, 8, 64), (3, 8, 17), (2, 2, 3)]
+        {
             let (logits, other) = run(&mut model(case, threads, chunk_rows_min), &prompt, batch, 24);
             let error = distance(&one_by_one, &logits);
             assert!(error <= bound, "{case}, batches of {batch}: {error} > {bound}");

@@ -122,9 +122,7 @@ impl Layout {
     /// Start of the z of a value head.
     fn z(&self, head: usize) -> usize {
         let DeltaShape { key_dim, value_dim, .. } = self.shape;
-        head / self.repeat * self.group
-            + 2 * key_dim
-            + (self.repeat + head % self.repeat) * value_dim
+        head / self.repeat * self.group + 2 * key_dim + (self.repeat + head % self.repeat) * value_dim
     }
 
     /// Copies the channels `[q of all heads | k of all heads | v of all heads]` of a row.
@@ -200,8 +198,9 @@ fn head_inputs(
         (0..rows).map(move |row| ba[row * 2 * value_heads + at])
     };
     let beta = column(0).map(scalar::sigmoid).collect();
-    let gate =
-        column(layout.repeat).map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head])).collect();
+    let gate = column(layout.repeat)
+        .map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head]))
+        .collect();
     HeadInputs { query, key, value, beta, gate }
 }
 

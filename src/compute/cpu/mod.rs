@@ -107,8 +107,17 @@ impl Backend for Cpu {
         let query_gate = linear(&mut self.pool, &weights.query_gate, &normed);
         let keys = linear(&mut self.pool, &weights.key, &normed);
         let values = linear(&mut self.pool, &weights.value, &normed);
-        let mixed =
-            attention::mix(&mut self.pool, &self.options, weights, batch, kv, layer, query_gate, keys, &values);
+        let mixed = attention::mix(
+            &mut self.pool,
+            &self.options,
+            weights,
+            batch,
+            kv,
+            layer,
+            query_gate,
+            keys,
+            &values,
+        );
         add(x, &linear(&mut self.pool, &weights.output, &mixed));
     }
 
@@ -133,10 +142,8 @@ impl Backend for Cpu {
     }
 
     fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, logits: &mut Rows) {
-        let chosen = Rows {
-            width: x.width,
-            values: x.values[rows.start * x.width..rows.end * x.width].to_vec(),
-        };
+        let chosen =
+            Rows { width: x.width, values: x.values[rows.start * x.width..rows.end * x.width].to_vec() };
         let normed = self.norm(&chosen, &weights.norm);
         logits.values = linear(&mut self.pool, &weights.output, &normed);
     }

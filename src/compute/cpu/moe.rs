@@ -121,4 +121,3 @@ pub fn mix(
     }
     mixed
 }
-

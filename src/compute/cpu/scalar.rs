@@ -28,7 +28,8 @@ pub fn dot4(rows: [&[f32]; 4], x: &[f32]) -> [f32; 4] {
 /// `sum a[i] b[i]`.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
-    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b[..a.len()].as_chunks::<LANES>());
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) =
+        (a.as_chunks::<LANES>(), b[..a.len()].as_chunks::<LANES>());
     for (a, b) in a_chunks.iter().zip(b_chunks) {
         for lane in 0..LANES {
             sums[lane] += a[lane] * b[lane];
@@ -113,8 +114,9 @@ mod tests {
     fn dots_agree_with_f64_at_every_length() {
         for len in 0..70 {
             let x: Vec<f32> = (0..len).map(|i| ((i * 37 % 19) as f32 - 9.0) / 7.0).collect();
-            let rows: [Vec<f32>; 4] =
-                std::array::from_fn(|r| (0..len).map(|i| ((i * (11 + r) % 23) as f32 - 11.0) / 5.0).collect());
+            let rows: [Vec<f32>; 4] = std::array::from_fn(|r| {
+                (0..len).map(|i| ((i * (11 + r) % 23) as f32 - 11.0) / 5.0).collect()
+            });
             let four = dot4([&rows[0], &rows[1], &rows[2], &rows[3]], &x);
             for (row, four) in rows.iter().zip(four) {
                 let exact: f64 = row.iter().zip(&x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();

@@ -1,0 +1,76 @@
+//! The engine thread: newest wins, everyone is answered.
+
+use std::sync::mpsc;
+
+use fimd::base::Cancel;
+use fimd::decode::sample::Sampling;
+use fimd::decode::stop::Stop;
+use fimd::decode::{Generated, StopReason, Task};
+use fimd::serve::{Engine, Request};
+
+use crate::tiny;
+
+/// Submits a request that goes on until it is cancelled or the context is full.
+fn submit(engine: &Engine, key: &str, max_tokens: usize) -> (Cancel, mpsc::Receiver<anyhow::Result<Generated>>) {
+    let (send, receive) = mpsc::channel();
+    let cancel = Cancel::new();
+    engine.submit(Request {
+        key: key.into(),
+        task: Task {
+            prompt: vec![1, 2, 3],
+            max_tokens,
+            sampling: Sampling::GREEDY,
+            stop_ids: Vec::new(),
+            stop: Stop::none(),
+            top_logprobs: 0,
+        },
+        cancel: cancel.clone(),
+        reply: Box::new(move |result| send.send(result).unwrap()),
+    });
+    (cancel, receive)
+}
+
+#[test]
+fn the_newest_request_about_a_document_wins() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    let held = tiny::hold(&engine);
+    let (_, older) = submit(&engine, "a", 8);
+    let (_, other) = submit(&engine, "b", 8);
+    let (_, newer) = submit(&engine, "a", 8);
+    drop(held);
+    let stops = [older, other, newer].map(|reply| reply.recv().unwrap().unwrap().stop);
+    assert_eq!(stops, [StopReason::Cancelled, StopReason::Length, StopReason::Length]);
+}
+
+#[test]
+fn cancelling_ends_a_running_request() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    let (cancel, reply) = submit(&engine, "a", usize::MAX);
+    cancel.cancel();
+    assert_eq!(reply.recv().unwrap().unwrap().stop, StopReason::Cancelled);
+}
+
+#[test]
+fn a_full_context_ends_a_request() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    let (_, reply) = submit(&engine, "a", usize::MAX);
+    let generated = reply.recv().unwrap().unwrap();
+    assert_eq!(generated.stop, StopReason::Context);
+    assert_eq!(generated.ids.len() + 3, engine.context() + 1, "the last token needs no room");
+}
+
+#[test]
+fn dropping_the_engine_answers_everyone() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    let held = tiny::hold(&engine);
+    let replies: Vec<_> = (0..5).map(|i| submit(&engine, &i.to_string(), usize::MAX).1).collect();
+    drop(engine);
+    drop(held);
+    for reply in replies {
+        assert_eq!(reply.recv().unwrap().unwrap().stop, StopReason::Cancelled);
+    }
+}
