@@ -60,7 +60,7 @@ pub mod compute;
 pub mod decode;
 pub mod format;
 pub mod hub;
-//LSP pub mod lsp;
+pub mod lsp;
 pub mod model;
 pub mod serve;
 pub mod session;

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::base::timings::milliseconds;
+use crate::complete::Options;
+use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, CpuOptions};
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer};
@@ -40,6 +42,25 @@ pub struct EngineArgs {
     /// Most tokens that prompt and completion may have together [default: 4096, or the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+}
+
+/// How to ask a model for a completion.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Prompt")]
+pub struct PromptArgs {
+    /// What a prompt shows first: the text before the cursor (psm), the text after it (spm), or all
+    /// before the cursor's line, then the text after it, then the line (psm-anchored) [default: spm for
+    /// the starter model, psm for others]
+    #[arg(long, value_name = "ORDER")]
+    fim_order: Option<Order>,
+}
+
+impl PromptArgs {
+    /// The settings for the model that `engine` names.
+    pub fn options(&self, engine: &EngineArgs) -> Options {
+        let default = if engine.model.is_none() { Order::Spm } else { Order::Psm };
+        Options { order: self.fim_order.unwrap_or(default) }
+    }
 }
 
 /// A model ready to run.

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::args::{self, EngineArgs};
+use super::args::{self, EngineArgs, PromptArgs};
 use crate::base::Cancel;
 use crate::complete::{self, Completion, Lines, Request};
 
@@ -36,6 +36,9 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    prompt: PromptArgs,
 
     #[command(flatten)]
     engine: EngineArgs,
@@ -81,9 +84,16 @@ pub fn run(args: &Args) -> Result<()> {
         max_tokens: args.max_tokens,
     };
     let (send, receive) = mpsc::channel();
-    complete::run(&engine, "command line".into(), request, Cancel::new(), move |result| {
-        let _ = send.send(result);
-    });
+    complete::run(
+        &engine,
+        args.prompt.options(&args.engine),
+        "command line".into(),
+        request,
+        Cancel::new(),
+        move |result| {
+            let _ = send.send(result);
+        },
+    );
     let completion = receive.recv().context("the engine thread ended")??;
     let shown = completion.as_ref().map_or("", |completion| completion.text.as_str());
 

@@ -83,6 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let task = Task {
         prompt,
+        open: String::new(),
         max_tokens: args.max_tokens,
         sampling: Sampling {
             temperature: args.temperature,

@@ -3,7 +3,7 @@
 mod args;
 mod complete;
 mod generate;
-//LSP mod lsp;
+mod lsp;
 mod score;
 
 use std::process::ExitCode;
@@ -28,8 +28,8 @@ enum Command {
     Generate(generate::Args),
     /// Measure how well a model predicts a text
     Score(score::Args),
-    //LSP     /// Serve an editor over stdin and stdout (Language Server Protocol)
-    //LSP     Lsp(lsp::Args),
+    /// Serve an editor over stdin and stdout (Language Server Protocol)
+    Lsp(lsp::Args),
 }
 
 /// Runs the program: 0 on success, 1 with a message on stderr, 2 for wrong usage.
@@ -40,7 +40,7 @@ pub fn run() -> ExitCode {
         Command::Complete(args) => complete::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
-        //LSP         Command::Lsp(args) => lsp::run(args),
+        Command::Lsp(args) => lsp::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

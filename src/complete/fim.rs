@@ -1,5 +1,7 @@
 //! The fill-in-the-middle prompt. Pure.
 
+use std::str::FromStr;
+
 use crate::model::Tokenizer;
 use crate::model::tokenizer::FimTokens;
 
@@ -27,6 +29,19 @@ impl Order {
     }
 }
 
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "psm" => Ok(Self::Psm),
+            "spm" => Ok(Self::Spm),
+            "psm-anchored" => Ok(Self::PsmAnchored),
+            _ => Err("expected psm, spm or psm-anchored".into()),
+        }
+    }
+}
+
 /// The parts of a prompt.
 #[derive(Clone, Copy, Debug)]
 pub struct Prompt<'a> {
@@ -44,16 +59,18 @@ impl Prompt<'_> {
     /// How many special tokens [`Prompt::build`] adds.
     pub const SPECIALS: usize = 3;
 
-    /// The ids of `context <|fim_prefix|> before <|fim_suffix|> suffix <|fim_middle|> typed`.
-    pub fn build(&self, tokenizer: &Tokenizer, fim: &FimTokens) -> Vec<u32> {
+    /// The ids of `context <|fim_prefix|> before <|fim_suffix|> suffix <|fim_middle|> typed` up to the
+    /// last word of `typed`, and that word, with which the generation has to begin.
+    pub fn build(&self, tokenizer: &Tokenizer, fim: &FimTokens) -> (Vec<u32>, String) {
         let mut ids = self.context.to_vec();
-        for (special, text) in
-            [(fim.prefix, self.before), (fim.suffix, self.suffix), (fim.middle, self.typed)]
-        {
+        for (special, text) in [(fim.prefix, self.before), (fim.suffix, self.suffix)] {
             ids.push(special);
             ids.extend(tokenizer.encode(text));
         }
-        ids
+        ids.push(fim.middle);
+        let (typed, open) = tokenizer.encode_open(self.typed);
+        ids.extend(typed);
+        (ids, open.to_owned())
     }
 }
 
@@ -80,15 +97,16 @@ mod tests {
         let fim = tokenizer.fim().unwrap();
         let spell = |order: Order, prefix, suffix| {
             let (before, typed) = order.split(prefix);
-            tokenizer.decode(&Prompt { context: &[7], before, typed, suffix }.build(&tokenizer, &fim))
+            let (ids, open) = Prompt { context: &[7], before, typed, suffix }.build(&tokenizer, &fim);
+            (tokenizer.decode(&ids), open)
         };
         let cases = [
-            (Order::Psm, "\u{7}<|fim_prefix|>a\nb<|fim_suffix|>\nc<|fim_middle|>"),
-            (Order::Spm, "\u{7}<|fim_prefix|><|fim_suffix|>\nc<|fim_middle|>a\nb"),
-            (Order::PsmAnchored, "\u{7}<|fim_prefix|>a\n<|fim_suffix|>\nc<|fim_middle|>b"),
+            (Order::Psm, "\u{7}<|fim_prefix|>a\n b<|fim_suffix|>\nc<|fim_middle|>", ""),
+            (Order::Spm, "\u{7}<|fim_prefix|><|fim_suffix|>\nc<|fim_middle|>a\n", " b"),
+            (Order::PsmAnchored, "\u{7}<|fim_prefix|>a\n<|fim_suffix|>\nc<|fim_middle|>", " b"),
         ];
-        for (order, expected) in cases {
-            assert_eq!(spell(order, "a\nb", "\nc"), expected);
+        for (order, prompt, open) in cases {
+            assert_eq!(spell(order, "a\n b", "\nc"), (prompt.into(), open.into()));
         }
     }
 

@@ -16,8 +16,6 @@ use crate::serve;
 use context::Place;
 use fim::{Order, Prompt};
 
-/// The order prompts are written in.
-const ORDER: Order = Order::Psm;
 /// Most tokens of text before the cursor.
 const PREFIX_TOKENS_MAX: usize = 1024;
 /// Most tokens of text after the cursor.
@@ -28,6 +26,13 @@ const LINES_MAX: usize = 24;
 const SUFFIX_START_CHARS: usize = 2048;
 /// Fewer tokens of document than this say too little to complete anything.
 const ROOM_TOKENS_MIN: usize = 16;
+
+/// How prompts are made for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The order of their parts.
+    pub order: Order,
+}
 
 /// What to complete: a document, split at the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +103,12 @@ pub fn is_multi_line(place: &Place) -> bool {
 /// What to generate for `request` within a context of `context_tokens`. Fails, naming the missing
 /// token, for a tokenizer that cannot fill in the middle, and for a context too small to say
 /// anything in.
-pub fn plan(request: &Request, tokenizer: &Tokenizer, context_tokens: usize) -> Result<Task> {
+pub fn plan(
+    request: &Request,
+    options: Options,
+    tokenizer: &Tokenizer,
+    context_tokens: usize,
+) -> Result<Task> {
     let fim = tokenizer.fim()?;
     let max_tokens = request.max_tokens.min(context_tokens / 2);
     let room = context_tokens.saturating_sub(max_tokens + Prompt::SPECIALS);
@@ -106,7 +116,7 @@ pub fn plan(request: &Request, tokenizer: &Tokenizer, context_tokens: usize) -> 
 
     let count = |text: &str| tokenizer.encode(&with_line_feeds(text)).len();
     let count_split = |text: &str| {
-        let (before, typed) = ORDER.split(text);
+        let (before, typed) = options.order.split(text);
         count(before) + count(typed)
     };
     let place = Place::new(&request.prefix, &request.suffix);
@@ -114,9 +124,11 @@ pub fn plan(request: &Request, tokenizer: &Tokenizer, context_tokens: usize) -> 
     let suffix = with_line_feeds(context::suffix_window(suffix, SUFFIX_TOKENS_MAX.min(room / 4), count));
     let prefix_tokens = PREFIX_TOKENS_MAX.min(room - count(&suffix));
     let prefix = with_line_feeds(context::prefix_window(&request.prefix, prefix_tokens, count_split));
-    let (before, typed) = ORDER.split(&prefix);
+    let (before, typed) = options.order.split(&prefix);
+    let (prompt, open) = Prompt { context: &[], before, typed, suffix: &suffix }.build(tokenizer, &fim);
     Ok(Task {
-        prompt: Prompt { context: &[], before, typed, suffix: &suffix }.build(tokenizer, &fim),
+        prompt,
+        open,
         max_tokens,
         sampling: Sampling::GREEDY,
         stop_ids: tokenizer.stop_ids(),
@@ -125,8 +137,11 @@ pub fn plan(request: &Request, tokenizer: &Tokenizer, context_tokens: usize) -> 
     })
 }
 
-/// What `generated` for `request` is worth inserting, if anything.
+/// What `generated` for `request` is worth inserting, if anything. Nobody waits for what was cancelled.
 pub fn finish(request: &Request, generated: Generated) -> Option<Completion> {
+    if generated.stop == StopReason::Cancelled {
+        return None;
+    }
     Some(Completion {
         text: trimmed(request, &generated.text)?,
         stop: generated.stop,
@@ -139,12 +154,13 @@ pub fn finish(request: &Request, generated: Generated) -> Option<Completion> {
 /// one. `reply` is called once: on the engine's thread, or at once if nothing can be generated.
 pub fn run(
     engine: &serve::Engine,
+    options: Options,
     key: String,
     request: Request,
     cancel: Cancel,
     reply: impl FnOnce(Result<Option<Completion>>) + Send + 'static,
 ) {
-    match plan(&request, engine.tokenizer(), engine.context()) {
+    match plan(&request, options, engine.tokenizer(), engine.context()) {
         Err(error) => reply(Err(error)),
         Ok(task) => {
             let answer =
@@ -213,6 +229,8 @@ mod tests {
     use super::*;
     use crate::model::tokenizer::tests::{tiny, tiny_fim};
 
+    const PSM: Options = Options { order: Order::Psm };
+
     fn request(document: &str) -> Request {
         let (prefix, suffix) = document.split_once("$0").unwrap();
         let (prefix, suffix) = (prefix.into(), suffix.into());
@@ -258,22 +276,22 @@ mod tests {
         for (prefix, suffix) in [("x = ", ")\n"), (&*long, &*long), ("", ""), (&*long, ""), ("é", &*long)] {
             for context in [64, 200, 2000, 100_000] {
                 let request = Request { prefix: prefix.into(), suffix: suffix.into(), ..request("$0") };
-                let task = plan(&request, &tokenizer, context).unwrap();
+                let task = plan(&request, PSM, &tokenizer, context).unwrap();
                 assert!(task.prompt.len() + task.max_tokens <= context && task.max_tokens == 32);
                 assert!(task.prompt.len() <= 3 + PREFIX_TOKENS_MAX + SUFFIX_TOKENS_MAX);
                 assert!(!tokenizer.decode(&task.prompt).contains('\r'));
             }
         }
-        let task = plan(&request("foo($0);\r\nbar"), &tokenizer, 4096).unwrap();
+        let task = plan(&request("foo($0);\r\nbar"), PSM, &tokenizer, 4096).unwrap();
         assert_eq!(tokenizer.decode(&task.prompt), "<|fim_prefix|>foo(<|fim_suffix|>\nbar<|fim_middle|>");
         assert_eq!(task.stop_ids, tokenizer.stop_ids());
     }
 
     #[test]
     fn what_cannot_be_planned_says_why() {
-        let error = plan(&request("$0"), &tiny(&["<|fim_prefix|>"]), 4096).unwrap_err().to_string();
+        let error = plan(&request("$0"), PSM, &tiny(&["<|fim_prefix|>"]), 4096).unwrap_err().to_string();
         assert!(error.contains("<|fim_middle|>"), "{error}");
-        assert!(plan(&request("$0"), &tiny_fim(), 20).unwrap_err().to_string().contains("20 tokens"));
+        assert!(plan(&request("$0"), PSM, &tiny_fim(), 20).unwrap_err().to_string().contains("20 tokens"));
     }
 
     #[test]
@@ -291,6 +309,9 @@ mod tests {
             (&*completion.text, completion.stop, completion.mean_logprob),
             ("x", StopReason::Rule, -1.5)
         );
-        assert!(finish(&request("foo($0)"), Generated { text: ")".into(), ..generated }).is_none());
+        let nothing = Generated { text: ")".into(), ..generated.clone() };
+        assert!(finish(&request("foo($0)"), nothing).is_none());
+        let cancelled = Generated { stop: StopReason::Cancelled, ..generated };
+        assert!(finish(&request("foo($0)"), cancelled).is_none());
     }
 }

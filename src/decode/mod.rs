@@ -22,6 +22,9 @@ use stop::Stop;
 pub struct Task {
     /// The whole prompt as token ids, not empty.
     pub prompt: Vec<u32>,
+    /// Text the generation has to begin with, usually empty: the end of the prompt's text, kept out of
+    /// `prompt` because what follows may change its tokens (see [`Tokenizer::encode_open`]).
+    pub open: String,
     /// Most tokens to generate.
     pub max_tokens: usize,
     /// How the next token is chosen.
@@ -55,7 +58,7 @@ pub enum StopReason {
 pub struct Generated {
     /// Generated ids, without the stop token.
     pub ids: Vec<u32>,
-    /// Their text, cut where a rule said so; empty without a tokenizer.
+    /// Their text after [`Task::open`], cut where a rule said so; empty without a tokenizer.
     pub text: String,
     /// Natural log-probability of each id under the model (temperature 1), ids without text masked.
     pub logprobs: Vec<f32>,
@@ -103,6 +106,8 @@ pub fn generate<B: Backend>(
     let mut sampler = Sampler::new(&task.sampling);
     let mut stream = TextStream::default();
     let mut stop = task.stop.clone();
+    let mut open = task.open.as_str();
+    let mut max_tokens = task.max_tokens;
 
     let started = Instant::now();
     let synced = session.sync(&task.prompt, cancel)?;
@@ -114,12 +119,19 @@ pub fn generate<B: Backend>(
     }
 
     let started = Instant::now();
-    while out.ids.len() < task.max_tokens {
+    while out.ids.len() < max_tokens {
         let mut logits = session.logits().to_vec();
         if let Some(tokenizer) = tokenizer {
             tokenizer.mask(&mut logits);
         }
-        let id = sampler.choose(&logits)?;
+        let id = match tokenizer {
+            Some(tokenizer) if !open.is_empty() => {
+                let mut fitting = logits.clone();
+                tokenizer.mask_all_but(open.as_bytes(), &mut fitting);
+                sampler.choose(&fitting)?
+            }
+            _ => sampler.choose(&logits)?,
+        };
         log_softmax(&mut logits);
         if task.top_logprobs > 0 {
             out.top_logprobs.push(sample::top(&logits, task.top_logprobs));
@@ -132,15 +144,18 @@ pub fn generate<B: Backend>(
         out.logprobs.push(logits[id as usize]);
         if let Some(tokenizer) = tokenizer {
             let text = stream.push(tokenizer, id);
-            show(&text);
-            out.text.push_str(&text);
+            let known = open.len().min(text.len());
+            open = &open[known..];
+            max_tokens += usize::from(known > 0);
+            show(&text[known..]);
+            out.text.push_str(&text[known..]);
             if let Some(length) = stop.check(&out.text) {
                 out.text.truncate(length);
                 out.stop = StopReason::Rule;
                 break;
             }
         }
-        if out.ids.len() == task.max_tokens {
+        if out.ids.len() == max_tokens {
             break;
         }
         if cancel.is_cancelled() {

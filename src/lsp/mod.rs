@@ -22,6 +22,7 @@ mod wire;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::{LspService, Server};
 
+use crate::complete::Options;
 use crate::serve::Engine;
 
 /// Handlers that may be under way at the same time. Waiting ones cost nothing, but at the limit the
@@ -45,15 +46,21 @@ pub enum Ending {
 /// A process that serves its stdin must not wait for the runtime to end afterwards
 /// ([`tokio::runtime::Runtime::shutdown_background`]): a client may keep the pipe open, and the thread
 /// that reads it cannot be interrupted.
-pub async fn serve(input: impl AsyncRead + Unpin, output: impl AsyncWrite, engine: Engine) -> Ending {
-    let (service, socket) = LspService::build_with_lifecycle_methods(|_| server::Server::new(engine))
-        .custom_method("textDocument/didOpen", server::Server::did_open)
-        .custom_method("textDocument/didChange", server::Server::did_change)
-        .custom_method("textDocument/didClose", server::Server::did_close)
-        .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
-        .custom_method("textDocument/completion", server::Server::completion)
-        .custom_method(wire::UNREADABLE, server::Server::unreadable)
-        .finish();
+pub async fn serve(
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite,
+    engine: Engine,
+    options: Options,
+) -> Ending {
+    let (service, socket) =
+        LspService::build_with_lifecycle_methods(|_| server::Server::new(engine, options))
+            .custom_method("textDocument/didOpen", server::Server::did_open)
+            .custom_method("textDocument/didChange", server::Server::did_change)
+            .custom_method("textDocument/didClose", server::Server::did_close)
+            .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
+            .custom_method("textDocument/completion", server::Server::completion)
+            .custom_method(wire::UNREADABLE, server::Server::unreadable)
+            .finish();
     let (sieved, messages) = tokio::io::duplex(PIPE_BYTES);
     let server = Server::new(messages, output, socket).concurrency_level(CONCURRENCY_MAX);
     let (ending, ()) = tokio::join!(wire::sieve(input, sieved), server.serve(service));

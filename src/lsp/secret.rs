@@ -28,7 +28,7 @@ mod tests {
             "/srv/tls/Server.PEM",
             "/srv/tls/server.key",
             "/home/me/id_rsa",
-            "/tmp/id_ed25519.pub",
+            "/keys/id_ed25519.pub",
             "/home/me/.ssh/config",
             "/home/me/.aws/sso/cache.json",
             "/c:/app/secrets/values.yaml",

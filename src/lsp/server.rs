@@ -16,7 +16,7 @@ use tower_lsp::jsonrpc::{Error, Result};
 use super::documents::{Documents, Snapshot};
 use super::position::Encoding;
 use super::secret::is_secret;
-use crate::complete::{self, Lines, Request};
+use crate::complete::{self, Lines, Options, Request};
 use crate::serve::Engine;
 
 /// Most tokens of a completion that nobody asked for: a line, or a small block.
@@ -31,6 +31,7 @@ const TRIGGER_CHARACTERS: [&str; 1] = ["."];
 /// The state of one connection.
 pub struct Server {
     engine: Engine,
+    options: Options,
     pub documents: Documents,
     encoding: OnceLock<Encoding>,
     /// Whether the client numbers inline triggers as early VS Code clients did; see
@@ -84,9 +85,10 @@ impl LanguageServer for Server {
 }
 
 impl Server {
-    pub fn new(engine: Engine) -> Self {
+    pub fn new(engine: Engine, options: Options) -> Self {
         Self {
             engine,
+            options,
             documents: Documents::default(),
             encoding: OnceLock::new(),
             counts_triggers_from_zero: AtomicBool::new(false),
@@ -147,7 +149,9 @@ impl Server {
             Trigger::Automatic if !complete::should_offer(&request.prefix, &request.suffix) => {
                 reply(Ok(None))
             }
-            _ => complete::run(&self.engine, uri.into(), request, snapshot.cancel.clone(), reply),
+            _ => {
+                complete::run(&self.engine, self.options, uri.into(), request, snapshot.cancel.clone(), reply)
+            }
         };
         // A panic in here costs this request its answer, and nothing else.
         let _ = catch_unwind(AssertUnwindSafe(start));

@@ -170,6 +170,42 @@ impl Tokenizer {
         encoding.expect("byte-level BPE has a token for every byte").get_ids().to_vec()
     }
 
+    /// The ids of `text` up to its last word, and the rest: what is written after `text` may change the
+    /// tokens of its last word, but none before (token healing). A word is what byte-level BPE never
+    /// merges across; the rest is at most a few tokens of it.
+    pub fn encode_open<'t>(&self, text: &'t str) -> (Vec<u32>, &'t str) {
+        const TOKENS_MAX: usize = 8;
+        let encoding = self.plain.encode(text, false).expect("byte-level BPE has a token for every byte");
+        let (mut ids, words) = (encoding.get_ids().to_vec(), encoding.get_word_ids());
+        let last = words.iter().rev().take(TOKENS_MAX).take_while(|&word| Some(word) == words.last()).count();
+        let open: Vec<u8> = ids[ids.len() - last..]
+            .iter()
+            .filter_map(|&id| self.token_bytes(id))
+            .flatten()
+            .copied()
+            .collect();
+        let start = text.len().checked_sub(open.len()).filter(|&start| text.is_char_boundary(start));
+        match start {
+            Some(start) if text.as_bytes()[start..] == open => {
+                ids.truncate(ids.len() - last);
+                (ids, &text[start..])
+            }
+            // Normalisation changed the text.
+            _ => (ids, ""),
+        }
+    }
+
+    /// Makes every id impossible whose text neither begins `open` nor begins with it.
+    pub fn mask_all_but(&self, open: &[u8], logits: &mut [f32]) {
+        for (id, logit) in (0..).zip(logits) {
+            let fits =
+                self.token_bytes(id).is_some_and(|text| text.starts_with(open) || open.starts_with(text));
+            if !fits || self.specials.iter().any(|&(_, special)| special == id) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
     /// The ids of `text`, in which the texts of special tokens stand for these tokens: the earliest
     /// one first, the longest where several start.
     pub fn encode_with_specials(&self, mut text: &str) -> Vec<u32> {
@@ -347,6 +383,34 @@ pub(crate) mod tests {
             "decoder": {"type": "ByteLevel"},
             "model": {"type": "BPE", "vocab": vocab, "merges": merges},
         })
+    }
+
+    #[test]
+    fn the_last_word_stays_open() {
+        let tokenizer = tiny(&["retu"]);
+        for (text, open) in [
+            ("x = retu", " retu"),
+            ("x.retu", ".retu"),
+            ("x\n    ", "    "),
+            ("x\n", "\n"),
+            ("", ""),
+            ("🦀", "🦀"),
+            ("a e\u{301}", ""),
+        ] {
+            let (ids, found) = tokenizer.encode_open(text);
+            assert_eq!(found, open, "{text:?}");
+            if !open.is_empty() {
+                assert_eq!(tokenizer.decode(&ids) + open, text);
+            }
+        }
+        let long = "r".repeat(100);
+        assert!(tokenizer.encode_open(&long).1.len() < 20, "only the end of a long word");
+
+        let mut logits = [0.0; 1001];
+        tokenizer.mask_all_but(b"retu", &mut logits);
+        let left: Vec<_> = (0..).zip(logits).filter(|(_, logit)| *logit == 0.0).map(|(id, _)| id).collect();
+        let texts: Vec<_> = left.iter().map(|&id| tokenizer.decode(&[id])).collect();
+        assert_eq!(texts, ["r", "re", "retu", "return"], "and no special token");
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Engine {
                 while let Some(request) = for_thread.next() {
                     let result = serve(&mut session, &words, &request);
                     for_thread.done();
-                    (request.reply)(result);
+                    // A panic of the receiver is reported by the panic hook and is no reason to stop.
+                    let _ = catch_unwind(AssertUnwindSafe(|| (request.reply)(result)));
                 }
             })
             .expect("the system can start a thread");

@@ -86,6 +86,7 @@ impl Checkpoint {
         let mut session = Session::new(Model::load(&dir, config, options, backend)?);
         let task = Task {
             prompt: vec![1, 2, 3],
+            open: String::new(),
             max_tokens: 2,
             sampling: Sampling::GREEDY,
             stop_ids: vec![],

@@ -11,13 +11,18 @@ use fimd::serve::{Engine, Request};
 use crate::tiny;
 
 /// Submits a request that goes on until it is cancelled or the context is full.
-fn submit(engine: &Engine, key: &str, max_tokens: usize) -> (Cancel, mpsc::Receiver<anyhow::Result<Generated>>) {
+fn submit(
+    engine: &Engine,
+    key: &str,
+    max_tokens: usize,
+) -> (Cancel, mpsc::Receiver<anyhow::Result<Generated>>) {
     let (send, receive) = mpsc::channel();
     let cancel = Cancel::new();
     engine.submit(Request {
         key: key.into(),
         task: Task {
             prompt: vec![1, 2, 3],
+            open: String::new(),
             max_tokens,
             sampling: Sampling::GREEDY,
             stop_ids: Vec::new(),

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 10] = [
 
 /// A text and the only places below `src` that may contain it, outside unit tests.
 const RESERVED: [(&str, &[&str]); 9] = [
-    ("tower_lsp", &["lsp/"]),
+    ("tower_lsp::", &["lsp/"]),
     ("tokio", &["lsp/", "cli/"]),
     ("async fn", &["lsp/", "cli/"]),
     ("std::arch", &["compute/cpu/"]),

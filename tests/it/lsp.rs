@@ -11,7 +11,7 @@ use crate::tiny;
 
 const INLINE: &str = "textDocument/inlineCompletion";
 const MENU: &str = "textDocument/completion";
-const URI: &str = "file:///work/a.py";
+const URI: &str = "file:///home/me/a.py";
 
 fn invoked() -> Value {
     json!({"triggerKind": 1})
@@ -228,8 +228,7 @@ fn what_is_not_open_or_secret_is_not_completed() {
     editor.client.change(URI, 2, json!([{"text": "x = "}]));
     editor.client.close(URI);
     assert!(editor.inline(URI, [0, 0], invoked()).is_empty());
-    for uri in ["file:///work/.env", "file:///home/me/%2Essh/config", "vscode-remote://host/work/server.key"]
-    {
+    for uri in ["file:///srv/.env", "file:///home/me/%2Essh/config", "vscode-remote://host/srv/server.key"] {
         editor.client.open(uri, "x = ");
         assert!(editor.inline(uri, [0, 4], invoked()).is_empty(), "{uri}");
     }

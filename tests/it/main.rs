@@ -3,8 +3,10 @@
 mod checkpoint;
 mod cli;
 mod client;
+mod engine;
 mod layering;
 mod lsp;
 mod reference;
 mod session;
+mod starter;
 mod tiny;

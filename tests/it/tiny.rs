@@ -70,6 +70,7 @@ pub fn hold(engine: &Engine) -> mpsc::Sender<()> {
         key: "a request of the test".into(),
         task: Task {
             prompt: vec![0],
+            open: String::new(),
             max_tokens: 1,
             sampling: Sampling::GREEDY,
             stop_ids: Vec::new(),

@@ -311,26 +311,44 @@ mod tests {
         inputs
     }
 
+    #[track_caller]
+    fn check(shape: &DeltaShape, inputs: &HeadInputs, what: &str) {
+        let (key_dim, value_dim, rows) = (shape.key_dim, shape.value_dim, inputs.beta.len());
+        let start: Vec<f32> = (0..key_dim * value_dim).map(|i| (i % 7) as f32 / 7.0).collect();
+        let (mut state_a, mut state_b) = (start.clone(), start);
+        let (mut a, mut b) = (vec![0.0; rows * value_dim], vec![0.0; rows * value_dim]);
+        recurrent(shape, inputs, &mut state_a, &mut a);
+        chunked(shape, inputs, &mut state_b, &mut b);
+        for (a, b) in [(a, b), (state_a, state_b)] {
+            let scale = a.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+            let error = a.iter().zip(&b).fold(0.0f32, |m, (x, y)| m.max((x - y).abs()));
+            let bound = scale * f32::EPSILON * (8 * (key_dim + rows.min(CHUNK))) as f32;
+            assert!(error <= bound, "{key_dim}x{value_dim}, {rows} rows, {what}: {error}");
+        }
+    }
+
     #[test]
     fn chunks_equal_the_recurrence() {
         for (key_dim, value_dim) in [(1, 1), (10, 6), (32, 48)] {
             let shape = DeltaShape { key_heads: 1, value_heads: 1, key_dim, value_dim, conv_kernel: 4 };
             for rows in [1, 2, 63, 64, 65, 200] {
                 for gate in [0.0, -0.1, -8.0] {
-                    let inputs = inputs(&shape, rows, gate);
-                    let start: Vec<f32> = (0..key_dim * value_dim).map(|i| (i % 7) as f32 / 7.0).collect();
-                    let (mut state_a, mut state_b) = (start.clone(), start);
-                    let (mut a, mut b) = (vec![0.0; rows * value_dim], vec![0.0; rows * value_dim]);
-                    recurrent(&shape, &inputs, &mut state_a, &mut a);
-                    chunked(&shape, &inputs, &mut state_b, &mut b);
-                    for (a, b) in [(a, b), (state_a, state_b)] {
-                        let scale = a.iter().fold(1.0f32, |m, x| m.max(x.abs()));
-                        let error = a.iter().zip(&b).fold(0.0f32, |m, (x, y)| m.max((x - y).abs()));
-                        let bound = scale * f32::EPSILON * (8 * (key_dim + rows.min(CHUNK))) as f32;
-                        assert!(error <= bound, "{key_dim}x{value_dim}, {rows} rows, gate {gate}: {error}");
-                    }
+                    check(&shape, &inputs(&shape, rows, gate), &format!("gate {gate}"));
                 }
             }
+        }
+    }
+
+    /// The same token over and over makes the triangular system of a chunk as bad as it gets.
+    #[test]
+    fn repeated_keys_lose_no_precision() {
+        let shape = DeltaShape { key_heads: 1, value_heads: 1, key_dim: 16, value_dim: 8, conv_kernel: 4 };
+        for beta in [0.5, 0.99, 1.0] {
+            let mut inputs = inputs(&shape, 200, 0.0);
+            let key = inputs.key[..shape.key_dim].to_vec();
+            inputs.key = key.repeat(200);
+            inputs.beta.fill(beta);
+            check(&shape, &inputs, &format!("beta {beta}"));
         }
     }
 }

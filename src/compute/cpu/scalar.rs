@@ -2,27 +2,26 @@
 //! path is tested against.
 
 /// Independent sums of a dot product, so that the compiler can keep them in vector registers.
-const LANES: usize = 16;
+const LANES: usize = 8;
 
 /// Four dot products of one `x` with four rows.
 pub fn dot4(rows: [&[f32]; 4], x: &[f32]) -> [f32; 4] {
-    let mut sums = [[0f32; LANES]; 4];
     let (chunks, rest) = x.as_chunks::<LANES>();
-    let row_chunks = rows.map(|row| row[..x.len()].as_chunks::<LANES>().0);
-    for (i, chunk) in chunks.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(&row_chunks) {
-            let row = &row[i];
-            for lane in 0..LANES {
-                sums[lane] += row[lane] * chunk[lane];
-            }
+    let [a, b, c, d] = rows.map(|row| row[..x.len()].as_chunks::<LANES>().0);
+    let mut sums = [[0f32; LANES]; 4];
+    for ((((x, a), b), c), d) in chunks.iter().zip(a).zip(b).zip(c).zip(d) {
+        for lane in 0..LANES {
+            sums[0][lane] += a[lane] * x[lane];
+            sums[1][lane] += b[lane] * x[lane];
+            sums[2][lane] += c[lane] * x[lane];
+            sums[3][lane] += d[lane] * x[lane];
         }
     }
     let tail = x.len() - rest.len();
-    let mut out = [0.0; 4];
-    for ((out, sums), row) in out.iter_mut().zip(&sums).zip(rows) {
-        *out = sums.iter().sum::<f32>() + rest.iter().zip(&row[tail..]).map(|(a, b)| a * b).sum::<f32>();
-    }
-    out
+    std::array::from_fn(|i| {
+        let rest: f32 = rows[i][tail..].iter().zip(rest).map(|(a, b)| a * b).sum();
+        sums[i].iter().sum::<f32>() + rest
+    })
 }
 
 /// `sum a[i] b[i]`.

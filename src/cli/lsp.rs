@@ -1,0 +1,30 @@
+//! `fimd lsp`: the language server on stdin and stdout.
+
+use anyhow::{Context, Result, ensure};
+
+use super::args::{EngineArgs, PromptArgs};
+use crate::lsp;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    prompt: PromptArgs,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let (engine, _) = args.engine.open()?.into_engine()?;
+    let options = args.prompt.options(&args.engine);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the language server")?;
+    let ending = runtime.block_on(lsp::serve(tokio::io::stdin(), tokio::io::stdout(), engine, options));
+    // A read of stdin cannot be interrupted; the runtime would wait for it for ever.
+    runtime.shutdown_background();
+    ensure!(ending == lsp::Ending::Orderly, "the editor left without shutting the server down");
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! The starter model is part of the product: what it was trained to do, it does.
+
+use std::sync::mpsc;
+
+use fimd::base::Cancel;
+use fimd::complete::fim::Order;
+use fimd::complete::{self, Lines, Options, Request};
+use fimd::compute::cpu::{Cpu, CpuOptions};
+use fimd::decode::sample::log_softmax;
+use fimd::hub;
+use fimd::model::{Config, Model, ModelOptions, Tokenizer};
+use fimd::serve::Engine;
+use fimd::session::Session;
+
+fn open() -> (Session<Cpu>, Tokenizer) {
+    let dir = hub::starter().unwrap();
+    let config = Config::parse(dir.origin(), dir.config()).unwrap();
+    let tokenizer = Tokenizer::from_bytes(dir.origin(), dir.tokenizer().unwrap()).unwrap();
+    let backend = Cpu::new(CpuOptions { threads: 2, eps: config.eps, delta_chunk_rows_min: 16 });
+    let options = ModelOptions { positions_max: 4096, batch_max: 256 };
+    (Session::new(Model::load(&dir, config, options, backend).unwrap()), tokenizer)
+}
+
+/// Completes each document at its `$0`.
+fn complete(documents: &[(&str, &str)], order: Order) -> Vec<(String, String)> {
+    let (session, tokenizer) = open();
+    let engine = Engine::start(session, tokenizer);
+    let answer = |document: &str| {
+        let (prefix, suffix) = document.split_once("$0").unwrap();
+        let request = Request {
+            path: None,
+            prefix: prefix.into(),
+            suffix: suffix.into(),
+            lines: Lines::Auto,
+            max_tokens: 48,
+        };
+        let (send, receive) = mpsc::channel();
+        complete::run(&engine, Options { order }, "test".into(), request, Cancel::new(), move |result| {
+            send.send(result).unwrap();
+        });
+        receive.recv().unwrap().unwrap().map(|completion| completion.text).unwrap_or_default()
+    };
+    documents.iter().map(|(document, expected)| (answer(document), (*expected).into())).collect()
+}
+
+#[test]
+fn obvious_code_is_completed() {
+    let cases = [
+        (
+            "the item of a loop",
+            "def names(directory):\n    result = []\n    for name in os.listdir(directory):\n        result.$0\n    return result\n",
+            "append(name)",
+        ),
+        (
+            "what a loop built",
+            "def names(paths):\n    result = []\n    for path in paths:\n        result.append(path.name)\n    return $0\n",
+            "result",
+        ),
+        (
+            "the step of a loop",
+            "const numbers = [1, 2, 3];\nfor (let i = 0; i < numbers.length; $0) {\n  console.log(numbers[i]);\n}\n",
+            "i++",
+        ),
+        (
+            "a function just defined",
+            "def area(width, height):\n    return width * height\n\n\nprint(area(2, 3))\nprint(ar$0\n",
+            "ea(2, 3))",
+        ),
+        (
+            "a parameter",
+            "class Point:\n    def __init__(self, x, y):\n        self.x = x\n        self.y = $0\n",
+            "y",
+        ),
+        (
+            "the field of a struct",
+            "impl Stack {\n    fn push(&mut self, item: u32) {\n        self.items.$0\n    }\n}\n",
+            "push(item);",
+        ),
+        (
+            "an import already used",
+            "use std::collections::HashMap;\n\nfn count(words: &[String]) -> HashMap<String, usize> {\n    let mut counts = Hash$0\n    for word in words {\n        *counts.entry(word.clone()).or_insert(0) += 1;\n    }\n    counts\n}\n",
+            "Map::new();",
+        ),
+        (
+            "a logger already used",
+            "import logging\n\nlogger = logging.getLogger(__name__)\n\n\ndef start():\n    logger.info(\"starting\")\n\n\ndef stop():\n    log$0\n",
+            "ger.info(\"starting\")",
+        ),
+        ("a well-known guard", "def main():\n    pass\n\n\nif __name__ == $0\n    main()\n", "\"__main__\":"),
+    ];
+    let documents = cases.map(|(_, document, expected)| (document, expected));
+    for ((title, ..), (answer, expected)) in cases.iter().zip(complete(&documents, Order::Spm)) {
+        assert_eq!(answer, expected, "{title}");
+    }
+}
+
+/// `xz -9e` makes this many bytes of `tests/data/unseen.rs`, which no training has seen.
+const UNSEEN_XZ_BYTES: f64 = 3056.0;
+
+#[test]
+fn code_never_seen_is_predicted_better_than_xz_does() {
+    let (mut session, tokenizer) = open();
+    let tokens = tokenizer.encode(include_str!("../data/unseen.rs"));
+    let mut bits = 0.0;
+    session
+        .for_each_logits(&tokens, |i, logits| {
+            if let Some(&next) = tokens.get(i + 1) {
+                let mut logits = logits.to_vec();
+                log_softmax(&mut logits);
+                bits -= f64::from(logits[next as usize]) / std::f64::consts::LN_2;
+            }
+        })
+        .unwrap();
+    assert!(bits / 8.0 < 0.75 * UNSEEN_XZ_BYTES, "{} bytes", bits / 8.0);
+}
