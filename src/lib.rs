@@ -19,7 +19,7 @@
 //! | layer | module | what it knows |
 //! |---|---|---|
 //! | 0 | [`base`] | number formats, thread pool, cancellation, logging |
-//! | 1 | [`format`] | bytes on disk as typed tensors; no model |
+//! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, tensor names, state, the forward pass, the tokenizer |
 //! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program |
