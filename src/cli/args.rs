@@ -1,7 +1,7 @@
 //! What every command that runs a model has in common.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
@@ -144,7 +144,15 @@ pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
 
 /// Prints one JSON object and nothing else.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string(value)?;
-    text.push('\n');
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+    print(&(serde_json::to_string(value)? + "\n"))
+}
+
+/// Writes to stdout, without colours where it is no terminal. A reader that has seen enough and closed
+/// its end is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to stdout"),
+    }
 }

@@ -106,9 +106,8 @@ pub fn run(args: &Args) -> Result<()> {
             "timings": timings.map(|timings| crate::base::Timings { load_ms, ..timings }),
         }));
     }
-    anstream::print!("{}", render(&text, cursor, shown));
-    anstream::println!("{QUIET}{}{QUIET:#}", summary(completion.as_ref(), load_ms));
-    Ok(())
+    let lines = render(&text, cursor, shown);
+    args::print(&format!("{lines}{QUIET}{}{QUIET:#}\n", summary(completion.as_ref(), load_ms)))
 }
 
 /// Byte offset of a line and character column, both from 1. The end of a line is a valid column.

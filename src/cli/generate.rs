@@ -1,6 +1,5 @@
 //! `fimd generate`: continue a prompt.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -95,14 +94,19 @@ pub fn run(args: &Args) -> Result<()> {
         stop: Stop::none(),
         top_logprobs: args.top_logprobs,
     };
+    let cancel = Cancel::new();
+    let mut printed = Ok(());
     let mut show = |text: &str| {
-        if !args.json {
-            let mut out = stdout().lock();
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if !args.json && printed.is_ok() {
+            printed = args::print(text);
+            if printed.is_err() {
+                cancel.cancel();
+            }
         }
     };
     let tokenizer = opened.tokenizer.as_ref();
-    let mut generated = decode::generate(&mut opened.session, tokenizer, &task, &Cancel::new(), &mut show)?;
+    let mut generated = decode::generate(&mut opened.session, tokenizer, &task, &cancel, &mut show)?;
+    printed?;
     generated.timings.load_ms = opened.load_ms;
 
     if args.json {
@@ -118,10 +122,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if tokenizer.is_none() {
         let ids: Vec<String> = generated.ids.iter().map(u32::to_string).collect();
-        print!("{}", ids.join(","));
+        args::print(&ids.join(","))?;
     }
-    println!();
-    Ok(())
+    args::print("\n")
 }
 
 fn temperature(text: &str) -> Result<f32, String> {

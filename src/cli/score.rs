@@ -94,15 +94,13 @@ pub fn run(args: &Args) -> Result<()> {
             "timings": timings,
         }));
     }
-    println!("{} tokens, mean negative log-likelihood {:.4}", tokens.len(), nll / scored as f64);
-    if let Some(bits) = bits_per_byte {
-        println!("{bits:.4} bits per byte");
-    }
-    println!(
-        "windows of {window} tokens, {overlap} of overlap; {:.0} tokens/s",
+    let bits = bits_per_byte.map_or_else(String::new, |bits| format!("{bits:.4} bits per byte\n"));
+    args::print(&format!(
+        "{} tokens, mean negative log-likelihood {:.4}\n{bits}windows of {window} tokens, {overlap} of overlap; {:.0} tokens/s\n",
+        tokens.len(),
+        nll / scored as f64,
         timings.prefill_per_second()
-    );
-    Ok(())
+    ))
 }
 
 fn logprob(tokenizer: Option<&Tokenizer>, logits: &[f32], token: u32) -> f32 {

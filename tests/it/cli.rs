@@ -149,3 +149,34 @@ fn complete_refuses_bad_places() {
     let model = vectors("odd");
     check_fails(&["complete", &format!("{crlf}:1:1"), "--model", &model], 1, &["tokenizer.json"]);
 }
+
+/// Every command that prints, with a stdout that fails.
+#[test]
+fn a_full_or_closed_stdout_is_no_panic() {
+    if !Path::new("/dev/full").exists() {
+        println!("skipped: there is no /dev/full here");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = file(&dir, "a.py", "import os\nos.\n");
+    let place = format!("{path}:2:4");
+    let commands: [&[&str]; 4] = [
+        &["complete", &place],
+        &["complete", &place, "--json"],
+        &["generate", "--prompt", "x", "--max-tokens", "4"],
+        &["score", "--text-file", &path],
+    ];
+    for args in commands {
+        let run = |stdout: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
+            command.args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).output().unwrap()
+        };
+        let full = run(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+        assert_eq!(full.status.code(), Some(1), "{args:?}");
+        assert!(String::from_utf8_lossy(&full.stderr).contains("stdout"), "{args:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = run(writer.into());
+        assert!(closed.status.success() && closed.stderr.is_empty(), "{args:?}");
+    }
+}

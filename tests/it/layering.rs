@@ -25,7 +25,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
     ("std::arch", &["compute/cpu/"]),
     ("memmap2", &["format/"]),
     ("std::net", &[]),
-    ("println!", &["cli/"]),
+    ("println!", &["cli/mod.rs"]),
     ("unsafe {", &["base/pool.rs", "format/mmap.rs", "compute/cpu/"]),
     ("unsafe fn", &["base/pool.rs", "compute/cpu/"]),
 ];
