@@ -103,11 +103,13 @@ impl ModelDir {
     pub fn open(path: &Path) -> Result<Self> {
         let metadata =
             fs::metadata(path).with_context(|| format!("cannot open the model {}", path.display()))?;
-        let (dir, shards) = if metadata.is_dir() {
-            (path.to_owned(), shards(path)?)
+        let (dir, index, files) = if metadata.is_dir() {
+            let index = Index::read(path)?;
+            let files = index.as_ref().map_or_else(|| Ok(vec![single(path)?]), |index| index.shards(path))?;
+            (path.to_owned(), index, files)
         } else if path.extension().is_some_and(|extension| extension == "safetensors") {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            (dir.to_owned(), vec![path.to_owned()])
+            (dir.to_owned(), None, vec![path.to_owned()])
         } else {
             bail!("{} is neither a checkpoint folder nor a .safetensors file", path.display());
         };
@@ -120,11 +122,13 @@ impl ModelDir {
 
         let mut model =
             Self { origin: path.display().to_string(), config, tokenizer, tensors: HashMap::new() };
-        for shard in shards {
-            let bytes = Bytes::mapped(mmap::map(&shard)?);
-            model.add(&shard.display().to_string(), &bytes)?;
+        for file in files {
+            let bytes = Bytes::mapped(mmap::map(&file)?);
+            model.add(&file.display().to_string(), &bytes)?;
         }
-        model.check_index(&dir)?;
+        if let Some(index) = &index {
+            index.check(&model)?;
+        }
         Ok(model)
     }
 
@@ -187,19 +191,6 @@ impl ModelDir {
         }
         Ok(())
     }
-
-    fn check_index(&self, dir: &Path) -> Result<()> {
-        if let Some(index) = Index::read(dir)?.filter(|_| Path::new(&self.origin) == dir) {
-            for (name, shard) in &index.weight_map {
-                ensure!(
-                    self.contains(name),
-                    "{}: tensor {name} is missing; {INDEX} promises it in {shard}",
-                    self.origin
-                );
-            }
-        }
-        Ok(())
-    }
 }
 
 /// `model.safetensors.index.json`: which shard holds which tensor.
@@ -219,27 +210,41 @@ impl Index {
             .with_context(|| format!("{} is not an index of safetensors shards", path.display()))?;
         Ok(Some(index))
     }
+
+    /// The files it names, in `dir`.
+    fn shards(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        let mut names: Vec<&str> = self.weight_map.values().map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+            .into_iter()
+            .map(|name| {
+                let plain = Path::new(name).file_name().is_some_and(|file| file == name);
+                ensure!(
+                    plain,
+                    "{}: {INDEX} names the shard {name:?}, which is not a plain file name",
+                    dir.display()
+                );
+                Ok(dir.join(name))
+            })
+            .collect()
+    }
+
+    /// Fails when a tensor it promises is missing.
+    fn check(&self, model: &ModelDir) -> Result<()> {
+        for (name, shard) in &self.weight_map {
+            ensure!(
+                model.contains(name),
+                "{}: tensor {name} is missing; {INDEX} promises it in {shard}",
+                model.origin
+            );
+        }
+        Ok(())
+    }
 }
 
-fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
-    let Some(index) = Index::read(dir)? else {
-        let single = dir.join(WEIGHTS);
-        ensure!(single.exists(), "{}: there is neither {WEIGHTS} nor {INDEX}", dir.display());
-        return Ok(vec![single]);
-    };
-    let mut names: Vec<&str> = index.weight_map.values().map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-        .into_iter()
-        .map(|name| {
-            let plain = Path::new(name).file_name().is_some_and(|file| file == name);
-            ensure!(
-                plain,
-                "{}: {INDEX} names the shard {name:?}, which is not a plain file name",
-                dir.display()
-            );
-            Ok(dir.join(name))
-        })
-        .collect()
+fn single(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join(WEIGHTS);
+    ensure!(path.exists(), "{}: there is neither {WEIGHTS} nor {INDEX}", dir.display());
+    Ok(path)
 }
