@@ -128,38 +128,25 @@ fn offset(text: &str, line: usize, column: usize) -> Result<usize> {
 
 /// The lines around the cursor with `ghost` at it, each under its number in the completed text.
 fn render(text: &str, cursor: usize, ghost: &str) -> String {
-    let mut before: Vec<&str> = text[..cursor].rsplit('\n').take(LINES_AROUND + 1).collect();
-    before.reverse();
-    let mut number = text[..cursor].matches('\n').count() + 2 - before.len();
-    let mut out = String::new();
-    let mut gutter = |out: &mut String| {
-        let _ = write!(out, "{QUIET}{number:5} │{QUIET:#} ");
-        number += 1;
-    };
-    for (i, line) in before.iter().enumerate() {
-        if i > 0 {
-            out.push('\n');
+    let (before, after) = text.split_at(cursor);
+    let start = before.rmatch_indices('\n').nth(LINES_AROUND).map_or(0, |(at, _)| at + 1);
+    let after = after.strip_suffix('\n').unwrap_or(after);
+    let end = after.match_indices('\n').nth(LINES_AROUND).map_or(after.len(), |(at, _)| at);
+
+    let plain = Style::new();
+    let mut number = text[..start].matches('\n').count() + 1;
+    let mut out = format!("{QUIET}{number:5} │{QUIET:#} ");
+    for (part, style) in [(&before[start..], plain), (ghost, GHOST), (&after[..end], plain)] {
+        for (i, line) in part.split('\n').enumerate() {
+            if i > 0 {
+                number += 1;
+                let _ = write!(out, "\n{QUIET}{number:5} │{QUIET:#} ");
+            }
+            let line = line.trim_end_matches('\r');
+            if !line.is_empty() {
+                let _ = write!(out, "{style}{line}{style:#}");
+            }
         }
-        gutter(&mut out);
-        out.push_str(line.trim_end_matches('\r'));
-    }
-    for (i, line) in ghost.split('\n').enumerate() {
-        if i > 0 {
-            out.push('\n');
-            gutter(&mut out);
-        }
-        let line = line.trim_end_matches('\r');
-        if !line.is_empty() {
-            let _ = write!(out, "{GHOST}{line}{GHOST:#}");
-        }
-    }
-    let after = text[cursor..].strip_suffix('\n').unwrap_or(&text[cursor..]);
-    for (i, line) in after.split('\n').take(LINES_AROUND + 1).enumerate() {
-        if i > 0 {
-            out.push('\n');
-            gutter(&mut out);
-        }
-        out.push_str(line.trim_end_matches('\r'));
     }
     out.push('\n');
     out
