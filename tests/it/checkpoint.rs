@@ -4,15 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fimd::base::Cancel;
-use fimd::compute::cpu::{Cpu, CpuOptions};
 use fimd::decode::sample::Sampling;
 use fimd::decode::stop::Stop;
 use fimd::decode::{Task, generate};
 use fimd::format::ModelDir;
-use fimd::model::{Config, Model, ModelOptions};
+use fimd::model::{Config, ModelOptions};
 use fimd::session::Session;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::load;
 
 /// A copy of a reference checkpoint to damage.
 struct Checkpoint(TempDir);
@@ -80,10 +81,8 @@ impl Checkpoint {
     /// Opens it as `path` and generates two tokens.
     fn run_as(&self, path: &Path) -> anyhow::Result<Vec<u32>> {
         let dir = ModelDir::open(path)?;
-        let config = Config::parse(dir.origin(), dir.config())?;
-        let backend = Cpu::new(CpuOptions { threads: 1, eps: config.eps, delta_chunk_rows_min: 8 });
         let options = ModelOptions { positions_max: 64, batch_max: 64 };
-        let mut session = Session::new(Model::load(&dir, config, options, backend)?);
+        let mut session = Session::new(load::model(&dir, 1, 8, options)?);
         let task = Task {
             prompt: vec![1, 2, 3],
             open: String::new(),

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod engine;
 mod layering;
+mod load;
 mod lsp;
 mod reference;
 mod session;

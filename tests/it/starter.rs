@@ -5,20 +5,20 @@ use std::sync::mpsc;
 use fimd::base::Cancel;
 use fimd::complete::fim::Order;
 use fimd::complete::{self, Lines, Options, Request};
-use fimd::compute::cpu::{Cpu, CpuOptions};
+use fimd::compute::cpu::Cpu;
 use fimd::decode::sample::log_softmax;
 use fimd::hub;
-use fimd::model::{Config, Model, ModelOptions, Tokenizer};
+use fimd::model::{ModelOptions, Tokenizer};
 use fimd::serve::Engine;
 use fimd::session::Session;
 
+use crate::load;
+
 fn open() -> (Session<Cpu>, Tokenizer) {
     let dir = hub::starter().unwrap();
-    let config = Config::parse(dir.origin(), dir.config()).unwrap();
-    let tokenizer = Tokenizer::from_bytes(dir.origin(), dir.tokenizer().unwrap()).unwrap();
-    let backend = Cpu::new(CpuOptions { threads: 2, eps: config.eps, delta_chunk_rows_min: 16 });
     let options = ModelOptions { positions_max: 4096, batch_max: 256 };
-    (Session::new(Model::load(&dir, config, options, backend).unwrap()), tokenizer)
+    let model = load::model(&dir, 2, 16, options).unwrap();
+    (Session::new(model), load::tokenizer(&dir))
 }
 
 /// Completes each document at its `$0`.

@@ -7,16 +7,17 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use fimd::base::Cancel;
-use fimd::compute::cpu::{Cpu, CpuOptions};
 use fimd::decode::{Task, sample::Sampling, stop::Stop};
 use fimd::format::ModelDir;
-use fimd::model::{Config, Model, ModelOptions, Tokenizer};
+use fimd::model::ModelOptions;
 use fimd::serve::{Engine, Request};
 use fimd::session::Session;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use tempfile::TempDir;
+
+use crate::load;
 
 /// What the model says after anything that is not in it; then it ends.
 pub const TEXT: &str = "abcdefghijklmnopqrstuvwxyz\nABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -55,11 +56,9 @@ pub fn folder() -> TempDir {
 /// An engine that serves the model in `dir`.
 pub fn engine(dir: &Path) -> Engine {
     let dir = ModelDir::open(dir).unwrap();
-    let config = Config::parse(dir.origin(), dir.config()).unwrap();
-    let tokenizer = Tokenizer::from_bytes(dir.origin(), dir.tokenizer().unwrap()).unwrap();
-    let backend = Cpu::new(CpuOptions { threads: 1, eps: config.eps, delta_chunk_rows_min: 16 });
     let options = ModelOptions { positions_max: CONTEXT, batch_max: 64 };
-    Engine::start(Session::new(Model::load(&dir, config, options, backend).unwrap()), tokenizer)
+    let model = load::model(&dir, 1, 16, options).unwrap();
+    Engine::start(Session::new(model), load::tokenizer(&dir))
 }
 
 /// Keeps `engine` busy until the returned sender is dropped.

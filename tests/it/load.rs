@@ -1,0 +1,22 @@
+//! From a folder to a model on the CPU, as the tests need it.
+
+use fimd::compute::cpu::{Cpu, CpuOptions};
+use fimd::format::ModelDir;
+use fimd::model::{Config, Model, ModelOptions, Tokenizer};
+
+/// The model in `dir`.
+pub fn model(
+    dir: &ModelDir,
+    threads: usize,
+    delta_chunk_rows_min: usize,
+    options: ModelOptions,
+) -> anyhow::Result<Model<Cpu>> {
+    let config = Config::parse(dir.origin(), dir.config())?;
+    let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min });
+    Model::load(dir, config, options, backend)
+}
+
+/// The tokenizer in `dir`.
+pub fn tokenizer(dir: &ModelDir) -> Tokenizer {
+    Tokenizer::from_bytes(dir.origin(), dir.tokenizer().unwrap()).unwrap()
+}
