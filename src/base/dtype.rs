@@ -1,9 +1,12 @@
 //! Number formats as checkpoints store them.
 
 use std::fmt;
+use std::str::FromStr;
 
-/// How one element of a tensor is stored, little-endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the elements of a tensor are stored, little-endian: one by one, or in blocks that share scales.
+///
+/// The block formats are those of GGUF; `format/blocks.rs` describes each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,
@@ -14,26 +17,122 @@ pub enum DType {
     /// 8 bits: 4 of exponent (bias 7), 3 of mantissa, no infinities, NaN where all bits but the sign
     /// are set. "FP8 Formats for Deep Learning", arXiv:2209.05433.
     F8E4M3,
+    /// 4-bit integers, a scale for 32.
+    Q4_0,
+    /// 5-bit integers, a scale for 32.
+    Q5_0,
+    /// 8-bit integers, a scale for 32.
+    Q8_0,
+    /// 4-bit integers, a 6-bit scale and minimum for 32, these scaled for 256.
+    Q4K,
+    /// 5-bit integers, a 6-bit scale and minimum for 32, these scaled for 256.
+    Q5K,
+    /// 6-bit integers, an 8-bit scale for 16, these scaled for 256.
+    Q6K,
+    /// 4-bit floats (2 of exponent, 1 of mantissa), a power of two for 32. OCP Microscaling Formats 1.0.
+    Mxfp4,
+    /// 4-bit indices of unevenly spaced values, a scale for 32.
+    Iq4Nl,
+    /// 4-bit indices of unevenly spaced values, a 6-bit scale for 32, these scaled for 256.
+    Iq4Xs,
 }
 
 impl DType {
-    /// Bytes of one element.
-    pub const fn size(self) -> usize {
+    /// Every type.
+    pub const ALL: [DType; 13] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::F8E4M3,
+        DType::Q4_0,
+        DType::Q5_0,
+        DType::Q8_0,
+        DType::Q4K,
+        DType::Q5K,
+        DType::Q6K,
+        DType::Mxfp4,
+        DType::Iq4Nl,
+        DType::Iq4Xs,
+    ];
+
+    /// Elements of a block; 1 where elements are stored one by one.
+    pub const fn block_len(self) -> usize {
+        match self {
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 => 1,
+            DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Mxfp4 | DType::Iq4Nl => 32,
+            DType::Q4K | DType::Q5K | DType::Q6K | DType::Iq4Xs => 256,
+        }
+    }
+
+    /// Bytes of a block.
+    pub const fn block_bytes(self) -> usize {
         match self {
             DType::F32 => 4,
             DType::F16 | DType::BF16 => 2,
             DType::F8E4M3 => 1,
+            DType::Q4_0 | DType::Iq4Nl => 18,
+            DType::Q5_0 => 22,
+            DType::Q8_0 => 34,
+            DType::Q4K => 144,
+            DType::Q5K => 176,
+            DType::Q6K => 210,
+            DType::Mxfp4 => 17,
+            DType::Iq4Xs => 136,
+        }
+    }
+
+    /// Bytes of `len` elements; none when they are no whole number of blocks or too many.
+    pub const fn bytes(self, len: usize) -> Option<usize> {
+        if len.is_multiple_of(self.block_len()) {
+            (len / self.block_len()).checked_mul(self.block_bytes())
+        } else {
+            None
+        }
+    }
+
+    /// Whether elements are stored in blocks.
+    pub const fn is_blocked(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// Bits per element, scales included.
+    pub fn bits(self) -> f64 {
+        8.0 * self.block_bytes() as f64 / self.block_len() as f64
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "F32",
+            DType::F16 => "F16",
+            DType::BF16 => "BF16",
+            DType::F8E4M3 => "F8_E4M3",
+            DType::Q4_0 => "Q4_0",
+            DType::Q5_0 => "Q5_0",
+            DType::Q8_0 => "Q8_0",
+            DType::Q4K => "Q4_K",
+            DType::Q5K => "Q5_K",
+            DType::Q6K => "Q6_K",
+            DType::Mxfp4 => "MXFP4",
+            DType::Iq4Nl => "IQ4_NL",
+            DType::Iq4Xs => "IQ4_XS",
         }
     }
 }
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DType::F32 => "F32",
-            DType::F16 => "F16",
-            DType::BF16 => "BF16",
-            DType::F8E4M3 => "F8_E4M3",
+        f.pad(self.name())
+    }
+}
+
+/// Finds a type by its name, whatever the case.
+impl FromStr for DType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let known: Vec<_> = DType::ALL.iter().map(|dtype| dtype.name().to_lowercase()).collect();
+            format!("{name:?} is not a tensor type; known are {}", known.join(", "))
         })
     }
 }
@@ -62,10 +161,10 @@ const fn f8e4m3_to_f32(bits: u8) -> f32 {
     }
 }
 
-/// Converts little-endian elements of `dtype` to f32. `bytes` holds exactly `out.len()` elements, at any
-/// alignment.
+/// Converts little-endian elements, stored one by one, to f32. `bytes` holds exactly `out.len()` elements,
+/// at any alignment. Panics for types in blocks.
 pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    assert_eq!(bytes.len(), out.len() * dtype.size());
+    assert_eq!(Some(bytes.len()), dtype.bytes(out.len()));
     match dtype {
         DType::F32 => {
             for (value, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
@@ -87,6 +186,7 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
                 *value = F8E4M3_VALUES[byte as usize];
             }
         }
+        _ => panic!("{dtype} is stored in blocks"),
     }
 }
 
@@ -123,5 +223,16 @@ mod tests {
             to_f32(dtype, bytes, &mut out);
             assert_eq!(out, [-2.5, 0.25], "{dtype}");
         }
+    }
+
+    #[test]
+    fn types_have_names_and_sizes() {
+        for dtype in DType::ALL {
+            assert_eq!(dtype.to_string().to_lowercase().parse(), Ok(dtype));
+            assert_eq!(dtype.bytes(2 * dtype.block_len()), Some(2 * dtype.block_bytes()));
+            assert_eq!(dtype.bytes(dtype.block_len() + 1).is_some(), !dtype.is_blocked());
+        }
+        assert_eq!((DType::Q4K.bits(), DType::Mxfp4.bits()), (4.5, 4.25));
+        assert!("q3_k".parse::<DType>().unwrap_err().contains("q4_k"));
     }
 }

@@ -135,11 +135,11 @@ pub struct DeltaWeights<B: Backend + ?Sized> {
     pub shape: DeltaShape,
     /// Norm over the input, `[hidden]`.
     pub norm: B::Vector,
-    /// `[K * (2 Dk + 2 R Dv), hidden]`; rows of key head h are `[q Dk | k Dk | v R*Dv | z R*Dv]`.
-    pub qkvz: B::Matrix,
+    /// From the input to the channels of the convolution and to z.
+    pub projection: DeltaProjection<B>,
     /// `[2V, hidden]`; rows of key head h are `[b R | a R]`.
     pub ba: B::Matrix,
-    /// `[channels, conv_kernel]`, the newest input last.
+    /// `[conv_kernel, channels]`, the newest input last.
     pub conv: B::Vector,
     /// `-exp(A_log)`, `[V]`.
     pub decay: B::Vector,
@@ -149,6 +149,19 @@ pub struct DeltaWeights<B: Backend + ?Sized> {
     pub output_norm: B::Vector,
     /// `[hidden, V * Dv]`.
     pub output: B::Matrix,
+}
+
+/// The projection of Gated DeltaNet, in either of the orders that checkpoints keep its rows in.
+pub enum DeltaProjection<B: Backend + ?Sized> {
+    /// `[K * (2 Dk + 2 R Dv), hidden]`; rows of key head h are `[q Dk | k Dk | v R*Dv | z R*Dv]`.
+    Grouped(B::Matrix),
+    /// Rows of all heads of one kind together.
+    Split {
+        /// `[channels, hidden]`: `[q of all heads | k of all heads | v of all heads]`.
+        channels: B::Matrix,
+        /// `[V * Dv, hidden]`.
+        z: B::Matrix,
+    },
 }
 
 /// Weights of one feed-forward block with a gate, of inner width `I`.

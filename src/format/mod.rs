@@ -1,5 +1,6 @@
 //! Bytes on disk as typed tensors. Knows file formats, not models.
 
+pub mod blocks;
 mod mmap;
 mod safetensors;
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use memmap2::Mmap;
 use serde::Deserialize;
 
-use crate::base::dtype::{self, DType};
+use crate::base::dtype::DType;
 
 /// A stretch of a mapped file or of the binary itself. Clones share it.
 #[derive(Clone)]
@@ -70,15 +71,16 @@ pub struct Tensor {
     pub dtype: DType,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
-    /// The elements: exactly `shape.product() * dtype.size()` bytes, at any alignment.
+    /// The elements: exactly `dtype.bytes(shape.product())` bytes, at any alignment. Blocks lie along the
+    /// last dimension, which is a multiple of their length.
     pub bytes: Bytes,
 }
 
 impl Tensor {
     /// All elements as f32.
     pub fn to_f32(&self) -> Vec<f32> {
-        let mut values = vec![0.0; self.bytes.len() / self.dtype.size()];
-        dtype::to_f32(self.dtype, &self.bytes, &mut values);
+        let mut values = vec![0.0; self.bytes.len() / self.dtype.block_bytes() * self.dtype.block_len()];
+        blocks::to_f32(self.dtype, &self.bytes, &mut values);
         values
     }
 }

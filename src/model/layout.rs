@@ -9,8 +9,8 @@ use super::config::{Config, Mixer};
 use super::weights::{Layer, MixerWeights, Weights};
 use crate::base::dtype::DType;
 use crate::compute::{
-    AttentionWeights, Backend, BlockScale, DeltaWeights, ExpertWeights, HeadWeights, MoeWeights,
-    RoutedWeights, StoredMatrix,
+    AttentionWeights, Backend, BlockScale, DeltaProjection, DeltaWeights, ExpertWeights, HeadWeights,
+    MoeWeights, RoutedWeights, StoredMatrix,
 };
 use crate::format::{ModelDir, Tensor};
 
@@ -77,11 +77,16 @@ impl<B: Backend> Reader<'_, B> {
         let decay = self.vector(&at("A_log"), &[shape.value_heads])?.iter().map(|a| -a.exp()).collect();
         let dt_bias = self.vector(&at("dt_bias"), &[shape.value_heads])?;
         let conv = self.vector(&at("conv1d.weight"), &[shape.channels(), 1, shape.conv_kernel])?;
+        let conv = transpose(&conv, shape.conv_kernel);
         let output_norm = self.vector(&at("norm.weight"), &[shape.value_dim])?;
         Ok(DeltaWeights {
             shape,
             norm: self.norm(&format!("{layer}.input_layernorm"), hidden)?,
-            qkvz: self.matrix(&at("in_proj_qkvz"), shape.channels() + values, hidden)?,
+            projection: DeltaProjection::Grouped(self.matrix(
+                &at("in_proj_qkvz"),
+                shape.channels() + values,
+                hidden,
+            )?),
             ba: self.matrix(&at("in_proj_ba"), 2 * shape.value_heads, hidden)?,
             conv: self.backend.vector(conv)?,
             decay: self.backend.vector(decay)?,
@@ -179,4 +184,9 @@ impl<B: Backend> Reader<'_, B> {
         );
         Ok(tensor)
     }
+}
+
+/// From `[rows, cols]` to `[cols, rows]`.
+fn transpose(values: &[f32], cols: usize) -> Vec<f32> {
+    (0..cols).flat_map(|col| values.iter().skip(col).step_by(cols)).copied().collect()
 }

@@ -53,21 +53,22 @@ struct HeadInputs {
     gate: Vec<f32>,
 }
 
-/// From `qkvz` `[rows, K * (2 Dk + 2 R Dv)]` and `ba` `[rows, 2V]` as projected to normed, gated outputs
-/// `[rows, V, Dv]`. Reads the committed state and writes the pending one.
+/// From the projected `channels` `[rows, channels]`, `z` `[rows, V * Dv]` and `ba` `[rows, 2V]` to normed,
+/// gated outputs `[rows, V, Dv]`. Reads the committed state and writes the pending one.
+#[expect(clippy::too_many_arguments, reason = "the three projections belong to this one call")]
 pub fn mix(
     pool: &mut Pool,
     options: &CpuOptions,
     weights: &DeltaWeights<Cpu>,
     batch: &Batch,
     state: &mut Recurrent,
-    qkvz: &[f32],
+    channels: &[f32],
+    z: &[f32],
     ba: &[f32],
 ) -> Vec<f32> {
     let shape = weights.shape;
-    let layout = Layout::new(shape);
     let pending = state.begin();
-    let convolved = convolve(pool, weights, &layout, batch.rows, &mut pending.conv, qkvz);
+    let convolved = convolve(pool, weights, batch.rows, &mut pending.conv, channels);
 
     let state_len = shape.key_dim * shape.value_dim;
     let out_width = shape.value_heads * shape.value_dim;
@@ -78,7 +79,7 @@ pub fn mix(
         if batch.cancel.is_cancelled() {
             return;
         }
-        let inputs = head_inputs(weights, &layout, head, batch.rows, &convolved, ba);
+        let inputs = head_inputs(weights, head, batch.rows, &convolved, ba);
         let mut outputs = vec![0.0; batch.rows * shape.value_dim];
         // SAFETY: this task alone touches the state of its head.
         let state = unsafe { states.part(head * state_len..(head + 1) * state_len) };
@@ -89,8 +90,8 @@ pub fn mix(
         }
         for (row, output) in outputs.chunks_exact_mut(shape.value_dim).enumerate() {
             scalar::rms_norm_in_place(output, &weights.output_norm, options.eps);
-            let z = &qkvz[row * layout.width + layout.z(head)..][..shape.value_dim];
             let at = row * out_width + head * shape.value_dim;
+            let z = &z[at..at + shape.value_dim];
             // SAFETY: this task alone writes the columns of its head.
             let out = unsafe { out.part(at..at + shape.value_dim) };
             for ((out, output), z) in out.iter_mut().zip(output).zip(z) {
@@ -101,42 +102,24 @@ pub fn mix(
     mixed
 }
 
-/// Where the parts of a projected row lie: it is grouped by key head, `[q | k | v R | z R]` each.
-struct Layout {
-    shape: DeltaShape,
-    /// Value heads per key head.
-    repeat: usize,
-    /// Elements of a group.
-    group: usize,
-    /// Elements of a row.
-    width: usize,
-}
-
-impl Layout {
-    fn new(shape: DeltaShape) -> Self {
-        let repeat = shape.value_heads / shape.key_heads;
-        let group = 2 * shape.key_dim + 2 * repeat * shape.value_dim;
-        Self { shape, repeat, group, width: group * shape.key_heads }
+/// From projected rows grouped by key head, `[q | k | v R | z R]` each, to the channels
+/// `[q of all heads | k of all heads | v of all heads]` and z.
+pub fn ungroup(shape: &DeltaShape, qkvz: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = *shape;
+    let (channels, z_width) = (shape.channels(), value_heads * value_dim);
+    let (keys, values) = (key_heads * key_dim, z_width / key_heads);
+    let rows = qkvz.len() / (channels + z_width);
+    let (mut convolved, mut z) = (vec![0.0; rows * channels], vec![0.0; rows * z_width]);
+    let groups = qkvz.chunks_exact(2 * key_dim + 2 * values);
+    for (i, group) in groups.enumerate() {
+        let (row, head) = (i / key_heads, i % key_heads);
+        let out = &mut convolved[row * channels..][..channels];
+        out[head * key_dim..][..key_dim].copy_from_slice(&group[..key_dim]);
+        out[keys + head * key_dim..][..key_dim].copy_from_slice(&group[key_dim..2 * key_dim]);
+        out[2 * keys + head * values..][..values].copy_from_slice(&group[2 * key_dim..][..values]);
+        z[row * z_width + head * values..][..values].copy_from_slice(&group[2 * key_dim + values..]);
     }
-
-    /// Start of the z of a value head.
-    fn z(&self, head: usize) -> usize {
-        let DeltaShape { key_dim, value_dim, .. } = self.shape;
-        head / self.repeat * self.group + 2 * key_dim + (self.repeat + head % self.repeat) * value_dim
-    }
-
-    /// Copies the channels `[q of all heads | k of all heads | v of all heads]` of a row.
-    fn channels(&self, row: &[f32], out: &mut [f32]) {
-        let DeltaShape { key_heads, key_dim, value_dim, .. } = self.shape;
-        let values = self.repeat * value_dim;
-        let (queries, rest) = out.split_at_mut(key_heads * key_dim);
-        let (keys, value_out) = rest.split_at_mut(key_heads * key_dim);
-        for (head, group) in row.chunks_exact(self.group).enumerate() {
-            queries[head * key_dim..][..key_dim].copy_from_slice(&group[..key_dim]);
-            keys[head * key_dim..][..key_dim].copy_from_slice(&group[key_dim..2 * key_dim]);
-            value_out[head * values..][..values].copy_from_slice(&group[2 * key_dim..][..values]);
-        }
-    }
+    (convolved, z)
 }
 
 /// Causal depthwise convolution and SiLU: `[rows, channels]`. `state` holds the inputs before the
@@ -144,25 +127,20 @@ impl Layout {
 fn convolve(
     pool: &mut Pool,
     weights: &DeltaWeights<Cpu>,
-    layout: &Layout,
     rows: usize,
     state: &mut [f32],
-    qkvz: &[f32],
+    new: &[f32],
 ) -> Vec<f32> {
     let (channels, taps) = (weights.shape.channels(), weights.shape.conv_kernel);
-    let mut inputs = vec![0.0; state.len() + rows * channels];
-    let (past, new) = inputs.split_at_mut(state.len());
-    past.copy_from_slice(state);
-    for_each_row(pool, new, channels, |row, out| {
-        layout.channels(&qkvz[row * layout.width..][..layout.width], out);
-    });
+    let inputs = [&*state, new].concat();
     state.copy_from_slice(&inputs[rows * channels..]);
 
     let mut out = vec![0.0; rows * channels];
     for_each_row(pool, &mut out, channels, |row, out| {
-        for (tap, input) in inputs[row * channels..].chunks_exact(channels).take(taps).enumerate() {
-            for ((out, input), kernel) in out.iter_mut().zip(input).zip(weights.conv.chunks_exact(taps)) {
-                *out += input * kernel[tap];
+        let inputs = inputs[row * channels..].chunks_exact(channels);
+        for (input, kernel) in inputs.take(taps).zip(weights.conv.chunks_exact(channels)) {
+            for ((out, input), kernel) in out.iter_mut().zip(input).zip(kernel) {
+                *out += input * kernel;
             }
         }
         for out in out {
@@ -174,14 +152,14 @@ fn convolve(
 
 fn head_inputs(
     weights: &DeltaWeights<Cpu>,
-    layout: &Layout,
     head: usize,
     rows: usize,
     convolved: &[f32],
     ba: &[f32],
 ) -> HeadInputs {
     let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = weights.shape;
-    let (key_head, within) = (head / layout.repeat, head % layout.repeat);
+    let repeat = value_heads / key_heads;
+    let (key_head, within) = (head / repeat, head % repeat);
     let take = |start: usize, width: usize| -> Vec<f32> {
         let rows = convolved.chunks_exact(weights.shape.channels());
         rows.flat_map(|row| &row[start..start + width]).copied().collect()
@@ -194,13 +172,12 @@ fn head_inputs(
         scalar::l2_normalize(key, 1.0);
     }
     let column = |offset: usize| {
-        let at = key_head * 2 * layout.repeat + offset + within;
+        let at = key_head * 2 * repeat + offset + within;
         (0..rows).map(move |row| ba[row * 2 * value_heads + at])
     };
     let beta = column(0).map(scalar::sigmoid).collect();
-    let gate = column(layout.repeat)
-        .map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head]))
-        .collect();
+    let gate =
+        column(repeat).map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head])).collect();
     HeadInputs { query, key, value, beta, gate }
 }
 

@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 
 use super::scalar;
-use crate::base::dtype;
 use crate::base::pool::{Disjoint, Pool};
 use crate::compute::StoredMatrix;
+use crate::format::blocks;
 
 /// A matrix in its stored type, `[rows, cols]`.
 pub struct Matrix(StoredMatrix);
@@ -20,7 +20,7 @@ const STRIP: usize = 4;
 impl Matrix {
     pub fn new(stored: StoredMatrix) -> Result<Self> {
         let StoredMatrix { rows, cols, values, scale } = &stored;
-        let bytes = rows.checked_mul(*cols).and_then(|n| n.checked_mul(values.dtype.size()));
+        let bytes = values.dtype.bytes(*cols).and_then(|row| row.checked_mul(*rows));
         ensure!(bytes == Some(values.bytes.len()), "tensor {} is not [{rows}, {cols}]", values.name);
         if let Some(scale) = scale {
             let blocks = rows.div_ceil(scale.block_rows) * cols.div_ceil(scale.block_cols);
@@ -41,9 +41,9 @@ impl Matrix {
 
     /// Row `row` as f32, scaled.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let StoredMatrix { cols, values, scale, .. } = &self.0;
-        let width = cols * values.dtype.size();
-        dtype::to_f32(values.dtype, &values.bytes[row * width..][..width], out);
+        let StoredMatrix { rows, cols, values, scale } = &self.0;
+        let width = values.bytes.len() / rows;
+        blocks::to_f32(values.dtype, &values.bytes[row * width..][..width], out);
         if let Some(scale) = scale {
             let per_row = cols.div_ceil(scale.block_cols);
             let scales = &scale.values[row / scale.block_rows * per_row..][..per_row];

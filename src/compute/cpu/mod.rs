@@ -11,8 +11,8 @@ use std::ops::Range;
 use anyhow::Result;
 
 use super::{
-    AttentionShape, AttentionWeights, Backend, Batch, DeltaShape, DeltaState, DeltaWeights, HeadWeights,
-    MoeWeights, StoredMatrix,
+    AttentionShape, AttentionWeights, Backend, Batch, DeltaProjection, DeltaShape, DeltaState, DeltaWeights,
+    HeadWeights, MoeWeights, StoredMatrix,
 };
 use crate::base::pool::{Disjoint, Pool};
 use linear::linear;
@@ -129,9 +129,16 @@ impl Backend for Cpu {
         x: &mut Rows,
     ) {
         let normed = self.norm(x, &weights.norm);
-        let qkvz = linear(&mut self.pool, &weights.qkvz, &normed);
+        let (channels, z) = match &weights.projection {
+            DeltaProjection::Grouped(matrix) => {
+                delta::ungroup(&weights.shape, &linear(&mut self.pool, matrix, &normed))
+            }
+            DeltaProjection::Split { channels, z } => {
+                (linear(&mut self.pool, channels, &normed), linear(&mut self.pool, z, &normed))
+            }
+        };
         let ba = linear(&mut self.pool, &weights.ba, &normed);
-        let mixed = delta::mix(&mut self.pool, &self.options, weights, batch, state, &qkvz, &ba);
+        let mixed = delta::mix(&mut self.pool, &self.options, weights, batch, state, &channels, &z, &ba);
         add(x, &linear(&mut self.pool, &weights.output, &mixed));
     }
 
