@@ -75,6 +75,16 @@ fn mix(key: u64, counter: u64) -> u64 {
     z ^ z >> 31
 }
 
+/// A number from 0 to below 1.
+pub fn fraction(key: u64, counter: u64) -> f32 {
+    (mix(key, counter) >> 40) as f32 / (1 << 24) as f32
+}
+
+/// A token below `vocab`.
+pub fn token(key: u64, counter: u64, vocab: usize) -> u32 {
+    (mix(key, counter) % vocab as u64) as u32
+}
+
 /// A key for each tensor of a model.
 pub fn key(seed: u64, tensor: &str) -> u64 {
     tensor.bytes().fold(mix(seed, 0), |key, byte| mix(key, byte.into()))

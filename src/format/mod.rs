@@ -1,6 +1,7 @@
 //! Bytes on disk as typed tensors. Knows file formats, not models.
 
 pub mod blocks;
+pub mod gguf;
 mod mmap;
 mod safetensors;
 
