@@ -124,7 +124,8 @@ impl Scales {
             }
             DType::Mxfp4 => block[0] = self.exponents[block[0] as usize % CHOICES],
             DType::Q4K | DType::Q5K => {
-                block[2..4].copy_from_slice(&self.dmin[block[0] as usize % CHOICES]);
+                let dmin = self.dmin[block[0] as usize % CHOICES];
+                block[2..4].copy_from_slice(&dmin);
                 self.apply_d(block, 0);
                 apply_scales_6bit(&mut block[4..16]);
             }

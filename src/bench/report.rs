@@ -1,6 +1,7 @@
 //! What a speed benchmark found: one JSON object, or a table for people.
 
 use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -10,8 +11,10 @@ use super::machine::Machine;
 /// The model that was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Subject {
-    /// Its path or what it imitates.
+    /// What it is, or imitates.
     pub name: String,
+    /// Where it lies; none when it is part of the program.
+    pub path: Option<PathBuf>,
     /// Its layers.
     pub layers: usize,
     /// The mix of types of a synthetic model.
@@ -134,7 +137,9 @@ impl Display for Report {
 impl Report {
     fn details(&self, f: &mut Formatter) -> fmt::Result {
         let Self { first, decode, .. } = self;
-        writeln!(f, "\nA decoded token reads {} of weights: {:.1} GB/s, {:.0} % of what memory can do.",
+        writeln!(
+            f,
+            "\nA decoded token reads {} of weights: {:.1} GB/s, {:.0} % of what memory can do.",
             gigabytes(decode.weight_bytes),
             decode.gb_per_s,
             100.0 * decode.memory_share,
@@ -218,7 +223,9 @@ mod tests {
 
     #[test]
     fn figures_have_three_digits() {
-        for (value, text) in [(0.1234, "0.12"), (9.876, "9.88"), (38.61, "38.6"), (131.4, "131"), (2606.0, "2606")] {
+        for (value, text) in
+            [(0.1234, "0.12"), (9.876, "9.88"), (38.61, "38.6"), (131.4, "131"), (2606.0, "2606")]
+        {
             assert_eq!(figure(value), text);
         }
         assert_eq!(gigabytes(391_000_000), "391 MB");

@@ -41,13 +41,7 @@ pub fn qwen3_coder_next(layers: usize) -> Config {
         eps: 1e-6,
         context_max: 262_144,
         tied: false,
-        attention: AttentionShape {
-            heads: 16,
-            kv_heads: 2,
-            head_dim: 256,
-            rotary_dim: 64,
-            rope_theta: 5e6,
-        },
+        attention: AttentionShape { heads: 16, kv_heads: 2, head_dim: 256, rotary_dim: 64, rope_theta: 5e6 },
         delta: DeltaShape { key_heads: 16, value_heads: 32, key_dim: 128, value_dim: 128, conv_kernel: 4 },
         moe: MoeShape {
             experts: 512,

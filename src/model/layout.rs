@@ -6,7 +6,7 @@
 use anyhow::{Result, ensure};
 
 use super::config::{Config, Mixer};
-use super::weights::{Layer, MixerWeights, Weights};
+use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
 use crate::base::dtype::DType;
 use crate::compute::{
     AttentionWeights, Backend, BlockScale, DeltaProjection, DeltaWeights, ExpertWeights, HeadWeights,
@@ -16,7 +16,7 @@ use crate::format::{ModelDir, Tensor};
 
 /// Reads all weights of `dir` into `backend`, checking every shape against `config`.
 pub fn load<B: Backend>(dir: &ModelDir, config: &Config, backend: &mut B) -> Result<Weights<B>> {
-    let mut reader = Reader { dir, config, backend };
+    let mut reader = Reader { dir, config, backend, bytes: 0, expert_bytes: 0 };
     let mut layers = Vec::with_capacity(config.layers.len());
     let (mut attention_layers, mut delta_layers) = (0, 0);
     for (i, mixer) in config.layers.iter().enumerate() {
@@ -35,20 +35,30 @@ pub fn load<B: Backend>(dir: &ModelDir, config: &Config, backend: &mut B) -> Res
     }
     const EMBEDDING: &str = "model.embed_tokens";
     let head = if config.tied { EMBEDDING } else { "lm_head" };
-    Ok(Weights {
-        embedding: reader.matrix(EMBEDDING, config.vocab, config.hidden)?,
-        layers,
-        head: HeadWeights {
-            norm: reader.norm("model.norm", config.hidden)?,
-            output: reader.matrix(head, config.vocab, config.hidden)?,
-        },
-    })
+    let head = HeadWeights {
+        norm: reader.norm("model.norm", config.hidden)?,
+        output: reader.matrix(head, config.vocab, config.hidden)?,
+    };
+    let all_but_embedding = reader.bytes;
+    let embedding = reader.matrix(EMBEDDING, config.vocab, config.hidden)?;
+    let bytes = WeightBytes {
+        embedding: reader.bytes - all_but_embedding,
+        vocab: config.vocab as u64,
+        experts: reader.expert_bytes,
+        experts_visited: config.moe.top_k as f64 / config.moe.experts as f64,
+        rest: all_but_embedding - reader.expert_bytes,
+    };
+    Ok(Weights { embedding, layers, head, bytes })
 }
 
 struct Reader<'a, B> {
     dir: &'a ModelDir,
     config: &'a Config,
     backend: &'a mut B,
+    /// Bytes of all tensors read so far.
+    bytes: u64,
+    /// Those of routed experts.
+    expert_bytes: u64,
 }
 
 impl<B: Backend> Reader<'_, B> {
@@ -105,9 +115,11 @@ impl<B: Backend> Reader<'_, B> {
             let shared = self.expert(&format!("{layer}.mlp"), shape.dense_width)?;
             return Ok(MoeWeights { norm, routed: None, shared, shared_gate: None });
         }
+        let before = self.bytes;
         let experts = (0..shape.experts)
             .map(|e| self.expert(&at(&format!("experts.{e}")), shape.width))
             .collect::<Result<_>>()?;
+        self.expert_bytes += self.bytes - before;
         Ok(MoeWeights {
             norm,
             routed: Some(RoutedWeights {
@@ -139,7 +151,7 @@ impl<B: Backend> Reader<'_, B> {
         self.backend.vector(values)
     }
 
-    fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, shape)?;
         ensure!(
             tensor.dtype != DType::F8E4M3,
@@ -166,7 +178,7 @@ impl<B: Backend> Reader<'_, B> {
         self.backend.matrix(StoredMatrix { rows, cols, values, scale })
     }
 
-    fn scale(&self, name: &str, rows: usize, cols: usize) -> Result<BlockScale> {
+    fn scale(&mut self, name: &str, rows: usize, cols: usize) -> Result<BlockScale> {
         let Some([block_rows, block_cols]) = self.config.fp8_block else {
             anyhow::bail!("{}: {name} exists, but config.json has no quantization_config", self.dir.origin());
         };
@@ -174,8 +186,9 @@ impl<B: Backend> Reader<'_, B> {
         Ok(BlockScale { values: self.vector(name, &shape)?, block_rows, block_cols })
     }
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let tensor = self.dir.tensor(name)?;
+        self.bytes += tensor.bytes.len() as u64;
         ensure!(
             tensor.shape == shape,
             "{}: tensor {name} has shape {:?}; config.json asks for {shape:?}",
