@@ -100,14 +100,23 @@ pub struct Estimate {
     pub layers: usize,
     /// The depths measured.
     pub from_layers: [usize; 2],
-    /// Prompt length and tokens in a second.
-    pub prefill: Vec<(usize, Spread)>,
-    /// Tokens in a second.
-    pub decode: Spread,
+    /// Reading prompts.
+    pub prefill: Vec<Estimated>,
+    /// Writing tokens, in a second.
+    pub decode_tokens_per_s: Spread,
     /// Bytes of its file.
     pub file_bytes: u64,
     /// Whether this machine's memory is larger than the file.
     pub fits_memory: bool,
+}
+
+/// The estimated speed for prompts of one length.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Estimated {
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Tokens in a second.
+    pub tokens_per_s: Spread,
 }
 
 /// Markdown.
@@ -172,10 +181,10 @@ impl Estimate {
     fn describe(&self, f: &mut Formatter, report: &Report) -> fmt::Result {
         writeln!(f)?;
         table(f, &format!("all {} layers, estimated", self.layers), report.runs)?;
-        for &(tokens, speed) in &self.prefill {
-            row(f, &format!("prefill, {tokens} tokens"), speed)?;
+        for prefill in &self.prefill {
+            row(f, &format!("prefill, {} tokens", prefill.tokens), prefill.tokens_per_s)?;
         }
-        row(f, "decode", self.decode)?;
+        row(f, "decode", self.decode_tokens_per_s)?;
         let [shallow, deep] = self.from_layers;
         writeln!(
             f,

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::fit::{self, Depth, Spread};
 use super::machine::{self, Machine};
 use super::random;
-use super::report::{Decode, Estimate, First, Prefill, Report, Subject};
+use super::report::{Decode, Estimate, Estimated, First, Prefill, Report, Subject};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
@@ -205,14 +205,15 @@ fn estimate(
         let [shallow, deep] = depths.map(|(layers, measured)| Depth { layers, ms: ms(measured) });
         fit::extrapolate(shallow, deep, whole.layers)
     };
-    let prompts = workload.prompts.iter().enumerate();
+    let prefill = |(i, &tokens): (usize, &usize)| {
+        let ms = at(&|measured| measured.prefill_ms[i]);
+        Estimated { tokens, tokens_per_s: ms.rate(1e3 * tokens as f64) }
+    };
     Estimate {
         layers: whole.layers,
         from_layers: depths.map(|(layers, _)| layers),
-        prefill: prompts
-            .map(|(i, &tokens)| (tokens, at(&|measured| measured.prefill_ms[i]).rate(1e3 * tokens as f64)))
-            .collect(),
-        decode: at(&|measured| measured.decode_ms).rate(1e3),
+        prefill: workload.prompts.iter().enumerate().map(prefill).collect(),
+        decode_tokens_per_s: at(&|measured| measured.decode_ms).rate(1e3),
         file_bytes: whole.file_bytes,
         fits_memory: whole.file_bytes < memory_bytes,
     }
