@@ -83,9 +83,7 @@ impl Synthetic {
     /// Writes the model to `path`, which holds it complete or not at all. Equal seeds make equal files.
     /// `progress` is told how many bytes were written since it was told last.
     pub fn write(&self, path: &Path, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let starter = hub::starter()?;
-        let base = starter.tokenizer().context("the starter model has a tokenizer")?;
-        let tokenizer = vocabulary::grow(base, self.config.vocab)?;
+        let tokenizer = vocabulary::grow(hub::STARTER_TOKENIZER, self.config.vocab)?;
         let vocabulary = Vocabulary { tokenizer: &tokenizer, chat_template: None, eos: None };
         let metadata = export::metadata(&self.config, &self.recipe, &self.name, Some(vocabulary))?;
         let infos: Vec<TensorInfo> = self.tensors.iter().map(|(_, info)| info.clone()).collect();

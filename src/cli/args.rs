@@ -79,9 +79,9 @@ impl EngineArgs {
     pub fn open(&self) -> Result<Opened> {
         let started = Instant::now();
         let dir = hub::open(self.model.as_deref())?;
-        let config = Config::parse(dir.origin(), dir.config())?;
+        let config = Config::read(&dir)?;
         let origin = dir.origin().to_owned();
-        let tokenizer = dir.tokenizer().map(|json| Tokenizer::from_bytes(&origin, json)).transpose()?;
+        let tokenizer = Tokenizer::read(&dir)?;
         if let Some(tokenizer) = &tokenizer {
             ensure!(
                 tokenizer.vocab_size() <= config.vocab,
@@ -97,13 +97,13 @@ impl EngineArgs {
     /// What to call the model, and its sizes.
     pub fn describe(&self) -> Result<(String, Config)> {
         let dir = hub::open(self.model.as_deref())?;
-        Ok((dir.origin().to_owned(), Config::parse(dir.origin(), dir.config())?))
+        Ok((dir.origin().to_owned(), Config::read(&dir)?))
     }
 
     /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
     pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<Session<Cpu>> {
         let dir = hub::open(path)?;
-        let mut config = Config::parse(dir.origin(), dir.config())?;
+        let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
         self.session(&dir, config)
     }
