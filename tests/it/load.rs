@@ -11,7 +11,17 @@ pub fn model(
     delta_chunk_rows_min: usize,
     options: ModelOptions,
 ) -> anyhow::Result<Model<Cpu>> {
-    let config = Config::parse(dir.origin(), dir.config())?;
+    layers(dir, Config::read(dir)?, threads, delta_chunk_rows_min, options)
+}
+
+/// The layers of the model in `dir` that `config` has.
+pub fn layers(
+    dir: &ModelDir,
+    config: Config,
+    threads: usize,
+    delta_chunk_rows_min: usize,
+    options: ModelOptions,
+) -> anyhow::Result<Model<Cpu>> {
     let backend = Cpu::new(CpuOptions {
         threads,
         eps: config.eps,
@@ -24,5 +34,5 @@ pub fn model(
 
 /// The tokenizer in `dir`.
 pub fn tokenizer(dir: &ModelDir) -> Tokenizer {
-    Tokenizer::from_bytes(dir.origin(), dir.tokenizer().unwrap()).unwrap()
+    Tokenizer::read(dir).unwrap().unwrap()
 }
