@@ -2,6 +2,7 @@
 //! model's sizes.
 
 pub mod fit;
+pub mod kernels;
 pub mod machine;
 pub mod random;
 pub mod report;

@@ -23,7 +23,7 @@ use crate::session::Session;
 const CONTEXT_DEFAULT: usize = 4096;
 
 /// Most tokens of one forward pass.
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 512;
 
 /// From how many tokens on DeltaNet prefills in chunks.
 const DELTA_CHUNK_ROWS_MIN: usize = 16;
@@ -36,13 +36,21 @@ pub struct EngineArgs {
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
 
-    /// Threads that compute [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
-
     /// Most tokens that prompt and completion may have together [default: 4096, or the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// How to compute.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Engine")]
+pub struct ComputeArgs {
+    /// Threads that compute [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 
     /// Vector instructions to compute with: portable, avx2 or avx512 [default: the best this CPU has]
     #[arg(long, value_name = "LEVEL", hide_short_help = true)]
@@ -116,23 +124,9 @@ impl EngineArgs {
         self.session(&dir, config)
     }
 
-    /// Threads that compute.
-    pub fn threads(&self) -> usize {
-        match self.threads {
-            Some(threads) => threads.into(),
-            None => thread::available_parallelism().map_or(1, usize::from),
-        }
-    }
-
     fn session(&self, dir: &ModelDir, config: Config) -> Result<Session<Cpu>> {
         let positions_max = self.positions_max(&config)?;
-        let backend = Cpu::new(CpuOptions {
-            threads: self.threads(),
-            eps: config.eps,
-            delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
-            level: self.kernels.unwrap_or_else(Level::detect),
-            exact: self.exact,
-        });
+        let backend = Cpu::new(self.compute.options(config.eps));
         let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max) };
         Ok(Session::new(Model::load(dir, config, options, backend)?))
     }
@@ -145,6 +139,27 @@ impl EngineArgs {
             config.context_max
         );
         Ok(context as usize)
+    }
+}
+
+impl ComputeArgs {
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            Some(threads) => threads.into(),
+            None => thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// The options of the CPU for a model with this epsilon of its norms.
+    pub fn options(&self, eps: f32) -> CpuOptions {
+        CpuOptions {
+            threads: self.threads(),
+            eps,
+            delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
+            level: self.kernels.unwrap_or_else(Level::detect),
+            exact: self.exact,
+        }
     }
 }
 

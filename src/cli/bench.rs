@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::{self, EngineArgs};
-use crate::bench::machine;
+use super::args::{self, ComputeArgs, EngineArgs};
+use crate::base::dtype::DType;
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Whole, Workload};
 use crate::bench::synthetic::{self, Synthetic};
+use crate::bench::{kernels, machine};
 use crate::model::export::Recipe;
 
 /// Without --model and --synthetic, the starter model in the program is measured.
@@ -25,6 +27,8 @@ pub struct Args {
 enum Benchmark {
     /// Measure how fast a model reads prompts and writes tokens
     Speed(SpeedArgs),
+    /// Measure products with matrices of each type
+    Kernels(KernelsArgs),
 }
 
 /// A synthetic model has the exact sizes of a real one, fewer layers and random weights. It is measured at
@@ -68,6 +72,41 @@ struct SpeedArgs {
     engine: EngineArgs,
 }
 
+/// One matrix stays in the caches; several that take turns show the speed from memory.
+#[derive(clap::Args)]
+struct KernelsArgs {
+    /// Types of the matrix [default: all]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    types: Vec<DType>,
+
+    /// Rows of the matrix
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    rows: u32,
+
+    /// Columns of the matrix, a multiple of 256
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..=1 << 16))]
+    cols: u32,
+
+    /// Matrices that take turns
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    copies: u32,
+
+    /// Inputs that are multiplied at a time
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,4,8,16,64,512", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    inputs: Vec<u32>,
+
+    /// Time of each measurement, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    time: u64,
+
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
 /// Models that can be imitated.
 #[derive(Clone, Copy, ValueEnum)]
 enum Imitated {
@@ -84,7 +123,33 @@ struct Quant {
 pub fn run(args: &Args) -> Result<()> {
     match &args.benchmark {
         Benchmark::Speed(args) => run_speed(args),
+        Benchmark::Kernels(args) => run_kernels(args),
     }
+}
+
+fn run_kernels(args: &KernelsArgs) -> Result<()> {
+    ensure!(args.cols.is_multiple_of(256), "--cols {} is not a multiple of 256", args.cols);
+    let workload = kernels::Workload {
+        types: if args.types.is_empty() { DType::ALL.to_vec() } else { args.types.clone() },
+        rows: args.rows as usize,
+        cols: args.cols as usize,
+        copies: args.copies as usize,
+        inputs: args.inputs.iter().map(|&inputs| inputs as usize).collect(),
+        time: Duration::from_millis(args.time),
+    };
+    let options = args.compute.options(1e-6);
+    let speeds = kernels::run(&workload, options)?;
+    if args.json {
+        return args::print_json(&speeds);
+    }
+    let mut text = format!(
+        "[{}, {}], {} matrices, {} threads, {}\n\n| type | inputs | us | GMAC/s | GB/s |\n|---|---:|---:|---:|---:|\n",
+        args.rows, args.cols, args.copies, options.threads, options.level
+    );
+    for speed in speeds {
+        text += &format!("{speed}\n");
+    }
+    args::print(&text)
 }
 
 fn run_speed(args: &SpeedArgs) -> Result<()> {
@@ -103,7 +168,7 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         status.set_message(text);
         status.tick();
     };
-    let report = speed::run(subject, &workload, whole, args.engine.threads(), open, &say)?;
+    let report = speed::run(subject, &workload, whole, args.engine.compute.threads(), open, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }

@@ -1,6 +1,7 @@
 //! Gated attention between its projections.
 
-use super::product::Inputs;
+use super::product::{Inputs, Scratch};
+use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
 use super::{Cpu, CpuOptions};
@@ -59,13 +60,14 @@ impl Kv {
 #[expect(clippy::too_many_arguments, reason = "the three projections belong to this one call")]
 pub fn mix(
     pool: &mut Pool,
+    scratch: &Scratch,
     options: &CpuOptions,
     weights: &AttentionWeights<Cpu>,
     batch: &Batch,
     kv: &mut Kv,
     layer: usize,
-    mut query_gate: Vec<f32>,
-    mut keys: Vec<f32>,
+    mut query_gate: Buffer<f32>,
+    mut keys: Buffer<f32>,
     values: &[f32],
 ) -> Inputs {
     let AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta } = weights.shape;
@@ -96,7 +98,7 @@ pub fn mix(
         kv.store(block, layer, offset, &keys[own.clone()], &values[own]);
     }
 
-    let mut mixed = vec![0.0; batch.rows * heads * head_dim];
+    let mut mixed = scratch.values.zeros(batch.rows * heads * head_dim);
     let out = Disjoint::new(&mut mixed);
     let group = heads / kv_heads;
     let kv = &*kv;
@@ -113,7 +115,7 @@ pub fn mix(
         options.level.run(Attend { kv, batch, len: batch.start + row + 1, layer, kv_head, queries, out });
     });
     let width = heads * head_dim;
-    Inputs::fill(pool, options.level, batch.rows, width, |row, out| {
+    Inputs::fill(pool, scratch, options.level, batch.rows, width, |row, out| {
         out.copy_from_slice(&mixed[row * width..][..width]);
     })
 }

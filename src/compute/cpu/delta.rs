@@ -1,6 +1,7 @@
 //! Gated DeltaNet between its projections: convolution, gates, recurrence, output norm.
 
-use super::product::Inputs;
+use super::product::{Inputs, Scratch};
+use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
 use super::{Cpu, CpuOptions, scalar};
@@ -44,6 +45,7 @@ impl Recurrent {
 #[expect(clippy::too_many_arguments, reason = "the three projections belong to this one call")]
 pub fn mix(
     pool: &mut Pool,
+    scratch: &Scratch,
     options: &CpuOptions,
     weights: &DeltaWeights<Cpu>,
     batch: &Batch,
@@ -54,12 +56,13 @@ pub fn mix(
 ) -> Inputs {
     let shape = weights.shape;
     let Recurrent { committed, pending } = state;
-    let convolved = convolve(pool, options, weights, batch.rows, committed, &mut pending.conv, channels);
+    let convolved =
+        convolve(pool, scratch, options, weights, batch.rows, committed, &mut pending.conv, channels);
 
     let repeat = shape.value_heads / shape.key_heads;
     let state_len = shape.key_dim * shape.value_dim;
     let width = shape.value_heads * shape.value_dim;
-    let mut mixed = vec![0.0; batch.rows * width];
+    let mut mixed = scratch.values.take(batch.rows * width);
     let out = Disjoint::new(&mut mixed);
     let states = Disjoint::new(&mut pending.recurrent);
     pool.run(shape.key_heads, |key_head| {
@@ -88,7 +91,7 @@ pub fn mix(
             }
         }
     });
-    Inputs::fill(pool, options.level, batch.rows, width, |row, out| {
+    Inputs::fill(pool, scratch, options.level, batch.rows, width, |row, out| {
         let own = row * width..(row + 1) * width;
         out.copy_from_slice(&mixed[own.clone()]);
         options.level.run(GatedNorm { weight: &weights.output_norm, eps: options.eps, z: &z[own], out });
@@ -117,12 +120,12 @@ impl Kernel for GatedNorm<'_> {
 
 /// From projected rows grouped by key head, `[q | k | v R | z R]` each, to the channels
 /// `[q of all heads | k of all heads | v of all heads]` and z.
-pub fn ungroup(shape: &DeltaShape, qkvz: &[f32]) -> (Vec<f32>, Vec<f32>) {
+pub fn ungroup(scratch: &Scratch, shape: &DeltaShape, qkvz: &[f32]) -> (Buffer<f32>, Buffer<f32>) {
     let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = *shape;
     let (channels, z_width) = (shape.channels(), value_heads * value_dim);
     let (keys, values) = (key_heads * key_dim, z_width / key_heads);
     let rows = qkvz.len() / (channels + z_width);
-    let (mut convolved, mut z) = (vec![0.0; rows * channels], vec![0.0; rows * z_width]);
+    let (mut convolved, mut z) = (scratch.values.take(rows * channels), scratch.values.take(rows * z_width));
     let groups = qkvz.chunks_exact(2 * key_dim + 2 * values);
     for (i, group) in groups.enumerate() {
         let (row, head) = (i / key_heads, i % key_heads);
@@ -139,13 +142,14 @@ pub fn ungroup(shape: &DeltaShape, qkvz: &[f32]) -> (Vec<f32>, Vec<f32>) {
 /// the first row; the pending one receives the last.
 fn convolve(
     pool: &mut Pool,
+    scratch: &Scratch,
     options: &CpuOptions,
     weights: &DeltaWeights<Cpu>,
     rows: usize,
     committed: &DeltaState,
     pending: &mut [f32],
     new: &[f32],
-) -> Vec<f32> {
+) -> Buffer<f32> {
     let channels = weights.shape.channels();
     let past = committed.conv.len() / channels;
     let input = |i: usize| {
@@ -155,7 +159,7 @@ fn convolve(
     for (i, out) in pending.chunks_exact_mut(channels).enumerate() {
         out.copy_from_slice(input(rows + i));
     }
-    let mut convolved = vec![0.0; rows * channels];
+    let mut convolved = scratch.values.zeros(rows * channels);
     let out = Disjoint::new(&mut convolved);
     pool.run(rows, |row| {
         // SAFETY: this task alone touches its row.

@@ -11,6 +11,7 @@ mod product;
 #[cfg(test)]
 mod random;
 mod scalar;
+mod scratch;
 mod simd;
 mod vector;
 
@@ -23,7 +24,8 @@ use super::{
     HeadWeights, MoeWeights, StoredMatrix,
 };
 use crate::base::pool::Pool;
-use product::{Inputs, add_linear, linear};
+use product::{Inputs, Scratch, add_linear, linear};
+use scratch::Buffer;
 use simd::{Kernel, Simd};
 
 pub use simd::Level;
@@ -48,6 +50,7 @@ pub struct CpuOptions {
 pub struct Cpu {
     options: CpuOptions,
     pool: Pool,
+    scratch: Scratch,
 }
 
 /// Activations, `[count, width]`.
@@ -59,19 +62,19 @@ pub struct Rows {
 impl Cpu {
     /// A backend with its own threads.
     pub fn new(options: CpuOptions) -> Self {
-        Self { pool: Pool::new(options.threads), options }
+        Self { pool: Pool::new(options.threads), options, scratch: Scratch::default() }
     }
 
     fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32]) -> Inputs {
         let CpuOptions { level, eps, .. } = self.options;
-        Inputs::fill(&mut self.pool, level, rows.len(), x.width, |row, out| {
+        Inputs::fill(&mut self.pool, &self.scratch, level, rows.len(), x.width, |row, out| {
             let x = &x.values[(rows.start + row) * x.width..][..x.width];
             level.run(Norm { x, weight, eps, out });
         })
     }
 
-    fn linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs) -> Vec<f32> {
-        linear(&mut self.pool, self.options.level, matrix, inputs)
+    fn linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs) -> Buffer<f32> {
+        linear(&mut self.pool, &self.scratch, self.options.level, matrix, inputs)
     }
 
     fn add_linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs, x: &mut Rows) {
@@ -149,6 +152,7 @@ impl Backend for Cpu {
         let values = self.linear(&weights.value, &normed);
         let mixed = attention::mix(
             &mut self.pool,
+            &self.scratch,
             &self.options,
             weights,
             batch,
@@ -170,24 +174,39 @@ impl Backend for Cpu {
     ) {
         let normed = self.norm(x, x.all(), &weights.norm);
         let (channels, z) = match &weights.projection {
-            DeltaProjection::Grouped(matrix) => delta::ungroup(&weights.shape, &self.linear(matrix, &normed)),
+            DeltaProjection::Grouped(matrix) => {
+                let qkvz = self.linear(matrix, &normed);
+                delta::ungroup(&self.scratch, &weights.shape, &qkvz)
+            }
             DeltaProjection::Split { channels, z } => {
                 (self.linear(channels, &normed), self.linear(z, &normed))
             }
         };
         let ba = self.linear(&weights.ba, &normed);
-        let mixed = delta::mix(&mut self.pool, &self.options, weights, batch, state, &channels, &z, &ba);
+        let mixed = delta::mix(
+            &mut self.pool,
+            &self.scratch,
+            &self.options,
+            weights,
+            batch,
+            state,
+            &channels,
+            &z,
+            &ba,
+        );
         self.add_linear(&weights.output, &mixed, x);
     }
 
     fn moe(&mut self, weights: &MoeWeights<Self>, batch: &Batch, x: &mut Rows) {
         let normed = self.norm(x, x.all(), &weights.norm);
-        moe::mix(&mut self.pool, &self.options, weights, batch, &normed, &mut x.values);
+        moe::mix(&mut self.pool, &self.scratch, &self.options, weights, batch, &normed, &mut x.values);
     }
 
     fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, logits: &mut Rows) {
         let normed = self.norm(x, rows, &weights.norm);
-        logits.values = self.linear(&weights.output, &normed);
+        let values = self.linear(&weights.output, &normed);
+        logits.values.clear();
+        logits.values.extend_from_slice(&values);
     }
 
     fn commit(&mut self, state: &mut Self::Recurrent) {

@@ -1,6 +1,6 @@
 //! Mixture of experts: every visited expert is read once per batch.
 
-use super::product::{Inputs, Product, TASK_ROWS, Writer, linear};
+use super::product::{Inputs, Product, Scratch, TASK_ROWS, Writer, linear};
 use super::simd::{Kernel, Simd};
 use super::{Cpu, CpuOptions, scalar, vector};
 use crate::base::pool::{Disjoint, Pool};
@@ -21,14 +21,15 @@ struct Visited<'a> {
 /// `x += experts(inputs)`; `x` is `[rows, hidden]`.
 pub fn mix(
     pool: &mut Pool,
+    scratch: &Scratch,
     options: &CpuOptions,
     weights: &MoeWeights<Cpu>,
     batch: &Batch,
     inputs: &Inputs,
     x: &mut [f32],
 ) {
-    let visited = visited(pool, options, weights, inputs);
-    let inner = inner(pool, options, batch, &visited, inputs);
+    let visited = visited(pool, scratch, options, weights, inputs);
+    let inner = inner(pool, scratch, options, batch, &visited, inputs);
 
     let hidden = weights.shared.down.rows();
     let out = Disjoint::new(x);
@@ -66,6 +67,7 @@ pub fn mix(
 /// The experts that some row visits, in order, the shared one last.
 fn visited<'a>(
     pool: &mut Pool,
+    scratch: &Scratch,
     options: &CpuOptions,
     weights: &'a MoeWeights<Cpu>,
     inputs: &Inputs,
@@ -75,7 +77,7 @@ fn visited<'a>(
     if let Some(routed) = &weights.routed {
         let visit = |expert| Visited { expert, rows: vec![], weights: vec![], group: 0, visits: vec![] };
         all.extend(routed.experts.iter().map(visit));
-        for (i, (expert, weight)) in route(pool, options, routed, inputs).into_iter().enumerate() {
+        for (i, (expert, weight)) in route(pool, scratch, options, routed, inputs).into_iter().enumerate() {
             all[expert].rows.push((i / routed.top_k) as u32);
             all[expert].weights.push(weight);
         }
@@ -86,12 +88,12 @@ fn visited<'a>(
             first += visited.rows.len() as u32;
         }
     }
-    let gates = weights.shared_gate.as_ref().map(|gate| linear(pool, options.level, gate, inputs));
+    let gates = weights.shared_gate.as_ref().map(|gate| linear(pool, scratch, options.level, gate, inputs));
     let every: Vec<u32> = (0..rows as u32).collect();
     all.push(Visited {
         expert: &weights.shared,
         rows: every.clone(),
-        weights: gates.map_or(vec![1.0; rows], |gates| gates.into_iter().map(scalar::sigmoid).collect()),
+        weights: gates.map_or(vec![1.0; rows], |gates| gates.iter().map(|&x| scalar::sigmoid(x)).collect()),
         group: 1,
         visits: every,
     });
@@ -101,12 +103,13 @@ fn visited<'a>(
 /// The experts of each row with their weights, `top_k` for each row.
 fn route(
     pool: &mut Pool,
+    scratch: &Scratch,
     options: &CpuOptions,
     routed: &RoutedWeights<Cpu>,
     inputs: &Inputs,
 ) -> Vec<(usize, f32)> {
     let (experts, top_k) = (routed.experts.len(), routed.top_k);
-    let mut logits = linear(pool, options.level, &routed.router, inputs);
+    let mut logits = linear(pool, scratch, options.level, &routed.router, inputs);
     let mut chosen = vec![(0, 0.0); inputs.count() * top_k];
     let (rows, out) = (Disjoint::new(&mut logits), Disjoint::new(&mut chosen));
     pool.run(inputs.count(), |row| {
@@ -139,6 +142,7 @@ impl Kernel for Softmax<'_> {
 /// `silu(gate n) * up n` of every visit, for each group of experts.
 fn inner(
     pool: &mut Pool,
+    scratch: &Scratch,
     options: &CpuOptions,
     batch: &Batch,
     visited: &[Visited],
@@ -147,7 +151,7 @@ fn inner(
     let mut inner = [0, 1].map(|group| {
         let own = || visited.iter().filter(|visited| visited.group == group);
         let visits = own().map(|visited| visited.rows.len()).sum();
-        Inputs::new(visits, own().next().map_or(0, |visited| visited.expert.gate.rows()))
+        Inputs::new(scratch, visits, own().next().map_or(0, |visited| visited.expert.gate.rows()))
     });
     let mut pieces = Vec::new();
     for visited in visited {
@@ -174,9 +178,9 @@ fn inner(
         }
         for ((visit, gate), up) in visits.iter().zip(gates.chunks_exact(width)).zip(ups.chunks_exact(width)) {
             // SAFETY: this task alone touches these columns of its expert's visits.
-            let mut row = unsafe { writers[*group].part(*visit as usize, range.clone()) };
-            row.values().copy_from_slice(up);
-            options.level.run(MulSilu { x: gate, out: row.values() });
+            let row = unsafe { writers[*group].part(*visit as usize, range.clone()) };
+            row.values.copy_from_slice(up);
+            options.level.run(MulSilu { x: gate, out: row.values });
             options.level.run(row);
         }
     });

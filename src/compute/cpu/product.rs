@@ -8,73 +8,85 @@
 use std::ops::Range;
 
 use super::matrix::{BLOCK, Codes, Form, Matrix, SLICE, Values};
+use super::scratch::{Buffer, Shelf};
 use super::simd::{Kernel, LANES, Level, Simd};
 use crate::base::pool::{Disjoint, Pool};
 
-/// Rows of inputs, `[count, cols]`, in f32 and, where `cols` is a whole number of [`BLOCK`]s, as integers
-/// `round(x / d)` of -127 to 127 with `d = max |x| / 127` for each block.
+/// Memory for activations that operations take and put back.
+#[derive(Default)]
+pub struct Scratch {
+    /// For f32.
+    pub values: Shelf<f32>,
+    rounded: Shelf<Rounded>,
+}
+
+/// Rows of inputs, `[count, cols]`, in f32 and, where `cols` is a whole number of [`BLOCK`]s, as integers.
 pub struct Inputs {
     cols: usize,
     /// Elements from a row to the next; zeros fill it up.
     stride: usize,
-    values: Vec<f32>,
-    codes: Vec<i8>,
-    /// `d`, `[count, cols / BLOCK]`.
-    scales: Vec<f32>,
-    /// `d` times the sum of a block's codes, as `scales`.
-    sums: Vec<f32>,
-    /// The same for each half block.
-    half_sums: Vec<f32>,
+    values: Buffer<f32>,
+    /// `[count, cols / BLOCK]`
+    blocks: Buffer<Rounded>,
 }
 
-/// A row of inputs for all its forms.
+/// A block of inputs as integers `round(x / scale)` of -127 to 127 with `scale = max |x| / 127`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Rounded {
+    codes: [i8; BLOCK],
+    scale: f32,
+    /// `scale` times the sum of the codes.
+    sum: f32,
+    /// The same for each half.
+    half_sums: [f32; 2],
+}
+
+/// A part of a row of inputs in both forms.
 pub struct Row<'a> {
-    values: &'a mut [f32],
-    codes: &'a mut [i8],
-    scales: &'a mut [f32],
-    sums: &'a mut [f32],
-    half_sums: &'a mut [f32],
+    pub values: &'a mut [f32],
+    blocks: &'a mut [Rounded],
 }
 
 impl Inputs {
-    /// Room for `count` rows of zeros.
-    pub fn new(count: usize, cols: usize) -> Self {
+    /// Room for `count` rows of `cols`, whatever was in it.
+    pub fn new(scratch: &Scratch, count: usize, cols: usize) -> Self {
         let stride = cols.next_multiple_of(LANES);
-        let blocks = if cols.is_multiple_of(BLOCK) { cols / BLOCK } else { 0 };
-        Self {
-            cols,
-            stride,
-            values: vec![0.0; count * stride],
-            codes: vec![0; count * blocks * BLOCK],
-            scales: vec![0.0; count * blocks],
-            sums: vec![0.0; count * blocks],
-            half_sums: vec![0.0; count * blocks * 2],
+        let mut values = scratch.values.take(count * stride);
+        for row in values.chunks_exact_mut(stride.max(1)) {
+            row[cols..].fill(0.0);
         }
+        Self { cols, stride, values, blocks: scratch.rounded.take(count * blocks_of(cols)) }
     }
 
-    /// `count` rows, each written in f32 by `fill(row, out)` on some thread, with all their forms.
+    /// `count` rows, each written in f32 by `fill(row, out)` on some thread, in both forms.
     pub fn fill(
         pool: &mut Pool,
+        scratch: &Scratch,
         level: Level,
         count: usize,
         cols: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
-        let mut inputs = Self::new(count, cols);
+        let mut inputs = Self::new(scratch, count, cols);
         let writer = Writer::new(&mut inputs);
-        pool.run(count, |row| {
+        pool.run(count, |i| {
             // SAFETY: this task alone touches its row.
-            let row_mut = unsafe { writer.part(row, 0..cols) };
-            fill(row, row_mut.values);
-            level.run(row_mut);
+            let row = unsafe { writer.part(i, 0..cols) };
+            fill(i, row.values);
+            level.run(row);
         });
         inputs
     }
 
-    /// Rows of f32.
+    /// How many rows.
     pub fn count(&self) -> usize {
         self.values.len() / self.stride
     }
+}
+
+fn blocks_of(cols: usize) -> usize {
+    if cols.is_multiple_of(BLOCK) { cols / BLOCK } else { 0 }
 }
 
 /// Rounds to integers.
@@ -83,9 +95,8 @@ impl Kernel for Row<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let blocks = self.values.as_chunks::<BLOCK>().0.iter().zip(self.codes.as_chunks_mut::<BLOCK>().0);
-        for (block, (values, codes)) in blocks.enumerate() {
-            let (values, codes) = (values.as_chunks::<LANES>().0, codes.as_chunks_mut::<LANES>().0);
+        for (values, block) in self.values.as_chunks::<BLOCK>().0.iter().zip(self.blocks) {
+            let (values, codes) = (values.as_chunks::<LANES>().0, block.codes.as_chunks_mut::<LANES>().0);
             let (a, b) = (simd.load(&values[0]), simd.load(&values[1]));
             let max = simd.max_lane(simd.max(simd.abs(a), simd.abs(b)));
             // Smaller blocks are zeros: 127 / max would overflow.
@@ -95,10 +106,9 @@ impl Kernel for Row<'_> {
             simd.store_bytes(a, &mut codes[0]);
             simd.store_bytes(b, &mut codes[1]);
             let (a, b) = (simd.sum(simd.to_f(a)), simd.sum(simd.to_f(b)));
-            self.scales[block] = scale;
-            self.half_sums[2 * block] = scale * a;
-            self.half_sums[2 * block + 1] = scale * b;
-            self.sums[block] = scale * (a + b);
+            block.scale = scale;
+            block.sum = scale * (a + b);
+            block.half_sums = [scale * a, scale * b];
         }
     }
 }
@@ -106,25 +116,18 @@ impl Kernel for Row<'_> {
 /// Writes different columns of inputs from different tasks.
 pub struct Writer<'a> {
     stride: usize,
-    blocks: usize,
+    blocks_per_row: usize,
     values: Disjoint<'a, f32>,
-    codes: Disjoint<'a, i8>,
-    scales: Disjoint<'a, f32>,
-    sums: Disjoint<'a, f32>,
-    half_sums: Disjoint<'a, f32>,
+    blocks: Disjoint<'a, Rounded>,
 }
 
 impl<'a> Writer<'a> {
     pub fn new(inputs: &'a mut Inputs) -> Self {
-        let blocks = if inputs.cols.is_multiple_of(BLOCK) { inputs.cols / BLOCK } else { 0 };
         Self {
             stride: inputs.stride,
-            blocks,
+            blocks_per_row: blocks_of(inputs.cols),
             values: Disjoint::new(&mut inputs.values),
-            codes: Disjoint::new(&mut inputs.codes),
-            scales: Disjoint::new(&mut inputs.scales),
-            sums: Disjoint::new(&mut inputs.sums),
-            half_sums: Disjoint::new(&mut inputs.half_sums),
+            blocks: Disjoint::new(&mut inputs.blocks),
         }
     }
 
@@ -133,25 +136,15 @@ impl<'a> Writer<'a> {
     /// # Safety
     /// No other part alive at the same time may overlap it.
     pub unsafe fn part(&self, row: usize, cols: Range<usize>) -> Row<'_> {
-        let blocks = if self.blocks > 0 { cols.start / BLOCK..cols.end / BLOCK } else { 0..0 };
-        let within = |at: usize| row * self.blocks + at;
+        let own = if self.blocks_per_row > 0 { cols.start / BLOCK..cols.end / BLOCK } else { 0..0 };
+        let first = row * self.blocks_per_row;
         // SAFETY: the ranges are those of `cols`, which the caller promises to be disjoint.
         unsafe {
             Row {
                 values: self.values.part(row * self.stride + cols.start..row * self.stride + cols.end),
-                codes: self.codes.part(within(blocks.start) * BLOCK..within(blocks.end) * BLOCK),
-                scales: self.scales.part(within(blocks.start)..within(blocks.end)),
-                sums: self.sums.part(within(blocks.start)..within(blocks.end)),
-                half_sums: self.half_sums.part(2 * within(blocks.start)..2 * within(blocks.end)),
+                blocks: self.blocks.part(first + own.start..first + own.end),
             }
         }
-    }
-}
-
-impl Row<'_> {
-    /// Its elements.
-    pub fn values(&mut self) -> &mut [f32] {
-        self.values
     }
 }
 
@@ -273,30 +266,18 @@ impl Product<'_> {
 }
 
 /// Integers of some inputs from one block on.
-struct CodesTile<const T: usize> {
-    codes: [*const i8; T],
-    scales: [*const f32; T],
-    sums: [*const f32; T],
-    half_sums: [*const f32; T],
-}
+struct CodesTile<const T: usize>([*const Rounded; T]);
 
 impl<const T: usize> CodesTile<T> {
     /// The pointers are good for `blocks` blocks.
     #[inline(always)]
     fn new(inputs: &Inputs, which: &[u32], block: usize, blocks: usize) -> Self {
-        let per_row = inputs.cols / BLOCK;
-        assert!(block + blocks <= per_row && inputs.cols.is_multiple_of(BLOCK));
-        let null = std::ptr::null();
-        let mut tile =
-            Self { codes: [std::ptr::null(); T], scales: [null; T], sums: [null; T], half_sums: [null; T] };
+        let per_row = blocks_of(inputs.cols);
+        let mut tile = [std::ptr::null(); T];
         for t in 0..T {
-            let at = which[t] as usize * per_row + block;
-            tile.codes[t] = inputs.codes[at * BLOCK..][..blocks * BLOCK].as_ptr();
-            tile.scales[t] = inputs.scales[at..][..blocks].as_ptr();
-            tile.sums[t] = inputs.sums[at..][..blocks].as_ptr();
-            tile.half_sums[t] = inputs.half_sums[2 * at..][..2 * blocks].as_ptr();
+            tile[t] = inputs.blocks[which[t] as usize * per_row + block..][..blocks].as_ptr();
         }
-        tile
+        Self(tile)
     }
 
     /// `sums[t] += panel . inputs[t]`.
@@ -318,33 +299,31 @@ impl<const T: usize> CodesTile<T> {
                 codes[i] = simd.load_i(&panel.codes[block * 8 + i]);
             }
             for t in 0..T {
+                // SAFETY: `new` checked that each row has `blocks` blocks.
+                let x = unsafe { &*self.0[t].add(block) };
                 let mut dots = [simd.splat_i(0); 2];
                 for i in 0..BLOCK / 4 {
-                    // SAFETY: `new` checked that each row has `blocks` blocks of codes.
-                    let x = unsafe { self.codes[t].cast::<u32>().add(block * 8 + i).read_unaligned() };
+                    // SAFETY: the codes of a block are eight words.
+                    let word = unsafe { x.codes.as_ptr().cast::<u32>().add(i).read_unaligned() };
                     let half = if HALVED { i / 4 } else { 0 };
                     dots[half] = if WIDE {
-                        simd.dot_wide(dots[half], codes[i], simd.splat_i(x))
+                        simd.dot_wide(dots[half], codes[i], simd.splat_i(word))
                     } else {
-                        simd.dot(dots[half], codes[i], simd.splat_i(x))
+                        simd.dot(dots[half], codes[i], simd.splat_i(word))
                     };
                 }
-                // SAFETY: `new` checked that each row has `blocks` scales and sums.
-                let (d, sum) = unsafe { (*self.scales[t].add(block), *self.sums[t].add(block)) };
                 if HALVED {
-                    // SAFETY: as above, two for each block.
-                    let halves =
-                        unsafe { [*self.half_sums[t].add(2 * block), *self.half_sums[t].add(2 * block + 1)] };
-                    for (half, sum) in halves.into_iter().enumerate() {
+                    for half in 0..2 {
                         let at = 2 * block + half;
                         let scaled = simd.mul(simd.to_f(dots[half]), simd.load(&panel.scales[at]));
-                        total[t] = simd.mul_add(scaled, simd.splat(d), total[t]);
-                        total[t] = simd.mul_sub(simd.load(&panel.mins[at]), simd.splat(sum), total[t]);
+                        total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
+                        let sum = simd.splat(x.half_sums[half]);
+                        total[t] = simd.mul_sub(simd.load(&panel.mins[at]), sum, total[t]);
                     }
                 } else {
                     let scaled = simd.mul(simd.to_f(dots[0]), simd.load(&panel.scales[block]));
-                    total[t] = simd.mul_add(scaled, simd.splat(d), total[t]);
-                    total[t] = simd.mul_sub(simd.load(&panel.mins[block]), simd.splat(sum), total[t]);
+                    total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
+                    total[t] = simd.mul_sub(simd.load(&panel.mins[block]), simd.splat(x.sum), total[t]);
                 }
             }
         }
@@ -390,8 +369,14 @@ impl<const T: usize> ValuesTile<T> {
 }
 
 /// `y[i] = matrix inputs[i]`, `[count, rows]`.
-pub fn linear(pool: &mut Pool, level: Level, matrix: &Matrix, inputs: &Inputs) -> Vec<f32> {
-    let mut y = vec![0.0; inputs.count() * matrix.rows()];
+pub fn linear(
+    pool: &mut Pool,
+    scratch: &Scratch,
+    level: Level,
+    matrix: &Matrix,
+    inputs: &Inputs,
+) -> Buffer<f32> {
+    let mut y = scratch.values.take(inputs.count() * matrix.rows());
     let out = Disjoint::new(&mut y);
     let width = matrix.rows();
     each_value(pool, level, matrix, inputs, |i, row, values| {
@@ -493,15 +478,17 @@ mod tests {
             (0..count * cols).map(|_| random.unit() * 10f32.powi(random.bits() as i32 % 4)).collect();
         let x = &x;
         for level in Level::supported() {
-            let inputs = Inputs::fill(&mut Pool::new(1), level, count, cols, |row, out| {
-                out.copy_from_slice(&x[row * cols..][..cols]);
-            });
-            let y = linear(&mut Pool::new(2), level, &matrix, &inputs);
+            let inputs =
+                Inputs::fill(&mut Pool::new(1), &Scratch::default(), level, count, cols, |row, out| {
+                    out.copy_from_slice(&x[row * cols..][..cols]);
+                });
+            let y = linear(&mut Pool::new(2), &Scratch::default(), level, &matrix, &inputs);
             for (i, y) in y.chunks_exact(rows).enumerate() {
                 let rounded: Vec<f64> = match matrix.form() {
                     Form::Values => x[i * cols..][..cols].iter().map(|&x| x.into()).collect(),
-                    Form::Codes => (i * cols..(i + 1) * cols)
-                        .map(|at| f64::from(inputs.codes[at]) * f64::from(inputs.scales[at / BLOCK]))
+                    Form::Codes => inputs.blocks[i * cols / BLOCK..(i + 1) * cols / BLOCK]
+                        .iter()
+                        .flat_map(|block| block.codes.map(|code| f64::from(code) * f64::from(block.scale)))
                         .collect(),
                 };
                 for (row, &y) in y.iter().enumerate() {
@@ -577,14 +564,21 @@ mod tests {
             let level = Level::detect();
             let x: Vec<f32> = (0..19 * 512).map(|_| random_bits.unit()).collect();
             let some = |rows: std::ops::Range<usize>| {
-                let inputs = Inputs::fill(&mut Pool::new(1), level, rows.len(), 512, |row, out| {
-                    out.copy_from_slice(&x[(rows.start + row) * 512..][..512]);
-                });
-                linear(&mut Pool::new(2), level, &matrix, &inputs)
+                let inputs = Inputs::fill(
+                    &mut Pool::new(1),
+                    &Scratch::default(),
+                    level,
+                    rows.len(),
+                    512,
+                    |row, out| {
+                        out.copy_from_slice(&x[(rows.start + row) * 512..][..512]);
+                    },
+                );
+                linear(&mut Pool::new(2), &Scratch::default(), level, &matrix, &inputs)
             };
             let all = some(0..19);
             for i in 0..19 {
-                assert_eq!(some(i..i + 1), all[i * 100..(i + 1) * 100], "{dtype}");
+                assert_eq!(some(i..i + 1)[..], all[i * 100..(i + 1) * 100], "{dtype}");
             }
         }
     }
@@ -593,14 +587,15 @@ mod tests {
     fn tiny_and_huge_inputs_round_to_codes() {
         for level in Level::supported() {
             for (value, code) in [(0.0, 0), (1e-40, 0), (1e-20, 127), (-3e38, -127)] {
-                let inputs = Inputs::fill(&mut Pool::new(1), level, 1, 64, |_, out| out[40] = value);
-                assert_eq!((inputs.codes[40], inputs.codes[0]), (code, 0), "{level}, {value}");
-                let found = f32::from(inputs.codes[40]) * inputs.scales[1];
+                let inputs = Inputs::fill(&mut Pool::new(1), &Scratch::default(), level, 1, 64, |_, out| {
+                    out.fill(0.0);
+                    out[40] = value;
+                });
+                let [zero, block] = inputs.blocks[..] else { panic!("two blocks") };
+                assert_eq!((block.codes[8], zero.codes[0], zero.sum), (code, 0, 0.0), "{level}, {value}");
+                let found = f32::from(block.codes[8]) * block.scale;
                 assert!((found - value).abs() <= 1e-30 + value.abs() * 1e-6, "{level}, {value}: {found}");
-                assert_eq!(
-                    (inputs.sums[0], inputs.half_sums[2]),
-                    (0.0, inputs.sums[1] - inputs.half_sums[3])
-                );
+                assert_eq!(block.half_sums, [block.sum, 0.0]);
             }
         }
     }

@@ -1,0 +1,88 @@
+//! Memory that is used again: fresh pages from the system cost more than much of the work done in them.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers that nobody uses at the moment.
+pub struct Shelf<T>(Arc<Mutex<Vec<Vec<T>>>>);
+
+/// A slice that goes back to its shelf when dropped.
+pub struct Buffer<T> {
+    values: Vec<T>,
+    len: usize,
+    shelf: Shelf<T>,
+}
+
+impl<T: Copy + Default> Shelf<T> {
+    /// `len` elements, whatever was in them.
+    pub fn take(&self, len: usize) -> Buffer<T> {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = free.iter().enumerate().filter(|(_, values)| values.len() >= len);
+        let values = match fitting.min_by_key(|(_, values)| values.len()).map(|(i, _)| i) {
+            Some(i) => free.swap_remove(i),
+            None => {
+                // The largest one gives way: all sizes of one batch grow together.
+                let largest = free.iter().enumerate().max_by_key(|(_, values)| values.len()).map(|(i, _)| i);
+                drop(largest.map(|i| free.swap_remove(i)));
+                vec![T::default(); len]
+            }
+        };
+        Buffer { values, len, shelf: Shelf(self.0.clone()) }
+    }
+}
+
+impl<T: Copy + Default> Shelf<T> {
+    /// `len` zeros.
+    pub fn zeros(&self, len: usize) -> Buffer<T> {
+        let mut buffer = self.take(len);
+        buffer.fill(T::default());
+        buffer
+    }
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.values[..self.len]
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.values[..self.len]
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let mut free = self.shelf.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(std::mem::take(&mut self.values));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_used_again() {
+        let shelf = Shelf::default();
+        let (large, small) = (shelf.take(100), shelf.zeros(10));
+        let address = small.as_ptr();
+        drop((large, small));
+        let mut again = shelf.take(7);
+        assert_eq!((again.as_ptr(), again.len()), (address, 7));
+        again.fill(3);
+        drop(again);
+        assert_eq!(shelf.zeros(10)[..], [0; 10]);
+        assert_eq!(shelf.take(1000).len(), 1000);
+        assert!(shelf.0.lock().unwrap().len() < 3, "larger buffers replace smaller ones");
+    }
+}
