@@ -4,6 +4,7 @@ mod args;
 mod complete;
 mod generate;
 mod lsp;
+mod quantize;
 mod score;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Generate(generate::Args),
     /// Measure how well a model predicts a text
     Score(score::Args),
+    /// Write a checkpoint as a GGUF file, in fewer bits
+    Quantize(quantize::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
     Lsp(lsp::Args),
 }
@@ -40,6 +43,7 @@ pub fn run() -> ExitCode {
         Command::Complete(args) => complete::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
+        Command::Quantize(args) => quantize::run(args),
         Command::Lsp(args) => lsp::run(args),
     };
     match result {

@@ -5,6 +5,7 @@
 
 mod metadata;
 mod recipe;
+mod source;
 mod vocabulary;
 
 use anyhow::{Result, ensure};
@@ -12,7 +13,8 @@ use anyhow::{Result, ensure};
 use super::config::{Config, Mixer};
 
 pub use metadata::metadata;
-pub use recipe::{Choice, Recipe};
+pub use recipe::{Choice, Recipe, exportable};
+pub use source::{Change, Rows, Source};
 pub use vocabulary::Vocabulary;
 
 /// A tensor of a GGUF file of this architecture.
