@@ -78,9 +78,9 @@ impl EngineArgs {
     pub fn open(&self) -> Result<Opened> {
         let started = Instant::now();
         let dir = hub::open(self.model.as_deref())?;
-        let config = Config::parse(dir.origin(), dir.config())?;
+        let config = Config::read(&dir)?;
         let origin = dir.origin().to_owned();
-        let tokenizer = dir.tokenizer().map(|json| Tokenizer::from_bytes(&origin, json)).transpose()?;
+        let tokenizer = Tokenizer::read(&dir)?;
         if let Some(tokenizer) = &tokenizer {
             ensure!(
                 tokenizer.vocab_size() <= config.vocab,

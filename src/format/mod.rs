@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::base::dtype::DType;
 
-/// A stretch of a mapped file or of the binary itself. Clones share it.
+/// A stretch of a mapped file, of the program itself or of memory. Clones share it.
 #[derive(Clone)]
 pub struct Bytes {
     owner: Owner,
@@ -28,6 +28,13 @@ pub struct Bytes {
 enum Owner {
     Embedded(&'static [u8]),
     Mapped(Arc<Mmap>),
+    Owned(Arc<[u8]>),
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { range: 0..bytes.len(), owner: Owner::Owned(bytes.into()) }
+    }
 }
 
 impl Bytes {
@@ -58,6 +65,7 @@ impl Deref for Bytes {
         let all: &[u8] = match &self.owner {
             Owner::Embedded(bytes) => bytes,
             Owner::Mapped(map) => map,
+            Owner::Owned(bytes) => bytes,
         };
         &all[self.range.clone()]
     }
@@ -84,71 +92,102 @@ impl Tensor {
         blocks::to_f32(self.dtype, &self.bytes, &mut values);
         values
     }
+
+    /// A part of it along the outermost of two or more dimensions, sharing its bytes. Panics when `range` is
+    /// outside.
+    pub fn rows(&self, range: Range<usize>) -> Self {
+        let row_bytes = self.bytes.len() / self.shape[0].max(1);
+        let mut shape = self.shape.clone();
+        shape[0] = range.len();
+        Self {
+            name: self.name.clone(),
+            dtype: self.dtype,
+            shape,
+            bytes: self.bytes.slice(range.start * row_bytes..range.end * row_bytes),
+        }
+    }
 }
 
-/// A model as its files lie on disk or in the program: a configuration, perhaps a tokenizer, and
-/// tensors by name.
+/// A tensor of a file, of whatever type its format knows.
+struct Entry {
+    /// The element type, or the name of one that fimd does not compute with.
+    dtype: Result<DType, String>,
+    shape: Vec<usize>,
+    bytes: Bytes,
+}
+
+/// A model as its files lie on disk or in the program: what they say of it, and tensors by name.
 pub struct ModelDir {
     origin: String,
-    config: Vec<u8>,
-    tokenizer: Option<Bytes>,
-    tensors: HashMap<Arc<str>, safetensors::Entry>,
+    description: Description,
+    tensors: HashMap<Arc<str>, Entry>,
+}
+
+/// What the files of a model say of it besides its tensors.
+pub enum Description {
+    /// The files that lie beside safetensors.
+    Folder(Folder),
+    /// The metadata of a GGUF file.
+    Gguf(gguf::Metadata),
+}
+
+/// The files that lie beside safetensors.
+pub struct Folder {
+    /// The text of `config.json`.
+    pub config: Vec<u8>,
+    /// The text of `tokenizer.json`, where there is one.
+    pub tokenizer: Option<Bytes>,
+    path: Option<PathBuf>,
 }
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 impl ModelDir {
-    /// Opens a checkpoint folder, or one `.safetensors` file with `config.json` beside it. Only headers
-    /// are read; tensors are mapped.
+    /// Opens a checkpoint folder, one `.safetensors` file with `config.json` beside it, a `.gguf` file, any
+    /// part of a split one, or a folder with one model in GGUF and no safetensors. Only headers are read;
+    /// tensors are mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata =
             fs::metadata(path).with_context(|| format!("cannot open the model {}", path.display()))?;
-        let (dir, index, files) = if metadata.is_dir() {
-            let index = Index::read(path)?;
-            let files = index.as_ref().map_or_else(|| Ok(vec![single(path)?]), |index| index.shards(path))?;
-            (path.to_owned(), index, files)
-        } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+        let has_extension = |wanted| path.extension().is_some_and(|extension| extension == wanted);
+        if metadata.is_dir() {
+            match gguf_in(path)? {
+                Some(file) => Self::open_gguf(&file),
+                None => Self::open_folder(path),
+            }
+        } else if has_extension("gguf") {
+            Self::open_gguf(path)
+        } else if has_extension("safetensors") {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            (dir.to_owned(), None, vec![path.to_owned()])
+            Self::open_safetensors(path, dir, &[path.to_owned()])
         } else {
-            bail!("{} is neither a checkpoint folder nor a .safetensors file", path.display());
-        };
-        let config_path = dir.join(CONFIG);
-        let config =
-            fs::read(&config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
-        let tokenizer_path = dir.join(TOKENIZER);
-        let tokenizer =
-            tokenizer_path.exists().then(|| mmap::map(&tokenizer_path)).transpose()?.map(Bytes::mapped);
+            bail!("{} is neither a checkpoint folder nor a .safetensors or .gguf file", path.display());
+        }
+    }
 
-        let mut model =
-            Self { origin: path.display().to_string(), config, tokenizer, tensors: HashMap::new() };
-        for file in files {
-            let bytes = Bytes::mapped(mmap::map(&file)?);
-            model.add(&file.display().to_string(), &bytes)?;
-        }
-        if let Some(index) = &index {
-            index.check(&model)?;
-        }
+    /// A safetensors model that is in memory. `origin` names it in errors.
+    pub fn from_safetensors(
+        origin: &str,
+        config: &[u8],
+        tokenizer: Option<Bytes>,
+        weights: &Bytes,
+    ) -> Result<Self> {
+        let folder = Folder { config: config.to_vec(), tokenizer, path: None };
+        let mut model = Self::new(origin, Description::Folder(folder));
+        model.add(origin, safetensors::read(origin, weights)?)?;
         Ok(model)
     }
 
-    /// A model that is part of the program.
-    pub fn embedded(
-        origin: &str,
-        config: &'static [u8],
-        tokenizer: &'static [u8],
-        weights: &'static [u8],
-    ) -> Result<Self> {
-        let mut model = Self {
-            origin: origin.to_owned(),
-            config: config.to_vec(),
-            tokenizer: Some(Bytes::embedded(tokenizer)),
-            tensors: HashMap::new(),
-        };
-        model.add(origin, &Bytes::embedded(weights))?;
+    /// A model in GGUF that is in memory. `origin` names it in errors.
+    pub fn from_gguf(origin: &str, bytes: &Bytes) -> Result<Self> {
+        let (metadata, tensors) = gguf::read(origin, bytes)?;
+        let mut model = Self::new(origin, Description::Gguf(metadata));
+        model.add(origin, tensors)?;
         Ok(model)
     }
 
@@ -157,14 +196,27 @@ impl ModelDir {
         &self.origin
     }
 
-    /// The text of `config.json`.
-    pub fn config(&self) -> &[u8] {
-        &self.config
+    /// What its files say of it.
+    pub fn description(&self) -> &Description {
+        &self.description
     }
 
-    /// The text of `tokenizer.json`, where there is one.
-    pub fn tokenizer(&self) -> Option<&[u8]> {
-        self.tokenizer.as_deref()
+    /// The Jinja template of chats with this model, where it has one. Fails when a file that should hold it
+    /// cannot be read.
+    pub fn chat_template(&self) -> Result<Option<String>> {
+        match &self.description {
+            Description::Folder(folder) => folder.chat_template(),
+            Description::Gguf(metadata) => {
+                let template =
+                    metadata.text("tokenizer.chat_template").with_context(|| self.origin.clone())?;
+                Ok(template.map(str::to_owned))
+            }
+        }
+    }
+
+    /// The names of all tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(|name| &**name)
     }
 
     /// Whether a tensor of this name exists.
@@ -177,22 +229,136 @@ impl ModelDir {
         let Some((name, entry)) = self.tensors.get_key_value(name) else {
             bail!("{}: tensor {name} is missing; the checkpoint is incomplete", self.origin);
         };
-        let Some(dtype) = entry.dtype() else {
-            bail!(
-                "{}: tensor {name} has type {}; fimd computes with F32, F16, BF16 and F8_E4M3",
-                self.origin,
-                entry.type_name()
-            );
+        let dtype = match &entry.dtype {
+            Ok(dtype) => *dtype,
+            Err(stored) => {
+                let known = DType::ALL.map(|dtype| dtype.to_string()).join(", ");
+                bail!("{}: tensor {name} has type {stored}; fimd computes with {known}", self.origin);
+            }
         };
         Ok(Tensor { name: name.clone(), dtype, shape: entry.shape.clone(), bytes: entry.bytes.clone() })
     }
 
-    fn add(&mut self, file: &str, bytes: &Bytes) -> Result<()> {
-        for (name, entry) in safetensors::read(file, bytes)? {
-            ensure!(!self.tensors.contains_key(&*name), "{file}: tensor {name} is also in another shard");
+    fn new(origin: &str, description: Description) -> Self {
+        Self { origin: origin.to_owned(), description, tensors: HashMap::new() }
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let (metadata, tensors) = gguf::open(path)?;
+        let origin = path.display().to_string();
+        let mut model = Self::new(&origin, Description::Gguf(metadata));
+        model.add(&origin, tensors)?;
+        Ok(model)
+    }
+
+    fn open_folder(path: &Path) -> Result<Self> {
+        let Some(index) = Index::read(path)? else {
+            return Self::open_safetensors(path, path, &[single(path)?]);
+        };
+        let model = Self::open_safetensors(path, path, &index.shards(path)?)?;
+        index.check(&model)?;
+        Ok(model)
+    }
+
+    fn open_safetensors(path: &Path, dir: &Path, files: &[PathBuf]) -> Result<Self> {
+        let folder = Folder::open(dir)?;
+        let mut model = Self::new(&path.display().to_string(), Description::Folder(folder));
+        for file in files {
+            let name = file.display().to_string();
+            model.add(&name, safetensors::read(&name, &Bytes::mapped(mmap::map(file)?))?)?;
+        }
+        Ok(model)
+    }
+
+    fn add(&mut self, file: &str, entries: Vec<(String, Entry)>) -> Result<()> {
+        for (name, entry) in entries {
+            ensure!(!self.tensors.contains_key(&*name), "{file}: tensor {name} is in two parts of the model");
             self.tensors.insert(name.into(), entry);
         }
         Ok(())
+    }
+}
+
+/// The one model in GGUF of a folder without safetensors.
+fn gguf_in(dir: &Path) -> Result<Option<PathBuf>> {
+    if dir.join(WEIGHTS).exists() || dir.join(INDEX).exists() {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
+        let is_gguf = path.extension().is_some_and(|extension| extension == "gguf");
+        if is_gguf && !gguf::is_later_part(&path) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if let [first, second, ..] = &found[..] {
+        bail!(
+            "{} holds several models; name one of them, {} or {}",
+            dir.display(),
+            first.display(),
+            second.display()
+        );
+    }
+    Ok(found.pop())
+}
+
+impl Folder {
+    fn open(dir: &Path) -> Result<Self> {
+        let config_path = dir.join(CONFIG);
+        let config =
+            fs::read(&config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
+        let tokenizer_path = dir.join(TOKENIZER);
+        let tokenizer =
+            tokenizer_path.exists().then(|| mmap::map(&tokenizer_path)).transpose()?.map(Bytes::mapped);
+        Ok(Self { config, tokenizer, path: Some(dir.to_owned()) })
+    }
+
+    /// The text of `chat_template.jinja`, or what `tokenizer_config.json` has in its place.
+    fn chat_template(&self) -> Result<Option<String>> {
+        let Some(dir) = &self.path else { return Ok(None) };
+        let (own, settings) = (dir.join(CHAT_TEMPLATE), dir.join(TOKENIZER_CONFIG));
+        if own.exists() {
+            let text = fs::read_to_string(&own).with_context(|| format!("cannot read {}", own.display()))?;
+            return Ok(Some(text));
+        }
+        if !settings.exists() {
+            return Ok(None);
+        }
+        let text = fs::read(&settings).with_context(|| format!("cannot read {}", settings.display()))?;
+        let settings: TokenizerConfig = serde_json::from_slice(&text)
+            .with_context(|| format!("{} does not describe a tokenizer", settings.display()))?;
+        Ok(settings.chat_template.and_then(ChatTemplate::default))
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenizerConfig {
+    chat_template: Option<ChatTemplate>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ChatTemplate {
+    One(String),
+    Several(Vec<NamedTemplate>),
+}
+
+#[derive(Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+impl ChatTemplate {
+    fn default(self) -> Option<String> {
+        match self {
+            ChatTemplate::One(text) => Some(text),
+            ChatTemplate::Several(all) => {
+                all.into_iter().find(|one| one.name == "default").map(|one| one.template)
+            }
+        }
     }
 }
 
@@ -248,6 +414,6 @@ impl Index {
 
 fn single(dir: &Path) -> Result<PathBuf> {
     let path = dir.join(WEIGHTS);
-    ensure!(path.exists(), "{}: there is neither {WEIGHTS} nor {INDEX}", dir.display());
+    ensure!(path.exists(), "{}: there is neither {WEIGHTS} nor {INDEX} nor a .gguf file", dir.display());
     Ok(path)
 }

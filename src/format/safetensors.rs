@@ -3,35 +3,8 @@
 use ::safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 use anyhow::{Error, Result, anyhow};
 
-use super::Bytes;
+use super::{Bytes, Entry};
 use crate::base::dtype::DType;
-
-/// A tensor of one file, of whatever type the format knows.
-pub struct Entry {
-    stored: Dtype,
-    /// Sizes, outermost first.
-    pub shape: Vec<usize>,
-    /// The elements.
-    pub bytes: Bytes,
-}
-
-impl Entry {
-    /// The element type, if fimd computes with it.
-    pub fn dtype(&self) -> Option<DType> {
-        match self.stored {
-            Dtype::F32 => Some(DType::F32),
-            Dtype::F16 => Some(DType::F16),
-            Dtype::BF16 => Some(DType::BF16),
-            Dtype::F8_E4M3 => Some(DType::F8E4M3),
-            _ => None,
-        }
-    }
-
-    /// The name of the element type in the file.
-    pub fn type_name(&self) -> String {
-        format!("{:?}", self.stored)
-    }
-}
 
 /// Reads the header of a safetensors file and checks it against the file's length.
 pub fn read(file: &str, bytes: &Bytes) -> Result<Vec<(String, Entry)>> {
@@ -41,9 +14,19 @@ pub fn read(file: &str, bytes: &Bytes) -> Result<Vec<(String, Entry)>> {
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
         let bytes = bytes.slice(data + start..data + end);
-        entries.push((name, Entry { stored: info.dtype, shape: info.shape.clone(), bytes }));
+        entries.push((name, Entry { dtype: dtype(info.dtype), shape: info.shape.clone(), bytes }));
     }
     Ok(entries)
+}
+
+fn dtype(stored: Dtype) -> Result<DType, String> {
+    match stored {
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::F16 => Ok(DType::F16),
+        Dtype::BF16 => Ok(DType::BF16),
+        Dtype::F8_E4M3 => Ok(DType::F8E4M3),
+        other => Err(format!("{other:?}")),
+    }
 }
 
 fn explain(file: &str, error: SafeTensorError) -> Error {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::format::ModelDir;
+use crate::format::{Bytes, ModelDir};
 
 /// Opens the checkpoint at `path`, or the starter model that is part of the program.
 pub fn open(path: Option<&Path>) -> Result<ModelDir> {
@@ -18,10 +18,10 @@ pub fn open(path: Option<&Path>) -> Result<ModelDir> {
 
 /// The starter model: a miniature of Qwen3-Coder-Next, described in `src/starter/README.md`.
 pub fn starter() -> Result<ModelDir> {
-    ModelDir::embedded(
+    ModelDir::from_safetensors(
         "the starter model",
         include_bytes!("../starter/config.json"),
-        include_bytes!("../starter/tokenizer.json"),
-        include_bytes!("../starter/model.safetensors"),
+        Some(Bytes::embedded(include_bytes!("../starter/tokenizer.json"))),
+        &Bytes::embedded(include_bytes!("../starter/model.safetensors")),
     )
 }

@@ -1,9 +1,11 @@
-//! `config.json`: the sizes of a model, checked once so that the rest can rely on them.
+//! The sizes of a model, from `config.json` or the metadata of a GGUF file, checked once so that the rest can
+//! rely on them.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::compute::{AttentionShape, DeltaShape};
+use crate::format::{Description, ModelDir, gguf::Metadata};
 
 /// Which mixer a layer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -63,11 +65,22 @@ pub struct Config {
 const SIZE_MAX: usize = 1 << 20;
 
 impl Config {
-    /// Parses and checks the text of a `config.json`; `origin` names it in errors.
-    pub fn parse(origin: &str, text: &[u8]) -> Result<Self> {
-        let raw: Raw = serde_json::from_slice(text)
-            .with_context(|| format!("{origin}: config.json does not describe a model"))?;
-        raw.check().with_context(|| format!("{origin}: config.json"))
+    /// Reads and checks what `dir` says of its model. Fails when something is missing, contradictory or of
+    /// another architecture.
+    pub fn read(dir: &ModelDir) -> Result<Self> {
+        let origin = dir.origin();
+        match dir.description() {
+            Description::Folder(folder) => {
+                let raw: Raw = serde_json::from_slice(&folder.config)
+                    .with_context(|| format!("{origin}: config.json does not describe a model"))?;
+                raw.check().with_context(|| format!("{origin}: config.json"))
+            }
+            Description::Gguf(metadata) => {
+                let raw = Raw::from_gguf(dir, metadata)
+                    .with_context(|| format!("{origin}: the metadata does not describe a model"))?;
+                raw.check().with_context(|| format!("{origin}: the metadata, in terms of config.json"))
+            }
+        }
     }
 
     /// Whether layer `layer` has experts.
@@ -81,8 +94,8 @@ impl Config {
     }
 }
 
-/// The file as it is spelled.
-#[derive(Deserialize)]
+/// `config.json` as it is spelled.
+#[derive(Default, Deserialize)]
 struct Raw {
     model_type: String,
     vocab_size: usize,
@@ -100,6 +113,9 @@ struct Raw {
 
     rope_theta: Option<f64>,
     partial_rotary_factor: Option<f64>,
+    /// What GGUF says in place of a factor.
+    #[serde(skip)]
+    rotary_dim: Option<usize>,
     rope_scaling: Option<RopeParameters>,
     rope_parameters: Option<RopeParameters>,
 
@@ -141,6 +157,111 @@ struct Quantization {
 
 fn yes() -> bool {
     true
+}
+
+const ARCHITECTURE: &str = "qwen3next";
+
+impl Raw {
+    /// The metadata of a GGUF file, in the terms of `config.json`. Per-layer lists stand for their one value.
+    fn from_gguf(dir: &ModelDir, metadata: &Metadata) -> Result<Self> {
+        let architecture =
+            metadata.text("general.architecture")?.context("general.architecture is missing")?;
+        ensure!(
+            architecture == ARCHITECTURE,
+            "general.architecture is {architecture:?}; fimd runs {ARCHITECTURE:?} (Qwen3-Coder-Next and Qwen3-Next)"
+        );
+        let at = |key: &str| format!("{ARCHITECTURE}.{key}");
+        let optional = |key: &str| uniform(metadata, &at(key));
+        let count = |key: &str| optional(key)?.with_context(|| format!("{} is missing", at(key)));
+        let number =
+            |key: &str| metadata.number(&at(key))?.with_context(|| format!("{} is missing", at(key)));
+
+        check_rope_scaling(metadata)?;
+        let head_dim = count("attention.key_length")?;
+        let value_dim = optional("attention.value_length")?.unwrap_or(head_dim);
+        ensure!(
+            value_dim == head_dim,
+            "{ARCHITECTURE}.attention.value_length is {value_dim}, key_length {head_dim}; they must be equal"
+        );
+        const SOFTMAX: usize = 1;
+        let gating = optional("expert_gating_func")?.unwrap_or(SOFTMAX);
+        ensure!(gating == SOFTMAX, "{ARCHITECTURE}.expert_gating_func is {gating}; it must be {SOFTMAX}");
+        let layers = layer_count(metadata)?;
+        let value_heads = count("ssm.time_step_rank")?;
+        let values = count("ssm.inner_size")?;
+        ensure!(
+            value_heads > 0 && values.is_multiple_of(value_heads),
+            "{ARCHITECTURE}.ssm.inner_size ({values}) is not a multiple of ssm.time_step_rank ({value_heads})"
+        );
+        Ok(Self {
+            model_type: "qwen3_next".into(),
+            vocab_size: dir.tensor("token_embd.weight")?.shape[0],
+            hidden_size: count("embedding_length")?,
+            num_hidden_layers: layers,
+            num_attention_heads: count("attention.head_count")?,
+            num_key_value_heads: count("attention.head_count_kv")?,
+            head_dim: Some(head_dim),
+            rms_norm_eps: number("attention.layer_norm_rms_epsilon")? as f32,
+            max_position_embeddings: count("context_length")?,
+            tie_word_embeddings: !dir.contains("output.weight"),
+            rope_theta: Some(number("rope.freq_base")?),
+            rotary_dim: Some(count("rope.dimension_count")?),
+            full_attention_interval: optional("full_attention_interval")?,
+            layer_types: recurrent_layers(metadata, layers)?,
+            linear_num_key_heads: count("ssm.group_count")?,
+            linear_num_value_heads: value_heads,
+            linear_key_head_dim: count("ssm.state_size")?,
+            linear_value_head_dim: values / value_heads,
+            linear_conv_kernel_dim: count("ssm.conv_kernel")?,
+            num_experts: count("expert_count")?,
+            num_experts_per_tok: count("expert_used_count")?,
+            moe_intermediate_size: count("expert_feed_forward_length")?,
+            shared_expert_intermediate_size: count("expert_shared_feed_forward_length")?,
+            norm_topk_prob: metadata.flag(&at("expert_weights_norm"))?.unwrap_or(true),
+            ..Self::default()
+        })
+    }
+}
+
+/// The layers that run: those that predict further tokens stand after them.
+fn layer_count(metadata: &Metadata) -> Result<usize> {
+    let (blocks_key, nextn_key) =
+        (format!("{ARCHITECTURE}.block_count"), format!("{ARCHITECTURE}.nextn_predict_layers"));
+    let blocks = metadata.count(&blocks_key)?.with_context(|| format!("{blocks_key} is missing"))?;
+    let nextn = metadata.count(&nextn_key)?.unwrap_or(0);
+    let layers = blocks.checked_sub(nextn);
+    let layers = layers.with_context(|| format!("{nextn_key} ({nextn}) exceeds {blocks_key} ({blocks})"))?;
+    ensure!(layers <= SIZE_MAX, "{blocks_key} is {blocks}; it must lie between 1 and {SIZE_MAX}");
+    Ok(layers)
+}
+
+fn recurrent_layers(metadata: &Metadata, layers: usize) -> Result<Option<Vec<Mixer>>> {
+    let key = format!("{ARCHITECTURE}.attention.recurrent_layers");
+    let Some(recurrent) = metadata.integers(&key)? else { return Ok(None) };
+    ensure!(recurrent.len() >= layers, "{key} lists {} of {layers} layers", recurrent.len());
+    let mixer = |&recurrent: &i64| if recurrent == 0 { Mixer::FullAttention } else { Mixer::LinearAttention };
+    Ok(Some(recurrent[..layers].iter().map(mixer).collect()))
+}
+
+fn check_rope_scaling(metadata: &Metadata) -> Result<()> {
+    let (type_key, factor_key) =
+        (format!("{ARCHITECTURE}.rope.scaling.type"), format!("{ARCHITECTURE}.rope.scaling.factor"));
+    let factor = metadata.number(&factor_key)?.unwrap_or(1.0);
+    let kind = metadata.text(&type_key)?.unwrap_or(if factor == 1.0 { "none" } else { "linear" });
+    ensure!(kind == "none", "{type_key} is {kind:?}; only \"none\" is supported");
+    Ok(())
+}
+
+/// A count that may be given as a list for all layers, in which 0 says that a layer has none.
+fn uniform(metadata: &Metadata, key: &str) -> Result<Option<usize>> {
+    let Some(all) = metadata.integers(key)? else { return Ok(None) };
+    let mut counts = all.iter().copied().filter(|&count| count != 0);
+    let first = counts.next().unwrap_or(0);
+    ensure!(
+        counts.all(|count| count == first),
+        "{key} differs between layers; fimd runs models where it does not"
+    );
+    usize::try_from(first).map(Some).with_context(|| format!("{key} is {first}"))
 }
 
 impl Raw {
@@ -279,10 +400,10 @@ impl Raw {
             factor > 0.0 && factor <= 1.0,
             "partial_rotary_factor is {factor}; it must lie between 0 and 1"
         );
-        let rotary_dim = (head_dim as f64 * factor) as usize;
+        let rotary_dim = self.rotary_dim.unwrap_or((head_dim as f64 * factor) as usize);
         ensure!(
-            rotary_dim.is_multiple_of(2),
-            "partial_rotary_factor rotates {rotary_dim} of {head_dim} dimensions; the count must be even"
+            rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim,
+            "{rotary_dim} of {head_dim} dimensions of a head are rotated; the count must be even and fit"
         );
         Ok(AttentionShape {
             heads: self.num_attention_heads,

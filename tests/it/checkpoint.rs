@@ -259,9 +259,8 @@ fn both_spellings_of_the_rope_settings_mean_the_same() {
             json!({ "rope_type": "default", "rope_theta": theta, "partial_rotary_factor": factor }),
         );
     });
-    let parse = |checkpoint: &Checkpoint| {
-        Config::parse("test", &fs::read(checkpoint.path("config.json")).unwrap()).unwrap()
-    };
+    let parse =
+        |checkpoint: &Checkpoint| Config::read(&ModelDir::open(checkpoint.0.path()).unwrap()).unwrap();
     assert!(config["rope_theta"].is_number());
     assert_eq!(parse(&plain), parse(&nested));
     assert_eq!(plain.check_runs(), nested.check_runs());

@@ -11,12 +11,12 @@ pub fn model(
     delta_chunk_rows_min: usize,
     options: ModelOptions,
 ) -> anyhow::Result<Model<Cpu>> {
-    let config = Config::parse(dir.origin(), dir.config())?;
+    let config = Config::read(dir)?;
     let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min });
     Model::load(dir, config, options, backend)
 }
 
 /// The tokenizer in `dir`.
 pub fn tokenizer(dir: &ModelDir) -> Tokenizer {
-    Tokenizer::from_bytes(dir.origin(), dir.tokenizer().unwrap()).unwrap()
+    Tokenizer::read(dir).unwrap().unwrap()
 }

@@ -3,11 +3,14 @@
 //! Little-endian throughout. Version 3 is written; versions 2 and 3, which differ only in what they say of
 //! byte order, are read. Described by ggml-org/ggml, `docs/gguf.md`.
 
+mod read;
+mod split;
 mod write;
 
 pub use write::Writer;
+pub(super) use {read::read, split::is_later_part, split::open};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::dtype::DType;
 
@@ -52,6 +55,122 @@ pub enum Array {
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Value::String(text.to_owned())
+    }
+}
+
+/// What a file says of itself besides its tensors: values by key, in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata(Vec<(String, Value)>);
+
+impl Metadata {
+    /// All entries, in the form that [`Writer::create`] takes.
+    pub fn entries(&self) -> &[(String, Value)] {
+        &self.0
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.iter().find(|(own, _)| own == key).map(|(_, value)| value)
+    }
+
+    /// The value of a key that counts something, if it is there. Fails when it is no integer, or negative.
+    pub fn count(&self, key: &str) -> Result<Option<usize>> {
+        self.parsed(key, "a count", |value| match *value {
+            Value::U8(value) => Some(value.into()),
+            Value::I8(value) => value.try_into().ok(),
+            Value::U16(value) => Some(value.into()),
+            Value::I16(value) => value.try_into().ok(),
+            Value::U32(value) => value.try_into().ok(),
+            Value::I32(value) => value.try_into().ok(),
+            Value::U64(value) => value.try_into().ok(),
+            Value::I64(value) => value.try_into().ok(),
+            _ => None,
+        })
+    }
+
+    /// The value of a key that is a real number, if it is there. Fails when it is no float.
+    pub fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.parsed(key, "a number", |value| match *value {
+            Value::F32(value) => Some(value.into()),
+            Value::F64(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// The value of a key that is true or false, if it is there. Fails when it is something else.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.parsed(key, "true or false", |value| match *value {
+            Value::Bool(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// The value of a key that is text, if it is there. Fails when it is something else.
+    pub fn text(&self, key: &str) -> Result<Option<&str>> {
+        self.parsed(key, "text", |value| match value {
+            Value::String(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The value of a key that is a list of texts, if it is there. Fails when it is something else.
+    pub fn texts(&self, key: &str) -> Result<Option<&[String]>> {
+        self.parsed(key, "a list of texts", |value| match value {
+            Value::Array(Array::String(texts)) => Some(texts.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// The value of a key that is a list of integers or of truths, if it is there; a single one counts as a
+    /// list of one. Fails when it is something else.
+    pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>> {
+        fn all<T: Copy + Into<i64>>(items: &[T]) -> Option<Vec<i64>> {
+            Some(items.iter().map(|&item| item.into()).collect())
+        }
+        let of_array = |array: &Array| match array {
+            Array::U8(items) => all(items),
+            Array::I8(items) => all(items),
+            Array::U16(items) => all(items),
+            Array::I16(items) => all(items),
+            Array::U32(items) => all(items),
+            Array::I32(items) => all(items),
+            Array::I64(items) => all(items),
+            Array::Bool(items) => all(items),
+            Array::U64(items) => items.iter().map(|&item| item.try_into().ok()).collect(),
+            _ => None,
+        };
+        if let Some(Value::Array(_)) = self.get(key) {
+            return self.parsed(key, "a list of integers", |value| match value {
+                Value::Array(array) => of_array(array),
+                _ => None,
+            });
+        }
+        let one = self.count(key)?.map(|count| i64::try_from(count).context("a count is too large"));
+        Ok(one.transpose()?.map(|count| vec![count]))
+    }
+
+    fn parsed<'a, T>(
+        &'a self,
+        key: &str,
+        kind: &str,
+        parse: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match parse(value) {
+            Some(value) => Ok(Some(value)),
+            None => bail!("{key} is {}; it must be {kind}", value.describe()),
+        }
+    }
+}
+
+impl Value {
+    /// What to call it in errors: short, whatever it holds.
+    fn describe(&self) -> String {
+        match self {
+            Value::Array(_) => "a list".into(),
+            Value::String(text) if text.len() > 40 => "a long text".into(),
+            other => format!("{other:?}"),
+        }
     }
 }
 
@@ -103,6 +222,11 @@ mod kind {
     pub const F64: u32 = 12;
 }
 
+/// Every element type that ggml has or had, by the number that files give it.
+const TYPE_NAMES: &str = "F32 F16 Q4_0 Q4_1 Q4_2 Q4_3 Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K \
+    IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 Q4_0_4_4 Q4_0_4_8 \
+    Q4_0_8_8 TQ1_0 TQ2_0 IQ4_NL_4_4 IQ4_NL_4_8 IQ4_NL_8_8 MXFP4 NVFP4 Q1_0 Q2_0";
+
 /// The number that files give an element type; none for types that GGUF does not have.
 fn type_id(dtype: DType) -> Option<u32> {
     match dtype {
@@ -127,7 +251,7 @@ fn alignment(metadata: &[(String, Value)]) -> Result<usize> {
     let alignment = match metadata.iter().find(|(key, _)| key == ALIGNMENT_KEY) {
         None => ALIGNMENT_DEFAULT,
         Some((_, Value::U32(alignment))) => *alignment,
-        Some((_, value)) => anyhow::bail!("{ALIGNMENT_KEY} is {value:?}; it must be a 32-bit count"),
+        Some((_, value)) => bail!("{ALIGNMENT_KEY} is {}; it must be a 32-bit count", value.describe()),
     };
     ensure!(alignment.is_power_of_two(), "{ALIGNMENT_KEY} is {alignment}; it must be a power of two");
     Ok(alignment as usize)

@@ -1,8 +1,11 @@
-//! Text to token ids and back, from a Hugging Face `tokenizer.json` with byte-level BPE.
+//! Text to token ids and back by byte-level BPE, from a Hugging Face `tokenizer.json` or the metadata of a
+//! GGUF file.
 //!
 //! Added tokens never reach the `tokenizers` crate: they are taken out of the file and kept in a
 //! table here. So a document that happens to contain `<|endoftext|>` stays text, and only code that
 //! asks for a special token by name gets one.
+
+mod gguf;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,6 +14,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokenizers::models::bpe::BPE;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+
+use crate::format::{Description, ModelDir};
 
 /// Every token that ends a generation, as Qwen3-Coder-Next spells them.
 const STOPS: [&str; 8] = [
@@ -86,13 +91,16 @@ struct Added {
     content: String,
 }
 
-impl Tokenizer {
-    /// Reads a `tokenizer.json`. `name` is what errors call it, usually its path.
-    pub fn from_bytes(name: &str, json: &[u8]) -> Result<Self> {
-        Self::read(name, json).with_context(|| format!("cannot use the tokenizer {name}"))
-    }
+/// What a tokenizer is made of, wherever it was read.
+struct Parts {
+    bpe: BPE,
+    normalizer: Option<NormalizerWrapper>,
+    pre_tokenizer: PreTokenizerWrapper,
+    added: Vec<Added>,
+}
 
-    fn read(name: &str, json: &[u8]) -> Result<Self> {
+impl Parts {
+    fn from_json(json: &[u8]) -> Result<Self> {
         let file: File = serde_json::from_slice(json).context("it is not a JSON object")?;
         let added: Vec<Added> = parse("added_tokens", file.added_tokens)?.unwrap_or_default();
         let kind: Kind = parse("model", file.model)?.context("it has no model")?;
@@ -105,8 +113,34 @@ impl Tokenizer {
             bail!("its pre-tokenizer is {}, only byte-level BPE is supported", kind_of(&pre_tokenizer));
         }
         let normalizer: Option<NormalizerWrapper> = parse("normalizer", file.normalizer)?;
-        let bpe: BPE = parse("model", file.model)?.context("it has no model")?;
+        let bpe = parse("model", file.model)?.context("it has no model")?;
+        Ok(Self { bpe, normalizer, pre_tokenizer, added })
+    }
+}
 
+impl Tokenizer {
+    /// Reads the tokenizer of a model, where it has one. Fails when it is not byte-level BPE, or of a kind
+    /// whose words fimd does not know to find.
+    pub fn read(dir: &ModelDir) -> Result<Option<Self>> {
+        match dir.description() {
+            Description::Folder(folder) => {
+                folder.tokenizer.as_deref().map(|json| Self::from_bytes(dir.origin(), json)).transpose()
+            }
+            Description::Gguf(metadata) => gguf::parts(metadata)
+                .and_then(|parts| parts.map(|parts| Self::new(dir.origin(), parts)).transpose())
+                .with_context(|| format!("cannot use the tokenizer {}", dir.origin())),
+        }
+    }
+
+    /// Reads a `tokenizer.json`. `name` is what errors call it, usually its path.
+    pub fn from_bytes(name: &str, json: &[u8]) -> Result<Self> {
+        Parts::from_json(json)
+            .and_then(|parts| Self::new(name, parts))
+            .with_context(|| format!("cannot use the tokenizer {name}"))
+    }
+
+    fn new(name: &str, parts: Parts) -> Result<Self> {
+        let Parts { bpe, normalizer, pre_tokenizer, added } = parts;
         let vocab = bpe.get_vocab();
         let alphabet = alphabet();
         if let Some(missing) = alphabet.keys().find(|c| !vocab.contains_key(&c.to_string())) {

@@ -1,58 +1,41 @@
-//! How a checkpoint names and stores what the model computes with.
-//!
-//! The published files keep `A_log`, norms as `w` of `1 + w` (all but `linear_attn.norm`), and FP8
-//! matrices with a sibling `*_scale_inv` of block scales.
+//! The published checkpoints: `A_log`, norms as `w` of `1 + w` (all but `linear_attn.norm`), experts one by
+//! one, and FP8 matrices with a sibling `*_scale_inv` of block scales.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::config::{Config, Mixer};
-use super::weights::{Layer, MixerWeights, Weights};
+use super::{Source, transpose};
 use crate::base::dtype::DType;
 use crate::compute::{
     AttentionWeights, Backend, BlockScale, DeltaProjection, DeltaWeights, ExpertWeights, HeadWeights,
     MoeWeights, RoutedWeights, StoredMatrix,
 };
 use crate::format::{ModelDir, Tensor};
+use crate::model::config::Config;
 
-/// Reads all weights of `dir` into `backend`, checking every shape against `config`.
-pub fn load<B: Backend>(dir: &ModelDir, config: &Config, backend: &mut B) -> Result<Weights<B>> {
-    let mut reader = Reader { dir, config, backend };
-    let mut layers = Vec::with_capacity(config.layers.len());
-    let (mut attention_layers, mut delta_layers) = (0, 0);
-    for (i, mixer) in config.layers.iter().enumerate() {
-        let prefix = format!("model.layers.{i}");
-        let mixer = match mixer {
-            Mixer::FullAttention => {
-                attention_layers += 1;
-                MixerWeights::Attention(reader.attention(&prefix)?, attention_layers - 1)
-            }
-            Mixer::LinearAttention => {
-                delta_layers += 1;
-                MixerWeights::Delta(reader.delta(&prefix)?, delta_layers - 1)
-            }
-        };
-        layers.push(Layer { mixer, moe: reader.moe(&prefix, config.sparse(i))? });
+/// The tensors of a checkpoint in safetensors.
+pub struct Safetensors<'a, B> {
+    pub dir: &'a ModelDir,
+    pub config: &'a Config,
+    pub backend: &'a mut B,
+}
+
+const EMBEDDING: &str = "model.embed_tokens";
+
+impl<B: Backend> Source<B> for Safetensors<'_, B> {
+    fn embedding(&mut self) -> Result<B::Matrix> {
+        self.matrix(EMBEDDING, self.config.vocab, self.config.hidden)
     }
-    const EMBEDDING: &str = "model.embed_tokens";
-    let head = if config.tied { EMBEDDING } else { "lm_head" };
-    Ok(Weights {
-        embedding: reader.matrix(EMBEDDING, config.vocab, config.hidden)?,
-        layers,
-        head: HeadWeights {
-            norm: reader.norm("model.norm", config.hidden)?,
-            output: reader.matrix(head, config.vocab, config.hidden)?,
-        },
-    })
-}
 
-struct Reader<'a, B> {
-    dir: &'a ModelDir,
-    config: &'a Config,
-    backend: &'a mut B,
-}
+    fn head(&mut self) -> Result<HeadWeights<B>> {
+        let output = if self.config.tied { EMBEDDING } else { "lm_head" };
+        Ok(HeadWeights {
+            norm: self.norm("model.norm", self.config.hidden)?,
+            output: self.matrix(output, self.config.vocab, self.config.hidden)?,
+        })
+    }
 
-impl<B: Backend> Reader<'_, B> {
-    fn attention(&mut self, layer: &str) -> Result<AttentionWeights<B>> {
+    fn attention(&mut self, layer: usize) -> Result<AttentionWeights<B>> {
+        let layer = format!("model.layers.{layer}");
         let hidden = self.config.hidden;
         let shape = self.config.attention;
         let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -69,7 +52,8 @@ impl<B: Backend> Reader<'_, B> {
         })
     }
 
-    fn delta(&mut self, layer: &str) -> Result<DeltaWeights<B>> {
+    fn delta(&mut self, layer: usize) -> Result<DeltaWeights<B>> {
+        let layer = format!("model.layers.{layer}");
         let hidden = self.config.hidden;
         let shape = self.config.delta;
         let values = shape.value_heads * shape.value_dim;
@@ -96,7 +80,9 @@ impl<B: Backend> Reader<'_, B> {
         })
     }
 
-    fn moe(&mut self, layer: &str, sparse: bool) -> Result<MoeWeights<B>> {
+    fn moe(&mut self, layer: usize) -> Result<MoeWeights<B>> {
+        let sparse = self.config.sparse(layer);
+        let layer = format!("model.layers.{layer}");
         let hidden = self.config.hidden;
         let shape = self.config.moe;
         let norm = self.norm(&format!("{layer}.post_attention_layernorm"), hidden)?;
@@ -120,7 +106,9 @@ impl<B: Backend> Reader<'_, B> {
             shared_gate: Some(self.matrix(&at("shared_expert_gate"), 1, hidden)?),
         })
     }
+}
 
+impl<B: Backend> Safetensors<'_, B> {
     fn expert(&mut self, name: &str, width: usize) -> Result<ExpertWeights<B>> {
         let hidden = self.config.hidden;
         Ok(ExpertWeights {
@@ -167,9 +155,9 @@ impl<B: Backend> Reader<'_, B> {
     }
 
     fn scale(&self, name: &str, rows: usize, cols: usize) -> Result<BlockScale> {
-        let Some([block_rows, block_cols]) = self.config.fp8_block else {
-            anyhow::bail!("{}: {name} exists, but config.json has no quantization_config", self.dir.origin());
-        };
+        let [block_rows, block_cols] = self.config.fp8_block.with_context(|| {
+            format!("{}: {name} exists, but config.json has no quantization_config", self.dir.origin())
+        })?;
         let shape = [rows.div_ceil(block_rows), cols.div_ceil(block_cols)];
         Ok(BlockScale { values: self.vector(name, &shape)?, block_rows, block_cols })
     }
@@ -184,9 +172,4 @@ impl<B: Backend> Reader<'_, B> {
         );
         Ok(tensor)
     }
-}
-
-/// From `[rows, cols]` to `[cols, rows]`.
-fn transpose(values: &[f32], cols: usize) -> Vec<f32> {
-    (0..cols).flat_map(|col| values.iter().skip(col).step_by(cols)).copied().collect()
 }
