@@ -11,8 +11,8 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::dtype::DType;
-use crate::format::gguf::{TensorInfo, Value, Writer};
-use crate::format::{ModelDir, Tensor, blocks};
+use crate::format::gguf::{Metadata, TensorInfo, Value, Writer};
+use crate::format::{Description, Folder, ModelDir, Tensor, blocks};
 use crate::model::Config;
 use crate::model::export::{self, Change, Choice, ExportTensor, Recipe, Source, Vocabulary};
 
@@ -21,6 +21,8 @@ const PIECE_ELEMENTS: usize = 1 << 17;
 
 /// Pieces between two writes.
 const BATCH_PIECES: usize = 64;
+
+const FILE_TYPE: &str = "general.file_type";
 
 /// A file about to be written: everything is checked but the elements themselves.
 pub struct Plan<'a> {
@@ -95,25 +97,58 @@ impl<'a> Plan<'a> {
     /// is incomplete, has tensors of other shapes or types than its configuration asks for, or is of a kind
     /// that GGUF cannot describe.
     pub fn new(dir: &'a ModelDir, recipe: &Recipe, name: &str) -> Result<Self> {
-        let config = Config::parse(dir.origin(), dir.config())?;
-        let plan = Self::of_checkpoint(dir, config, recipe, name).with_context(|| dir.origin().to_owned())?;
+        let config = Config::read(dir)?;
+        let plan = match dir.description() {
+            Description::Folder(folder) => Self::of_checkpoint(dir, folder, config, recipe, name),
+            Description::Gguf(metadata) => Self::of_gguf(dir, metadata, config, recipe),
+        };
+        let plan = plan.with_context(|| dir.origin().to_owned())?;
         for planned in &plan.tensors {
             plan.open(planned)?;
         }
         Ok(plan)
     }
 
-    fn of_checkpoint(dir: &'a ModelDir, config: Config, recipe: &Recipe, name: &str) -> Result<Self> {
-        let vocabulary =
-            dir.tokenizer().map(|tokenizer| Vocabulary { tokenizer, chat_template: None, eos: None });
+    fn of_checkpoint(
+        dir: &'a ModelDir,
+        folder: &Folder,
+        config: Config,
+        recipe: &Recipe,
+        name: &str,
+    ) -> Result<Self> {
+        let chat_template = dir.chat_template()?;
+        let vocabulary = folder.tokenizer.as_ref().map(|tokenizer| Vocabulary {
+            tokenizer,
+            chat_template: chat_template.as_deref(),
+            eos: eos(&folder.config),
+        });
         let metadata = export::metadata(&config, recipe, name, vocabulary)?;
-        let layers = config.layers.len();
         let planned = |tensor: ExportTensor| Planned {
-            choice: recipe.choose(&tensor, layers),
+            choice: recipe.choose(&tensor, config.layers.len()),
             source: Source::of_checkpoint(&config, &tensor.name),
             tensor,
         };
         let tensors = export::tensors(&config)?.into_iter().map(planned).collect();
+        Ok(Self { dir, config, metadata, tensors })
+    }
+
+    /// The same tensors and metadata, but for what tells of types and of parts.
+    fn of_gguf(dir: &'a ModelDir, metadata: &Metadata, config: Config, recipe: &Recipe) -> Result<Self> {
+        let goes =
+            |key: &str| key == FILE_TYPE || key.starts_with("split.") || key.starts_with("quantize.imatrix.");
+        let mut metadata: Vec<_> = metadata.entries().iter().filter(|(key, _)| !goes(key)).cloned().collect();
+        metadata.push((FILE_TYPE.into(), Value::U32(recipe.file_type())));
+
+        let tied = !dir.contains("output.weight");
+        let mut tensors = Vec::new();
+        for name in dir.names() {
+            let shape = dir.tensor(name)?.shape;
+            let rows = shape[..shape.len().saturating_sub(1)].iter().product();
+            let tensor = ExportTensor::new(name, &shape, tied);
+            let choice = recipe.choose(&tensor, config.layers.len());
+            tensors.push(Planned { source: Source::whole(name.into(), &shape, rows), choice, tensor });
+        }
+        tensors.sort_by(|a, b| a.order().cmp(&b.order()));
         Ok(Self { dir, config, metadata, tensors })
     }
 
@@ -209,7 +244,21 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// The end of what the model writes, as `config.json` says it.
+fn eos(config: &[u8]) -> Option<u32> {
+    let config: serde_json::Value = serde_json::from_slice(config).ok()?;
+    let eos = config.get("eos_token_id")?;
+    eos.get(0).unwrap_or(eos).as_u64()?.try_into().ok()
+}
+
 impl Planned {
+    /// By layer, what is outside the layers first.
+    fn order(&self) -> (Option<usize>, &str) {
+        let name = self.tensor.name.as_str();
+        let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        (layer, name)
+    }
+
     fn info(&self) -> TensorInfo {
         TensorInfo {
             name: self.tensor.name.clone(),

@@ -182,9 +182,12 @@ mod tests {
     use super::*;
     use crate::base::dtype::DType;
     use crate::format::gguf::{Array, Value};
+    use crate::format::{Bytes, ModelDir};
 
-    fn starter() -> Config {
-        Config::parse("starter", include_bytes!("../../starter/config.json")).unwrap()
+    pub(super) fn starter() -> Config {
+        let config = include_bytes!("../../starter/config.json");
+        let weights = Bytes::embedded(include_bytes!("../../starter/model.safetensors"));
+        Config::read(&ModelDir::from_safetensors("starter", config, None, &weights).unwrap()).unwrap()
     }
 
     #[test]

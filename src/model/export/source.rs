@@ -152,12 +152,12 @@ fn grouped_rows(shape: &DeltaShape, parts: &[usize]) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tensors;
+    use super::super::{tensors, tests::starter};
     use super::*;
 
     #[test]
     fn sources_have_the_exported_shapes() {
-        let mut config = Config::parse("starter", include_bytes!("../../starter/config.json")).unwrap();
+        let mut config = starter();
         config.tied = false;
         for tensor in tensors(&config).unwrap() {
             let source = Source::of_checkpoint(&config, &tensor.name);
