@@ -7,6 +7,7 @@ mod engine;
 mod layering;
 mod load;
 mod lsp;
+mod quantize;
 mod reference;
 mod session;
 mod starter;

@@ -225,15 +225,25 @@ const UNEVEN_STARTS: [f32; 20] = [
 
 impl Grid for Uneven {
     fn nearest(self, v: f32) -> f32 {
-        // The sum of the steps that lie below `v`.
         let mut value = f32::from(IQ4_VALUES[0]);
-        for pair in IQ4_VALUES.windows(2) {
-            let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
-            value += if v > (low + high) / 2.0 { high - low } else { 0.0 };
+        for (middle, step) in UNEVEN_STEPS {
+            value += if v > middle { step } else { 0.0 };
         }
         value
     }
 }
+
+/// The middle of neighbouring values, and how far they lie apart.
+const UNEVEN_STEPS: [(f32, f32); 15] = {
+    let mut steps = [(0.0, 0.0); 15];
+    let mut i = 0;
+    while i < 15 {
+        let (low, high) = (IQ4_VALUES[i] as f32, IQ4_VALUES[i + 1] as f32);
+        steps[i] = ((low + high) / 2.0, high - low);
+        i += 1;
+    }
+    steps
+};
 
 fn uneven_index(value: f32) -> u8 {
     IQ4_VALUES.iter().filter(|&&low| f32::from(low) < value).count() as u8
