@@ -3,7 +3,9 @@
 mod checkpoint;
 mod cli;
 mod client;
+mod convert;
 mod engine;
+mod gguf;
 mod layering;
 mod load;
 mod lsp;
