@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod convert;
 mod engine;
+mod fuzz;
 mod gguf;
 mod layering;
 mod load;
