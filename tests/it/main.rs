@@ -3,7 +3,10 @@
 mod checkpoint;
 mod cli;
 mod client;
+mod convert;
 mod engine;
+mod fuzz;
+mod gguf;
 mod layering;
 mod load;
 mod lsp;
