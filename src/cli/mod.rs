@@ -1,6 +1,7 @@
 //! The command line: arguments and one file for each subcommand.
 
 mod args;
+mod bench;
 mod complete;
 mod generate;
 mod lsp;
@@ -31,6 +32,8 @@ enum Command {
     Score(score::Args),
     /// Write a checkpoint as a GGUF file, in fewer bits
     Quantize(quantize::Args),
+    /// Measure how fast things are on this machine
+    Bench(bench::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
     Lsp(lsp::Args),
 }
@@ -44,6 +47,7 @@ pub fn run() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
         Command::Quantize(args) => quantize::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Lsp(args) => lsp::run(args),
     };
     match result {

@@ -12,3 +12,4 @@ pub use config::Config;
 pub use forward::{Cancelled, Logits, Model, ModelOptions};
 pub use state::Sequence;
 pub use tokenizer::Tokenizer;
+pub use weights::WeightBytes;
