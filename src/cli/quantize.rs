@@ -17,9 +17,6 @@ use crate::format::ModelDir;
 use crate::hub::quantize::{Deviation, Outcome, Plan};
 use crate::model::export::{Recipe, exportable};
 
-/// Types: f32, f16, bf16, q8_0, q6_k, q5_k, q5_0, q4_k, q4_0, iq4_nl, iq4_xs, mxfp4. Norms, convolutions, the
-/// router and other small tensors stay f32. A tensor whose rows are no whole number of blocks takes the next
-/// best type, and --report says so. Tensors that keep their type are copied bit for bit.
 #[derive(clap::Args)]
 pub struct Args {
     /// Checkpoint folder, .safetensors or .gguf file
