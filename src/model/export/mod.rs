@@ -60,7 +60,9 @@ impl ExportTensor {
 impl Role {
     fn of(name: &str, shape: &[usize], tied: bool) -> Self {
         let (layer, part) = split_layer(name);
-        let Some(part) = part.strip_suffix(".weight").filter(|_| shape.len() > 1) else { return Role::Exact };
+        // Some files give vectors a second dimension of 1.
+        let is_matrix = shape.split_last().is_some_and(|(_, outer)| outer.iter().any(|&size| size > 1));
+        let Some(part) = part.strip_suffix(".weight").filter(|_| is_matrix) else { return Role::Exact };
         match part {
             "token_embd" if !tied => Role::Embedding,
             "token_embd" | "output" => Role::Head,
@@ -225,6 +227,8 @@ mod tests {
             assert_eq!(find(&untied, name), ExportTensor { name: name.into(), shape: shape.into(), role });
         }
         assert_eq!(find(&tied, "token_embd.weight").role, Role::Head);
+        let vector = ExportTensor::new("blk.3.ffn_gate_inp_shexp.weight", &[1, 256], false);
+        assert_eq!(vector.role, Role::Exact, "as llama.cpp's converter writes it");
 
         config.dense_layers = vec![2];
         assert!(tensors(&config).unwrap_err().to_string().contains("layer 2 has no experts"));
