@@ -24,8 +24,8 @@ struct Shared {
     finished: Condvar,
     /// Copy of `Slot::epoch` that idle workers watch while they spin.
     epoch: AtomicUsize,
-    /// The next task of the current loop.
-    next: AtomicUsize,
+    /// For each thread the next of its tasks in the current loop.
+    next: Vec<Cursor>,
     /// Workers that have not yet left the current loop.
     busy: AtomicUsize,
 }
@@ -37,6 +37,10 @@ struct Slot {
     panic: Option<Box<dyn Any + Send>>,
     closed: bool,
 }
+
+/// Alone in its cache lines.
+#[repr(align(128))]
+struct Cursor(AtomicUsize);
 
 /// A loop body whose lifetime is erased; see the SAFETY note in [`Pool::run`].
 #[derive(Clone, Copy)]
@@ -50,7 +54,7 @@ impl Pool {
             posted: Condvar::new(),
             finished: Condvar::new(),
             epoch: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            next: (0..threads.max(1)).map(|_| Cursor(AtomicUsize::new(0))).collect(),
             busy: AtomicUsize::new(0),
         });
         let workers = (1..threads)
@@ -58,7 +62,7 @@ impl Pool {
                 let shared = shared.clone();
                 thread::Builder::new()
                     .name(format!("fimd-pool-{i}"))
-                    .spawn(move || shared.work())
+                    .spawn(move || shared.work(i))
                     .expect("the system can start a thread")
             })
             .collect();
@@ -70,8 +74,9 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `body(task)` once for each task below `tasks`, in any order and on any thread, and returns
-    /// when all are done. A panic in a task is passed on after the others have ended.
+    /// Calls `body(task)` once for each task below `tasks` on some thread, and returns when all are done. A
+    /// thread goes through consecutive tasks, until it has none left and helps others. A panic in a task
+    /// is passed on after the others have ended.
     pub fn run(&mut self, tasks: usize, body: impl Fn(usize) + Sync) {
         if self.workers.is_empty() || tasks < 2 {
             return (0..tasks).for_each(body);
@@ -88,12 +93,14 @@ impl Pool {
             slot.body = Some(body);
             slot.tasks = tasks;
             slot.epoch += 1;
-            shared.next.store(0, Ordering::Relaxed);
+            for (thread, next) in shared.next.iter().enumerate() {
+                next.0.store(shared.tasks_of(thread, tasks).start, Ordering::Relaxed);
+            }
             shared.busy.store(self.workers.len(), Ordering::Relaxed);
             shared.epoch.store(slot.epoch, Ordering::Release);
             shared.posted.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(body, tasks)));
+        let own = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(0, body, tasks)));
         let mut spins = 0;
         while shared.busy.load(Ordering::Acquire) > 0 && spins < SPINS {
             std::hint::spin_loop();
@@ -132,17 +139,27 @@ impl Shared {
         self.slot.lock().expect("tasks run outside the lock")
     }
 
-    fn take_tasks(&self, body: Body, tasks: usize) {
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
+    /// The tasks that a thread does first.
+    fn tasks_of(&self, thread: usize, tasks: usize) -> Range<usize> {
+        let threads = self.next.len();
+        thread * tasks / threads..(thread + 1) * tasks / threads
+    }
+
+    fn take_tasks(&self, own: usize, body: Body, tasks: usize) {
+        let threads = self.next.len();
+        for thread in (0..threads).map(|i| (own + i) % threads) {
+            let end = self.tasks_of(thread, tasks).end;
+            loop {
+                let task = self.next[thread].0.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                (body.0)(task);
             }
-            (body.0)(task);
         }
     }
 
-    fn work(&self) {
+    fn work(&self, own: usize) {
         let mut seen = 0;
         loop {
             let mut spins = 0;
@@ -161,7 +178,7 @@ impl Shared {
                 seen = slot.epoch;
                 (slot.body.expect("an open epoch has a body"), slot.tasks)
             };
-            let result = catch_unwind(AssertUnwindSafe(|| self.take_tasks(body, tasks)));
+            let result = catch_unwind(AssertUnwindSafe(|| self.take_tasks(own, body, tasks)));
             let mut slot = self.lock();
             if let Err(panic) = result {
                 slot.panic.get_or_insert(panic);

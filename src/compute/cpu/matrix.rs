@@ -123,11 +123,11 @@ impl Matrix {
         row.min(self.rows().max(LANES) - LANES)
     }
 
-    /// The stored bytes of some rows.
+    /// The stored bytes of the strip from `row` on; none where no whole strip is.
     #[inline(always)]
-    pub fn bytes_of(&self, rows: std::ops::Range<usize>) -> &[u8] {
+    pub fn strip_bytes(&self, row: usize) -> &[u8] {
         let bytes = self.padded.as_deref().unwrap_or(&self.stored.values.bytes);
-        &bytes[rows.start * self.stride..rows.end * self.stride]
+        bytes.get(row * self.stride..(row + LANES) * self.stride).unwrap_or_default()
     }
 
     /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many.

@@ -34,7 +34,7 @@ pub fn mix(
     let out = Disjoint::new(x);
     pool.run(hidden.div_ceil(TASK_ROWS), |task| {
         let rows = task * TASK_ROWS..hidden.min((task + 1) * TASK_ROWS);
-        for Visited { expert, rows: into, weights, group, visits } in &visited {
+        for (i, Visited { expert, rows: into, weights, group, visits }) in visited.iter().enumerate() {
             if batch.cancel.is_cancelled() {
                 return;
             }
@@ -47,12 +47,17 @@ pub fn mix(
                 }
             };
             let inputs = &inner[*group];
+            let next = match visited.get(i + 1) {
+                Some(next) => (&next.expert.down, rows.start),
+                None => (&visited[0].expert.down, rows.end),
+            };
             options.level.run(Product {
                 matrix: &expert.down,
                 rows: rows.clone(),
                 inputs,
                 which: visits,
                 store,
+                next: Some(next),
             });
         }
     });
@@ -159,11 +164,13 @@ fn inner(
         let width = range.len();
         let mut gates = vec![0.0; rows.len() * width];
         let mut ups = vec![0.0; rows.len() * width];
-        for (matrix, out) in [(&expert.gate, &mut gates), (&expert.up, &mut ups)] {
+        let after = pieces.get(task + 1).map(|(visited, range)| (&visited.expert.gate, range.start));
+        let up = Some((&expert.up, range.start));
+        for (matrix, out, next) in [(&expert.gate, &mut gates, up), (&expert.up, &mut ups, after)] {
             let store = &mut |i: usize, row: usize, values: &[f32]| {
                 out[i * width + row - range.start..][..values.len()].copy_from_slice(values);
             };
-            options.level.run(Product { matrix, rows: range.clone(), inputs, which: rows, store });
+            options.level.run(Product { matrix, rows: range.clone(), inputs, which: rows, store, next });
         }
         for ((visit, gate), up) in visits.iter().zip(gates.chunks_exact(width)).zip(ups.chunks_exact(width)) {
             // SAFETY: this task alone touches these columns of its expert's visits.

@@ -163,6 +163,9 @@ pub struct Product<'a> {
     pub inputs: &'a Inputs,
     pub which: &'a [u32],
     pub store: &'a mut dyn FnMut(usize, usize, &[f32]),
+    /// The matrix that this thread probably reads after these rows, and its first row, unless it goes on
+    /// with the rows that follow.
+    pub next: Option<(&'a Matrix, usize)>,
 }
 
 /// Inputs that an unpacked slice is used for before the next slice is: their sums stay in the cache.
@@ -245,15 +248,17 @@ impl Product<'_> {
         }
     }
 
-    /// Asks for the part of the next strip that corresponds to columns from `at` on of this one.
+    /// Asks for the part of the strip that is read after this one which corresponds to columns from `at` on.
+    /// Strips jump from row to row, which the CPU does not foresee.
     #[inline(always)]
     fn prefetch<S: Simd>(&self, simd: S, row: usize, at: usize) {
-        if row + 2 * LANES <= self.rows.end {
-            let strip = self.matrix.bytes_of(row + LANES..row + 2 * LANES);
-            let part = strip.len() / self.matrix.depth().div_ceil(SLICE);
-            for line in strip[at / SLICE * part..][..part].chunks(64) {
-                simd.prefetch(line.as_ptr());
-            }
+        let strip = match self.next {
+            Some((matrix, first)) if row + LANES >= self.rows.end => matrix.strip_bytes(first),
+            _ => self.matrix.strip_bytes(row + LANES),
+        };
+        let part = strip.len() / self.matrix.depth().div_ceil(SLICE);
+        for line in strip[at / SLICE * part..][..part].chunks(64) {
+            simd.prefetch(line.as_ptr());
         }
     }
 
@@ -425,7 +430,7 @@ fn each_value(
     pool.run(matrix.rows().div_ceil(TASK_ROWS), |task| {
         let rows = task * TASK_ROWS..matrix.rows().min((task + 1) * TASK_ROWS);
         let store = &mut |i: usize, row: usize, values: &[f32]| store(i, row, values);
-        level.run(Product { matrix, rows, inputs, which: &which, store });
+        level.run(Product { matrix, rows, inputs, which: &which, store, next: None });
     });
 }
 

@@ -88,7 +88,7 @@ impl Simd for Avx512 {
         fn bits_f(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
         fn dot(acc: __m512i, codes: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, codes, x);
         fn dot_wide(acc: __m512i, codes: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, codes, x);
-        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
     }
 
     #[inline(always)]
