@@ -5,6 +5,7 @@ mod bench;
 mod complete;
 mod generate;
 mod lsp;
+mod quantize;
 mod score;
 
 use std::process::ExitCode;
@@ -29,6 +30,12 @@ enum Command {
     Generate(generate::Args),
     /// Measure how well a model predicts a text
     Score(score::Args),
+    /// Write a checkpoint as a GGUF file, in fewer bits
+    ///
+    /// Types: f32, f16, bf16, q8_0, q6_k, q5_k, q5_0, q4_k, q4_0, iq4_nl, iq4_xs, mxfp4. Norms, convolutions, the
+    /// router and other small tensors stay f32. A tensor whose rows are no whole number of blocks takes the next
+    /// best type, and --report says so. A tensor that keeps its type is copied bit for bit.
+    Quantize(quantize::Args),
     /// Measure how fast things are on this machine
     Bench(bench::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
@@ -43,6 +50,7 @@ pub fn run() -> ExitCode {
         Command::Complete(args) => complete::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
+        Command::Quantize(args) => quantize::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Lsp(args) => lsp::run(args),
     };

@@ -5,6 +5,7 @@
 
 mod metadata;
 mod recipe;
+mod source;
 mod vocabulary;
 
 use anyhow::{Result, ensure};
@@ -12,7 +13,8 @@ use anyhow::{Result, ensure};
 use super::config::{Config, Mixer};
 
 pub use metadata::metadata;
-pub use recipe::{Choice, Recipe};
+pub use recipe::{Choice, Recipe, exportable};
+pub use source::{Change, Rows, Source};
 pub use vocabulary::Vocabulary;
 
 /// A tensor of a GGUF file of this architecture.
@@ -58,7 +60,9 @@ impl ExportTensor {
 impl Role {
     fn of(name: &str, shape: &[usize], tied: bool) -> Self {
         let (layer, part) = split_layer(name);
-        let Some(part) = part.strip_suffix(".weight").filter(|_| shape.len() > 1) else { return Role::Exact };
+        // Some files give vectors a second dimension of 1.
+        let is_matrix = shape.split_last().is_some_and(|(_, outer)| outer.iter().any(|&size| size > 1));
+        let Some(part) = part.strip_suffix(".weight").filter(|_| is_matrix) else { return Role::Exact };
         match part {
             "token_embd" if !tied => Role::Embedding,
             "token_embd" | "output" => Role::Head,
@@ -180,9 +184,12 @@ mod tests {
     use super::*;
     use crate::base::dtype::DType;
     use crate::format::gguf::{Array, Value};
+    use crate::format::{Bytes, ModelDir};
 
-    fn starter() -> Config {
-        Config::parse("starter", include_bytes!("../../starter/config.json")).unwrap()
+    pub(super) fn starter() -> Config {
+        let config = include_bytes!("../../starter/config.json");
+        let weights = Bytes::embedded(include_bytes!("../../starter/model.safetensors"));
+        Config::read(&ModelDir::from_safetensors("starter", config, None, &weights).unwrap()).unwrap()
     }
 
     #[test]
@@ -220,6 +227,8 @@ mod tests {
             assert_eq!(find(&untied, name), ExportTensor { name: name.into(), shape: shape.into(), role });
         }
         assert_eq!(find(&tied, "token_embd.weight").role, Role::Head);
+        let vector = ExportTensor::new("blk.3.ffn_gate_inp_shexp.weight", &[1, 256], false);
+        assert_eq!(vector.role, Role::Exact, "as llama.cpp's converter writes it");
 
         config.dense_layers = vec![2];
         assert!(tensors(&config).unwrap_err().to_string().contains("layer 2 has no experts"));
