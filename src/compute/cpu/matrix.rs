@@ -9,6 +9,8 @@
     reason = "indices go to several arrays, and closures are not inlined reliably"
 )]
 
+use std::cell::Cell;
+
 use anyhow::{Result, ensure};
 
 use super::simd::{LANES, Simd};
@@ -130,9 +132,10 @@ impl Matrix {
         bytes.get(row * self.stride..(row + LANES) * self.stride).unwrap_or_default()
     }
 
-    /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many.
+    /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many. While they
+    /// are unpacked, as many bytes from the start of `ahead` are prefetched.
     #[inline(always)]
-    pub fn slice(&self, row: usize, at: usize) -> Slice<'_> {
+    pub fn slice(&self, row: usize, at: usize, ahead: &[u8]) -> Slice<'_> {
         let bytes = self.padded.as_deref().unwrap_or(&self.stored.values.bytes);
         let dtype = self.dtype();
         let len = SLICE.min(self.depth - at);
@@ -140,7 +143,8 @@ impl Matrix {
         let last = first + (LANES - 1) * self.stride;
         let width = len / dtype.block_len() * dtype.block_bytes();
         assert!(last + width <= bytes.len());
-        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width] }
+        let ahead = Cell::new(ahead.as_ptr());
+        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width], ahead }
     }
 }
 
@@ -152,6 +156,8 @@ pub struct Slice<'a> {
     len: usize,
     /// From the first byte of the first row to the last byte of the last row.
     bytes: &'a [u8],
+    /// What to prefetch while this slice is read.
+    ahead: Cell<*const u8>,
 }
 
 /// An unpacked slice of integers: `value = scale code - min`.
@@ -550,9 +556,16 @@ impl Values {
 }
 
 impl Slice<'_> {
-    /// Bytes `at..at + WORDS` of each row.
+    /// Bytes `at..at + WORDS` of each row. The prefetches come in small steps: many at once would wait for
+    /// each other, and the loads behind for them.
     #[inline(always)]
     fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
+        const LINE: usize = 64;
+        let ahead = self.ahead.get();
+        for line in 0..LANES * WORDS / LINE {
+            simd.prefetch(ahead.wrapping_add(line * LINE));
+        }
+        self.ahead.set(ahead.wrapping_add(LANES * WORDS));
         debug_assert!((LANES - 1) * self.matrix.stride + at + WORDS <= self.bytes.len());
         // SAFETY: `bytes` holds the rows `stride` apart, of which the last ends with the slice; every
         // caller asks for bytes that its format has in the slice's whole blocks.

@@ -191,8 +191,7 @@ impl Product<'_> {
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at);
-                self.prefetch(simd, row, at);
+                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at));
                 let blocks = panel.unpack(simd, &slice);
                 let (mut i, block) = (0, at / BLOCK);
                 macro_rules! tiles {
@@ -221,8 +220,7 @@ impl Product<'_> {
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at);
-                self.prefetch(simd, row, at);
+                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at));
                 let cols = panel.unpack(simd, &slice);
                 let mut i = 0;
                 macro_rules! tiles {
@@ -241,18 +239,15 @@ impl Product<'_> {
         }
     }
 
-    /// Asks for the part of the strip that is read after this one which corresponds to columns from `at` on.
-    /// Strips jump from row to row, which the CPU does not foresee.
+    /// The part of the strip that is read after this one which corresponds to columns from `at` on. Strips
+    /// jump from row to row, which the CPU does not foresee.
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, simd: S, row: usize, at: usize) {
+    fn ahead(&self, row: usize, at: usize) -> &[u8] {
         let strip = match self.next {
             Some((matrix, first)) if row + LANES >= self.rows.end => matrix.strip_bytes(first),
             _ => self.matrix.strip_bytes(row + LANES),
         };
-        let part = strip.len() / self.matrix.depth().div_ceil(SLICE);
-        for line in strip[at / SLICE * part..][..part].chunks(64) {
-            simd.prefetch(line.as_ptr());
-        }
+        &strip[strip.len() / self.matrix.depth().div_ceil(SLICE) * (at / SLICE)..]
     }
 
     #[inline(always)]
