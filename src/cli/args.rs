@@ -32,7 +32,7 @@ const DELTA_CHUNK_ROWS_MIN: usize = 16;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
-    /// Checkpoint folder or .safetensors file [default: the starter model in the program]
+    /// Checkpoint folder, .safetensors or .gguf file [default: the starter model in the program]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
 
@@ -67,7 +67,7 @@ impl PromptArgs {
 /// A model ready to run.
 pub struct Opened {
     pub session: Session<Cpu>,
-    /// None when the checkpoint has no `tokenizer.json`.
+    /// None when the model has none.
     pub tokenizer: Option<Tokenizer>,
     /// What to call the model in messages.
     pub origin: String,
@@ -152,7 +152,9 @@ impl Opened {
 }
 
 fn missing_tokenizer(origin: &str) -> String {
-    format!("{origin}: there is no tokenizer.json; only `generate --ids` and `score --ids` work without")
+    format!(
+        "{origin}: there is no tokenizer (tokenizer.json, or the metadata of a GGUF file); only `generate --ids` and `score --ids` work without"
+    )
 }
 
 /// Reads a UTF-8 file whole.

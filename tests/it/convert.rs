@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fimd::base::dtype::DType;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
-use fimd::format::{Description, ModelDir, Tensor};
+use fimd::format::{ModelDir, Tensor};
 use fimd::model::Config;
 use fimd::model::config::Mixer;
 
@@ -102,14 +102,13 @@ fn metadata(config: &Config) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// The metadata of the tokenizer whose `tokenizer.json` the model has.
-pub fn tokenizer_metadata(dir: &ModelDir) -> Vec<(String, Value)> {
+/// The metadata of the tokenizer that a `tokenizer.json` describes, for a model with `rows` rows of logits.
+pub fn tokenizer_metadata(json: &[u8], rows: usize) -> Vec<(String, Value)> {
     const NORMAL: i32 = 1;
     const CONTROL: i32 = 3;
     const USER_DEFINED: i32 = 4;
     const UNUSED: i32 = 5;
-    let Description::Folder(folder) = dir.description() else { panic!("it is in GGUF already") };
-    let json: serde_json::Value = serde_json::from_slice(folder.tokenizer.as_deref().unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(json).unwrap();
     let mut texts: BTreeMap<usize, (String, i32)> = BTreeMap::new();
     for (text, id) in json["model"]["vocab"].as_object().unwrap() {
         texts.insert(id.as_u64().unwrap() as usize, (text.clone(), NORMAL));
@@ -119,7 +118,6 @@ pub fn tokenizer_metadata(dir: &ModelDir) -> Vec<(String, Value)> {
         let text = token["content"].as_str().unwrap().to_owned();
         texts.insert(token["id"].as_u64().unwrap() as usize, (text, kind));
     }
-    let rows = Config::read(dir).unwrap().vocab;
     let pad = |id| (format!("[PAD{id}]"), UNUSED);
     let (tokens, types) = (0..rows).map(|id| texts.remove(&id).unwrap_or_else(|| pad(id))).unzip();
     let merge = |pair: &serde_json::Value| match pair {
@@ -172,7 +170,9 @@ impl Source<'_> {
             let bytes = all.each_ref().map(|part| &part.bytes[..]).concat();
             self.put(&to("attn_qkv.weight"), all[0].dtype, &[rows, self.config.hidden], &bytes);
         } else {
-            parts.map(|part| self.matrix(&to(&format!("attn_{part}.weight")), &name(part)));
+            for part in parts {
+                self.matrix(&to(&format!("attn_{part}.weight")), &name(part));
+            }
         }
         self.matrix(&to("attn_output.weight"), &from("self_attn.o_proj.weight"));
         self.norm(&to("attn_q_norm.weight"), &from("self_attn.q_norm.weight"));
@@ -212,8 +212,7 @@ impl Source<'_> {
     }
 
     fn experts(&mut self, to: &dyn Fn(&str) -> String, from: &dyn Fn(&str) -> String) {
-        let (experts, width, hidden) =
-            (self.config.moe.experts, self.config.moe.width, self.config.hidden);
+        let (experts, width, hidden) = (self.config.moe.experts, self.config.moe.width, self.config.hidden);
         let stored = |e: usize, part: &str| {
             self.dir.tensor(&from(&format!("mlp.experts.{e}.{part}_proj.weight"))).unwrap()
         };

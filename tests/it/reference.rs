@@ -22,7 +22,7 @@ struct Expected {
     greedy: Vec<u32>,
 }
 
-fn folder(case: &str) -> PathBuf {
+pub fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vectors").join(case)
 }
 
@@ -50,7 +50,12 @@ pub fn model(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<C
 }
 
 /// Logits after every token, evaluated `batch` tokens at a time, and the greedy continuation.
-fn run(model: &mut Model<Cpu>, prompt: &[u32], batch: usize, continuation: usize) -> (Vec<f32>, Vec<u32>) {
+pub fn run(
+    model: &mut Model<Cpu>,
+    prompt: &[u32],
+    batch: usize,
+    continuation: usize,
+) -> (Vec<f32>, Vec<u32>) {
     let (mut all, mut logits) = (Vec::new(), Vec::new());
     let mut sequence = model.sequence();
     for tokens in prompt.chunks(batch) {
@@ -68,7 +73,7 @@ fn run(model: &mut Model<Cpu>, prompt: &[u32], batch: usize, continuation: usize
     (all, ids)
 }
 
-fn distance(a: &[f32], b: &[f32]) -> f32 {
+pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).fold(0.0, |max, (a, b)| max.max((a - b).abs()))
 }

@@ -1,6 +1,6 @@
 //! Models split over several files, `NAME-00001-of-0000N.gguf` and so on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
@@ -50,7 +50,7 @@ fn open_part(path: &Path) -> Result<(Metadata, Vec<(String, Entry)>)> {
     read(&path.display().to_string(), &bytes)
 }
 
-fn open_other(path: &PathBuf, count: usize) -> Result<(Metadata, Vec<(String, Entry)>)> {
+fn open_other(path: &Path, count: usize) -> Result<(Metadata, Vec<(String, Entry)>)> {
     let path_name = path.display();
     ensure!(path.exists(), "{path_name} is missing; it is one of the model's {count} parts");
     open_part(path)
