@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::base::timings::milliseconds;
 use crate::complete::Options;
 use crate::complete::fim::Order;
-use crate::compute::cpu::{Cpu, CpuOptions};
+use crate::compute::cpu::{Cpu, CpuOptions, Level};
 use crate::format::ModelDir;
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer};
@@ -43,6 +43,14 @@ pub struct EngineArgs {
     /// Most tokens that prompt and completion may have together [default: 4096, or the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+
+    /// Vector instructions to compute with: portable, avx2 or avx512 [default: the best this CPU has]
+    #[arg(long, value_name = "LEVEL", hide_short_help = true)]
+    pub kernels: Option<Level>,
+
+    /// Convert quantised weights to f32 instead of rounding activations to 8 bits: slow, to measure against
+    #[arg(long, hide_short_help = true)]
+    pub exact: bool,
 }
 
 /// How to ask a model for a completion.
@@ -122,6 +130,8 @@ impl EngineArgs {
             threads: self.threads(),
             eps: config.eps,
             delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
+            level: self.kernels.unwrap_or_else(Level::detect),
+            exact: self.exact,
         });
         let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max) };
         Ok(Session::new(Model::load(dir, config, options, backend)?))

@@ -1,6 +1,6 @@
 //! From a folder to a model on the CPU, as the tests need it.
 
-use fimd::compute::cpu::{Cpu, CpuOptions};
+use fimd::compute::cpu::{Cpu, CpuOptions, Level};
 use fimd::format::ModelDir;
 use fimd::model::{Config, Model, ModelOptions, Tokenizer};
 
@@ -22,7 +22,13 @@ pub fn layers(
     delta_chunk_rows_min: usize,
     options: ModelOptions,
 ) -> anyhow::Result<Model<Cpu>> {
-    let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min });
+    let backend = Cpu::new(CpuOptions {
+        threads,
+        eps: config.eps,
+        delta_chunk_rows_min,
+        level: Level::detect(),
+        exact: false,
+    });
     Model::load(dir, config, options, backend)
 }
 
