@@ -32,6 +32,8 @@ pub struct Report {
     pub machine: Machine,
     /// Threads that computed.
     pub threads: usize,
+    /// The kernels they ran.
+    pub kernels: String,
     /// What these threads can read from memory, in GB/s.
     pub memory_gb_per_s: f64,
     /// The model.
@@ -131,7 +133,11 @@ impl Display for Report {
             write!(f, ", {}", gigabytes(bytes))?;
         }
         writeln!(f, "\n{}, {} cores, {}", machine.cpu, machine.cores, gigabytes(machine.memory_bytes))?;
-        writeln!(f, "{} threads, which read {:.1} GB/s from memory\n", self.threads, self.memory_gb_per_s)?;
+        writeln!(
+            f,
+            "{} threads with {} kernels, which read {:.1} GB/s from memory\n",
+            self.threads, self.kernels, self.memory_gb_per_s
+        )?;
 
         table(f, &format!("{} layers", model.layers), self.runs)?;
         for prefill in &self.prefill {

@@ -124,13 +124,24 @@ impl EngineArgs {
         }
     }
 
+    /// The vector instructions to use.
+    fn level(&self) -> Level {
+        self.kernels.unwrap_or_else(Level::detect)
+    }
+
+    /// What to call the kernels that compute.
+    pub fn kernels(&self) -> String {
+        let exact = if self.exact { " exact" } else { "" };
+        format!("{}{exact}", self.level())
+    }
+
     fn session(&self, dir: &ModelDir, config: Config) -> Result<Session<Cpu>> {
         let positions_max = self.positions_max(&config)?;
         let backend = Cpu::new(CpuOptions {
             threads: self.threads(),
             eps: config.eps,
             delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
-            level: self.kernels.unwrap_or_else(Level::detect),
+            level: self.level(),
             exact: self.exact,
         });
         let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max) };

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::{self, EngineArgs};
 use crate::bench::machine;
 use crate::bench::report::Subject;
-use crate::bench::speed::{self, Whole, Workload};
+use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Synthetic};
 use crate::model::export::Recipe;
 
@@ -103,7 +103,8 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         status.set_message(text);
         status.tick();
     };
-    let report = speed::run(subject, &workload, whole, args.engine.threads(), open, &say)?;
+    let engine = Engine { threads: args.engine.threads(), kernels: args.engine.kernels() };
+    let report = speed::run(subject, &workload, whole, engine, open, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fimd::bench::report::Subject;
-use fimd::bench::speed::{self, Whole, Workload};
+use fimd::bench::speed::{self, Engine, Whole, Workload};
 use fimd::bench::synthetic::{self, Synthetic};
 use fimd::format::ModelDir;
 use fimd::model::{Config, ModelOptions};
@@ -107,7 +107,8 @@ fn a_deeper_model_is_estimated() {
         Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };
     let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2 };
     let whole = Whole { layers: 48, file_bytes: u64::MAX, shallow: 0 };
-    let report = speed::run(subject, &workload, Some(whole), 1, open, &|_| ()).unwrap();
+    let engine = Engine { threads: 1, kernels: "portable".into() };
+    let report = speed::run(subject, &workload, Some(whole), engine, open, &|_| ()).unwrap();
 
     let estimate = report.estimate.as_ref().unwrap();
     assert_eq!((estimate.layers, estimate.from_layers), (48, [0, 4]));
@@ -133,6 +134,7 @@ fn bench_speed_prints_the_documented_keys() {
         "/machine/cores",
         "/machine/memory_bytes",
         "/threads",
+        "/kernels",
         "/memory_gb_per_s",
         "/model/name",
         "/model/path",
