@@ -108,7 +108,7 @@ pub struct Estimate {
     pub decode_tokens_per_s: Spread,
     /// Bytes of its file.
     pub file_bytes: u64,
-    /// Whether this machine's memory is larger than the file.
+    /// Whether this machine's memory is larger than the file by the tenth that everything else needs.
     pub fits_memory: bool,
 }
 
@@ -201,8 +201,8 @@ impl Estimate {
         if !self.fits_memory {
             writeln!(
                 f,
-                "This machine has {}: the model does not fit, experts would come from disk, and decoding \
-                 would be much slower than estimated.",
+                "This machine has {}, too little for the file and a tenth more: experts would come from disk, and \
+                 all would be much slower than estimated.",
                 gigabytes(report.machine.memory_bytes)
             )?;
         }
@@ -222,7 +222,11 @@ fn row(f: &mut Formatter, what: &str, speed: Spread) -> fmt::Result {
 
 /// Three digits, or all there are before the point.
 fn figure(value: f64) -> String {
-    let decimals = if value >= 100.0 { 0 } else { if value >= 10.0 { 1 } else { 2 } };
+    let decimals = match value {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
     format!("{value:.decimals$}")
 }
 

@@ -14,7 +14,6 @@ use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Synthetic};
 use crate::model::export::Recipe;
 
-/// Without --model and --synthetic, the starter model in the program is measured.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -27,6 +26,8 @@ enum Benchmark {
     Speed(SpeedArgs),
 }
 
+/// Measures the starter model in the program, the one that --model names, or a synthetic one.
+///
 /// A synthetic model has the exact sizes of a real one, fewer layers and random weights. It is measured at
 /// two depths, and the time of the whole model is read off the line through them: so you know how fast the
 /// real model would run on this machine before you download it.

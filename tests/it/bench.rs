@@ -116,8 +116,7 @@ fn a_deeper_model_is_estimated() {
     assert!(estimate.decode_tokens_per_s.median <= report.decode.tokens_per_s.median);
     assert_eq!(estimate.prefill.iter().map(|part| part.tokens).collect::<Vec<_>>(), [4, 32]);
     let text = report.to_string();
-    for words in
-        ["| decode, 4 tokens |", "all 48 layers, estimated", "times at 0 and 4 layers", "does not fit"]
+    for words in ["| decode, 4 tokens |", "all 48 layers, estimated", "times at 0 and 4 layers", "too little"]
     {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
