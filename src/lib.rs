@@ -22,7 +22,7 @@
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, tensor names, state, the forward pass, the tokenizer |
-//! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program |
+//! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program; quantising it |
 //! | 4 | [`session`] | a model plus a past |
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
@@ -43,7 +43,7 @@
 //! - No async below `lsp`, and no network anywhere.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`decode/stop.rs`, `complete/{fim,context,trim}.rs`, `bench/fit.rs`) do no I/O.
+//! - Pure files (`decode/stop.rs`, `complete/{fim,context,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
 //! - stdout carries results or the LSP wire; everything else goes to stderr. Document text is never logged.
 //!

@@ -74,16 +74,20 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = Plan::new(&dir, &args.recipe(), &name_of(&args.input))?;
     let mut report = args.report.as_deref().map(Report::create).transpose()?;
 
-    eprintln!("{output} will hold {}", size(plan.bytes(), plan.elements()));
     let started = Instant::now();
     let progress = progress_bar(plan.bytes());
+    let size = size(plan.bytes(), plan.elements());
+    progress.println(format!("{output} will hold {size}"));
     let outcomes = plan.write(&args.output, args.threads(), |bytes| progress.inc(bytes))?;
     progress.finish_and_clear();
     if let Some(report) = &mut report {
         report.write(&outcomes)?;
     }
-    eprintln!("{}; took {:.1} s", summary(&outcomes), started.elapsed().as_secs_f64());
-    Ok(())
+    if report.is_some_and(|report| report.file.is_none()) {
+        return Ok(());
+    }
+    let (seconds, summary) = (started.elapsed().as_secs_f64(), summary(&outcomes));
+    args::print(&format!("{output} holds {size}; {summary}; took {seconds:.1} s\n"))
 }
 
 impl Args {
