@@ -32,6 +32,8 @@ pub struct Report {
     pub machine: Machine,
     /// Threads that computed.
     pub threads: usize,
+    /// The kernels they ran.
+    pub kernels: String,
     /// What these threads can read from memory, in GB/s.
     pub memory_gb_per_s: f64,
     /// The model.
@@ -106,7 +108,7 @@ pub struct Estimate {
     pub decode_tokens_per_s: Spread,
     /// Bytes of its file.
     pub file_bytes: u64,
-    /// Whether this machine's memory is larger than the file.
+    /// Whether this machine's memory is larger than the file by the tenth that everything else needs.
     pub fits_memory: bool,
 }
 
@@ -131,7 +133,11 @@ impl Display for Report {
             write!(f, ", {}", gigabytes(bytes))?;
         }
         writeln!(f, "\n{}, {} cores, {}", machine.cpu, machine.cores, gigabytes(machine.memory_bytes))?;
-        writeln!(f, "{} threads, which read {:.1} GB/s from memory\n", self.threads, self.memory_gb_per_s)?;
+        writeln!(
+            f,
+            "{} threads with {} kernels, which read {:.1} GB/s from memory\n",
+            self.threads, self.kernels, self.memory_gb_per_s
+        )?;
 
         table(f, &format!("{} layers", model.layers), self.runs)?;
         for prefill in &self.prefill {
@@ -195,8 +201,8 @@ impl Estimate {
         if !self.fits_memory {
             writeln!(
                 f,
-                "This machine has {}: the model does not fit, experts would come from disk, and decoding \
-                 would be much slower than estimated.",
+                "This machine has {}, too little for the file and a tenth more: experts would come from disk, and \
+                 all would be much slower than estimated.",
                 gigabytes(report.machine.memory_bytes)
             )?;
         }
@@ -216,7 +222,11 @@ fn row(f: &mut Formatter, what: &str, speed: Spread) -> fmt::Result {
 
 /// Three digits, or all there are before the point.
 fn figure(value: f64) -> String {
-    let decimals = if value >= 100.0 { 0 } else { if value >= 10.0 { 1 } else { 2 } };
+    let decimals = match value {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
     format!("{value:.decimals$}")
 }
 

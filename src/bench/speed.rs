@@ -25,6 +25,15 @@ pub struct Workload {
     pub runs: usize,
 }
 
+/// What computes.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// Threads.
+    pub threads: usize,
+    /// What to call the kernels.
+    pub kernels: String,
+}
+
 /// A model of which this one has the first layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole {
@@ -44,7 +53,7 @@ pub fn run<B: Backend>(
     subject: Subject,
     workload: &Workload,
     whole: Option<Whole>,
-    threads: usize,
+    engine: Engine,
     open: impl Fn(usize) -> Result<Session<B>>,
     say: &dyn Fn(String),
 ) -> Result<Report> {
@@ -66,7 +75,7 @@ pub fn run<B: Backend>(
         _ => None,
     };
     say("measuring the memory".into());
-    let bandwidth = machine::bandwidth(threads);
+    let bandwidth = machine::bandwidth(engine.threads);
     let machine = Machine::read();
     let estimate = shallow.map(|(whole, shallow)| {
         let depths = [(whole.shallow, &shallow), (subject.layers, &deep)];
@@ -75,7 +84,8 @@ pub fn run<B: Backend>(
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         machine,
-        threads,
+        threads: engine.threads,
+        kernels: engine.kernels,
         memory_gb_per_s: bandwidth / 1e9,
         runs: workload.runs,
         load_ms,
@@ -215,7 +225,7 @@ fn estimate(
         prefill: workload.prompts.iter().enumerate().map(prefill).collect(),
         decode_tokens_per_s: at(&|measured| measured.decode_ms).rate(1e3),
         file_bytes: whole.file_bytes,
-        fits_memory: whole.file_bytes < memory_bytes,
+        fits_memory: whole.file_bytes as f64 * 1.1 < memory_bytes as f64,
     }
 }
 

@@ -119,7 +119,7 @@ pub fn file_name(name: &str, layers: usize, quant: &str) -> String {
 /// What a tensor is filled with.
 enum Values {
     /// Weights that keep activations at the size they have: rows with a norm of about one.
-    Matrix(RandomTensor),
+    Matrix(Box<RandomTensor>),
     /// f32 values of a range.
     Range { key: u64, low: f32, high: f32 },
 }
@@ -136,7 +136,7 @@ impl Values {
             "ssm_dt.bias" => Values::Range { key, low: -7.0, high: -2.2 },
             _ => {
                 let cols = info.shape.last().copied().unwrap_or(1);
-                Values::Matrix(RandomTensor::new(info.dtype, 1.0 / (cols as f32).sqrt(), key))
+                Values::Matrix(Box::new(RandomTensor::new(info.dtype, 1.0 / (cols as f32).sqrt(), key)))
             }
         }
     }

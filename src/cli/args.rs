@@ -157,9 +157,18 @@ impl ComputeArgs {
             threads: self.threads(),
             eps,
             delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
-            level: self.kernels.unwrap_or_else(Level::detect),
+            level: self.level(),
             exact: self.exact,
         }
+    }
+
+    /// What to call the kernels that compute.
+    pub fn kernels(&self) -> String {
+        format!("{}{}", self.level(), if self.exact { " exact" } else { "" })
+    }
+
+    fn level(&self) -> Level {
+        self.kernels.unwrap_or_else(Level::detect)
     }
 }
 

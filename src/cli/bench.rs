@@ -11,12 +11,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::{self, ComputeArgs, EngineArgs};
 use crate::base::dtype::DType;
 use crate::bench::report::Subject;
-use crate::bench::speed::{self, Whole, Workload};
+use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Synthetic};
 use crate::bench::{kernels, machine};
 use crate::model::export::Recipe;
 
-/// Without --model and --synthetic, the starter model in the program is measured.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -31,6 +30,8 @@ enum Benchmark {
     Kernels(KernelsArgs),
 }
 
+/// Measures the starter model in the program, the one that --model names, or a synthetic one.
+///
 /// A synthetic model has the exact sizes of a real one, fewer layers and random weights. It is measured at
 /// two depths, and the time of the whole model is read off the line through them: so you know how fast the
 /// real model would run on this machine before you download it.
@@ -168,7 +169,8 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         status.set_message(text);
         status.tick();
     };
-    let report = speed::run(subject, &workload, whole, args.engine.compute.threads(), open, &say)?;
+    let engine = Engine { threads: args.engine.compute.threads(), kernels: args.engine.compute.kernels() };
+    let report = speed::run(subject, &workload, whole, engine, open, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }

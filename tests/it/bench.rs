@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fimd::bench::report::Subject;
-use fimd::bench::speed::{self, Whole, Workload};
+use fimd::bench::speed::{self, Engine, Whole, Workload};
 use fimd::bench::synthetic::{self, Synthetic};
 use fimd::format::ModelDir;
 use fimd::model::{Config, ModelOptions};
@@ -22,7 +22,7 @@ fn config() -> Config {
     (config.attention.heads, config.attention.head_dim, config.attention.rotary_dim) = (4, 64, 16);
     (config.delta.key_heads, config.delta.value_heads) = (2, 4);
     (config.delta.key_dim, config.delta.value_dim) = (64, 64);
-    (config.moe.experts, config.moe.top_k) = (16, 4);
+    (config.moe.experts, config.moe.top_k) = (8, 2);
     (config.moe.width, config.moe.shared_width) = (256, 256);
     config
 }
@@ -49,7 +49,7 @@ fn synthetic_models_load_and_stay_in_range() {
         let mut session = Session::new(load::model(&dir, 2, 16, options).unwrap());
         assert_eq!(session.model().config(), &config(), "{quant}");
 
-        let tokens: Vec<u32> = (0..48).map(|i| i * 7919 % 8448).collect();
+        let tokens: Vec<u32> = (0..16).map(|i| i * 7919 % 8448).collect();
         let (mut rows, mut previous) = (0, Vec::new());
         session
             .for_each_logits(&tokens, |position, logits| {
@@ -107,7 +107,8 @@ fn a_deeper_model_is_estimated() {
         Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };
     let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2 };
     let whole = Whole { layers: 48, file_bytes: u64::MAX, shallow: 0 };
-    let report = speed::run(subject, &workload, Some(whole), 1, open, &|_| ()).unwrap();
+    let engine = Engine { threads: 1, kernels: "portable".into() };
+    let report = speed::run(subject, &workload, Some(whole), engine, open, &|_| ()).unwrap();
 
     let estimate = report.estimate.as_ref().unwrap();
     assert_eq!((estimate.layers, estimate.from_layers), (48, [0, 4]));
@@ -115,8 +116,7 @@ fn a_deeper_model_is_estimated() {
     assert!(estimate.decode_tokens_per_s.median <= report.decode.tokens_per_s.median);
     assert_eq!(estimate.prefill.iter().map(|part| part.tokens).collect::<Vec<_>>(), [4, 32]);
     let text = report.to_string();
-    for words in
-        ["| decode, 4 tokens |", "all 48 layers, estimated", "times at 0 and 4 layers", "does not fit"]
+    for words in ["| decode, 4 tokens |", "all 48 layers, estimated", "times at 0 and 4 layers", "too little"]
     {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
@@ -133,6 +133,7 @@ fn bench_speed_prints_the_documented_keys() {
         "/machine/cores",
         "/machine/memory_bytes",
         "/threads",
+        "/kernels",
         "/memory_gb_per_s",
         "/model/name",
         "/model/path",

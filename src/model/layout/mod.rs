@@ -77,15 +77,17 @@ fn assemble<B: Backend>(config: &Config, mut source: impl Source<B>) -> Result<W
         };
         layers.push(Layer { mixer, moe: source.moe(i)? });
     }
-    let head = source.head()?;
     let before = source.bytes();
     let embedding = source.embedding()?;
+    let embedding_bytes = source.bytes().all - before.all;
+    let head = source.head()?;
+    let Bytes { all, experts } = source.bytes();
     let bytes = WeightBytes {
-        embedding: source.bytes().all - before.all,
+        embedding: embedding_bytes,
         vocab: config.vocab as u64,
-        experts: before.experts,
+        experts,
         experts_visited: config.moe.top_k as f64 / config.moe.experts as f64,
-        rest: before.all - before.experts,
+        rest: all - experts - embedding_bytes,
     };
     Ok(Weights { embedding, layers, head, bytes })
 }
