@@ -28,6 +28,7 @@
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming |
 //! | 8 | [`lsp`] | the language server |
+//! | 8 | [`bench`] | how fast a model runs here, with a synthetic one where there is none |
 //! | 9 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
@@ -42,7 +43,7 @@
 //! - No async below `lsp`, and no network anywhere.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`decode/stop.rs`, `complete/{fim,context,trim}.rs`) do no I/O.
+//! - Pure files (`decode/stop.rs`, `complete/{fim,context,trim}.rs`, `bench/fit.rs`) do no I/O.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
 //! - stdout carries results or the LSP wire; everything else goes to stderr. Document text is never logged.
 //!
@@ -54,6 +55,7 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod complete;
 pub mod compute;

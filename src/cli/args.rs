@@ -12,7 +12,8 @@ use serde::Serialize;
 use crate::base::timings::milliseconds;
 use crate::complete::Options;
 use crate::complete::fim::Order;
-use crate::compute::cpu::{Cpu, CpuOptions};
+use crate::compute::cpu::{Cpu, CpuOptions, Level};
+use crate::format::ModelDir;
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer};
 use crate::serve::Engine;
@@ -42,6 +43,14 @@ pub struct EngineArgs {
     /// Most tokens that prompt and completion may have together [default: 4096, or the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+
+    /// Vector instructions to compute with: portable, avx2 or avx512 [default: the best this CPU has]
+    #[arg(long, value_name = "LEVEL", hide_short_help = true)]
+    pub kernels: Option<Level>,
+
+    /// Convert quantised weights to f32 instead of rounding activations to 8 bits: slow, to measure against
+    #[arg(long, hide_short_help = true)]
+    pub exact: bool,
 }
 
 /// How to ask a model for a completion.
@@ -89,16 +98,43 @@ impl EngineArgs {
                 config.vocab
             );
         }
-        let threads = match self.threads {
+        let session = self.session(&dir, config)?;
+        Ok(Opened { session, tokenizer, origin, load_ms: milliseconds(started.elapsed()) })
+    }
+
+    /// What to call the model, and its sizes.
+    pub fn describe(&self) -> Result<(String, Config)> {
+        let dir = hub::open(self.model.as_deref())?;
+        Ok((dir.origin().to_owned(), Config::read(&dir)?))
+    }
+
+    /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
+    pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<Session<Cpu>> {
+        let dir = hub::open(path)?;
+        let mut config = Config::read(&dir)?;
+        config.layers.truncate(layers);
+        self.session(&dir, config)
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        match self.threads {
             Some(threads) => threads.into(),
             None => thread::available_parallelism().map_or(1, usize::from),
-        };
+        }
+    }
+
+    fn session(&self, dir: &ModelDir, config: Config) -> Result<Session<Cpu>> {
         let positions_max = self.positions_max(&config)?;
-        let backend =
-            Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN });
+        let backend = Cpu::new(CpuOptions {
+            threads: self.threads(),
+            eps: config.eps,
+            delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
+            level: self.kernels.unwrap_or_else(Level::detect),
+            exact: self.exact,
+        });
         let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max) };
-        let session = Session::new(Model::load(&dir, config, options, backend)?);
-        Ok(Opened { session, tokenizer, origin, load_ms: milliseconds(started.elapsed()) })
+        Ok(Session::new(Model::load(dir, config, options, backend)?))
     }
 
     fn positions_max(&self, config: &Config) -> Result<usize> {

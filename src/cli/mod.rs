@@ -1,6 +1,7 @@
 //! The command line: arguments and one file for each subcommand.
 
 mod args;
+mod bench;
 mod complete;
 mod generate;
 mod lsp;
@@ -28,6 +29,8 @@ enum Command {
     Generate(generate::Args),
     /// Measure how well a model predicts a text
     Score(score::Args),
+    /// Measure how fast things are on this machine
+    Bench(bench::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
     Lsp(lsp::Args),
 }
@@ -40,6 +43,7 @@ pub fn run() -> ExitCode {
         Command::Complete(args) => complete::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Lsp(args) => lsp::run(args),
     };
     match result {

@@ -14,12 +14,15 @@ pub fn open(path: Option<&Path>) -> Result<ModelDir> {
     }
 }
 
+/// The `tokenizer.json` of the starter model.
+pub const STARTER_TOKENIZER: &[u8] = include_bytes!("../starter/tokenizer.json");
+
 /// The starter model: a miniature of Qwen3-Coder-Next, described in `src/starter/README.md`.
 pub fn starter() -> Result<ModelDir> {
     ModelDir::from_safetensors(
         "the starter model",
         include_bytes!("../starter/config.json"),
-        Some(Bytes::embedded(include_bytes!("../starter/tokenizer.json"))),
+        Some(Bytes::embedded(STARTER_TOKENIZER)),
         &Bytes::embedded(include_bytes!("../starter/model.safetensors")),
     )
 }

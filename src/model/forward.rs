@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::config::{Config, Mixer};
 use super::layout;
 use super::state::{BlockPool, Sequence, Snapshot};
-use super::weights::{MixerWeights, Weights};
+use super::weights::{MixerWeights, WeightBytes, Weights};
 use crate::base::Cancel;
 use crate::compute::{Backend, Batch};
 use crate::format::ModelDir;
@@ -59,6 +59,11 @@ impl<B: Backend> Model<B> {
     /// The model's sizes.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How large its weights are.
+    pub fn weight_bytes(&self) -> WeightBytes {
+        self.weights.bytes
     }
 
     /// How it is run.

@@ -102,6 +102,11 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
+    /// The model.
+    pub fn model(&self) -> &Model<B> {
+        &self.model
+    }
+
     /// Logits after the last token, `[vocab]`.
     pub fn logits(&self) -> &[f32] {
         &self.logits

@@ -11,8 +11,9 @@ fn fimd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fimd")).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
+/// The object a command prints.
 #[track_caller]
-fn json(args: &[&str]) -> Value {
+pub fn json(args: &[&str]) -> Value {
     let output = fimd(args);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{args:?}: {errors}");
@@ -23,7 +24,7 @@ fn json(args: &[&str]) -> Value {
 
 /// Fails with `code`, says every one of `words` on stderr and nothing on stdout.
 #[track_caller]
-fn check_fails(args: &[&str], code: i32, words: &[&str]) {
+pub fn check_fails(args: &[&str], code: i32, words: &[&str]) {
     let output = fimd(args);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");

@@ -1,6 +1,6 @@
 //! From a folder to a model on the CPU, as the tests need it.
 
-use fimd::compute::cpu::{Cpu, CpuOptions};
+use fimd::compute::cpu::{Cpu, CpuOptions, Level};
 use fimd::format::ModelDir;
 use fimd::model::{Config, Model, ModelOptions, Tokenizer};
 
@@ -11,8 +11,24 @@ pub fn model(
     delta_chunk_rows_min: usize,
     options: ModelOptions,
 ) -> anyhow::Result<Model<Cpu>> {
-    let config = Config::read(dir)?;
-    let backend = Cpu::new(CpuOptions { threads, eps: config.eps, delta_chunk_rows_min });
+    layers(dir, Config::read(dir)?, threads, delta_chunk_rows_min, options)
+}
+
+/// The layers of the model in `dir` that `config` has.
+pub fn layers(
+    dir: &ModelDir,
+    config: Config,
+    threads: usize,
+    delta_chunk_rows_min: usize,
+    options: ModelOptions,
+) -> anyhow::Result<Model<Cpu>> {
+    let backend = Cpu::new(CpuOptions {
+        threads,
+        eps: config.eps,
+        delta_chunk_rows_min,
+        level: Level::detect(),
+        exact: false,
+    });
     Model::load(dir, config, options, backend)
 }
 

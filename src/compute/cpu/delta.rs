@@ -1,11 +1,17 @@
 //! Gated DeltaNet between its projections: convolution, gates, recurrence, output norm.
 
-use super::{Cpu, CpuOptions, for_each_row, scalar};
+use super::product::Inputs;
+use super::simd::{Kernel, LANES, Simd};
+use super::vector::{self, View};
+use super::{Cpu, CpuOptions, scalar};
 use crate::base::pool::{Disjoint, Pool};
 use crate::compute::{Batch, DeltaShape, DeltaState, DeltaWeights};
 
 /// Positions that the chunked form works on at a time.
 const CHUNK: usize = 64;
+
+/// Positions of a chunk whose triangular system is solved one by one before the next are.
+const SOLVE: usize = 16;
 
 /// The state of one layer of one sequence; see [`crate::compute::Backend::Recurrent`].
 pub struct Recurrent {
@@ -31,30 +37,10 @@ impl Recurrent {
         self.committed.recurrent.copy_from_slice(&from.recurrent);
         self.committed.conv.copy_from_slice(&from.conv);
     }
-
-    /// The pending state, made equal to the committed one.
-    fn begin(&mut self) -> &mut DeltaState {
-        self.pending.recurrent.copy_from_slice(&self.committed.recurrent);
-        self.pending.conv.copy_from_slice(&self.committed.conv);
-        &mut self.pending
-    }
-}
-
-/// Inputs of the recurrence of one value head, one element or row per position.
-struct HeadInputs {
-    /// Normalised and scaled, `[rows, Dk]`.
-    query: Vec<f32>,
-    /// Normalised, `[rows, Dk]`.
-    key: Vec<f32>,
-    /// `[rows, Dv]`.
-    value: Vec<f32>,
-    beta: Vec<f32>,
-    /// Logarithm of the decay.
-    gate: Vec<f32>,
 }
 
 /// From the projected `channels` `[rows, channels]`, `z` `[rows, V * Dv]` and `ba` `[rows, 2V]` to normed,
-/// gated outputs `[rows, V, Dv]`. Reads the committed state and writes the pending one.
+/// gated outputs `[rows, V * Dv]`. Reads the committed state and writes the pending one.
 #[expect(clippy::too_many_arguments, reason = "the three projections belong to this one call")]
 pub fn mix(
     pool: &mut Pool,
@@ -65,41 +51,68 @@ pub fn mix(
     channels: &[f32],
     z: &[f32],
     ba: &[f32],
-) -> Vec<f32> {
+) -> Inputs {
     let shape = weights.shape;
-    let pending = state.begin();
-    let convolved = convolve(pool, weights, batch.rows, &mut pending.conv, channels);
+    let Recurrent { committed, pending } = state;
+    let convolved = convolve(pool, options, weights, batch.rows, committed, &mut pending.conv, channels);
 
+    let repeat = shape.value_heads / shape.key_heads;
     let state_len = shape.key_dim * shape.value_dim;
-    let out_width = shape.value_heads * shape.value_dim;
-    let mut mixed = vec![0.0; batch.rows * out_width];
+    let width = shape.value_heads * shape.value_dim;
+    let mut mixed = vec![0.0; batch.rows * width];
     let out = Disjoint::new(&mut mixed);
     let states = Disjoint::new(&mut pending.recurrent);
-    pool.run(shape.value_heads, |head| {
+    pool.run(shape.key_heads, |key_head| {
         if batch.cancel.is_cancelled() {
             return;
         }
-        let inputs = head_inputs(weights, head, batch.rows, &convolved, ba);
-        let mut outputs = vec![0.0; batch.rows * shape.value_dim];
-        // SAFETY: this task alone touches the state of its head.
-        let state = unsafe { states.part(head * state_len..(head + 1) * state_len) };
-        if batch.rows < options.delta_chunk_rows_min {
-            recurrent(&shape, &inputs, state, &mut outputs);
-        } else {
-            chunked(&shape, &inputs, state, &mut outputs);
-        }
-        for (row, output) in outputs.chunks_exact_mut(shape.value_dim).enumerate() {
-            scalar::rms_norm_in_place(output, &weights.output_norm, options.eps);
-            let at = row * out_width + head * shape.value_dim;
-            let z = &z[at..at + shape.value_dim];
-            // SAFETY: this task alone writes the columns of its head.
-            let out = unsafe { out.part(at..at + shape.value_dim) };
-            for ((out, output), z) in out.iter_mut().zip(output).zip(z) {
-                *out = *output * scalar::silu(*z);
+        let heads = key_head * repeat..(key_head + 1) * repeat;
+        let own = heads.start * state_len..heads.end * state_len;
+        let head = KeyHead {
+            shape,
+            chunked: batch.rows >= options.delta_chunk_rows_min,
+            inputs: KeyInputs::new(&shape, key_head, batch.rows, &convolved),
+            values: heads
+                .clone()
+                .map(|head| ValueInputs::new(weights, head, batch.rows, &convolved, ba))
+                .collect(),
+            before: &committed.recurrent[own.clone()],
+            // SAFETY: this task alone touches the states of its heads.
+            state: unsafe { states.part(own) },
+        };
+        for (head, outputs) in heads.zip(options.level.run(head)) {
+            for (row, output) in outputs.chunks_exact(shape.value_dim).enumerate() {
+                let at = row * width + head * shape.value_dim;
+                // SAFETY: this task alone writes the columns of its heads.
+                unsafe { out.part(at..at + shape.value_dim) }.copy_from_slice(output);
             }
         }
     });
-    mixed
+    Inputs::fill(pool, options.level, batch.rows, width, |row, out| {
+        let own = row * width..(row + 1) * width;
+        out.copy_from_slice(&mixed[own.clone()]);
+        options.level.run(GatedNorm { weight: &weights.output_norm, eps: options.eps, z: &z[own], out });
+    })
+}
+
+/// `out = norm(out) * silu(z)`, head by head.
+struct GatedNorm<'a> {
+    weight: &'a [f32],
+    eps: f32,
+    z: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for GatedNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for head in self.out.chunks_exact_mut(self.weight.len()) {
+            vector::rms_norm_in_place(simd, head, self.weight, self.eps);
+        }
+        vector::mul_silu(simd, self.z, self.out);
+    }
 }
 
 /// From projected rows grouped by key head, `[q | k | v R | z R]` each, to the channels
@@ -122,87 +135,186 @@ pub fn ungroup(shape: &DeltaShape, qkvz: &[f32]) -> (Vec<f32>, Vec<f32>) {
     (convolved, z)
 }
 
-/// Causal depthwise convolution and SiLU: `[rows, channels]`. `state` holds the inputs before the
-/// first row and receives the last ones.
+/// Causal depthwise convolution and SiLU: `[rows, channels]`. The committed state holds the inputs before
+/// the first row; the pending one receives the last.
 fn convolve(
     pool: &mut Pool,
+    options: &CpuOptions,
     weights: &DeltaWeights<Cpu>,
     rows: usize,
-    state: &mut [f32],
+    committed: &DeltaState,
+    pending: &mut [f32],
     new: &[f32],
 ) -> Vec<f32> {
-    let (channels, taps) = (weights.shape.channels(), weights.shape.conv_kernel);
-    let inputs = [&*state, new].concat();
-    state.copy_from_slice(&inputs[rows * channels..]);
-
-    let mut out = vec![0.0; rows * channels];
-    for_each_row(pool, &mut out, channels, |row, out| {
-        let inputs = inputs[row * channels..].chunks_exact(channels);
-        for (input, kernel) in inputs.take(taps).zip(weights.conv.chunks_exact(channels)) {
-            for ((out, input), kernel) in out.iter_mut().zip(input).zip(kernel) {
-                *out += input * kernel;
-            }
-        }
-        for out in out {
-            *out = scalar::silu(*out);
-        }
+    let channels = weights.shape.channels();
+    let past = committed.conv.len() / channels;
+    let input = |i: usize| {
+        let (of, i) = if i < past { (&*committed.conv, i) } else { (new, i - past) };
+        &of[i * channels..][..channels]
+    };
+    for (i, out) in pending.chunks_exact_mut(channels).enumerate() {
+        out.copy_from_slice(input(rows + i));
+    }
+    let mut convolved = vec![0.0; rows * channels];
+    let out = Disjoint::new(&mut convolved);
+    pool.run(rows, |row| {
+        // SAFETY: this task alone touches its row.
+        let out = unsafe { out.part(row * channels..(row + 1) * channels) };
+        let inputs = (row..=row + past).map(input).collect();
+        options.level.run(Convolve { kernel: &weights.conv, inputs, out });
     });
+    convolved
+}
+
+/// One row of the convolution.
+struct Convolve<'a> {
+    /// `[taps, channels]`
+    kernel: &'a [f32],
+    /// An input for each tap.
+    inputs: Vec<&'a [f32]>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Convolve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (kernel, input) in self.kernel.chunks_exact(self.out.len()).zip(&self.inputs) {
+            vector::add_elementwise(simd, kernel, input, self.out);
+        }
+        vector::silu_in_place(simd, self.out);
+    }
+}
+
+/// Inputs of the recurrence that the value heads of a key head share.
+struct KeyInputs {
+    /// Scaled and normalised, `[rows, Dk]`.
+    query: Vec<f32>,
+    /// Normalised, `[rows, Dk]`.
+    key: Vec<f32>,
+}
+
+impl KeyInputs {
+    /// Not yet normalised.
+    fn new(shape: &DeltaShape, head: usize, rows: usize, convolved: &[f32]) -> Self {
+        let DeltaShape { key_heads, key_dim, .. } = *shape;
+        let width = shape.channels();
+        Self {
+            query: columns(convolved, rows, width, head * key_dim, key_dim),
+            key: columns(convolved, rows, width, (key_heads + head) * key_dim, key_dim),
+        }
+    }
+}
+
+/// Inputs of the recurrence of one value head.
+#[derive(Clone)]
+struct ValueInputs {
+    /// `[rows, Dv]`
+    value: Vec<f32>,
+    beta: Vec<f32>,
+    /// Logarithm of the decay.
+    gate: Vec<f32>,
+}
+
+impl ValueInputs {
+    fn new(weights: &DeltaWeights<Cpu>, head: usize, rows: usize, convolved: &[f32], ba: &[f32]) -> Self {
+        let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = weights.shape;
+        let repeat = value_heads / key_heads;
+        let at = head / repeat * 2 * repeat + head % repeat;
+        let column = |at: usize| ba.chunks_exact(2 * value_heads).map(move |ba| ba[at]);
+        let start = 2 * key_heads * key_dim + head * value_dim;
+        Self {
+            value: columns(convolved, rows, weights.shape.channels(), start, value_dim),
+            beta: column(at).map(scalar::sigmoid).collect(),
+            gate: column(at + repeat)
+                .map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head]))
+                .collect(),
+        }
+    }
+}
+
+/// Columns `start..start + count` of a matrix `[rows, width]`.
+fn columns(matrix: &[f32], rows: usize, width: usize, start: usize, count: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(rows * count);
+    for row in matrix.chunks_exact(width) {
+        out.extend_from_slice(&row[start..start + count]);
+    }
     out
 }
 
-fn head_inputs(
-    weights: &DeltaWeights<Cpu>,
-    head: usize,
-    rows: usize,
-    convolved: &[f32],
-    ba: &[f32],
-) -> HeadInputs {
-    let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = weights.shape;
-    let repeat = value_heads / key_heads;
-    let (key_head, within) = (head / repeat, head % repeat);
-    let take = |start: usize, width: usize| -> Vec<f32> {
-        let rows = convolved.chunks_exact(weights.shape.channels());
-        rows.flat_map(|row| &row[start..start + width]).copied().collect()
-    };
-    let mut query = take(key_head * key_dim, key_dim);
-    let mut key = take((key_heads + key_head) * key_dim, key_dim);
-    let value = take(2 * key_heads * key_dim + head * value_dim, value_dim);
-    for (query, key) in query.chunks_exact_mut(key_dim).zip(key.chunks_exact_mut(key_dim)) {
-        scalar::l2_normalize(query, (key_dim as f32).sqrt().recip());
-        scalar::l2_normalize(key, 1.0);
-    }
-    let column = |offset: usize| {
-        let at = key_head * 2 * repeat + offset + within;
-        (0..rows).map(move |row| ba[row * 2 * value_heads + at])
-    };
-    let beta = column(0).map(scalar::sigmoid).collect();
-    let gate =
-        column(repeat).map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head])).collect();
-    HeadInputs { query, key, value, beta, gate }
+/// The recurrence of all value heads of a key head; its result is `[rows, Dv]` for each.
+struct KeyHead<'a> {
+    shape: DeltaShape,
+    chunked: bool,
+    inputs: KeyInputs,
+    values: Vec<ValueInputs>,
+    /// States before the first row, `[heads, Dk, Dv]`.
+    before: &'a [f32],
+    /// States after the last row.
+    state: &'a mut [f32],
 }
 
-/// The recurrence as defined, one position after the other. `state` is `[Dk, Dv]`, `out` `[rows, Dv]`
-/// of zeros.
-fn recurrent(shape: &DeltaShape, inputs: &HeadInputs, state: &mut [f32], out: &mut [f32]) {
+impl Kernel for KeyHead<'_> {
+    type Output = Vec<Vec<f32>>;
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) -> Vec<Vec<f32>> {
+        let DeltaShape { key_dim, value_dim, .. } = self.shape;
+        for query in self.inputs.query.chunks_exact_mut(key_dim) {
+            vector::l2_normalize(simd, query, (key_dim as f32).sqrt().recip());
+        }
+        for key in self.inputs.key.chunks_exact_mut(key_dim) {
+            vector::l2_normalize(simd, key, 1.0);
+        }
+        let mut out = Vec::new();
+        for values in &self.values {
+            out.push(vec![0.0; values.value.len()]);
+        }
+        if self.chunked {
+            self.state.copy_from_slice(self.before);
+            chunked(simd, &self.shape, &self.inputs, &self.values, self.state, &mut out);
+        } else {
+            let states = self.state.chunks_exact_mut(key_dim * value_dim);
+            let heads = self.before.chunks_exact(key_dim * value_dim).zip(states);
+            for (((before, state), values), out) in heads.zip(&self.values).zip(&mut out) {
+                recurrent(simd, &self.shape, &self.inputs, values, before, state, out);
+            }
+        }
+        out
+    }
+}
+
+/// The recurrence as defined, one position after the other: from the state `before` to `state`, both
+/// `[Dk, Dv]`; `out` is `[rows, Dv]` of zeros.
+#[inline(always)]
+fn recurrent<S: Simd>(
+    simd: S,
+    shape: &DeltaShape,
+    keys: &KeyInputs,
+    values: &ValueInputs,
+    before: &[f32],
+    state: &mut [f32],
+    out: &mut [f32],
+) {
     let DeltaShape { key_dim, value_dim, .. } = *shape;
     let mut delta = vec![0.0; value_dim];
     for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
-        let query = &inputs.query[row * key_dim..][..key_dim];
-        let key = &inputs.key[row * key_dim..][..key_dim];
-        let decay = inputs.gate[row].exp();
+        let query = &keys.query[row * key_dim..][..key_dim];
+        let key = &keys.key[row * key_dim..][..key_dim];
+        let decay = values.gate[row].exp();
         delta.fill(0.0);
-        for (state, &key) in state.chunks_exact_mut(value_dim).zip(key) {
-            for state in state.iter_mut() {
-                *state *= decay;
-            }
-            scalar::axpy(key, state, &mut delta);
+        let past: &[f32] = if row == 0 { before } else { state };
+        let key_view = View { values: key, row: key_dim, col: 1 };
+        vector::add_product(simd, 1, value_dim, key_dim, key_view, past, value_dim, &mut delta, value_dim);
+        for (delta, value) in delta.iter_mut().zip(&values.value[row * value_dim..]) {
+            *delta = (value - decay * *delta) * values.beta[row];
         }
-        for (delta, value) in delta.iter_mut().zip(&inputs.value[row * value_dim..]) {
-            *delta = (value - *delta) * inputs.beta[row];
+        if row == 0 {
+            state.copy_from_slice(before);
         }
         for ((state, &key), &query) in state.chunks_exact_mut(value_dim).zip(key).zip(query) {
-            scalar::axpy(key, &delta, state);
-            scalar::axpy(query, state, out);
+            vector::update(simd, decay, state, key, &delta, query, out);
         }
     }
 }
@@ -211,106 +323,230 @@ fn recurrent(shape: &DeltaShape, inputs: &HeadInputs, state: &mut [f32], out: &m
 /// arXiv:2412.06464. Within a chunk, with G the cumulative sum of the gates and S the state before it:
 /// `d_i = beta_i (v_i - exp(G_i) S^T k_i - sum_{j<i} exp(G_i - G_j) (k_i . k_j) d_j)`,
 /// `o_i = exp(G_i) S^T q_i + sum_{j<=i} exp(G_i - G_j) (q_i . k_j) d_j`, and after it
-/// `S = exp(G_last) S + sum_j exp(G_last - G_j) k_j d_j^T`.
-fn chunked(shape: &DeltaShape, inputs: &HeadInputs, state: &mut [f32], out: &mut [f32]) {
+/// `S = exp(G_last) S + sum_j exp(G_last - G_j) k_j d_j^T`. The triangular system for d is solved by
+/// substitution, which is stable whatever the keys.
+#[inline(always)]
+fn chunked<S: Simd>(
+    simd: S,
+    shape: &DeltaShape,
+    keys: &KeyInputs,
+    heads: &[ValueInputs],
+    states: &mut [f32],
+    out: &mut [Vec<f32>],
+) {
     let DeltaShape { key_dim, value_dim, .. } = *shape;
+    let rows_all = keys.key.len() / key_dim;
+    let mut keys_transposed = vec![0.0; key_dim * CHUNK];
+    // Products of keys and of queries with keys, then with their decays.
+    let (mut key_key, mut query_key) = (vec![0.0; CHUNK * CHUNK], vec![0.0; CHUNK * CHUNK]);
+    let (mut lower, mut mixing) = (vec![0.0; CHUNK * CHUNK], vec![0.0; CHUNK * CHUNK]);
     let mut deltas = vec![0.0; CHUNK * value_dim];
-    let mut cumulative = [0.0f32; CHUNK];
-    for (chunk, out) in out.chunks_mut(CHUNK * value_dim).enumerate() {
-        let (first, rows) = (chunk * CHUNK, out.len() / value_dim);
-        let query = |i: usize| &inputs.query[(first + i) * key_dim..][..key_dim];
-        let key = |i: usize| &inputs.key[(first + i) * key_dim..][..key_dim];
-        let mut sum = 0.0;
-        for (cumulative, gate) in cumulative[..rows].iter_mut().zip(&inputs.gate[first..]) {
-            sum += gate;
-            *cumulative = sum;
+    for first in (0..rows_all).step_by(CHUNK) {
+        let rows = CHUNK.min(rows_all - first);
+        let key = &keys.key[first * key_dim..][..rows * key_dim];
+        let query = &keys.query[first * key_dim..][..rows * key_dim];
+        let (key_view, query_view) = (rows_of(key, key_dim), rows_of(query, key_dim));
+        for (i, key) in key.chunks_exact(key_dim).enumerate() {
+            for (out, key) in keys_transposed[i..].iter_mut().step_by(CHUNK).zip(key) {
+                *out = *key;
+            }
         }
+        let cols = rows.next_multiple_of(LANES);
+        key_key.fill(0.0);
+        query_key.fill(0.0);
+        vector::add_product(
+            simd,
+            rows,
+            cols,
+            key_dim,
+            key_view,
+            &keys_transposed,
+            CHUNK,
+            &mut key_key,
+            CHUNK,
+        );
+        vector::add_product(
+            simd,
+            rows,
+            cols,
+            key_dim,
+            query_view,
+            &keys_transposed,
+            CHUNK,
+            &mut query_key,
+            CHUNK,
+        );
 
-        for i in 0..rows {
-            let (before, rest) = deltas.split_at_mut(i * value_dim);
-            let delta = &mut rest[..value_dim];
-            let out = &mut out[i * value_dim..][..value_dim];
-            delta.fill(0.0);
-            for ((state, &key), &query) in state.chunks_exact(value_dim).zip(key(i)).zip(query(i)) {
-                scalar::axpy(key, state, delta);
-                scalar::axpy(query, state, out);
+        for (head, values) in heads.iter().enumerate() {
+            let state = &mut states[head * key_dim * value_dim..][..key_dim * value_dim];
+            let out = &mut out[head][first * value_dim..][..rows * value_dim];
+            let deltas = &mut deltas[..rows * value_dim];
+            let beta = &values.beta[first..first + rows];
+            let mut cumulative = [0.0f32; CHUNK];
+            let mut sum = 0.0;
+            for (cumulative, gate) in cumulative[..rows].iter_mut().zip(&values.gate[first..]) {
+                sum += gate;
+                *cumulative = sum;
             }
-            let decay = cumulative[i].exp();
-            for (delta, out) in delta.iter_mut().zip(out.iter_mut()) {
-                *delta *= decay;
-                *out *= decay;
-            }
-            for (j, before) in before.chunks_exact(value_dim).enumerate() {
-                let decay = (cumulative[i] - cumulative[j]).exp();
-                scalar::axpy(decay * scalar::dot(key(i), key(j)), before, delta);
-                scalar::axpy(decay * scalar::dot(query(i), key(j)), before, out);
-            }
-            for (delta, value) in delta.iter_mut().zip(&inputs.value[(first + i) * value_dim..]) {
-                *delta = (value - *delta) * inputs.beta[first + i];
-            }
-            scalar::axpy(scalar::dot(query(i), key(i)), delta, out);
-        }
+            let last = sum;
 
-        let last = cumulative[rows - 1];
-        let remaining = cumulative.map(|cumulative| (last - cumulative).exp());
-        for (k, state) in state.chunks_exact_mut(value_dim).enumerate() {
-            for state in state.iter_mut() {
-                *state *= last.exp();
+            lower.fill(0.0);
+            mixing.fill(0.0);
+            for i in 0..rows {
+                let mut decays = cumulative;
+                vector::exp_difference(simd, cumulative[i], &mut decays);
+                let at = i * CHUNK;
+                for j in 0..i {
+                    lower[at + j] = -beta[i] * decays[j] * key_key[at + j];
+                    mixing[at + j] = decays[j] * query_key[at + j];
+                }
+                mixing[at + i] = query_key[at + i];
             }
-            for (j, delta) in deltas.chunks_exact(value_dim).take(rows).enumerate() {
-                scalar::axpy(remaining[j] * key(j)[k], delta, state);
+
+            deltas.fill(0.0);
+            vector::add_product(
+                simd, rows, value_dim, key_dim, key_view, state, value_dim, deltas, value_dim,
+            );
+            vector::add_product(simd, rows, value_dim, key_dim, query_view, state, value_dim, out, value_dim);
+            let past = deltas.chunks_exact_mut(value_dim).zip(out.chunks_exact_mut(value_dim));
+            for (i, (delta, out)) in past.enumerate() {
+                let decay = cumulative[i].exp();
+                vector::scale(simd, decay, out);
+                let value = &values.value[(first + i) * value_dim..][..value_dim];
+                vector::scale(simd, -beta[i] * decay, delta);
+                vector::axpy(simd, beta[i], value, delta);
             }
+            for start in (0..rows).step_by(SOLVE) {
+                let end = rows.min(start + SOLVE);
+                let (solved, rest) = deltas.split_at_mut(start * value_dim);
+                let view = View { values: &lower[start * CHUNK..], row: CHUNK, col: 1 };
+                vector::add_product(
+                    simd,
+                    end - start,
+                    value_dim,
+                    start,
+                    view,
+                    solved,
+                    value_dim,
+                    rest,
+                    value_dim,
+                );
+                for i in start + 1..end {
+                    let (solved, rest) = rest.split_at_mut((i - start) * value_dim);
+                    for (j, solved) in solved.chunks_exact(value_dim).enumerate() {
+                        vector::axpy(simd, lower[i * CHUNK + start + j], solved, &mut rest[..value_dim]);
+                    }
+                }
+            }
+            let view = rows_of(&mixing, CHUNK);
+            vector::add_product(simd, rows, value_dim, rows, view, deltas, value_dim, out, value_dim);
+
+            for (delta, cumulative) in deltas.chunks_exact_mut(value_dim).zip(cumulative) {
+                vector::scale(simd, (last - cumulative).exp(), delta);
+            }
+            vector::scale(simd, last.exp(), state);
+            let view = View { values: key, row: 1, col: key_dim };
+            vector::add_product(simd, key_dim, value_dim, rows, view, deltas, value_dim, state, value_dim);
         }
     }
 }
 
+/// A row-major matrix.
+fn rows_of(values: &[f32], width: usize) -> View<'_> {
+    View { values, row: width, col: 1 }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::random::Random;
+    use super::super::simd::Level;
     use super::*;
 
-    fn inputs(shape: &DeltaShape, rows: usize, gate: f32) -> HeadInputs {
-        let mut seed = 1u64;
-        let mut next = move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        };
-        let mut take = |count: usize| (0..count).map(|_| next()).collect::<Vec<f32>>();
-        let mut inputs = HeadInputs {
-            query: take(rows * shape.key_dim),
-            key: take(rows * shape.key_dim),
+    fn inputs(shape: &DeltaShape, rows: usize, gate: f32) -> (KeyInputs, Vec<ValueInputs>) {
+        let mut random = Random(rows as u64);
+        let mut take = |count: usize| (0..count).map(|_| random.unit()).collect::<Vec<f32>>();
+        let keys = KeyInputs { query: take(rows * shape.key_dim), key: take(rows * shape.key_dim) };
+        let mut value = || ValueInputs {
             value: take(rows * shape.value_dim),
             beta: take(rows).into_iter().map(scalar::sigmoid).collect(),
             gate: take(rows).into_iter().map(|x| gate * scalar::softplus(x)).collect(),
         };
-        for key in inputs.key.chunks_exact_mut(shape.key_dim) {
-            scalar::l2_normalize(key, 1.0);
+        (keys, vec![value(), value()])
+    }
+
+    /// The formula of [`crate::compute::Backend::delta`], in f64.
+    fn reference(shape: &DeltaShape, keys: &KeyInputs, values: &ValueInputs, state: &mut [f64]) -> Vec<f64> {
+        let DeltaShape { key_dim, value_dim, .. } = *shape;
+        let unit = |row: &[f32], scale: f64| -> Vec<f64> {
+            let norm = (row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() + 1e-6).sqrt();
+            row.iter().map(|x| f64::from(*x) * scale / norm).collect()
+        };
+        let mut outputs = Vec::new();
+        for row in 0..values.beta.len() {
+            let key = unit(&keys.key[row * key_dim..][..key_dim], 1.0);
+            let query = unit(&keys.query[row * key_dim..][..key_dim], (key_dim as f64).sqrt().recip());
+            let decay = f64::from(values.gate[row]).exp();
+            state.iter_mut().for_each(|s| *s *= decay);
+            for col in 0..value_dim {
+                let column = |k: usize| k * value_dim + col;
+                let past: f64 = (0..key_dim).map(|k| state[column(k)] * key[k]).sum();
+                let value = f64::from(values.value[row * value_dim + col]);
+                let delta = (value - past) * f64::from(values.beta[row]);
+                (0..key_dim).for_each(|k| state[column(k)] += key[k] * delta);
+                outputs.push((0..key_dim).map(|k| state[column(k)] * query[k]).sum());
+            }
         }
-        inputs
+        outputs
     }
 
     #[track_caller]
-    fn check(shape: &DeltaShape, inputs: &HeadInputs, what: &str) {
-        let (key_dim, value_dim, rows) = (shape.key_dim, shape.value_dim, inputs.beta.len());
-        let start: Vec<f32> = (0..key_dim * value_dim).map(|i| (i % 7) as f32 / 7.0).collect();
-        let (mut state_a, mut state_b) = (start.clone(), start);
-        let (mut a, mut b) = (vec![0.0; rows * value_dim], vec![0.0; rows * value_dim]);
-        recurrent(shape, inputs, &mut state_a, &mut a);
-        chunked(shape, inputs, &mut state_b, &mut b);
-        for (a, b) in [(a, b), (state_a, state_b)] {
-            let scale = a.iter().fold(1.0f32, |m, x| m.max(x.abs()));
-            let error = a.iter().zip(&b).fold(0.0f32, |m, (x, y)| m.max((x - y).abs()));
-            let bound = scale * f32::EPSILON * (8 * (key_dim + rows.min(CHUNK))) as f32;
-            assert!(error <= bound, "{key_dim}x{value_dim}, {rows} rows, {what}: {error}");
+    fn check(shape: &DeltaShape, keys: &KeyInputs, values: &[ValueInputs], what: &str) {
+        let (key_dim, rows) = (shape.key_dim, values[0].beta.len());
+        let state_len = key_dim * shape.value_dim;
+        let before: Vec<f32> = (0..2 * state_len).map(|i| (i % 7) as f32 / 7.0).collect();
+        let mut states: Vec<f64> = before.iter().map(|&x| x.into()).collect();
+        let expected: Vec<Vec<f64>> = values
+            .iter()
+            .zip(states.chunks_exact_mut(state_len))
+            .map(|(values, state)| reference(shape, keys, values, state))
+            .collect();
+        for level in Level::supported() {
+            for chunked in [false, true] {
+                let mut state = vec![0.0; before.len()];
+                let head = KeyHead {
+                    shape: *shape,
+                    chunked,
+                    inputs: KeyInputs { query: keys.query.clone(), key: keys.key.clone() },
+                    values: values.to_vec(),
+                    before: &before,
+                    state: &mut state,
+                };
+                let mut found = level.run(head);
+                found.push(state);
+                let all = expected.iter().chain([&states]);
+                for (found, expected) in found.iter().zip(all) {
+                    let scale = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+                    let errors = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
+                    let error = errors.fold(0.0f64, f64::max);
+                    let steps = 8 * (key_dim + if chunked { rows.min(CHUNK) } else { rows });
+                    let bound = scale * f64::from(f32::EPSILON) * steps as f64;
+                    assert!(
+                        error <= bound,
+                        "{level}, chunked {chunked}, {shape:?}, {rows} rows, {what}: {error} > {bound}"
+                    );
+                }
+            }
         }
     }
 
     #[test]
-    fn chunks_equal_the_recurrence() {
-        for (key_dim, value_dim) in [(1, 1), (10, 6), (32, 48)] {
-            let shape = DeltaShape { key_heads: 1, value_heads: 1, key_dim, value_dim, conv_kernel: 4 };
+    fn every_form_equals_the_definition() {
+        for (key_dim, value_dim) in [(1, 1), (10, 6), (32, 48), (16, 128)] {
+            let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim, value_dim, conv_kernel: 4 };
             for rows in [1, 2, 63, 64, 65, 200] {
                 for gate in [0.0, -0.1, -8.0] {
-                    check(&shape, &inputs(&shape, rows, gate), &format!("gate {gate}"));
+                    let (keys, values) = inputs(&shape, rows, gate);
+                    check(&shape, &keys, &values, &format!("gate {gate}"));
                 }
             }
         }
@@ -319,13 +555,12 @@ mod tests {
     /// The same token over and over makes the triangular system of a chunk as bad as it gets.
     #[test]
     fn repeated_keys_lose_no_precision() {
-        let shape = DeltaShape { key_heads: 1, value_heads: 1, key_dim: 16, value_dim: 8, conv_kernel: 4 };
+        let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim: 16, value_dim: 8, conv_kernel: 4 };
         for beta in [0.5, 0.99, 1.0] {
-            let mut inputs = inputs(&shape, 200, 0.0);
-            let key = inputs.key[..shape.key_dim].to_vec();
-            inputs.key = key.repeat(200);
-            inputs.beta.fill(beta);
-            check(&shape, &inputs, &format!("beta {beta}"));
+            let (mut keys, mut values) = inputs(&shape, 200, 0.0);
+            keys.key = keys.key[..shape.key_dim].repeat(200);
+            values.iter_mut().for_each(|values| values.beta.fill(beta));
+            check(&shape, &keys, &values, &format!("beta {beta}"));
         }
     }
 }

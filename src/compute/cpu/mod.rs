@@ -1,10 +1,18 @@
 //! The CPU backend: work is done when an operation returns.
+//!
+//! `simd` is the vector instructions, `matrix` how weights are unpacked for them, `product` the products
+//! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections.
 
 mod attention;
 mod delta;
-mod linear;
+mod matrix;
 mod moe;
+mod product;
+#[cfg(test)]
+mod random;
 mod scalar;
+mod simd;
+mod vector;
 
 use std::ops::Range;
 
@@ -14,8 +22,11 @@ use super::{
     AttentionShape, AttentionWeights, Backend, Batch, DeltaProjection, DeltaShape, DeltaState, DeltaWeights,
     HeadWeights, MoeWeights, StoredMatrix,
 };
-use crate::base::pool::{Disjoint, Pool};
-use linear::linear;
+use crate::base::pool::Pool;
+use product::{Inputs, add_linear, linear};
+use simd::{Kernel, Simd};
+
+pub use simd::Level;
 
 /// How the CPU backend computes.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +37,14 @@ pub struct CpuOptions {
     pub eps: f32,
     /// From how many rows on Gated DeltaNet works in chunks; fewer go token by token.
     pub delta_chunk_rows_min: usize,
+    /// The vector instructions to use.
+    pub level: Level,
+    /// Whether products with weights in blocks of integers convert them to f32, where otherwise the
+    /// inputs are rounded to 8 bits: slow, and what the faster way is measured against.
+    pub exact: bool,
 }
 
-/// Computes on the CPU, in f32, reading weights in their stored type.
+/// Computes on the CPU, reading weights in their stored type.
 pub struct Cpu {
     options: CpuOptions,
     pool: Pool,
@@ -46,30 +62,54 @@ impl Cpu {
         Self { pool: Pool::new(options.threads), options }
     }
 
-    fn norm(&mut self, x: &Rows, weight: &[f32]) -> Vec<f32> {
-        let mut normed = vec![0.0; x.values.len()];
-        for (out, x) in normed.chunks_exact_mut(x.width).zip(x.values.chunks_exact(x.width)) {
-            scalar::rms_norm(x, weight, self.options.eps, out);
-        }
-        normed
+    fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32]) -> Inputs {
+        let CpuOptions { level, eps, .. } = self.options;
+        Inputs::fill(&mut self.pool, level, rows.len(), x.width, |row, out| {
+            let x = &x.values[(rows.start + row) * x.width..][..x.width];
+            level.run(Norm { x, weight, eps, out });
+        })
+    }
+
+    fn linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs) -> Vec<f32> {
+        linear(&mut self.pool, self.options.level, matrix, inputs)
+    }
+
+    fn add_linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs, x: &mut Rows) {
+        add_linear(&mut self.pool, self.options.level, matrix, inputs, &mut x.values);
     }
 }
 
-fn add(x: &mut Rows, y: &[f32]) {
-    for (x, y) in x.values.iter_mut().zip(y) {
-        *x += y;
+struct Norm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Norm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        vector::rms_norm(simd, self.x, self.weight, self.eps, self.out);
+    }
+}
+
+impl Rows {
+    fn all(&self) -> Range<usize> {
+        0..self.values.len() / self.width
     }
 }
 
 impl Backend for Cpu {
-    type Matrix = linear::Matrix;
+    type Matrix = matrix::Matrix;
     type Vector = Vec<f32>;
     type Rows = Rows;
     type Kv = attention::Kv;
     type Recurrent = delta::Recurrent;
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
-        linear::Matrix::new(stored)
+        matrix::Matrix::new(stored, self.options.exact)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -103,10 +143,10 @@ impl Backend for Cpu {
         layer: usize,
         x: &mut Rows,
     ) {
-        let normed = self.norm(x, &weights.norm);
-        let query_gate = linear(&mut self.pool, &weights.query_gate, &normed);
-        let keys = linear(&mut self.pool, &weights.key, &normed);
-        let values = linear(&mut self.pool, &weights.value, &normed);
+        let normed = self.norm(x, x.all(), &weights.norm);
+        let query_gate = self.linear(&weights.query_gate, &normed);
+        let keys = self.linear(&weights.key, &normed);
+        let values = self.linear(&weights.value, &normed);
         let mixed = attention::mix(
             &mut self.pool,
             &self.options,
@@ -118,7 +158,7 @@ impl Backend for Cpu {
             keys,
             &values,
         );
-        add(x, &linear(&mut self.pool, &weights.output, &mixed));
+        self.add_linear(&weights.output, &mixed, x);
     }
 
     fn delta(
@@ -128,31 +168,26 @@ impl Backend for Cpu {
         state: &mut Self::Recurrent,
         x: &mut Rows,
     ) {
-        let normed = self.norm(x, &weights.norm);
+        let normed = self.norm(x, x.all(), &weights.norm);
         let (channels, z) = match &weights.projection {
-            DeltaProjection::Grouped(matrix) => {
-                delta::ungroup(&weights.shape, &linear(&mut self.pool, matrix, &normed))
-            }
+            DeltaProjection::Grouped(matrix) => delta::ungroup(&weights.shape, &self.linear(matrix, &normed)),
             DeltaProjection::Split { channels, z } => {
-                (linear(&mut self.pool, channels, &normed), linear(&mut self.pool, z, &normed))
+                (self.linear(channels, &normed), self.linear(z, &normed))
             }
         };
-        let ba = linear(&mut self.pool, &weights.ba, &normed);
+        let ba = self.linear(&weights.ba, &normed);
         let mixed = delta::mix(&mut self.pool, &self.options, weights, batch, state, &channels, &z, &ba);
-        add(x, &linear(&mut self.pool, &weights.output, &mixed));
+        self.add_linear(&weights.output, &mixed, x);
     }
 
     fn moe(&mut self, weights: &MoeWeights<Self>, batch: &Batch, x: &mut Rows) {
-        let normed = self.norm(x, &weights.norm);
-        let visits = moe::route(&mut self.pool, weights, &normed);
-        add(x, &moe::mix(&mut self.pool, weights, batch, &visits, &normed));
+        let normed = self.norm(x, x.all(), &weights.norm);
+        moe::mix(&mut self.pool, &self.options, weights, batch, &normed, &mut x.values);
     }
 
     fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, logits: &mut Rows) {
-        let chosen =
-            Rows { width: x.width, values: x.values[rows.start * x.width..rows.end * x.width].to_vec() };
-        let normed = self.norm(&chosen, &weights.norm);
-        logits.values = linear(&mut self.pool, &weights.output, &normed);
+        let normed = self.norm(x, rows, &weights.norm);
+        logits.values = self.linear(&weights.output, &normed);
     }
 
     fn commit(&mut self, state: &mut Self::Recurrent) {
@@ -171,12 +206,4 @@ impl Backend for Cpu {
         out.clear();
         out.extend_from_slice(&rows.values);
     }
-}
-
-/// Runs `body(row, out_row)` for every row of `out`, shared among the threads.
-fn for_each_row(pool: &mut Pool, out: &mut [f32], width: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
-    let rows = out.len() / width.max(1);
-    let out = Disjoint::new(out);
-    // SAFETY: each task takes its own row.
-    pool.run(rows, |row| body(row, unsafe { out.part(row * width..(row + 1) * width) }));
 }

@@ -1,123 +1,191 @@
-//! Mixture of experts after its router: every visited expert is read once per batch.
+//! Mixture of experts: every visited expert is read once per batch.
 
-use super::linear::{TASK_ROWS, linear};
-use super::{Cpu, scalar};
+use super::product::{Inputs, Product, TASK_ROWS, Writer, linear};
+use super::simd::{Kernel, Simd};
+use super::{Cpu, CpuOptions, scalar, vector};
 use crate::base::pool::{Disjoint, Pool};
-use crate::compute::{Batch, ExpertWeights, MoeWeights};
+use crate::compute::{Batch, ExpertWeights, MoeWeights, RoutedWeights};
 
-/// One row that goes through one expert.
-#[derive(Clone, Copy)]
-pub struct Visit {
-    row: usize,
-    weight: f32,
-}
-
-/// Which rows go through which expert, with what weight; the shared expert comes last.
-pub struct Visits(Vec<Vec<Visit>>);
-
-/// Chooses experts for each row of `x`, `[rows, hidden]`.
-pub fn route(pool: &mut Pool, weights: &MoeWeights<Cpu>, x: &[f32]) -> Visits {
-    let rows = x.len() / weights.shared.gate.cols();
-    let mut visits = Vec::new();
-    if let Some(routed) = &weights.routed {
-        let experts = routed.experts.len();
-        visits.resize(experts, Vec::new());
-        let mut router = linear(pool, &routed.router, x);
-        let mut order: Vec<usize> = Vec::with_capacity(experts);
-        for (row, logits) in router.chunks_exact_mut(experts).enumerate() {
-            scalar::softmax(logits);
-            order.clear();
-            order.extend(0..experts);
-            order.select_nth_unstable_by(routed.top_k - 1, |&a, &b| {
-                logits[b].total_cmp(&logits[a]).then(a.cmp(&b))
-            });
-            let chosen = &order[..routed.top_k];
-            let total = if routed.normalize { chosen.iter().map(|&e| logits[e]).sum() } else { 1.0 };
-            for &expert in chosen {
-                visits[expert].push(Visit { row, weight: logits[expert] / total });
-            }
-        }
-    }
-    let gates = weights.shared_gate.as_ref().map(|gate| linear(pool, gate, x));
-    let weight = |row| gates.as_ref().map_or(1.0, |gates: &Vec<f32>| scalar::sigmoid(gates[row]));
-    visits.push((0..rows).map(|row| Visit { row, weight: weight(row) }).collect());
-    Visits(visits)
-}
-
-/// A part of the matrices of one expert and all rows that visit it.
-#[derive(Clone, Copy)]
-struct Piece<'a> {
+/// An expert with the rows that go through it.
+struct Visited<'a> {
     expert: &'a ExpertWeights<Cpu>,
-    visits: &'a [Visit],
-    /// Where the visits of this expert begin among all visits.
-    first_visit: usize,
-    /// Where the inner activations of this expert begin.
-    inner_at: usize,
-    /// First matrix row of this piece.
-    row: usize,
+    /// The rows, and the weight of its output in each.
+    rows: Vec<u32>,
+    weights: Vec<f32>,
+    /// 0 for routed experts, 1 for the shared one: they may differ in width.
+    group: usize,
+    /// Where its visits begin among those of its group.
+    visits: Vec<u32>,
 }
 
-/// The weighted sum of the experts' outputs, `[rows, hidden]`.
+/// `x += experts(inputs)`; `x` is `[rows, hidden]`.
 pub fn mix(
     pool: &mut Pool,
+    options: &CpuOptions,
     weights: &MoeWeights<Cpu>,
     batch: &Batch,
-    visits: &Visits,
-    x: &[f32],
-) -> Vec<f32> {
-    let hidden = weights.shared.gate.cols();
-    let input = |visit: &Visit| &x[visit.row * hidden..][..hidden];
+    inputs: &Inputs,
+    x: &mut [f32],
+) {
+    let visited = visited(pool, options, weights, inputs);
+    let inner = inner(pool, options, batch, &visited, inputs);
 
-    let (mut into, mut out_of) = (Vec::new(), Vec::new());
-    let (mut first_visit, mut inner_at) = (0, 0);
-    let routed = weights.routed.iter().flat_map(|routed| &routed.experts);
-    let experts = routed.chain([&weights.shared]);
-    for (expert, visits) in experts.zip(&visits.0).filter(|(_, visits)| !visits.is_empty()) {
-        let piece = |row| Piece { expert, visits, first_visit, inner_at, row };
-        into.extend((0..expert.gate.rows()).step_by(TASK_ROWS).map(piece));
-        out_of.extend((0..hidden).step_by(TASK_ROWS).map(piece));
-        first_visit += visits.len();
-        inner_at += visits.len() * expert.gate.rows();
-    }
-
-    let mut inner = vec![0.0; inner_at];
-    let shared = Disjoint::new(&mut inner);
-    pool.run(into.len(), |task| {
-        let Piece { expert, visits, inner_at, row, .. } = into[task];
-        if batch.cancel.is_cancelled() {
-            return;
+    let hidden = weights.shared.down.rows();
+    let out = Disjoint::new(x);
+    pool.run(hidden.div_ceil(TASK_ROWS), |task| {
+        let rows = task * TASK_ROWS..hidden.min((task + 1) * TASK_ROWS);
+        for Visited { expert, rows: into, weights, group, visits } in &visited {
+            if batch.cancel.is_cancelled() {
+                return;
+            }
+            let store = &mut |i: usize, row: usize, values: &[f32]| {
+                let at = into[i] as usize * hidden + row;
+                // SAFETY: each task writes the columns of its own matrix rows.
+                let out = unsafe { out.part(at..at + values.len()) };
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out += weights[i] * value;
+                }
+            };
+            let inputs = &inner[*group];
+            options.level.run(Product {
+                matrix: &expert.down,
+                rows: rows.clone(),
+                inputs,
+                which: visits,
+                store,
+            });
         }
-        let width = expert.gate.rows();
-        let rows = row..width.min(row + TASK_ROWS);
-        let inputs = visits.iter().map(input);
-        // SAFETY: this task alone touches its rows' columns of this expert's activations.
-        let inner = |i: usize, r: usize| unsafe {
-            let at = inner_at + i * width + r;
-            &mut shared.part(at..at + 1)[0]
+    });
+}
+
+/// The experts that some row visits, in order, the shared one last.
+fn visited<'a>(
+    pool: &mut Pool,
+    options: &CpuOptions,
+    weights: &'a MoeWeights<Cpu>,
+    inputs: &Inputs,
+) -> Vec<Visited<'a>> {
+    let rows = inputs.count();
+    let mut all = Vec::new();
+    if let Some(routed) = &weights.routed {
+        let visit = |expert| Visited { expert, rows: vec![], weights: vec![], group: 0, visits: vec![] };
+        all.extend(routed.experts.iter().map(visit));
+        for (i, (expert, weight)) in route(pool, options, routed, inputs).into_iter().enumerate() {
+            all[expert].rows.push((i / routed.top_k) as u32);
+            all[expert].weights.push(weight);
+        }
+        all.retain(|visited| !visited.rows.is_empty());
+        let mut first = 0;
+        for visited in &mut all {
+            visited.visits = (first..first + visited.rows.len() as u32).collect();
+            first += visited.rows.len() as u32;
+        }
+    }
+    let gates = weights.shared_gate.as_ref().map(|gate| linear(pool, options.level, gate, inputs));
+    let every: Vec<u32> = (0..rows as u32).collect();
+    all.push(Visited {
+        expert: &weights.shared,
+        rows: every.clone(),
+        weights: gates.map_or(vec![1.0; rows], |gates| gates.into_iter().map(scalar::sigmoid).collect()),
+        group: 1,
+        visits: every,
+    });
+    all
+}
+
+/// The experts of each row with their weights, `top_k` for each row.
+fn route(
+    pool: &mut Pool,
+    options: &CpuOptions,
+    routed: &RoutedWeights<Cpu>,
+    inputs: &Inputs,
+) -> Vec<(usize, f32)> {
+    let (experts, top_k) = (routed.experts.len(), routed.top_k);
+    let mut logits = linear(pool, options.level, &routed.router, inputs);
+    let mut chosen = vec![(0, 0.0); inputs.count() * top_k];
+    let (rows, out) = (Disjoint::new(&mut logits), Disjoint::new(&mut chosen));
+    pool.run(inputs.count(), |row| {
+        // SAFETY: this task alone touches its row.
+        let (p, out) = unsafe {
+            (rows.part(row * experts..(row + 1) * experts), out.part(row * top_k..(row + 1) * top_k))
         };
-        expert.gate.times(rows.clone(), inputs.clone(), |i, r, gate| *inner(i, r) = scalar::silu(gate));
-        expert.up.times(rows, inputs, |i, r, up| *inner(i, r) *= up);
+        options.level.run(Softmax(p));
+        let mut order: Vec<usize> = (0..experts).collect();
+        order.select_nth_unstable_by(top_k - 1, |&a, &b| p[b].total_cmp(&p[a]).then(a.cmp(&b)));
+        let total = if routed.normalize { order[..top_k].iter().map(|&e| p[e]).sum() } else { 1.0 };
+        for (out, &expert) in out.iter_mut().zip(&order) {
+            *out = (expert, p[expert] / total);
+        }
     });
+    chosen
+}
 
-    let mut outputs = vec![0.0; first_visit * hidden];
-    let shared = Disjoint::new(&mut outputs);
-    pool.run(out_of.len(), |task| {
-        let Piece { expert, visits, first_visit, inner_at, row } = out_of[task];
+struct Softmax<'a>(&'a mut [f32]);
+
+impl Kernel for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        vector::softmax(simd, self.0);
+    }
+}
+
+/// `silu(gate n) * up n` of every visit, for each group of experts.
+fn inner(
+    pool: &mut Pool,
+    options: &CpuOptions,
+    batch: &Batch,
+    visited: &[Visited],
+    inputs: &Inputs,
+) -> [Inputs; 2] {
+    let mut inner = [0, 1].map(|group| {
+        let own = || visited.iter().filter(|visited| visited.group == group);
+        let visits = own().map(|visited| visited.rows.len()).sum();
+        Inputs::new(visits, own().next().map_or(0, |visited| visited.expert.gate.rows()))
+    });
+    let mut pieces = Vec::new();
+    for visited in visited {
+        let width = visited.expert.gate.rows();
+        pieces.extend((0..width).step_by(TASK_ROWS).map(|row| (visited, row..width.min(row + TASK_ROWS))));
+    }
+    let [routed, shared] = &mut inner;
+    let writers = [Writer::new(routed), Writer::new(shared)];
+    pool.run(pieces.len(), |task| {
+        let (Visited { expert, rows, group, visits, .. }, range) = &pieces[task];
         if batch.cancel.is_cancelled() {
             return;
         }
-        let width = expert.gate.rows();
-        let inputs = inner[inner_at..][..visits.len() * width].chunks_exact(width);
-        expert.down.times(row..hidden.min(row + TASK_ROWS), inputs, |i, r, value| {
-            let at = (first_visit + i) * hidden + r;
-            // SAFETY: this task alone writes its rows' columns of this expert's outputs.
-            unsafe { shared.part(at..at + 1)[0] = visits[i].weight * value };
-        });
+        let width = range.len();
+        let mut gates = vec![0.0; rows.len() * width];
+        let mut ups = vec![0.0; rows.len() * width];
+        for (matrix, out) in [(&expert.gate, &mut gates), (&expert.up, &mut ups)] {
+            let store = &mut |i: usize, row: usize, values: &[f32]| {
+                out[i * width + row - range.start..][..values.len()].copy_from_slice(values);
+            };
+            options.level.run(Product { matrix, rows: range.clone(), inputs, which: rows, store });
+        }
+        for ((visit, gate), up) in visits.iter().zip(gates.chunks_exact(width)).zip(ups.chunks_exact(width)) {
+            // SAFETY: this task alone touches these columns of its expert's visits.
+            let mut row = unsafe { writers[*group].part(*visit as usize, range.clone()) };
+            row.values().copy_from_slice(up);
+            options.level.run(MulSilu { x: gate, out: row.values() });
+            options.level.run(row);
+        }
     });
+    inner
+}
 
-    let mut mixed = vec![0.0; x.len()];
-    for (visit, output) in visits.0.iter().flatten().zip(outputs.chunks_exact(hidden)) {
-        scalar::axpy(1.0, output, &mut mixed[visit.row * hidden..][..hidden]);
+struct MulSilu<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for MulSilu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        vector::mul_silu(simd, self.x, self.out);
     }
-    mixed
 }

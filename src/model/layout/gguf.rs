@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Source, transpose};
+use super::{Bytes, Counting, Source, transpose};
 use crate::compute::{
     AttentionWeights, Backend, DeltaProjection, DeltaWeights, ExpertWeights, HeadWeights, MoeWeights,
     RoutedWeights, StoredMatrix,
@@ -15,7 +15,7 @@ use crate::model::config::Config;
 pub struct Gguf<'a, B> {
     pub dir: &'a ModelDir,
     pub config: &'a Config,
-    pub backend: &'a mut B,
+    pub backend: Counting<'a, B>,
 }
 
 const EMBEDDING: &str = "token_embd";
@@ -91,6 +91,10 @@ impl<B: Backend> Source<B> for Gguf<'_, B> {
             shared_gate: Some(self.matrix(&at("ffn_gate_inp_shexp"), 1, hidden)?),
         })
     }
+
+    fn bytes(&self) -> Bytes {
+        self.backend.bytes
+    }
 }
 
 impl<B: Backend> Gguf<'_, B> {
@@ -135,10 +139,13 @@ impl<B: Backend> Gguf<'_, B> {
         let down = [shape.experts, self.config.hidden, shape.width];
         let down = self.weight(&format!("blk.{layer}.ffn_down_exps"), &down)?;
         let gate_up = self.gate_up(layer)?.into_iter();
+        let before = self.bytes();
         let expert = |(e, [gate, up]): (usize, [Tensor; 2])| {
             Ok(ExpertWeights { gate: self.take(gate)?, up: self.take(up)?, down: self.take(nth(&down, e))? })
         };
-        gate_up.enumerate().map(expert).collect()
+        let experts = gate_up.enumerate().map(expert).collect();
+        self.backend.were_experts(before);
+        experts
     }
 
     /// `gate` and `up` of each expert: two tensors hold those of all, or one the rows of both.

@@ -6,12 +6,13 @@ mod safetensors;
 use anyhow::Result;
 
 use super::config::{Config, Mixer};
-use super::weights::{Layer, MixerWeights, Weights};
-use crate::compute::{AttentionWeights, Backend, DeltaWeights, HeadWeights, MoeWeights};
+use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
+use crate::compute::{AttentionWeights, Backend, DeltaWeights, HeadWeights, MoeWeights, StoredMatrix};
 use crate::format::{Description, ModelDir};
 
 /// Reads all weights of `dir` into `backend`, checking every shape against `config`.
 pub fn load<B: Backend>(dir: &ModelDir, config: &Config, backend: &mut B) -> Result<Weights<B>> {
+    let backend = Counting { backend, bytes: Bytes::default() };
     match dir.description() {
         Description::Folder(_) => assemble(config, safetensors::Safetensors { dir, config, backend }),
         Description::Gguf(_) => assemble(config, gguf::Gguf { dir, config, backend }),
@@ -25,6 +26,39 @@ trait Source<B: Backend> {
     fn attention(&mut self, layer: usize) -> Result<AttentionWeights<B>>;
     fn delta(&mut self, layer: usize) -> Result<DeltaWeights<B>>;
     fn moe(&mut self, layer: usize) -> Result<MoeWeights<B>>;
+    /// What was handed to the backend so far.
+    fn bytes(&self) -> Bytes;
+}
+
+/// A backend that counts what it is given.
+struct Counting<'a, B> {
+    backend: &'a mut B,
+    bytes: Bytes,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bytes {
+    all: u64,
+    /// Those of routed experts.
+    experts: u64,
+}
+
+impl<B: Backend> Counting<'_, B> {
+    fn matrix(&mut self, stored: StoredMatrix) -> Result<B::Matrix> {
+        let scales = stored.scale.as_ref().map_or(0, |scale| size_of_val(&scale.values[..]));
+        self.bytes.all += (stored.values.bytes.len() + scales) as u64;
+        self.backend.matrix(stored)
+    }
+
+    fn vector(&mut self, values: Vec<f32>) -> Result<B::Vector> {
+        self.bytes.all += size_of_val(&values[..]) as u64;
+        self.backend.vector(values)
+    }
+
+    /// Everything given since there were `before` bytes belongs to routed experts.
+    fn were_experts(&mut self, before: Bytes) {
+        self.bytes.experts += self.bytes.all - before.all;
+    }
 }
 
 fn assemble<B: Backend>(config: &Config, mut source: impl Source<B>) -> Result<Weights<B>> {
@@ -43,7 +77,17 @@ fn assemble<B: Backend>(config: &Config, mut source: impl Source<B>) -> Result<W
         };
         layers.push(Layer { mixer, moe: source.moe(i)? });
     }
-    Ok(Weights { embedding: source.embedding()?, layers, head: source.head()? })
+    let head = source.head()?;
+    let before = source.bytes();
+    let embedding = source.embedding()?;
+    let bytes = WeightBytes {
+        embedding: source.bytes().all - before.all,
+        vocab: config.vocab as u64,
+        experts: before.experts,
+        experts_visited: config.moe.top_k as f64 / config.moe.experts as f64,
+        rest: before.all - before.experts,
+    };
+    Ok(Weights { embedding, layers, head, bytes })
 }
 
 /// From `[rows, cols]` to `[cols, rows]`.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Source, transpose};
+use super::{Bytes, Counting, Source, transpose};
 use crate::base::dtype::DType;
 use crate::compute::{
     AttentionWeights, Backend, BlockScale, DeltaProjection, DeltaWeights, ExpertWeights, HeadWeights,
@@ -16,7 +16,7 @@ use crate::model::config::Config;
 pub struct Safetensors<'a, B> {
     pub dir: &'a ModelDir,
     pub config: &'a Config,
-    pub backend: &'a mut B,
+    pub backend: Counting<'a, B>,
 }
 
 const EMBEDDING: &str = "model.embed_tokens";
@@ -91,9 +91,11 @@ impl<B: Backend> Source<B> for Safetensors<'_, B> {
             let shared = self.expert(&format!("{layer}.mlp"), shape.dense_width)?;
             return Ok(MoeWeights { norm, routed: None, shared, shared_gate: None });
         }
+        let before = self.bytes();
         let experts = (0..shape.experts)
             .map(|e| self.expert(&at(&format!("experts.{e}")), shape.width))
             .collect::<Result<_>>()?;
+        self.backend.were_experts(before);
         Ok(MoeWeights {
             norm,
             routed: Some(RoutedWeights {
@@ -105,6 +107,10 @@ impl<B: Backend> Source<B> for Safetensors<'_, B> {
             shared: self.expert(&at("shared_expert"), shape.shared_width)?,
             shared_gate: Some(self.matrix(&at("shared_expert_gate"), 1, hidden)?),
         })
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.backend.bytes
     }
 }
 

@@ -1,0 +1,73 @@
+//! What the machine has to offer: memory, its bandwidth, space on disk.
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use serde::Serialize;
+use sysinfo::{Disks, System};
+
+/// The machine a benchmark ran on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// The name of the processor as it calls itself.
+    pub cpu: String,
+    /// Processors that the system can use.
+    pub cores: usize,
+    /// Bytes of main memory.
+    pub memory_bytes: u64,
+}
+
+impl Machine {
+    /// Asks the system.
+    pub fn read() -> Self {
+        let mut system = System::new();
+        system.refresh_memory();
+        system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+        let cpu = system.cpus().first().map_or(String::new(), |cpu| cpu.brand().trim().to_owned());
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self { cpu, cores, memory_bytes: system.total_memory() }
+    }
+}
+
+/// The greatest memory this process has held so far, in bytes, mapped files included; none where the
+/// system does not say (it is `VmHWM` of Linux).
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Bytes free on the disk that holds `path`, which is absolute; none when no disk is known to.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let disks = Disks::new_with_refreshed_list();
+    let holding = disks.iter().filter(|disk| path.starts_with(disk.mount_point()));
+    Some(holding.max_by_key(|disk| disk.mount_point().as_os_str().len())?.available_space())
+}
+
+/// Bytes that all threads together read in a second from memory, the best of several passes: what a
+/// decoded token, which reads its weights once, is measured against.
+pub fn bandwidth(threads: usize) -> f64 {
+    const BYTES: usize = 1 << 30;
+    const PASSES: usize = 8;
+    let words = BYTES / threads / size_of::<u64>();
+    // Each thread fills its own part, so that memory lies near the processor that reads it.
+    let parts: Vec<Vec<u64>> = thread::scope(|scope| {
+        let fill = |i| scope.spawn(move || (i..).step_by(threads).take(words).map(|i| i as u64).collect());
+        let started: Vec<_> = (0..threads).map(fill).collect();
+        started.into_iter().map(|part| part.join().expect("filling cannot panic")).collect()
+    });
+    let pass = || {
+        let started = Instant::now();
+        thread::scope(|scope| {
+            for part in &parts {
+                scope.spawn(move || black_box(part.iter().fold(0u64, |sum, &word| sum.wrapping_add(word))));
+            }
+        });
+        started.elapsed().as_secs_f64()
+    };
+    let best = (0..PASSES).map(|_| pass()).fold(f64::INFINITY, f64::min);
+    (words * threads * size_of::<u64>()) as f64 / best
+}

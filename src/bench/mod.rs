@@ -1,0 +1,10 @@
+//! How fast fimd runs on this machine, with a model that is there or with a synthetic one of a real
+//! model's sizes.
+
+pub mod fit;
+pub mod machine;
+pub mod random;
+pub mod report;
+pub mod speed;
+pub mod synthetic;
+pub mod vocabulary;

@@ -1,0 +1,243 @@
+//! What a speed benchmark found: one JSON object, or a table for people.
+
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::fit::Spread;
+use super::machine::Machine;
+
+/// The model that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Subject {
+    /// What it is, or imitates.
+    pub name: String,
+    /// Where it lies; none when it is part of the program.
+    pub path: Option<PathBuf>,
+    /// Its layers.
+    pub layers: usize,
+    /// The mix of types of a synthetic model.
+    pub quant: Option<String>,
+    /// Bytes of its files; none when it is part of the program.
+    pub file_bytes: Option<u64>,
+}
+
+/// All figures of a run. Bandwidths are decimal gigabytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Of fimd.
+    pub version: &'static str,
+    /// Where it ran.
+    pub machine: Machine,
+    /// Threads that computed.
+    pub threads: usize,
+    /// What these threads can read from memory, in GB/s.
+    pub memory_gb_per_s: f64,
+    /// The model.
+    pub model: Subject,
+    /// How often each speed was measured.
+    pub runs: usize,
+    /// From opening the file to a model that can run, without its tokenizer.
+    pub load_ms: f64,
+    /// The first pass after loading.
+    pub first: First,
+    /// Reading prompts.
+    pub prefill: Vec<Prefill>,
+    /// Writing tokens.
+    pub decode: Decode,
+    /// Most memory held up to the end of decoding; none where the system does not say.
+    pub peak_memory_bytes: Option<u64>,
+    /// FNV-1a over the bits of the last logits, hexadecimal: equal where two runs computed the same.
+    pub logits_hash: String,
+    /// The whole model's speed, where a part of one was measured.
+    pub estimate: Option<Estimate>,
+}
+
+/// The first pass after loading: weights come into memory with it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct First {
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Milliseconds.
+    pub ms: f64,
+    /// Tokens in a second.
+    pub tokens_per_s: f64,
+}
+
+/// Prompts of one length.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Prefill {
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Tokens in a second.
+    pub tokens_per_s: Spread,
+    /// Bytes of weights it has to read at least once, were its experts chosen evenly.
+    pub weight_bytes: u64,
+    /// Tokens in a second, were reading these all there is to do.
+    pub memory_bound_tokens_per_s: f64,
+}
+
+/// Tokens one by one, after the first.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Decode {
+    /// How many.
+    pub tokens: usize,
+    /// Tokens in a second.
+    pub tokens_per_s: Spread,
+    /// Bytes of weights that one token reads.
+    pub weight_bytes: u64,
+    /// Weights read in a second, at the median speed.
+    pub gb_per_s: f64,
+    /// That as a share of what memory can do.
+    pub memory_share: f64,
+}
+
+/// The speed of a deeper model: a line through the times at two depths.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate {
+    /// Its layers.
+    pub layers: usize,
+    /// The depths measured.
+    pub from_layers: [usize; 2],
+    /// Reading prompts.
+    pub prefill: Vec<Estimated>,
+    /// Writing tokens, in a second.
+    pub decode_tokens_per_s: Spread,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// Whether this machine's memory is larger than the file.
+    pub fits_memory: bool,
+}
+
+/// The estimated speed for prompts of one length.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Estimated {
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Tokens in a second.
+    pub tokens_per_s: Spread,
+}
+
+/// Markdown.
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Self { model, machine, .. } = self;
+        write!(f, "{}, {} layers", model.name, model.layers)?;
+        if let Some(quant) = &model.quant {
+            write!(f, ", random weights in {quant}")?;
+        }
+        if let Some(bytes) = model.file_bytes {
+            write!(f, ", {}", gigabytes(bytes))?;
+        }
+        writeln!(f, "\n{}, {} cores, {}", machine.cpu, machine.cores, gigabytes(machine.memory_bytes))?;
+        writeln!(f, "{} threads, which read {:.1} GB/s from memory\n", self.threads, self.memory_gb_per_s)?;
+
+        table(f, &format!("{} layers", model.layers), self.runs)?;
+        for prefill in &self.prefill {
+            row(f, &format!("prefill, {} tokens", prefill.tokens), prefill.tokens_per_s)?;
+        }
+        row(f, &format!("decode, {} tokens", self.decode.tokens), self.decode.tokens_per_s)?;
+        self.details(f)?;
+        self.estimate.as_ref().map_or(Ok(()), |estimate| estimate.describe(f, self))
+    }
+}
+
+impl Report {
+    fn details(&self, f: &mut Formatter) -> fmt::Result {
+        let Self { first, decode, .. } = self;
+        writeln!(
+            f,
+            "\nA decoded token reads {} of weights: {:.1} GB/s, {:.0} % of what memory can do.",
+            gigabytes(decode.weight_bytes),
+            decode.gb_per_s,
+            100.0 * decode.memory_share,
+        )?;
+        for prefill in &self.prefill {
+            writeln!(
+                f,
+                "A prompt of {} reads at least {}: memory alone would allow {} tokens/s.",
+                prefill.tokens,
+                gigabytes(prefill.weight_bytes),
+                figure(prefill.memory_bound_tokens_per_s),
+            )?;
+        }
+        writeln!(
+            f,
+            "Loading took {:.0} ms, the first prompt ({} tokens) {:.0} ms ({} tokens/s).",
+            self.load_ms,
+            first.tokens,
+            first.ms,
+            figure(first.tokens_per_s),
+        )?;
+        if let Some(bytes) = self.peak_memory_bytes {
+            writeln!(f, "Peak memory {}.", gigabytes(bytes))?;
+        }
+        writeln!(f, "Hash of the last logits: {}", self.logits_hash)
+    }
+}
+
+impl Estimate {
+    fn describe(&self, f: &mut Formatter, report: &Report) -> fmt::Result {
+        writeln!(f)?;
+        table(f, &format!("all {} layers, estimated", self.layers), report.runs)?;
+        for prefill in &self.prefill {
+            row(f, &format!("prefill, {} tokens", prefill.tokens), prefill.tokens_per_s)?;
+        }
+        row(f, "decode", self.decode_tokens_per_s)?;
+        let [shallow, deep] = self.from_layers;
+        writeln!(
+            f,
+            "\nThe estimate is a line, time = a + b x layers, through the times at {shallow} and {deep} layers. It \
+             holds where the whole model stays in memory: {}.",
+            gigabytes(self.file_bytes)
+        )?;
+        if !self.fits_memory {
+            writeln!(
+                f,
+                "This machine has {}: the model does not fit, experts would come from disk, and decoding \
+                 would be much slower than estimated.",
+                gigabytes(report.machine.memory_bytes)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn table(f: &mut Formatter, what: &str, runs: usize) -> fmt::Result {
+    let range = if runs > 1 { format!("range of {runs} runs") } else { "one run".into() };
+    writeln!(f, "| {what} | tokens/s | {range} |\n|---|---:|---:|")
+}
+
+fn row(f: &mut Formatter, what: &str, speed: Spread) -> fmt::Result {
+    let Spread { median, min, max } = speed;
+    writeln!(f, "| {what} | {} | {} to {} |", figure(median), figure(min), figure(max))
+}
+
+/// Three digits, or all there are before the point.
+fn figure(value: f64) -> String {
+    let decimals = if value >= 100.0 { 0 } else { if value >= 10.0 { 1 } else { 2 } };
+    format!("{value:.decimals$}")
+}
+
+/// Decimal units, three digits.
+fn gigabytes(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    if bytes < 1e9 { format!("{} MB", figure(bytes / 1e6)) } else { format!("{} GB", figure(bytes / 1e9)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits() {
+        for (value, text) in
+            [(0.1234, "0.12"), (9.876, "9.88"), (38.61, "38.6"), (131.4, "131"), (2606.0, "2606")]
+        {
+            assert_eq!(figure(value), text);
+        }
+        assert_eq!(gigabytes(391_000_000), "391 MB");
+        assert_eq!(gigabytes(48_400_000_000), "48.4 GB");
+    }
+}

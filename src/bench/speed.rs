@@ -1,0 +1,234 @@
+//! `fimd bench speed`: how fast a model reads prompts and writes tokens.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::fit::{self, Depth, Spread};
+use super::machine::{self, Machine};
+use super::random;
+use super::report::{Decode, Estimate, Estimated, First, Prefill, Report, Subject};
+use crate::base::Cancel;
+use crate::base::timings::milliseconds;
+use crate::compute::Backend;
+use crate::model::WeightBytes;
+use crate::session::Session;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Lengths of prompts, in tokens; at least one.
+    pub prompts: Vec<usize>,
+    /// Tokens to decode, at least one.
+    pub generate: usize,
+    /// How often each is measured, at least once.
+    pub runs: usize,
+}
+
+/// A model of which this one has the first layers.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole {
+    /// Its layers.
+    pub layers: usize,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// A smaller depth with the same mix of layers, to measure besides.
+    pub shallow: usize,
+}
+
+/// Measures the model that `open` opens with its first so many layers: all that `subject` has, then, where
+/// there is a larger model to estimate, fewer. `say` is told what is going on.
+///
+/// Fails when a prompt does not fit the context, and when the model's answers are not finite.
+pub fn run<B: Backend>(
+    subject: Subject,
+    workload: &Workload,
+    whole: Option<Whole>,
+    threads: usize,
+    open: impl Fn(usize) -> Result<Session<B>>,
+    say: &dyn Fn(String),
+) -> Result<Report> {
+    say(format!("loading {}", subject.name));
+    let started = Instant::now();
+    let mut session = open(subject.layers)?;
+    let load_ms = milliseconds(started.elapsed());
+    let deep = measure(&mut session, workload, say)?;
+    let weights = session.model().weight_bytes();
+    // Whatever is opened below counts no more.
+    let peak_memory_bytes = machine::peak_memory();
+    drop(session);
+
+    let shallow = match whole {
+        Some(whole) if whole.layers > subject.layers => {
+            say(format!("loading {} layers", whole.shallow));
+            Some((whole, measure(&mut open(whole.shallow)?, workload, say)?))
+        }
+        _ => None,
+    };
+    say("measuring the memory".into());
+    let bandwidth = machine::bandwidth(threads);
+    let machine = Machine::read();
+    let estimate = shallow.map(|(whole, shallow)| {
+        let depths = [(whole.shallow, &shallow), (subject.layers, &deep)];
+        estimate(depths, whole, workload, machine.memory_bytes)
+    });
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION"),
+        machine,
+        threads,
+        memory_gb_per_s: bandwidth / 1e9,
+        runs: workload.runs,
+        load_ms,
+        first: First {
+            tokens: deep.first_tokens,
+            ms: deep.first_ms,
+            tokens_per_s: deep.first_tokens as f64 / deep.first_ms * 1e3,
+        },
+        prefill: prefill(workload, &deep, &weights, bandwidth),
+        decode: decode(workload, &deep, &weights, bandwidth),
+        peak_memory_bytes,
+        logits_hash: format!("{:016x}", deep.logits_hash),
+        estimate,
+        model: subject,
+    })
+}
+
+/// Times of one depth.
+struct Measured {
+    first_tokens: usize,
+    first_ms: f64,
+    /// One for each prompt length.
+    prefill_ms: Vec<Spread>,
+    /// Of one token.
+    decode_ms: Spread,
+    logits_hash: u64,
+}
+
+/// The seed of prompts and continuations.
+const SEED: u64 = 0;
+
+/// Evaluates the longest prompt once, which brings the weights into memory, then all prompts and the
+/// decoding in turns, each from an empty session.
+fn measure<B: Backend>(
+    session: &mut Session<B>,
+    workload: &Workload,
+    say: &dyn Fn(String),
+) -> Result<Measured> {
+    let vocab = session.model().config().vocab;
+    let tokens = |len| (0..len as u64).map(|i| random::token(SEED, i, vocab)).collect::<Vec<u32>>();
+    let first_tokens = workload.prompts.iter().copied().max().unwrap_or(1);
+    say(format!("first pass, {first_tokens} tokens"));
+    let first_ms = prefill_ms(session, &tokens(first_tokens))?;
+
+    let mut prefill: Vec<Vec<f64>> = vec![Vec::new(); workload.prompts.len()];
+    let mut decode = Vec::new();
+    for run in 1..=workload.runs {
+        for (&len, times) in workload.prompts.iter().zip(&mut prefill) {
+            say(format!("run {run} of {}: prefill, {len} tokens", workload.runs));
+            times.push(prefill_ms(session, &tokens(len))?);
+        }
+        say(format!("run {run} of {}: decode", workload.runs));
+        decode.push(decode_ms(session, &tokens(workload.generate + 1))?);
+    }
+    ensure!(
+        session.logits().iter().all(|logit| logit.is_finite()),
+        "the model's logits are not finite: its weights hold NaN or overflow"
+    );
+    Ok(Measured {
+        first_tokens,
+        first_ms,
+        prefill_ms: prefill.into_iter().map(Spread::of).collect(),
+        decode_ms: Spread::of(decode),
+        logits_hash: fnv1a(session.logits().iter().flat_map(|logit| logit.to_le_bytes())),
+    })
+}
+
+fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f64> {
+    session.reset();
+    let started = Instant::now();
+    session.sync(prompt, &Cancel::new())?;
+    Ok(milliseconds(started.elapsed()))
+}
+
+/// The mean time of a token after the first of `tokens`. The tokens are given, as they are in a prompt, so
+/// that the work does not depend on how logits are rounded.
+fn decode_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Result<f64> {
+    session.reset();
+    session.sync(&tokens[..1], &Cancel::new())?;
+    let started = Instant::now();
+    for end in 2..=tokens.len() {
+        session.sync(&tokens[..end], &Cancel::new())?;
+    }
+    Ok(milliseconds(started.elapsed()) / (tokens.len() - 1) as f64)
+}
+
+/// The 64-bit FNV-1a hash.
+fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn prefill(workload: &Workload, measured: &Measured, weights: &WeightBytes, bandwidth: f64) -> Vec<Prefill> {
+    let prompts = workload.prompts.iter().zip(&measured.prefill_ms);
+    prompts
+        .map(|(&tokens, ms)| {
+            let weight_bytes = weights.read_by(tokens);
+            Prefill {
+                tokens,
+                tokens_per_s: ms.rate(1e3 * tokens as f64),
+                weight_bytes,
+                memory_bound_tokens_per_s: tokens as f64 / (weight_bytes as f64 / bandwidth),
+            }
+        })
+        .collect()
+}
+
+fn decode(workload: &Workload, measured: &Measured, weights: &WeightBytes, bandwidth: f64) -> Decode {
+    let tokens_per_s = measured.decode_ms.rate(1e3);
+    let weight_bytes = weights.read_by(1);
+    let bytes_per_s = tokens_per_s.median * weight_bytes as f64;
+    Decode {
+        tokens: workload.generate,
+        tokens_per_s,
+        weight_bytes,
+        gb_per_s: bytes_per_s / 1e9,
+        memory_share: bytes_per_s / bandwidth,
+    }
+}
+
+fn estimate(
+    depths: [(usize, &Measured); 2],
+    whole: Whole,
+    workload: &Workload,
+    memory_bytes: u64,
+) -> Estimate {
+    let at = |ms: &dyn Fn(&Measured) -> Spread| {
+        let [shallow, deep] = depths.map(|(layers, measured)| Depth { layers, ms: ms(measured) });
+        fit::extrapolate(shallow, deep, whole.layers)
+    };
+    let prefill = |(i, &tokens): (usize, &usize)| {
+        let ms = at(&|measured| measured.prefill_ms[i]);
+        Estimated { tokens, tokens_per_s: ms.rate(1e3 * tokens as f64) }
+    };
+    Estimate {
+        layers: whole.layers,
+        from_layers: depths.map(|(layers, _)| layers),
+        prefill: workload.prompts.iter().enumerate().map(prefill).collect(),
+        decode_tokens_per_s: at(&|measured| measured.decode_ms).rate(1e3),
+        file_bytes: whole.file_bytes,
+        fits_memory: whole.file_bytes < memory_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_the_published_ones() {
+        for (text, hash) in
+            [("", 0xcbf2_9ce4_8422_2325), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)]
+        {
+            assert_eq!(fnv1a(text.bytes()), hash, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! Matrices in their stored type, and strips of them unpacked for the vector units.
+//!
+//! A strip is [`LANES`] rows; one lane belongs to one row. Unpacked, four consecutive codes of a row, or one
+//! value, stand in its lane, so that a product needs no sum across lanes. Blocks of 256 columns of a strip
+//! are unpacked at a time, into a few KiB that stay in the first-level cache, and used for all inputs.
+
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices go to several arrays, and closures are not inlined reliably"
+)]
+
+use anyhow::{Result, ensure};
+
+use super::simd::{LANES, Simd};
+use crate::base::dtype::DType;
+use crate::compute::StoredMatrix;
+use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
+
+/// Columns that are unpacked at a time: the longest block of any type.
+pub const SLICE: usize = 256;
+
+/// Columns that share a scale of the inputs.
+pub const BLOCK: usize = 32;
+
+/// Bytes that [`Simd::transpose`] reads of a row.
+const WORDS: usize = 16;
+
+/// A matrix in its stored type, `[rows, cols]`.
+pub struct Matrix {
+    stored: StoredMatrix,
+    /// A copy with more zero rows and columns, for matrices too small or too odd to be read in strips.
+    padded: Option<Vec<u8>>,
+    /// Bytes from a row to the next.
+    stride: usize,
+    /// Columns with padding.
+    depth: usize,
+    form: Form,
+}
+
+/// What a matrix is unpacked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Integers, for inputs that are integers too.
+    Codes,
+    /// f32, for inputs in f32.
+    Values,
+}
+
+impl Matrix {
+    /// Checks that the stored tensor has the size of the matrix. With `exact`, products never round the
+    /// inputs to integers.
+    pub fn new(stored: StoredMatrix, exact: bool) -> Result<Self> {
+        let StoredMatrix { rows, cols, values, scale } = &stored;
+        let (rows, cols, dtype) = (*rows, *cols, values.dtype);
+        let row_bytes = dtype.bytes(cols).filter(|&bytes| bytes > 0 && rows > 0);
+        let bytes = row_bytes.and_then(|row| row.checked_mul(rows));
+        ensure!(bytes == Some(values.bytes.len()), "tensor {} is not [{rows}, {cols}]", values.name);
+        if let Some(scale) = scale {
+            let blocks = rows.div_ceil(scale.block_rows) * cols.div_ceil(scale.block_cols);
+            ensure!(scale.values.len() == blocks, "the scales of {} are not {blocks} values", values.name);
+        }
+        let row_bytes = values.bytes.len() / rows;
+        let (stride, depth) = if dtype.is_blocked() {
+            (row_bytes, cols)
+        } else {
+            let stride = row_bytes.next_multiple_of(WORDS);
+            (stride, stride / dtype.block_bytes())
+        };
+        let padded = (rows < LANES || stride != row_bytes).then(|| {
+            let mut padded = vec![0; stride * rows.max(LANES)];
+            for (out, row) in padded.chunks_exact_mut(stride).zip(values.bytes.chunks_exact(row_bytes)) {
+                out[..row_bytes].copy_from_slice(row);
+            }
+            padded
+        });
+        let form = if dtype.is_blocked() && !exact { Form::Codes } else { Form::Values };
+        Ok(Self { padded, stride, depth, form, stored })
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.stored.rows
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        self.stored.cols
+    }
+
+    /// Columns that are unpacked: zeros follow the last one.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// What it is unpacked to.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Its stored type.
+    pub fn dtype(&self) -> DType {
+        self.stored.values.dtype
+    }
+
+    /// Row `row` as f32, scaled.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let StoredMatrix { rows, cols, values, scale } = &self.stored;
+        let width = values.bytes.len() / rows;
+        blocks::to_f32(values.dtype, &values.bytes[row * width..][..width], out);
+        if let Some(scale) = scale {
+            let per_row = cols.div_ceil(scale.block_cols);
+            let scales = &scale.values[row / scale.block_rows * per_row..][..per_row];
+            for (block, scale) in out.chunks_mut(scale.block_cols).zip(scales) {
+                for value in block {
+                    *value *= scale;
+                }
+            }
+        }
+    }
+
+    /// The first row of the strip that holds rows from `row` on: a strip never goes past the last row.
+    pub fn strip(&self, row: usize) -> usize {
+        row.min(self.rows().max(LANES) - LANES)
+    }
+
+    /// The stored bytes of some rows.
+    #[inline(always)]
+    pub fn bytes_of(&self, rows: std::ops::Range<usize>) -> &[u8] {
+        let bytes = self.padded.as_deref().unwrap_or(&self.stored.values.bytes);
+        &bytes[rows.start * self.stride..rows.end * self.stride]
+    }
+
+    /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many.
+    #[inline(always)]
+    pub fn slice(&self, row: usize, at: usize) -> Slice<'_> {
+        let bytes = self.padded.as_deref().unwrap_or(&self.stored.values.bytes);
+        let dtype = self.dtype();
+        let len = SLICE.min(self.depth - at);
+        let first = row * self.stride + at / dtype.block_len() * dtype.block_bytes();
+        let last = first + (LANES - 1) * self.stride;
+        let width = len / dtype.block_len() * dtype.block_bytes();
+        assert!(last + width <= bytes.len());
+        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width] }
+    }
+}
+
+/// Consecutive columns of a strip, as stored.
+pub struct Slice<'a> {
+    matrix: &'a Matrix,
+    row: usize,
+    at: usize,
+    len: usize,
+    /// From the first byte of the first row to the last byte of the last row.
+    bytes: &'a [u8],
+}
+
+/// An unpacked slice of integers: `value = scale code - min`.
+#[repr(align(64))]
+pub struct Codes {
+    /// Four columns of each row at a time.
+    pub codes: [[u32; LANES]; SLICE / 4],
+    /// For each [`BLOCK`] of columns, or for each half of one.
+    pub scales: [[f32; LANES]; SLICE / 16],
+    /// As `scales`.
+    pub mins: [[f32; LANES]; SLICE / 16],
+}
+
+/// An unpacked slice of f32.
+#[repr(align(64))]
+pub struct Values(pub [[f32; LANES]; SLICE]);
+
+impl Codes {
+    /// Room for a slice.
+    pub const ZERO: Self =
+        Self { codes: [[0; LANES]; SLICE / 4], scales: [[0.0; LANES]; 16], mins: [[0.0; LANES]; 16] };
+
+    /// Whether the codes of a type need all 8 bits, see [`Simd::dot_wide`].
+    pub fn wide(dtype: DType) -> bool {
+        matches!(dtype, DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs)
+    }
+
+    /// Whether a type has a scale for each half block.
+    pub fn halved(dtype: DType) -> bool {
+        dtype == DType::Q6K
+    }
+
+    /// Unpacks a slice of a type in blocks; also returns how many [`BLOCK`]s it has.
+    #[inline(always)]
+    pub fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
+        let dtype = slice.matrix.dtype();
+        let blocks = slice.len / BLOCK;
+        match dtype {
+            DType::Q4K => self.q4_k(simd, slice),
+            DType::Q5K => self.q5_k(simd, slice),
+            DType::Q6K => self.q6_k(simd, slice),
+            DType::Iq4Xs => self.iq4_xs(simd, slice),
+            DType::Q8_0 => self.q8_0(simd, slice),
+            DType::Q4_0 => self.q4_0(simd, slice),
+            DType::Q5_0 => self.q5_0(simd, slice),
+            DType::Mxfp4 => self.mxfp4(simd, slice),
+            DType::Iq4Nl => self.iq4_nl(simd, slice),
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 => {
+                unreachable!("{dtype} is not in blocks")
+            }
+        }
+        blocks
+    }
+
+    #[inline(always)]
+    fn q4_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        self.k_scales(simd, slice);
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for chunk in 0..4 {
+            for part in 0..2 {
+                let words = slice.words(simd, 16 + chunk * 32 + part * 16);
+                for i in 0..4 {
+                    let at = chunk * 16 + part * 4 + i;
+                    simd.store_i(simd.and(words[i], low), &mut self.codes[at]);
+                    simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.codes[at + 8]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn q5_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        self.k_scales(simd, slice);
+        let (low, bit) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x1010_1010));
+        for part in 0..2 {
+            let high = slice.words(simd, 16 + part * 16);
+            for chunk in 0..4 {
+                let words = slice.words(simd, 48 + chunk * 32 + part * 16);
+                for i in 0..4 {
+                    let at = chunk * 16 + part * 4 + i;
+                    // The high bit of block b is bit b of its byte, and goes to bit 4.
+                    let bits = if chunk < 2 {
+                        simd.shl(high[i], 4 - 2 * chunk as u32)
+                    } else {
+                        simd.shr(high[i], 2 * chunk as u32 - 4)
+                    };
+                    let first = simd.or(simd.and(words[i], low), simd.and(bits, bit));
+                    let bits = simd.and(simd.shr(bits, 1), bit);
+                    let second = simd.or(simd.and(simd.shr(words[i], 4), low), bits);
+                    simd.store_i(first, &mut self.codes[at]);
+                    simd.store_i(second, &mut self.codes[at + 8]);
+                }
+            }
+        }
+    }
+
+    /// The scales and minima of Q4_K and Q5_K, packed as [`blocks::scale_min`] says.
+    #[inline(always)]
+    fn k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let [d, first, second, third] = slice.words(simd, 0);
+        let (d, dmin) = (simd.half_to_f(d), simd.half_to_f(simd.shr(d, 16)));
+        let (six, four, two) =
+            (simd.splat_i(0x3f3f_3f3f), simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
+        let scales =
+            [simd.and(first, six), simd.or(simd.and(third, four), simd.and(simd.shr(first, 2), two))];
+        let mins = [
+            simd.and(second, six),
+            simd.or(simd.and(simd.shr(third, 4), four), simd.and(simd.shr(second, 2), two)),
+        ];
+        let byte = simd.splat_i(0xff);
+        for block in 0..8 {
+            let shift = block as u32 % 4 * 8;
+            let scale = simd.to_f(simd.and(simd.shr(scales[block / 4], shift), byte));
+            let min = simd.to_f(simd.and(simd.shr(mins[block / 4], shift), byte));
+            simd.store(simd.mul(d, scale), &mut self.scales[block]);
+            simd.store(simd.mul(dmin, min), &mut self.mins[block]);
+        }
+    }
+
+    #[inline(always)]
+    fn q6_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        // d is in the last two of a block's 210 bytes.
+        let d = simd.half_to_f(simd.shr(slice.words(simd, 194)[3], 16));
+        let scales = slice.words(simd, 192);
+        for half in 0..16 {
+            let scale = simd.sar(simd.shl(scales[half / 4], 24 - half as u32 % 4 * 8), 24);
+            self.symmetric(simd, half, simd.mul(d, simd.to_f(scale)), 32.0);
+        }
+        let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
+        for half in 0..2 {
+            for part in 0..2 {
+                let first = slice.words(simd, half * 64 + part * 16);
+                let second = slice.words(simd, half * 64 + 32 + part * 16);
+                let high = slice.words(simd, 128 + half * 32 + part * 16);
+                for i in 0..4 {
+                    let at = half * 32 + part * 4 + i;
+                    let lows = [first[i], second[i], simd.shr(first[i], 4), simd.shr(second[i], 4)];
+                    let highs = [simd.shl(high[i], 4), simd.shl(high[i], 2), high[i], simd.shr(high[i], 2)];
+                    for j in 0..4 {
+                        let codes = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+                        simd.store_i(codes, &mut self.codes[at + j * 8]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn iq4_xs<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let [first, low, ..] = slice.words(simd, 0);
+        let (d, high) = (simd.half_to_f(first), simd.shr(first, 16));
+        let (four, two, middle) = (simd.splat_i(15), simd.splat_i(0x30), simd.splat_i(32u32.wrapping_neg()));
+        for block in 0..8 {
+            let shift = block as u32;
+            let low = simd.and(simd.shr(low, 4 * shift), four);
+            let high = simd.and(simd.shr(simd.shl(high, 4), 2 * shift), two);
+            let scale = simd.to_f(simd.add_i(simd.or(low, high), middle));
+            self.wide_scale(simd, block, simd.mul(d, scale));
+            let words = slice.words(simd, 8 + block * 16);
+            self.nibbles(simd, block, words, &iq4_table::<S>());
+        }
+    }
+
+    #[inline(always)]
+    fn iq4_nl<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        for block in 0..slice.len / BLOCK {
+            let d = simd.half_to_f(slice.words(simd, block * 18)[0]);
+            self.wide_scale(simd, block, d);
+            self.nibbles(simd, block, slice.words(simd, block * 18 + 2), &iq4_table::<S>());
+        }
+    }
+
+    #[inline(always)]
+    fn q8_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let flip = simd.splat_i(if S::WIDE_SIGNED { 0 } else { 0x8080_8080 });
+        for block in 0..slice.len / BLOCK {
+            let d = simd.half_to_f(slice.words(simd, block * 34)[0]);
+            self.wide_scale(simd, block, d);
+            for part in 0..2 {
+                let words = slice.words(simd, block * 34 + 2 + part * 16);
+                for i in 0..4 {
+                    simd.store_i(simd.xor(words[i], flip), &mut self.codes[block * 8 + part * 4 + i]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn q4_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for block in 0..slice.len / BLOCK {
+            let d = simd.half_to_f(slice.words(simd, block * 18)[0]);
+            self.symmetric(simd, block, d, 8.0);
+            let words = slice.words(simd, block * 18 + 2);
+            for i in 0..4 {
+                simd.store_i(simd.and(words[i], low), &mut self.codes[block * 8 + i]);
+                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.codes[block * 8 + 4 + i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn q5_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for block in 0..slice.len / BLOCK {
+            let head = slice.words(simd, block * 22);
+            self.symmetric(simd, block, simd.half_to_f(head[0]), 16.0);
+            let bits = simd.or(simd.shr(head[0], 16), simd.shl(head[1], 16));
+            let words = slice.words(simd, block * 22 + 6);
+            for i in 0..4 {
+                let first = high_bits(simd, simd.shr(bits, 4 * i as u32));
+                let second = high_bits(simd, simd.shr(bits, 16 + 4 * i as u32));
+                let first = simd.or(simd.and(words[i], low), first);
+                let second = simd.or(simd.and(simd.shr(words[i], 4), low), second);
+                simd.store_i(first, &mut self.codes[block * 8 + i]);
+                simd.store_i(second, &mut self.codes[block * 8 + 4 + i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn mxfp4<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        const ZERO: u8 = 12;
+        const TABLE: [u8; 16] = {
+            let mut table = [0; 16];
+            let mut i = 0;
+            while i < 16 {
+                table[i] = ZERO.wrapping_add_signed(E2M1_DOUBLED[i]);
+                i += 1;
+            }
+            table
+        };
+        // As an f32, exponent 0 is 2^-127 and not 0: its half is the smallest scale.
+        let smallest = simd.splat(f32::from_bits(0x0020_0000));
+        for block in 0..slice.len / BLOCK {
+            let e = simd.and(slice.words(simd, block * 17)[0], simd.splat_i(0xff));
+            let d = simd.mul(simd.bits_f(simd.shl(e, 23)), simd.splat(0.5));
+            self.symmetric(simd, block, simd.max(d, smallest), ZERO.into());
+            self.nibbles(simd, block, slice.words(simd, block * 17 + 1), &TABLE);
+        }
+    }
+
+    /// Codes of a block of nibble pairs through a table.
+    #[inline(always)]
+    fn nibbles<S: Simd>(&mut self, simd: S, block: usize, words: [S::I; 4], table: &[u8; 16]) {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for i in 0..4 {
+            let first = simd.lookup(table, simd.and(words[i], low));
+            let second = simd.lookup(table, simd.and(simd.shr(words[i], 4), low));
+            simd.store_i(first, &mut self.codes[block * 8 + i]);
+            simd.store_i(second, &mut self.codes[block * 8 + 4 + i]);
+        }
+    }
+
+    /// The scale of codes that are `zero` too large.
+    #[inline(always)]
+    fn symmetric<S: Simd>(&mut self, simd: S, block: usize, scale: S::F, zero: f32) {
+        simd.store(scale, &mut self.scales[block]);
+        simd.store(simd.mul(scale, simd.splat(zero)), &mut self.mins[block]);
+    }
+
+    #[inline(always)]
+    fn wide_scale<S: Simd>(&mut self, simd: S, block: usize, scale: S::F) {
+        self.symmetric(simd, block, scale, if S::WIDE_SIGNED { 0.0 } else { 128.0 });
+    }
+}
+
+/// The four lowest bits as bit 4 of four bytes.
+#[inline(always)]
+fn high_bits<S: Simd>(simd: S, bits: S::I) -> S::I {
+    let mut bytes = simd.splat_i(0);
+    for i in 0..4u32 {
+        let bit = simd.and(bits, simd.splat_i(1 << i));
+        bytes = simd.or(bytes, simd.shl(bit, 4 + 7 * i));
+    }
+    bytes
+}
+
+/// [`IQ4_VALUES`] as wide codes.
+const fn iq4_table<S: Simd>() -> [u8; 16] {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = if S::WIDE_SIGNED { IQ4_VALUES[i] as u8 } else { (IQ4_VALUES[i] as u8) ^ 0x80 };
+        i += 1;
+    }
+    table
+}
+
+impl Values {
+    /// Room for a slice.
+    pub const ZERO: Self = Self([[0.0; LANES]; SLICE]);
+
+    /// Unpacks a slice of any type; also returns how many columns it has.
+    #[inline(always)]
+    pub fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
+        match slice.matrix.dtype() {
+            DType::F32 => self.f32(simd, slice),
+            DType::F16 => self.f16(simd, slice),
+            DType::BF16 => self.bf16(simd, slice),
+            DType::F8E4M3 => self.f8e4m3(simd, slice),
+            dtype => self.blocked(slice, dtype),
+        }
+        if slice.matrix.stored.scale.is_some() {
+            self.scale(simd, slice);
+        }
+        slice.len
+    }
+
+    #[inline(always)]
+    fn f32<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        for at in (0..slice.len).step_by(4) {
+            let words = slice.words(simd, at * 4);
+            for i in 0..4 {
+                simd.store(simd.bits_f(words[i]), &mut self.0[at + i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn f16<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        for at in (0..slice.len).step_by(8) {
+            let words = slice.words(simd, at * 2);
+            for i in 0..4 {
+                simd.store(simd.half_to_f(words[i]), &mut self.0[at + 2 * i]);
+                simd.store(simd.half_to_f(simd.shr(words[i], 16)), &mut self.0[at + 2 * i + 1]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn bf16<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let high = simd.splat_i(0xffff_0000);
+        for at in (0..slice.len).step_by(8) {
+            let words = slice.words(simd, at * 2);
+            for i in 0..4 {
+                simd.store(simd.bits_f(simd.shl(words[i], 16)), &mut self.0[at + 2 * i]);
+                simd.store(simd.bits_f(simd.and(words[i], high)), &mut self.0[at + 2 * i + 1]);
+            }
+        }
+    }
+
+    /// The bits of an E4M3 number are those of an f32 that is 2^120 times too small, subnormal ones
+    /// included. Its NaN reads as 480.
+    #[inline(always)]
+    fn f8e4m3<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let (sign, rest) = (simd.splat_i(0x8000_0000), simd.splat_i(0x07f0_0000));
+        let bias = simd.splat(f32::from_bits((127 + 120) << 23));
+        for at in (0..slice.len).step_by(16) {
+            let words = slice.words(simd, at);
+            for i in 0..4 {
+                for byte in 0..4 {
+                    let top = simd.shl(words[i], 24 - 8 * byte as u32);
+                    let bits = simd.or(simd.and(top, sign), simd.and(simd.shr(top, 4), rest));
+                    simd.store(simd.mul(simd.bits_f(bits), bias), &mut self.0[at + 4 * i + byte]);
+                }
+            }
+        }
+    }
+
+    /// Any type in blocks, exactly.
+    fn blocked(&mut self, slice: &Slice, dtype: DType) {
+        let bytes = slice.len / dtype.block_len() * dtype.block_bytes();
+        let mut row = [0.0; SLICE];
+        for lane in 0..LANES {
+            let stored = &slice.bytes[lane * slice.matrix.stride..][..bytes];
+            blocks::to_f32(dtype, stored, &mut row[..slice.len]);
+            for (out, value) in self.0.iter_mut().zip(row) {
+                out[lane] = value;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let StoredMatrix { rows, cols, scale, .. } = &slice.matrix.stored;
+        let Some(scale) = scale else { return };
+        let per_row = cols.div_ceil(scale.block_cols);
+        let mut at = 0;
+        while at < slice.len {
+            let block = ((slice.at + at) / scale.block_cols).min(per_row - 1);
+            let end = ((block + 1) * scale.block_cols - slice.at).min(slice.len);
+            let end = if block + 1 == per_row { slice.len } else { end };
+            let mut scales = [0.0; LANES];
+            for (lane, out) in scales.iter_mut().enumerate() {
+                let row = (slice.row + lane).min(rows - 1);
+                *out = scale.values[row / scale.block_rows * per_row + block];
+            }
+            let scales = simd.load(&scales);
+            for values in &mut self.0[at..end] {
+                simd.store(simd.mul(simd.load(values), scales), values);
+            }
+            at = end;
+        }
+    }
+}
+
+impl Slice<'_> {
+    /// Bytes `at..at + WORDS` of each row.
+    #[inline(always)]
+    fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
+        debug_assert!((LANES - 1) * self.matrix.stride + at + WORDS <= self.bytes.len());
+        // SAFETY: `bytes` holds the rows `stride` apart, of which the last ends with the slice; every
+        // caller asks for bytes that its format has in the slice's whole blocks.
+        unsafe { simd.transpose(self.bytes.as_ptr().add(at), self.matrix.stride) }
+    }
+}

@@ -1,0 +1,602 @@
+//! Products of matrices with inputs.
+
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices go to several arrays, and closures are not inlined reliably"
+)]
+
+use std::ops::Range;
+
+use super::matrix::{BLOCK, Codes, Form, Matrix, SLICE, Values};
+use super::simd::{Kernel, LANES, Level, Simd};
+use crate::base::pool::{Disjoint, Pool};
+
+/// Rows of inputs, `[count, cols]`, in f32 and, where `cols` is a whole number of [`BLOCK`]s, as integers
+/// `round(x / d)` of -127 to 127 with `d = max |x| / 127` for each block.
+pub struct Inputs {
+    cols: usize,
+    /// Elements from a row to the next; zeros fill it up.
+    stride: usize,
+    values: Vec<f32>,
+    codes: Vec<i8>,
+    /// `d`, `[count, cols / BLOCK]`.
+    scales: Vec<f32>,
+    /// `d` times the sum of a block's codes, as `scales`.
+    sums: Vec<f32>,
+    /// The same for each half block.
+    half_sums: Vec<f32>,
+}
+
+/// A row of inputs for all its forms.
+pub struct Row<'a> {
+    values: &'a mut [f32],
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [f32],
+    half_sums: &'a mut [f32],
+}
+
+impl Inputs {
+    /// Room for `count` rows of zeros.
+    pub fn new(count: usize, cols: usize) -> Self {
+        let stride = cols.next_multiple_of(LANES);
+        let blocks = if cols.is_multiple_of(BLOCK) { cols / BLOCK } else { 0 };
+        Self {
+            cols,
+            stride,
+            values: vec![0.0; count * stride],
+            codes: vec![0; count * blocks * BLOCK],
+            scales: vec![0.0; count * blocks],
+            sums: vec![0.0; count * blocks],
+            half_sums: vec![0.0; count * blocks * 2],
+        }
+    }
+
+    /// `count` rows, each written in f32 by `fill(row, out)` on some thread, with all their forms.
+    pub fn fill(
+        pool: &mut Pool,
+        level: Level,
+        count: usize,
+        cols: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let mut inputs = Self::new(count, cols);
+        let writer = Writer::new(&mut inputs);
+        pool.run(count, |row| {
+            // SAFETY: this task alone touches its row.
+            let row_mut = unsafe { writer.part(row, 0..cols) };
+            fill(row, row_mut.values);
+            level.run(row_mut);
+        });
+        inputs
+    }
+
+    /// Rows of f32.
+    pub fn count(&self) -> usize {
+        self.values.len() / self.stride
+    }
+}
+
+/// Rounds to integers.
+impl Kernel for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let blocks = self.values.as_chunks::<BLOCK>().0.iter().zip(self.codes.as_chunks_mut::<BLOCK>().0);
+        for (block, (values, codes)) in blocks.enumerate() {
+            let (values, codes) = (values.as_chunks::<LANES>().0, codes.as_chunks_mut::<LANES>().0);
+            let (a, b) = (simd.load(&values[0]), simd.load(&values[1]));
+            let max = simd.max_lane(simd.max(simd.abs(a), simd.abs(b)));
+            // Smaller blocks are zeros: 127 / max would overflow.
+            let (scale, inverse) = if max > 1e-30 { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) };
+            let inverse = simd.splat(inverse);
+            let (a, b) = (simd.round(simd.mul(a, inverse)), simd.round(simd.mul(b, inverse)));
+            simd.store_bytes(a, &mut codes[0]);
+            simd.store_bytes(b, &mut codes[1]);
+            let (a, b) = (simd.sum(simd.to_f(a)), simd.sum(simd.to_f(b)));
+            self.scales[block] = scale;
+            self.half_sums[2 * block] = scale * a;
+            self.half_sums[2 * block + 1] = scale * b;
+            self.sums[block] = scale * (a + b);
+        }
+    }
+}
+
+/// Writes different columns of inputs from different tasks.
+pub struct Writer<'a> {
+    stride: usize,
+    blocks: usize,
+    values: Disjoint<'a, f32>,
+    codes: Disjoint<'a, i8>,
+    scales: Disjoint<'a, f32>,
+    sums: Disjoint<'a, f32>,
+    half_sums: Disjoint<'a, f32>,
+}
+
+impl<'a> Writer<'a> {
+    pub fn new(inputs: &'a mut Inputs) -> Self {
+        let blocks = if inputs.cols.is_multiple_of(BLOCK) { inputs.cols / BLOCK } else { 0 };
+        Self {
+            stride: inputs.stride,
+            blocks,
+            values: Disjoint::new(&mut inputs.values),
+            codes: Disjoint::new(&mut inputs.codes),
+            scales: Disjoint::new(&mut inputs.scales),
+            sums: Disjoint::new(&mut inputs.sums),
+            half_sums: Disjoint::new(&mut inputs.half_sums),
+        }
+    }
+
+    /// Columns `cols` of a row: whole blocks, or the rest of the row.
+    ///
+    /// # Safety
+    /// No other part alive at the same time may overlap it.
+    pub unsafe fn part(&self, row: usize, cols: Range<usize>) -> Row<'_> {
+        let blocks = if self.blocks > 0 { cols.start / BLOCK..cols.end / BLOCK } else { 0..0 };
+        let within = |at: usize| row * self.blocks + at;
+        // SAFETY: the ranges are those of `cols`, which the caller promises to be disjoint.
+        unsafe {
+            Row {
+                values: self.values.part(row * self.stride + cols.start..row * self.stride + cols.end),
+                codes: self.codes.part(within(blocks.start) * BLOCK..within(blocks.end) * BLOCK),
+                scales: self.scales.part(within(blocks.start)..within(blocks.end)),
+                sums: self.sums.part(within(blocks.start)..within(blocks.end)),
+                half_sums: self.half_sums.part(2 * within(blocks.start)..2 * within(blocks.end)),
+            }
+        }
+    }
+}
+
+impl Row<'_> {
+    /// Its elements.
+    pub fn values(&mut self) -> &mut [f32] {
+        self.values
+    }
+}
+
+/// Rows of a matrix times some of the inputs: calls `store(i, row, values)` with
+/// `values[j] = matrix[row + j] . inputs[which[i]]`. A value does not depend on what is computed with it.
+pub struct Product<'a> {
+    pub matrix: &'a Matrix,
+    pub rows: Range<usize>,
+    pub inputs: &'a Inputs,
+    pub which: &'a [u32],
+    pub store: &'a mut dyn FnMut(usize, usize, &[f32]),
+}
+
+/// Inputs that an unpacked slice is used for before the next slice is: their sums stay in the cache.
+const GROUP: usize = 128;
+
+impl Kernel for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        assert_eq!(self.matrix.cols(), self.inputs.cols);
+        let mut sums = [[0.0; LANES]; GROUP];
+        for first in (0..self.which.len()).step_by(GROUP) {
+            let which = &self.which[first..self.which.len().min(first + GROUP)];
+            let sums = &mut sums[..which.len()];
+            match self.matrix.form() {
+                Form::Codes => self.codes(simd, first, which, sums),
+                Form::Values => self.values(simd, first, which, sums),
+            }
+        }
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn codes<S: Simd>(&mut self, simd: S, first: usize, which: &[u32], sums: &mut [[f32; LANES]]) {
+        let dtype = self.matrix.dtype();
+        let (wide, halved) = (Codes::wide(dtype), Codes::halved(dtype));
+        let mut panel = Codes::ZERO;
+        for row in self.rows.clone().step_by(LANES) {
+            sums.fill([0.0; LANES]);
+            for at in (0..self.matrix.depth()).step_by(SLICE) {
+                let slice = self.matrix.slice(self.matrix.strip(row), at);
+                self.prefetch(simd, row, at);
+                let blocks = panel.unpack(simd, &slice);
+                let (mut i, block) = (0, at / BLOCK);
+                macro_rules! tiles {
+                    ($($tile:literal)*) => {$(
+                        while S::TILE >= $tile && which.len() - i >= $tile {
+                            let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
+                            let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
+                            match (wide, halved) {
+                                (_, true) => inputs.run::<S, false, true>(simd, &panel, blocks, sums),
+                                (true, _) => inputs.run::<S, true, false>(simd, &panel, blocks, sums),
+                                _ => inputs.run::<S, false, false>(simd, &panel, blocks, sums),
+                            }
+                            i += $tile;
+                        }
+                    )*};
+                }
+                tiles!(8 4 2 1);
+            }
+            self.finish(first, row, sums);
+        }
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(&mut self, simd: S, first: usize, which: &[u32], sums: &mut [[f32; LANES]]) {
+        let mut panel = Values::ZERO;
+        for row in self.rows.clone().step_by(LANES) {
+            sums.fill([0.0; LANES]);
+            for at in (0..self.matrix.depth()).step_by(SLICE) {
+                let slice = self.matrix.slice(self.matrix.strip(row), at);
+                self.prefetch(simd, row, at);
+                let cols = panel.unpack(simd, &slice);
+                let mut i = 0;
+                macro_rules! tiles {
+                    ($($tile:literal)*) => {$(
+                        while S::TILE >= $tile && which.len() - i >= $tile {
+                            let inputs = ValuesTile::<$tile>::new(self.inputs, &which[i..], at, cols);
+                            let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
+                            inputs.run(simd, &panel.0[..cols], sums);
+                            i += $tile;
+                        }
+                    )*};
+                }
+                tiles!(8 4 2 1);
+            }
+            self.finish(first, row, sums);
+        }
+    }
+
+    /// Asks for the part of the next strip that corresponds to columns from `at` on of this one.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, simd: S, row: usize, at: usize) {
+        if row + 2 * LANES <= self.rows.end {
+            let strip = self.matrix.bytes_of(row + LANES..row + 2 * LANES);
+            let part = strip.len() / self.matrix.depth().div_ceil(SLICE);
+            for line in strip[at / SLICE * part..][..part].chunks(64) {
+                simd.prefetch(line.as_ptr());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, first: usize, row: usize, sums: &[[f32; LANES]]) {
+        let skip = row - self.matrix.strip(row);
+        let end = LANES.min(skip + self.rows.end - row);
+        for (i, sums) in sums.iter().enumerate() {
+            (self.store)(first + i, row, &sums[skip..end]);
+        }
+    }
+}
+
+/// Integers of some inputs from one block on.
+struct CodesTile<const T: usize> {
+    codes: [*const i8; T],
+    scales: [*const f32; T],
+    sums: [*const f32; T],
+    half_sums: [*const f32; T],
+}
+
+impl<const T: usize> CodesTile<T> {
+    /// The pointers are good for `blocks` blocks.
+    #[inline(always)]
+    fn new(inputs: &Inputs, which: &[u32], block: usize, blocks: usize) -> Self {
+        let per_row = inputs.cols / BLOCK;
+        assert!(block + blocks <= per_row && inputs.cols.is_multiple_of(BLOCK));
+        let null = std::ptr::null();
+        let mut tile =
+            Self { codes: [std::ptr::null(); T], scales: [null; T], sums: [null; T], half_sums: [null; T] };
+        for t in 0..T {
+            let at = which[t] as usize * per_row + block;
+            tile.codes[t] = inputs.codes[at * BLOCK..][..blocks * BLOCK].as_ptr();
+            tile.scales[t] = inputs.scales[at..][..blocks].as_ptr();
+            tile.sums[t] = inputs.sums[at..][..blocks].as_ptr();
+            tile.half_sums[t] = inputs.half_sums[2 * at..][..2 * blocks].as_ptr();
+        }
+        tile
+    }
+
+    /// `sums[t] += panel . inputs[t]`.
+    #[inline(always)]
+    fn run<S: Simd, const WIDE: bool, const HALVED: bool>(
+        &self,
+        simd: S,
+        panel: &Codes,
+        blocks: usize,
+        sums: &mut [[f32; LANES]; T],
+    ) {
+        let mut total = [simd.splat(0.0); T];
+        for t in 0..T {
+            total[t] = simd.load(&sums[t]);
+        }
+        for block in 0..blocks {
+            let mut codes = [simd.splat_i(0); BLOCK / 4];
+            for i in 0..BLOCK / 4 {
+                codes[i] = simd.load_i(&panel.codes[block * 8 + i]);
+            }
+            for t in 0..T {
+                let mut dots = [simd.splat_i(0); 2];
+                for i in 0..BLOCK / 4 {
+                    // SAFETY: `new` checked that each row has `blocks` blocks of codes.
+                    let x = unsafe { self.codes[t].cast::<u32>().add(block * 8 + i).read_unaligned() };
+                    let half = if HALVED { i / 4 } else { 0 };
+                    dots[half] = if WIDE {
+                        simd.dot_wide(dots[half], codes[i], simd.splat_i(x))
+                    } else {
+                        simd.dot(dots[half], codes[i], simd.splat_i(x))
+                    };
+                }
+                // SAFETY: `new` checked that each row has `blocks` scales and sums.
+                let (d, sum) = unsafe { (*self.scales[t].add(block), *self.sums[t].add(block)) };
+                if HALVED {
+                    // SAFETY: as above, two for each block.
+                    let halves =
+                        unsafe { [*self.half_sums[t].add(2 * block), *self.half_sums[t].add(2 * block + 1)] };
+                    for (half, sum) in halves.into_iter().enumerate() {
+                        let at = 2 * block + half;
+                        let scaled = simd.mul(simd.to_f(dots[half]), simd.load(&panel.scales[at]));
+                        total[t] = simd.mul_add(scaled, simd.splat(d), total[t]);
+                        total[t] = simd.mul_sub(simd.load(&panel.mins[at]), simd.splat(sum), total[t]);
+                    }
+                } else {
+                    let scaled = simd.mul(simd.to_f(dots[0]), simd.load(&panel.scales[block]));
+                    total[t] = simd.mul_add(scaled, simd.splat(d), total[t]);
+                    total[t] = simd.mul_sub(simd.load(&panel.mins[block]), simd.splat(sum), total[t]);
+                }
+            }
+        }
+        for t in 0..T {
+            simd.store(total[t], &mut sums[t]);
+        }
+    }
+}
+
+/// f32 elements of some inputs from one column on.
+struct ValuesTile<const T: usize>([*const f32; T]);
+
+impl<const T: usize> ValuesTile<T> {
+    /// The pointers are good for `cols` elements.
+    #[inline(always)]
+    fn new(inputs: &Inputs, which: &[u32], at: usize, cols: usize) -> Self {
+        let mut tile = [std::ptr::null(); T];
+        for t in 0..T {
+            tile[t] = inputs.values[which[t] as usize * inputs.stride + at..][..cols].as_ptr();
+        }
+        Self(tile)
+    }
+
+    /// `sums[t] += panel . inputs[t]`.
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, panel: &[[f32; LANES]], sums: &mut [[f32; LANES]; T]) {
+        let mut total = [simd.splat(0.0); T];
+        for t in 0..T {
+            total[t] = simd.load(&sums[t]);
+        }
+        for (col, values) in panel.iter().enumerate() {
+            let values = simd.load(values);
+            for t in 0..T {
+                // SAFETY: `new` checked that each row has an element for every column of the panel.
+                let x = unsafe { *self.0[t].add(col) };
+                total[t] = simd.mul_add(values, simd.splat(x), total[t]);
+            }
+        }
+        for t in 0..T {
+            simd.store(total[t], &mut sums[t]);
+        }
+    }
+}
+
+/// `y[i] = matrix inputs[i]`, `[count, rows]`.
+pub fn linear(pool: &mut Pool, level: Level, matrix: &Matrix, inputs: &Inputs) -> Vec<f32> {
+    let mut y = vec![0.0; inputs.count() * matrix.rows()];
+    let out = Disjoint::new(&mut y);
+    let width = matrix.rows();
+    each_value(pool, level, matrix, inputs, |i, row, values| {
+        let at = i * width + row;
+        // SAFETY: each task writes the columns of its own rows.
+        unsafe { out.part(at..at + values.len()) }.copy_from_slice(values);
+    });
+    y
+}
+
+/// `y[i] += matrix inputs[i]`, `[count, rows]`.
+pub fn add_linear(pool: &mut Pool, level: Level, matrix: &Matrix, inputs: &Inputs, y: &mut [f32]) {
+    let out = Disjoint::new(y);
+    let width = matrix.rows();
+    each_value(pool, level, matrix, inputs, |i, row, values| {
+        let at = i * width + row;
+        // SAFETY: each task writes the columns of its own rows.
+        for (y, value) in unsafe { out.part(at..at + values.len()) }.iter_mut().zip(values) {
+            *y += value;
+        }
+    });
+}
+
+/// Matrix rows that one task computes: wide enough that a task outweighs its dispatch, narrow enough that a
+/// small matrix still feeds every thread.
+pub const TASK_ROWS: usize = 64;
+
+fn each_value(
+    pool: &mut Pool,
+    level: Level,
+    matrix: &Matrix,
+    inputs: &Inputs,
+    store: impl Fn(usize, usize, &[f32]) + Sync,
+) {
+    let which: Vec<u32> = (0..inputs.count() as u32).collect();
+    pool.run(matrix.rows().div_ceil(TASK_ROWS), |task| {
+        let rows = task * TASK_ROWS..matrix.rows().min((task + 1) * TASK_ROWS);
+        let store = &mut |i: usize, row: usize, values: &[f32]| store(i, row, values);
+        level.run(Product { matrix, rows, inputs, which: &which, store });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::random::Random;
+    use super::*;
+    use crate::base::dtype::DType;
+    use crate::compute::{BlockScale, StoredMatrix};
+    use crate::format::{Bytes, Tensor, blocks};
+
+    /// How the f16 scales of the blocks are chosen.
+    const SCALES: [&[f32]; 4] = [&[0.01, -0.02], &[0.0, 1.0], &[6e-8, 3e-5], &[65504.0]];
+
+    /// A matrix of random bits whose scales are finite, and its values.
+    fn random(
+        random: &mut Random,
+        dtype: DType,
+        rows: usize,
+        cols: usize,
+        scales: &[f32],
+    ) -> (Tensor, Vec<f32>) {
+        let mut bytes: Vec<u8> =
+            (0..dtype.bytes(cols).unwrap() * rows).map(|_| random.bits() as u8).collect();
+        for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+            let scale = scales[random.bits() as usize % scales.len()];
+            let half = half::f16::from_f32(scale).to_le_bytes();
+            match dtype {
+                DType::F32 => block.copy_from_slice(&(scale * random.unit()).to_le_bytes()),
+                DType::F16 => {
+                    block.copy_from_slice(&half::f16::from_f32(scale * random.unit()).to_le_bytes())
+                }
+                DType::BF16 => {
+                    block.copy_from_slice(&half::bf16::from_f32(scale * random.unit()).to_le_bytes())
+                }
+                DType::F8E4M3 => block[0] = if block[0] & 0x7f == 0x7f { 0 } else { block[0] },
+                DType::Mxfp4 => block[0] = if scale == 0.0 { 0 } else { 100 + block[0] % 50 },
+                DType::Q6K => block[208..].copy_from_slice(&half),
+                DType::Q4K | DType::Q5K => {
+                    block[..2].copy_from_slice(&half);
+                    block[2..4].copy_from_slice(&half);
+                }
+                _ => block[..2].copy_from_slice(&half),
+            }
+        }
+        let mut values = vec![0.0; rows * cols];
+        blocks::to_f32(dtype, &bytes, &mut values);
+        let bytes = Bytes::embedded(bytes.leak());
+        (Tensor { name: "random".into(), dtype, shape: vec![rows, cols], bytes }, values)
+    }
+
+    /// Compares every level with a sum in f64. Rounding is judged by what is added up: weights as large as
+    /// the largest of their block, because codes are added before their offset is taken away.
+    #[track_caller]
+    fn check(stored: &StoredMatrix, values: &[f32], count: usize, exact: bool) {
+        let (rows, cols, dtype) = (stored.rows, stored.cols, stored.values.dtype);
+        let matrix = Matrix::new(stored.clone(), exact).unwrap();
+        let mut random = Random(count as u64);
+        let x: Vec<f32> =
+            (0..count * cols).map(|_| random.unit() * 10f32.powi(random.bits() as i32 % 4)).collect();
+        let x = &x;
+        for level in Level::supported() {
+            let inputs = Inputs::fill(&mut Pool::new(1), level, count, cols, |row, out| {
+                out.copy_from_slice(&x[row * cols..][..cols]);
+            });
+            let y = linear(&mut Pool::new(2), level, &matrix, &inputs);
+            for (i, y) in y.chunks_exact(rows).enumerate() {
+                let rounded: Vec<f64> = match matrix.form() {
+                    Form::Values => x[i * cols..][..cols].iter().map(|&x| x.into()).collect(),
+                    Form::Codes => (i * cols..(i + 1) * cols)
+                        .map(|at| f64::from(inputs.codes[at]) * f64::from(inputs.scales[at / BLOCK]))
+                        .collect(),
+                };
+                for (row, &y) in y.iter().enumerate() {
+                    let weights = &values[row * cols..][..cols];
+                    let (mut sum, mut norm) = (0.0, 0.0);
+                    for (weights, x) in weights.chunks(BLOCK).zip(rounded.chunks(BLOCK)) {
+                        let largest = weights.iter().fold(0.0f64, |m, w| m.max(f64::from(w.abs())));
+                        norm += 4.0 * largest * x.iter().map(|x| x.abs()).sum::<f64>();
+                        sum += weights.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
+                    }
+                    let bound = norm * f64::from(f32::EPSILON) * (2.0 + cols as f64).sqrt() + 1e-36;
+                    let error = (f64::from(y) - sum).abs();
+                    assert!(
+                        error <= bound,
+                        "{level} {dtype} [{rows}, {cols}] row {row}, input {i} of {count}: {y}, not {sum}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_equal_the_definition() {
+        let mut source = Random(1);
+        for dtype in DType::ALL {
+            for rows in [1, 15, 16, 17, 100] {
+                for cols in [1, 3, 10, 16, 100, 300, 1, 2, 9].map(|n| n * dtype.block_len()) {
+                    if dtype.is_blocked() && cols > 2304 {
+                        continue;
+                    }
+                    for scales in SCALES {
+                        let (tensor, values) = random(&mut source, dtype, rows, cols, scales);
+                        let stored = StoredMatrix { rows, cols, values: tensor, scale: None };
+                        check(&stored, &values, 1 + source.bits() as usize % 18, false);
+                        check(&stored, &values, 1, true);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_inputs_go_in_groups() {
+        let (tensor, values) = random(&mut Random(2), DType::Q4K, 33, 256, SCALES[0]);
+        let stored = StoredMatrix { rows: 33, cols: 256, values: tensor, scale: None };
+        check(&stored, &values, 2 * GROUP + 7, false);
+    }
+
+    #[test]
+    fn block_scales_apply_to_ragged_blocks() {
+        for (rows, cols, block_rows, block_cols) in
+            [(17, 40, 8, 16), (300, 300, 128, 128), (20, 7, 3, 2), (5, 600, 128, 100)]
+        {
+            let (tensor, mut values) = random(&mut Random(3), DType::F8E4M3, rows, cols, &[1.0]);
+            let per_row = cols.div_ceil(block_cols);
+            let count = rows.div_ceil(block_rows) * per_row;
+            let scales: Vec<f32> = (0..count).map(|i| (i + 1) as f32 * 1e-3).collect();
+            for (at, value) in values.iter_mut().enumerate() {
+                *value *= scales[at / cols / block_rows * per_row + at % cols / block_cols];
+            }
+            let scale = Some(BlockScale { values: scales, block_rows, block_cols });
+            check(&StoredMatrix { rows, cols, values: tensor, scale }, &values, 3, false);
+        }
+    }
+
+    #[test]
+    fn a_value_does_not_depend_on_its_company() {
+        let mut random_bits = Random(4);
+        for dtype in [DType::Q4K, DType::Q6K, DType::Q8_0, DType::F8E4M3] {
+            let (tensor, _) = random(&mut random_bits, dtype, 100, 512, SCALES[0]);
+            let stored = StoredMatrix { rows: 100, cols: 512, values: tensor, scale: None };
+            let matrix = Matrix::new(stored, false).unwrap();
+            let level = Level::detect();
+            let x: Vec<f32> = (0..19 * 512).map(|_| random_bits.unit()).collect();
+            let some = |rows: std::ops::Range<usize>| {
+                let inputs = Inputs::fill(&mut Pool::new(1), level, rows.len(), 512, |row, out| {
+                    out.copy_from_slice(&x[(rows.start + row) * 512..][..512]);
+                });
+                linear(&mut Pool::new(2), level, &matrix, &inputs)
+            };
+            let all = some(0..19);
+            for i in 0..19 {
+                assert_eq!(some(i..i + 1), all[i * 100..(i + 1) * 100], "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn tiny_and_huge_inputs_round_to_codes() {
+        for level in Level::supported() {
+            for (value, code) in [(0.0, 0), (1e-40, 0), (1e-20, 127), (-3e38, -127)] {
+                let inputs = Inputs::fill(&mut Pool::new(1), level, 1, 64, |_, out| out[40] = value);
+                assert_eq!((inputs.codes[40], inputs.codes[0]), (code, 0), "{level}, {value}");
+                let found = f32::from(inputs.codes[40]) * inputs.scales[1];
+                assert!((found - value).abs() <= 1e-30 + value.abs() * 1e-6, "{level}, {value}: {found}");
+                assert_eq!(
+                    (inputs.sums[0], inputs.half_sums[2]),
+                    (0.0, inputs.sums[1] - inputs.half_sums[3])
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! AVX2 with FMA and F16C: a vector is two registers.
+
+#![expect(clippy::needless_range_loop, reason = "closures are not inlined reliably")]
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, LANES, Simd};
+
+/// Proof that the CPU has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+impl Avx2 {
+    pub fn detect() -> Option<Self> {
+        let detected = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        detected.then_some(Self(()))
+    }
+
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: `self` proves that the CPU has these features.
+        unsafe { compiled(self, kernel) }
+    }
+}
+
+type F = [__m256; 2];
+type I = [__m256i; 2];
+
+/// Methods that are one expression of intrinsics.
+macro_rules! methods {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $type),*) $(-> $result)? {
+            // SAFETY: `self` proves that the CPU has the instructions, and the references are to as
+            // many bytes as they touch.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// Four products and their sum in each lane, for codes of 0 to 128: larger ones would saturate the sum of
+/// two products.
+#[inline(always)]
+fn dot(acc: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: only called by the methods of a token that proves AVX2.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(codes, x);
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+}
+
+#[inline(always)]
+fn dot_signed(acc: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: only called by the methods of a token that proves AVX2.
+    unsafe { dot(acc, _mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)) }
+}
+
+#[inline(always)]
+fn half_to_f(a: __m256i) -> __m256 {
+    // SAFETY: only called by the methods of a token that proves AVX2 and F16C.
+    unsafe {
+        let low = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
+        let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(low, low));
+        _mm256_cvtph_ps(_mm256_castsi256_si128(packed))
+    }
+}
+
+impl Simd for Avx2 {
+    type F = F;
+    type I = I;
+
+    const TILE: usize = 4;
+    const WIDE_SIGNED: bool = true;
+
+    methods! {
+        fn load(from: &[f32; LANES]) -> F = [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from[8..].as_ptr())];
+        fn store(value: F, to: &mut [f32; LANES]) = {
+            _mm256_storeu_ps(to.as_mut_ptr(), value[0]);
+            _mm256_storeu_ps(to[8..].as_mut_ptr(), value[1]);
+        };
+        fn splat(value: f32) -> F = [_mm256_set1_ps(value); 2];
+        fn add(a: F, b: F) -> F = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
+        fn sub(a: F, b: F) -> F = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
+        fn mul(a: F, b: F) -> F = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
+        fn div(a: F, b: F) -> F = [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])];
+        fn min(a: F, b: F) -> F = [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])];
+        fn max(a: F, b: F) -> F = [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])];
+        fn mul_add(a: F, b: F, c: F) -> F =
+            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
+        fn mul_sub(a: F, b: F, c: F) -> F =
+            [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])];
+        fn abs(a: F) -> F = {
+            let sign = _mm256_set1_ps(-0.0);
+            [_mm256_andnot_ps(sign, a[0]), _mm256_andnot_ps(sign, a[1])]
+        };
+        fn round(a: F) -> I = [_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1])];
+        fn sum(a: F) -> f32 = {
+            let both = _mm256_add_ps(a[0], a[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        };
+        fn max_lane(a: F) -> f32 = {
+            let both = _mm256_max_ps(a[0], a[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        };
+
+        fn load_i(from: &[u32; LANES]) -> I =
+            [_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from[8..].as_ptr().cast())];
+        fn store_i(value: I, to: &mut [u32; LANES]) = {
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), value[0]);
+            _mm256_storeu_si256(to[8..].as_mut_ptr().cast(), value[1]);
+        };
+        fn store_bytes(value: I, to: &mut [i8; LANES]) = {
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(value[0], value[1]));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        };
+        fn splat_i(value: u32) -> I = [_mm256_set1_epi32(value as i32); 2];
+        fn and(a: I, b: I) -> I = [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])];
+        fn or(a: I, b: I) -> I = [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])];
+        fn xor(a: I, b: I) -> I = [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])];
+        fn add_i(a: I, b: I) -> I = [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])];
+        fn shl(a: I, bits: u32) -> I = {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            [_mm256_sll_epi32(a[0], bits), _mm256_sll_epi32(a[1], bits)]
+        };
+        fn shr(a: I, bits: u32) -> I = {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            [_mm256_srl_epi32(a[0], bits), _mm256_srl_epi32(a[1], bits)]
+        };
+        fn sar(a: I, bits: u32) -> I = {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            [_mm256_sra_epi32(a[0], bits), _mm256_sra_epi32(a[1], bits)]
+        };
+        fn lookup(table: &[u8; 16], bytes: I) -> I = {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [_mm256_shuffle_epi8(table, bytes[0]), _mm256_shuffle_epi8(table, bytes[1])]
+        };
+        fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
+        fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
+        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+
+    #[inline(always)]
+    fn half_to_f(self, a: I) -> F {
+        [half_to_f(a[0]), half_to_f(a[1])]
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: I, codes: I, x: I) -> I {
+        [dot(acc[0], codes[0], x[0]), dot(acc[1], codes[1], x[1])]
+    }
+
+    #[inline(always)]
+    fn dot_wide(self, acc: I, codes: I, x: I) -> I {
+        [dot_signed(acc[0], codes[0], x[0]), dot_signed(acc[1], codes[1], x[1])]
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, first: *const u8, stride: usize) -> [I; 4] {
+        let mut out = [[self.splat_i(0)[0]; 2]; 4];
+        for half in 0..2 {
+            // SAFETY: the caller promises 16 bytes in each of the 16 rows; `self` proves the
+            // instructions.
+            unsafe {
+                // The 128-bit lanes of v[j] are rows j and 4 + j of this half.
+                let mut v = [_mm256_setzero_si256(); 4];
+                for (j, v) in v.iter_mut().enumerate() {
+                    let row = first.add((8 * half + j) * stride);
+                    *v = _mm256_castsi128_si256(_mm_loadu_si128(row.cast()));
+                    *v = _mm256_inserti128_si256::<1>(*v, _mm_loadu_si128(row.add(4 * stride).cast()));
+                }
+                let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpacklo_epi32(v[2], v[3]));
+                let (c, d) = (_mm256_unpackhi_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[2], v[3]));
+                out[0][half] = _mm256_unpacklo_epi64(a, b);
+                out[1][half] = _mm256_unpackhi_epi64(a, b);
+                out[2][half] = _mm256_unpacklo_epi64(c, d);
+                out[3][half] = _mm256_unpackhi_epi64(c, d);
+            }
+        }
+        out
+    }
+}

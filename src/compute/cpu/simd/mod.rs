@@ -1,0 +1,170 @@
+//! The vector instructions of a CPU behind one trait, so that every kernel is written once.
+//!
+//! A [`Kernel`] is a struct of its arguments whose `run` is generic over [`Simd`]; [`Level::run`] compiles
+//! it for each level of instructions and calls the one that this CPU has. Everything a kernel calls must be
+//! `#[inline(always)]`, or it is compiled without those instructions; closures are not inlined reliably.
+//! A level takes whole tasks, never single operations.
+//!
+//! Another level is another file here with its token, which is only made where the CPU has the
+//! instructions, and a line in [`Level::supported`].
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Lanes of a vector: rows of a strip of a matrix, or consecutive elements.
+pub const LANES: usize = 16;
+
+/// Sixteen 32-bit lanes of some instruction set. A value of the implementing type proves that the CPU has
+/// the instructions.
+pub trait Simd: Copy {
+    /// 16 x f32.
+    type F: Copy;
+    /// 16 x 32 bits: an integer, or four bytes.
+    type I: Copy;
+
+    /// Inputs that a product with a matrix works on at a time, as many as the registers hold.
+    const TILE: usize;
+    /// Whether [`Simd::dot_wide`] takes codes as signed bytes, or as bytes that are 128 too large.
+    const WIDE_SIGNED: bool;
+
+    fn load(self, from: &[f32; LANES]) -> Self::F;
+    fn store(self, value: Self::F, to: &mut [f32; LANES]);
+    fn splat(self, value: f32) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a b + c`, rounded once.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a b`, rounded once.
+    fn mul_sub(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn abs(self, a: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::I;
+    /// The sum of all lanes.
+    fn sum(self, a: Self::F) -> f32;
+    /// The greatest lane.
+    fn max_lane(self, a: Self::F) -> f32;
+
+    fn load_i(self, from: &[u32; LANES]) -> Self::I;
+    fn store_i(self, value: Self::I, to: &mut [u32; LANES]);
+    /// The low bytes of the lanes.
+    fn store_bytes(self, value: Self::I, to: &mut [i8; LANES]);
+    fn splat_i(self, value: u32) -> Self::I;
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I;
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a << bits`, zeros shifted in.
+    fn shl(self, a: Self::I, bits: u32) -> Self::I;
+    /// `a >> bits`, zeros shifted in.
+    fn shr(self, a: Self::I, bits: u32) -> Self::I;
+    /// `a >> bits`, the sign shifted in.
+    fn sar(self, a: Self::I, bits: u32) -> Self::I;
+    /// `table[byte]` for each byte, all of which are below 16.
+    fn lookup(self, table: &[u8; 16], bytes: Self::I) -> Self::I;
+    /// Signed integers as f32.
+    fn to_f(self, a: Self::I) -> Self::F;
+    /// The binary16 in the low half of each lane.
+    fn half_to_f(self, a: Self::I) -> Self::F;
+    /// The same bits.
+    fn bits_f(self, a: Self::I) -> Self::F;
+    /// `acc + sum of 4 codes[i] x[i]` per lane: codes of 0 to 127, x of -127 to 127.
+    fn dot(self, acc: Self::I, codes: Self::I, x: Self::I) -> Self::I;
+    /// The same for codes that need all 8 bits, see [`Simd::WIDE_SIGNED`].
+    fn dot_wide(self, acc: Self::I, codes: Self::I, x: Self::I) -> Self::I;
+    /// Four 32-bit words of 16 rows: lane r of result k is word k of row r, which begins at
+    /// `first + r * stride`.
+    ///
+    /// # Safety
+    /// 16 bytes must be readable from the start of each row.
+    unsafe fn transpose(self, first: *const u8, stride: usize) -> [Self::I; 4];
+    /// Asks for the cache line at `at`, which need not be readable.
+    fn prefetch(self, at: *const u8);
+}
+
+/// Work that is compiled for every level of instructions.
+pub trait Kernel {
+    type Output;
+    /// Must be `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// A level of vector instructions that this CPU has.
+#[derive(Clone, Copy)]
+pub struct Level(Token);
+
+#[derive(Clone, Copy)]
+enum Token {
+    Portable(portable::Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+}
+
+impl Level {
+    /// The levels that this CPU has, the slowest first.
+    pub fn supported() -> impl Iterator<Item = Level> {
+        #[cfg(target_arch = "x86_64")]
+        let faster = [avx2::Avx2::detect().map(Token::Avx2), avx512::Avx512::detect().map(Token::Avx512)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let faster: [Option<Token>; 0] = [];
+        [Some(Token::Portable(portable::Portable))].into_iter().chain(faster).flatten().map(Level)
+    }
+
+    /// The fastest level that this CPU has.
+    pub fn detect() -> Level {
+        Self::supported().last().expect("the portable level is always there")
+    }
+
+    /// Runs a kernel with the instructions of this level.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Token::Portable(token) => kernel.run(token),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(token) => token.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(token) => token.run(kernel),
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self.0 {
+            Token::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(_) => "avx512",
+        })
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Finds a level of this CPU by its name.
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::supported().find(|level| level.to_string() == name).ok_or_else(|| {
+            let known: Vec<_> = Self::supported().map(|level| level.to_string()).collect();
+            format!("this CPU has no level {name:?}; it has {}", known.join(", "))
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! Which type each tensor of a file gets.
+
+use std::str::FromStr;
+
+use super::{ExportTensor, Role};
+use crate::base::dtype::DType;
+
+/// The types of a file's tensors by their roles; [`Role::Exact`] ones are always F32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Routed experts: almost all bytes of a large model.
+    pub experts: DType,
+    /// Down of the routed experts in the layers where errors weigh most: the first and last eighth, and
+    /// every third between.
+    pub experts_raised: DType,
+    /// Attention, DeltaNet and shared experts.
+    pub trunk: DType,
+    /// The sensitive part of the trunk in the same layers.
+    pub trunk_raised: DType,
+    /// The embedding, where it is not the head too.
+    pub embedding: DType,
+    /// The head.
+    pub head: DType,
+}
+
+/// The type a recipe gives to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The type.
+    pub dtype: DType,
+    /// The type the recipe asks for, where the tensor's rows are no whole number of its blocks.
+    pub instead_of: Option<DType>,
+}
+
+impl Recipe {
+    /// Every matrix in one type.
+    pub fn uniform(dtype: DType) -> Self {
+        Self {
+            experts: dtype,
+            experts_raised: dtype,
+            trunk: dtype,
+            trunk_raised: dtype,
+            embedding: dtype,
+            head: dtype,
+        }
+    }
+
+    /// The mix that llama.cpp calls Q4_K_M: Q4_K, and Q6_K for the head and for what is sensitive.
+    pub fn q4_k_m() -> Self {
+        let (low, high) = (DType::Q4K, DType::Q6K);
+        Self { experts_raised: high, trunk_raised: high, head: high, ..Self::uniform(low) }
+    }
+
+    /// The mix that llama.cpp calls MXFP4_MOE: experts MXFP4, the rest Q8_0.
+    pub fn mxfp4() -> Self {
+        Self { experts: DType::Mxfp4, experts_raised: DType::Mxfp4, ..Self::uniform(DType::Q8_0) }
+    }
+
+    /// The type of `tensor` in a model of `layers` layers.
+    pub fn choose(&self, tensor: &ExportTensor, layers: usize) -> Choice {
+        let raised = |layer, low, high| if weighs_most(layer, layers) { high } else { low };
+        let wanted = match tensor.role {
+            Role::Embedding => self.embedding,
+            Role::Head => self.head,
+            Role::Experts => self.experts,
+            Role::ExpertsDown(layer) => raised(layer, self.experts, self.experts_raised),
+            Role::Trunk => self.trunk,
+            Role::TrunkSensitive(layer) => raised(layer, self.trunk, self.trunk_raised),
+            Role::Exact => DType::F32,
+        };
+        let dtype = fitting(wanted, tensor.shape.last().copied().unwrap_or(0));
+        Choice { dtype, instead_of: (dtype != wanted).then_some(wanted) }
+    }
+
+    /// What `general.file_type` says of such a file (the numbers of llama.cpp's `llama_ftype`). It is for
+    /// display; every tensor tells its own type.
+    pub fn file_type(&self) -> u32 {
+        match self.experts {
+            DType::F32 | DType::F8E4M3 => 0,
+            DType::F16 => 1,
+            DType::Q4_0 => 2,
+            DType::Q8_0 => 7,
+            DType::Q5_0 => 8,
+            DType::Q4K if self.experts_raised == DType::Q4K => 14,
+            DType::Q4K => 15,
+            DType::Q5K if self.experts_raised == DType::Q5K => 16,
+            DType::Q5K => 17,
+            DType::Q6K => 18,
+            DType::Iq4Nl => 25,
+            DType::Iq4Xs => 30,
+            DType::BF16 => 32,
+            DType::Mxfp4 => 38,
+        }
+    }
+}
+
+/// Parses the name of a mix (`q4_k_m`, `mxfp4`) or of a type for every matrix, whatever the case.
+impl FromStr for Recipe {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name.to_ascii_lowercase().as_str() {
+            "q4_k_m" => Ok(Self::q4_k_m()),
+            "mxfp4" => Ok(Self::mxfp4()),
+            other => exportable(other)
+                .map(Self::uniform)
+                .map_err(|error| format!("{name:?} is neither the mix q4_k_m nor a type: {error}")),
+        }
+    }
+}
+
+/// Parses the name of a type that GGUF has, whatever the case.
+pub fn exportable(name: &str) -> Result<DType, String> {
+    match name.parse()? {
+        DType::F8E4M3 => Err(format!("GGUF has no type {}; q8_0 holds its values best", DType::F8E4M3)),
+        dtype => Ok(dtype),
+    }
+}
+
+/// The layers to which llama.cpp's mixes give more bits (`use_more_bits` in its `llama-quant.cpp`).
+fn weighs_most(layer: usize, layers: usize) -> bool {
+    layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
+}
+
+/// `wanted`, or where rows of `cols` elements are no whole number of its blocks, the next best type: the one
+/// llama.cpp takes, or F16.
+fn fitting(wanted: DType, cols: usize) -> DType {
+    let smaller = match wanted {
+        DType::Q4K => DType::Q5_0,
+        DType::Q5K | DType::Q6K => DType::Q8_0,
+        DType::Iq4Xs => DType::Iq4Nl,
+        other => other,
+    };
+    [wanted, smaller].into_iter().find(|dtype| dtype.bytes(cols).is_some()).unwrap_or(DType::F16)
+}

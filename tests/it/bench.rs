@@ -1,0 +1,187 @@
+//! Synthetic models, and what `fimd bench` prints.
+
+use std::fs;
+use std::path::Path;
+
+use fimd::bench::report::Subject;
+use fimd::bench::speed::{self, Whole, Workload};
+use fimd::bench::synthetic::{self, Synthetic};
+use fimd::format::ModelDir;
+use fimd::model::{Config, ModelOptions};
+use fimd::session::Session;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cli::{check_fails, json};
+use crate::load;
+
+/// Qwen3-Coder-Next in small: as deep as one group of layers, rows of whole blocks.
+fn config() -> Config {
+    let mut config = synthetic::qwen3_coder_next(synthetic::GROUP);
+    (config.vocab, config.hidden) = (8448, 256);
+    (config.attention.heads, config.attention.head_dim, config.attention.rotary_dim) = (4, 64, 16);
+    (config.delta.key_heads, config.delta.value_heads) = (2, 4);
+    (config.delta.key_dim, config.delta.value_dim) = (64, 64);
+    (config.moe.experts, config.moe.top_k) = (16, 4);
+    (config.moe.width, config.moe.shared_width) = (256, 256);
+    config
+}
+
+/// Writes the small model in the types of `quant`; returns the bytes its tensors were said to have.
+fn write(path: &Path, quant: &str, seed: u64) -> u64 {
+    let model = Synthetic::new("small", config(), quant.parse().unwrap()).unwrap();
+    let mut written = 0;
+    model.write(path, seed, &mut |bytes| written += bytes).unwrap();
+    assert_eq!(written, model.bytes().unwrap());
+    written
+}
+
+#[test]
+fn synthetic_models_load_and_stay_in_range() {
+    let dir = TempDir::new().unwrap();
+    for quant in
+        ["q4_k_m", "mxfp4", "q8_0", "q4_0", "q5_0", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "bf16", "f16", "f32"]
+    {
+        let path = dir.path().join(format!("{quant}.gguf"));
+        write(&path, quant, 1);
+        let dir = ModelDir::open(&path).unwrap();
+        let options = ModelOptions { positions_max: 64, batch_max: 64 };
+        let mut session = Session::new(load::model(&dir, 2, 16, options).unwrap());
+        assert_eq!(session.model().config(), &config(), "{quant}");
+
+        let tokens: Vec<u32> = (0..48).map(|i| i * 7919 % 8448).collect();
+        let (mut rows, mut previous) = (0, Vec::new());
+        session
+            .for_each_logits(&tokens, |position, logits| {
+                let square: f32 = logits.iter().map(|logit| logit * logit).sum();
+                let rms = (square / logits.len() as f32).sqrt();
+                assert!((0.8..1.2).contains(&rms), "{quant}: logits of RMS {rms} at {position}");
+                assert_ne!(logits, previous, "{quant}: {position} is like the position before");
+                previous = logits.to_vec();
+                rows += 1;
+            })
+            .unwrap();
+        assert_eq!(rows, tokens.len());
+    }
+}
+
+#[test]
+fn a_synthetic_model_has_a_working_vocabulary() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("small.gguf");
+    write(&path, "q4_k_m", 1);
+    let tokenizer = load::tokenizer(&ModelDir::open(&path).unwrap());
+    let text = "fn main() {\n\tprintln!(\"naïve 世界 🦀\");\r\n}\n";
+    assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+    assert_eq!(tokenizer.special("<|endoftext|>"), Some(8448 - 293));
+    let fim = tokenizer.fim().unwrap();
+    assert_eq!([fim.prefix, fim.middle, fim.suffix], [8171, 8172, 8173]);
+}
+
+#[test]
+fn equal_seeds_make_equal_files() {
+    let dir = TempDir::new().unwrap();
+    let file = |name: &str, seed| {
+        let path = dir.path().join(name);
+        write(&path, "q4_k_m", seed);
+        fs::read(path).unwrap()
+    };
+    let first = file("a", 1);
+    assert!(first == file("b", 1));
+    assert!(first != file("c", 2));
+}
+
+#[test]
+fn a_deeper_model_is_estimated() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("small.gguf");
+    let file_bytes = write(&path, "q4_k_m", 1);
+    let open = |layers| {
+        let dir = ModelDir::open(&path)?;
+        let mut config = Config::read(&dir)?;
+        config.layers.truncate(layers);
+        let options = ModelOptions { positions_max: 64, batch_max: 64 };
+        Ok(Session::new(load::layers(&dir, config, 1, 16, options)?))
+    };
+    let subject =
+        Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };
+    let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2 };
+    let whole = Whole { layers: 48, file_bytes: u64::MAX, shallow: 0 };
+    let report = speed::run(subject, &workload, Some(whole), 1, open, &|_| ()).unwrap();
+
+    let estimate = report.estimate.as_ref().unwrap();
+    assert_eq!((estimate.layers, estimate.from_layers), (48, [0, 4]));
+    assert!(estimate.decode_tokens_per_s.median > 0.0);
+    assert!(estimate.decode_tokens_per_s.median <= report.decode.tokens_per_s.median);
+    assert_eq!(estimate.prefill.iter().map(|part| part.tokens).collect::<Vec<_>>(), [4, 32]);
+    let text = report.to_string();
+    for words in
+        ["| decode, 4 tokens |", "all 48 layers, estimated", "times at 0 and 4 layers", "does not fit"]
+    {
+        assert!(text.contains(words), "{words:?} is not in {text}");
+    }
+}
+
+#[test]
+fn bench_speed_prints_the_documented_keys() {
+    let args =
+        ["bench", "speed", "--prompt", "8,3", "--generate", "2", "--runs", "2", "--threads", "1", "--json"];
+    let report = json(&args);
+    for key in [
+        "/version",
+        "/machine/cpu",
+        "/machine/cores",
+        "/machine/memory_bytes",
+        "/threads",
+        "/memory_gb_per_s",
+        "/model/name",
+        "/model/path",
+        "/model/layers",
+        "/model/quant",
+        "/model/file_bytes",
+        "/runs",
+        "/load_ms",
+        "/first/tokens",
+        "/first/ms",
+        "/first/tokens_per_s",
+        "/prefill/0/tokens",
+        "/prefill/0/tokens_per_s/median",
+        "/prefill/0/tokens_per_s/min",
+        "/prefill/1/tokens_per_s/max",
+        "/prefill/1/weight_bytes",
+        "/prefill/1/memory_bound_tokens_per_s",
+        "/decode/tokens",
+        "/decode/tokens_per_s/median",
+        "/decode/weight_bytes",
+        "/decode/gb_per_s",
+        "/decode/memory_share",
+        "/peak_memory_bytes",
+        "/logits_hash",
+        "/estimate",
+    ] {
+        assert!(report.pointer(key).is_some(), "{key} is not in {report}");
+    }
+    assert_eq!(report["first"]["tokens"], 8, "the longest prompt comes first");
+    assert_eq!((&report["prefill"][1]["tokens"], &report["decode"]["tokens"]), (&3.into(), &2.into()));
+    assert_eq!(report["estimate"], Value::Null);
+    assert_eq!(json(&args)["logits_hash"], report["logits_hash"]);
+}
+
+#[test]
+fn bench_speed_refuses_what_it_cannot_measure() {
+    let check =
+        |args: &[&str], code, words: &[&str]| check_fails(&[&["bench", "speed"], args].concat(), code, words);
+    let synthetic = ["--synthetic", "qwen3-coder-next"];
+    for layers in ["0", "6", "52", "x"] {
+        check(&[&synthetic[..], &["--layers", layers]].concat(), 2, &["--layers", "multiple of 4 up to 48"]);
+    }
+    check(&[&synthetic[..], &["--quant", "q3_k_m"]].concat(), 2, &["--quant", "q4_k_m"]);
+    check(&[&synthetic[..], &["--model", "x.gguf"]].concat(), 2, &["--model"]);
+    check(&[&synthetic[..], &["--write", "Cargo.toml"]].concat(), 1, &["Cargo.toml exists already"]);
+    check(&["--synthetic", "gpt-2"], 2, &["qwen3-coder-next"]);
+    check(&["--layers", "4"], 2, &["--synthetic"]);
+    check(&["--prompt", "0"], 2, &["--prompt"]);
+    check(&["--runs", "0"], 2, &["--runs"]);
+    check(&["--prompt", "64", "--context", "32"], 1, &["64 tokens", "--context"]);
+    check(&["--model", "nowhere.gguf"], 1, &["nowhere.gguf"]);
+}
