@@ -5,6 +5,7 @@ mod bench;
 mod complete;
 mod generate;
 mod lsp;
+mod quantize;
 mod score;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Command {
     Generate(generate::Args),
     /// Measure how well a model predicts a text
     Score(score::Args),
+    /// Write a checkpoint as a GGUF file, in fewer bits
+    Quantize(quantize::Args),
     /// Measure how fast things are on this machine
     Bench(bench::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
@@ -43,6 +46,7 @@ pub fn run() -> ExitCode {
         Command::Complete(args) => complete::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
+        Command::Quantize(args) => quantize::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Lsp(args) => lsp::run(args),
     };

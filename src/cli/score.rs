@@ -19,6 +19,10 @@ pub struct Args {
     #[command(flatten)]
     input: Input,
 
+    /// Report the log-probability of every scored token (with --json)
+    #[arg(long, requires = "json")]
+    logprobs: bool,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -52,14 +56,14 @@ pub fn run(args: &Args) -> Result<()> {
     let tokenizer = opened.tokenizer.as_ref().filter(|_| args.input.text_file.is_some());
 
     let started = Instant::now();
-    let (mut nll, mut evaluated, mut start) = (0.0, 0, 0);
+    let (mut logprobs, mut evaluated, mut start) = (Vec::with_capacity(tokens.len() - 1), 0, 0);
     loop {
         let end = tokens.len().min(start + window);
         let first = if start == 0 { 1 } else { start + overlap };
         opened.session.for_each_logits(&tokens[start..end], |i, logits| {
             let next = start + i + 1;
             if (first..end).contains(&next) {
-                nll -= f64::from(logprob(tokenizer, logits, tokens[next]));
+                logprobs.push(logprob(tokenizer, logits, tokens[next]));
             }
         })?;
         evaluated += end - start;
@@ -68,6 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         start = end - overlap;
     }
+    let nll: f64 = logprobs.iter().map(|&logprob| -f64::from(logprob)).sum();
     if nll.is_nan() {
         bail!("the model produced NaN logits: its weights hold NaN or overflow");
     }
@@ -89,6 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
             "tokens": tokens.len(),
             "mean_nll": nll / scored as f64,
             "bits_per_byte": bits_per_byte,
+            "logprobs": args.logprobs.then_some(logprobs),
             "window": window,
             "overlap": overlap,
             "timings": timings,

@@ -1,5 +1,7 @@
 //! Where a model comes from.
 
+pub mod quantize;
+
 use std::path::Path;
 
 use anyhow::Result;

@@ -111,7 +111,10 @@ fn score_measures_text_and_ids() {
     let short = windows["bits_per_byte"].as_f64().unwrap();
     assert!(short > bits, "less context predicts worse: {short} {bits}");
 
-    let ids = json(&["score", "--model", &vectors("odd"), "--ids", "1,2,3,4,5", "--json"]);
+    let ids = json(&["score", "--model", &vectors("odd"), "--ids", "1,2,3,4,5", "--json", "--logprobs"]);
+    let logprobs: Vec<f64> = serde_json::from_value(ids["logprobs"].clone()).unwrap();
+    let mean = -logprobs.iter().sum::<f64>() / 4.0;
+    assert!(logprobs.len() == 4 && (mean - ids["mean_nll"].as_f64().unwrap()).abs() < 1e-6);
     assert_eq!(ids["tokens"], 5);
     assert_eq!(ids["bits_per_byte"], Value::Null);
     assert!(ids["mean_nll"].as_f64().unwrap() > 0.0);

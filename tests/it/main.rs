@@ -11,6 +11,7 @@ mod gguf;
 mod layering;
 mod load;
 mod lsp;
+mod quantize;
 mod reference;
 mod session;
 mod starter;

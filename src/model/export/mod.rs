@@ -5,6 +5,7 @@
 
 mod metadata;
 mod recipe;
+mod source;
 mod vocabulary;
 
 use anyhow::{Result, ensure};
@@ -12,7 +13,8 @@ use anyhow::{Result, ensure};
 use super::config::{Config, Mixer};
 
 pub use metadata::metadata;
-pub use recipe::{Choice, Recipe};
+pub use recipe::{Choice, Recipe, exportable};
+pub use source::{Change, Rows, Source};
 pub use vocabulary::Vocabulary;
 
 /// A tensor of a GGUF file of this architecture.
@@ -180,9 +182,12 @@ mod tests {
     use super::*;
     use crate::base::dtype::DType;
     use crate::format::gguf::{Array, Value};
+    use crate::format::{Bytes, ModelDir};
 
-    fn starter() -> Config {
-        Config::parse("starter", include_bytes!("../../starter/config.json")).unwrap()
+    pub(super) fn starter() -> Config {
+        let config = include_bytes!("../../starter/config.json");
+        let weights = Bytes::embedded(include_bytes!("../../starter/model.safetensors"));
+        Config::read(&ModelDir::from_safetensors("starter", config, None, &weights).unwrap()).unwrap()
     }
 
     #[test]

@@ -16,6 +16,10 @@
 //! | Q6_K | 256 | 128 bytes of low nibbles, 64 of high bit pairs, 16 i8 scales, d | `d s (q - 32)` |
 //! | IQ4_XS | 256 | d, 16 + 32 bits of 6-bit scales, 8 x 16 nibble pairs | `d (s - 32) VALUES[q]` |
 
+mod encode;
+
+pub use encode::{Unfit, from_f32};
+
 use half::f16;
 
 use crate::base::dtype::{self, DType};

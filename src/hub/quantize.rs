@@ -1,0 +1,416 @@
+//! Any checkpoint as one GGUF file, each tensor in the type that a recipe gives it.
+//!
+//! Tensors are read through the map of their file, some rows at a time, encoded on several threads and written
+//! in order, so memory does not grow with the model. Tensors that keep their type are copied bit for bit.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::base::dtype::DType;
+use crate::format::gguf::{Metadata, TensorInfo, Value, Writer};
+use crate::format::{Description, Folder, ModelDir, Tensor, blocks};
+use crate::model::Config;
+use crate::model::export::{self, Change, Choice, ExportTensor, Recipe, Source, Vocabulary};
+
+/// Elements that a thread converts at a time.
+const PIECE_ELEMENTS: usize = 1 << 17;
+
+/// Pieces between two writes.
+const BATCH_PIECES: usize = 64;
+
+const FILE_TYPE: &str = "general.file_type";
+
+/// A file about to be written: everything is checked but the elements themselves.
+pub struct Plan<'a> {
+    dir: &'a ModelDir,
+    config: Config,
+    metadata: Vec<(String, Value)>,
+    tensors: Vec<Planned>,
+}
+
+struct Planned {
+    tensor: ExportTensor,
+    choice: Choice,
+    source: Source,
+}
+
+/// What became of one tensor.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its name in the file.
+    pub name: String,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// The type it had.
+    pub from: DType,
+    /// The type it has, and what the recipe asked for where that does not fit its rows.
+    pub to: Choice,
+    /// What the conversion changed.
+    pub deviation: Deviation,
+}
+
+/// How far stored elements are from what they stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Deviation {
+    /// Elements compared.
+    pub count: usize,
+    /// Sum of the squared errors.
+    pub squared: f64,
+    /// Sum of the squared elements.
+    pub squared_elements: f64,
+    /// The greatest error.
+    pub max: f32,
+}
+
+impl Deviation {
+    /// Root mean square of the errors, as a part of that of the elements.
+    pub fn relative(&self) -> f64 {
+        if self.squared_elements > 0.0 { (self.squared / self.squared_elements).sqrt() } else { 0.0 }
+    }
+
+    /// Adds what was found on other elements.
+    pub fn add(&mut self, other: &Deviation) {
+        self.count += other.count;
+        self.squared += other.squared;
+        self.squared_elements += other.squared_elements;
+        self.max = self.max.max(other.max);
+    }
+
+    fn between(values: &[f32], stored: &[f32]) -> Self {
+        let mut sum = Self { count: values.len(), ..Self::default() };
+        for (&value, &stored) in values.iter().zip(stored) {
+            let difference = value - stored;
+            sum.squared += f64::from(difference) * f64::from(difference);
+            sum.squared_elements += f64::from(value) * f64::from(value);
+            sum.max = sum.max.max(difference.abs());
+        }
+        sum
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Plans the file for the model in `dir`, to be called `name` in its metadata. Fails when the checkpoint
+    /// is incomplete, has tensors of other shapes or types than its configuration asks for, or is of a kind
+    /// that GGUF cannot describe.
+    pub fn new(dir: &'a ModelDir, recipe: &Recipe, name: &str) -> Result<Self> {
+        let config = Config::read(dir)?;
+        let plan = match dir.description() {
+            Description::Folder(folder) => Self::of_checkpoint(dir, folder, config, recipe, name),
+            Description::Gguf(metadata) => Self::of_gguf(dir, metadata, config, recipe),
+        };
+        let plan = plan.with_context(|| dir.origin().to_owned())?;
+        for planned in &plan.tensors {
+            plan.open(planned)?;
+        }
+        Ok(plan)
+    }
+
+    fn of_checkpoint(
+        dir: &'a ModelDir,
+        folder: &Folder,
+        config: Config,
+        recipe: &Recipe,
+        name: &str,
+    ) -> Result<Self> {
+        let chat_template = dir.chat_template()?;
+        let vocabulary = folder.tokenizer.as_ref().map(|tokenizer| Vocabulary {
+            tokenizer,
+            chat_template: chat_template.as_deref(),
+            eos: eos(&folder.config),
+        });
+        let metadata = export::metadata(&config, recipe, name, vocabulary)?;
+        let planned = |tensor: ExportTensor| Planned {
+            choice: recipe.choose(&tensor, config.layers.len()),
+            source: Source::of_checkpoint(&config, &tensor.name),
+            tensor,
+        };
+        let tensors = export::tensors(&config)?.into_iter().map(planned).collect();
+        Ok(Self { dir, config, metadata, tensors })
+    }
+
+    /// The same tensors and metadata, but for what tells of types and of parts.
+    fn of_gguf(dir: &'a ModelDir, metadata: &Metadata, config: Config, recipe: &Recipe) -> Result<Self> {
+        let goes =
+            |key: &str| key == FILE_TYPE || key.starts_with("split.") || key.starts_with("quantize.imatrix.");
+        let mut metadata: Vec<_> = metadata.entries().iter().filter(|(key, _)| !goes(key)).cloned().collect();
+        metadata.push((FILE_TYPE.into(), Value::U32(recipe.file_type())));
+
+        let tied = !dir.contains("output.weight");
+        let mut tensors = Vec::new();
+        for name in dir.names() {
+            let shape = dir.tensor(name)?.shape;
+            let rows = shape[..shape.len().saturating_sub(1)].iter().product();
+            let tensor = ExportTensor::new(name, &shape, tied);
+            let choice = recipe.choose(&tensor, config.layers.len());
+            tensors.push(Planned { source: Source::whole(name.into(), &shape, rows), choice, tensor });
+        }
+        tensors.sort_by(|a, b| a.order().cmp(&b.order()));
+        Ok(Self { dir, config, metadata, tensors })
+    }
+
+    /// Size of the file's tensors, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(|planned| planned.bytes() as u64).sum()
+    }
+
+    /// Elements of all tensors.
+    pub fn elements(&self) -> u64 {
+        self.tensors.iter().map(|planned| planned.tensor.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Writes the file on `threads` threads; `progress` is told of bytes as they are written. The file appears
+    /// complete or not at all. Fails, naming the tensor, when an element is no number or too large for its
+    /// type.
+    pub fn write(&self, path: &Path, threads: usize, mut progress: impl FnMut(u64)) -> Result<Vec<Outcome>> {
+        let infos: Vec<TensorInfo> = self.tensors.iter().map(Planned::info).collect();
+        let mut writer = Writer::create(path, &self.metadata, &infos)?;
+        let mut outcomes = Vec::with_capacity(self.tensors.len());
+        for planned in &self.tensors {
+            let conversion = self.open(planned)?;
+            let mut deviation = Deviation::default();
+            let mut out = Vec::new();
+            for rows in conversion.batches() {
+                deviation.add(&conversion.convert(rows, threads, &mut out)?);
+                writer.write(&out)?;
+                progress(out.len() as u64);
+            }
+            outcomes.push(Outcome {
+                name: planned.tensor.name.clone(),
+                shape: planned.tensor.shape.clone(),
+                from: conversion.parts[0].tensor.dtype,
+                to: planned.choice,
+                deviation,
+            });
+        }
+        writer.finish()?;
+        Ok(outcomes)
+    }
+
+    /// Finds the stored rows of a tensor and checks their shapes.
+    fn open(&self, planned: &Planned) -> Result<Conversion> {
+        let cols = planned.tensor.shape.last().copied().context("a tensor without dimensions")?;
+        let mut parts: Vec<Part> = Vec::with_capacity(planned.source.parts.len());
+        let mut start = 0;
+        for rows in &planned.source.parts {
+            let shared = parts.last().filter(|part| *part.tensor.name == rows.tensor);
+            let (tensor, scale) = match shared {
+                Some(part) => (part.tensor.clone(), part.scale.clone()),
+                None => self.tensor(&rows.tensor, &rows.shape)?,
+            };
+            parts.push(Part { tensor, scale, first: rows.rows.start, start });
+            start += rows.rows.len();
+        }
+        let (dtype, change) = (planned.choice.dtype, planned.source.change);
+        Ok(Conversion { origin: self.dir.origin().to_owned(), parts, change, dtype, rows: start, cols })
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<(Tensor, Option<Scale>)> {
+        let tensor = self.checked(name, shape)?;
+        let scale_name = format!("{name}_scale_inv");
+        let scaled = self.dir.contains(&scale_name);
+        ensure!(
+            scaled == (tensor.dtype == DType::F8E4M3),
+            "{}: {name} is {} {} {scale_name}",
+            self.dir.origin(),
+            tensor.dtype,
+            if scaled { "with" } else { "without" }
+        );
+        let scale = if scaled { Some(self.scale(&scale_name, shape)?) } else { None };
+        Ok((tensor, scale))
+    }
+
+    fn scale(&self, name: &str, shape: &[usize]) -> Result<Scale> {
+        let (Some(block), &[rows, cols]) = (self.config.fp8_block, shape) else {
+            bail!("{}: {name} exists, but config.json has no quantization_config", self.dir.origin());
+        };
+        let across = cols.div_ceil(block[1]);
+        let values = self.checked(name, &[rows.div_ceil(block[0]), across])?.to_f32();
+        Ok(Scale { values: values.into(), block, across })
+    }
+
+    fn checked(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let tensor = self.dir.tensor(name)?;
+        ensure!(
+            tensor.shape == shape,
+            "{}: tensor {name} has shape {:?}; its configuration asks for {shape:?}",
+            self.dir.origin(),
+            tensor.shape
+        );
+        Ok(tensor)
+    }
+}
+
+/// The end of what the model writes, as `config.json` says it.
+fn eos(config: &[u8]) -> Option<u32> {
+    let config: serde_json::Value = serde_json::from_slice(config).ok()?;
+    let eos = config.get("eos_token_id")?;
+    eos.get(0).unwrap_or(eos).as_u64()?.try_into().ok()
+}
+
+impl Planned {
+    /// By layer, what is outside the layers first.
+    fn order(&self) -> (Option<usize>, &str) {
+        let name = self.tensor.name.as_str();
+        let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        (layer, name)
+    }
+
+    fn info(&self) -> TensorInfo {
+        TensorInfo {
+            name: self.tensor.name.clone(),
+            dtype: self.choice.dtype,
+            shape: self.tensor.shape.clone(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.choice.dtype.bytes(self.tensor.shape.iter().product()).unwrap_or(0)
+    }
+}
+
+/// A tensor on its way from one file to the other.
+struct Conversion {
+    origin: String,
+    parts: Vec<Part>,
+    change: Change,
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+}
+
+/// Rows that lie one after the other in a stored tensor.
+struct Part {
+    tensor: Tensor,
+    scale: Option<Scale>,
+    /// The first row in the stored tensor.
+    first: usize,
+    /// The row of the new tensor that it becomes.
+    start: usize,
+}
+
+/// Scales of FP8 blocks.
+#[derive(Clone)]
+struct Scale {
+    /// `[rows of blocks, across]`.
+    values: Arc<[f32]>,
+    block: [usize; 2],
+    across: usize,
+}
+
+impl Scale {
+    /// Scales row `row`.
+    fn apply(&self, row: usize, values: &mut [f32]) {
+        let [block_rows, block_cols] = self.block;
+        let scales = &self.values[row / block_rows * self.across..][..self.across];
+        for (values, scale) in values.chunks_mut(block_cols).zip(scales) {
+            values.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+}
+
+impl Conversion {
+    /// Rows to convert between two writes.
+    fn batches(&self) -> impl Iterator<Item = Range<usize>> {
+        let step = self.piece_rows() * BATCH_PIECES;
+        (0..self.rows).step_by(step).map(move |start| start..self.rows.min(start + step))
+    }
+
+    fn piece_rows(&self) -> usize {
+        (PIECE_ELEMENTS / self.cols).max(1)
+    }
+
+    /// Converts `rows` into `out`, which holds them and nothing else afterwards.
+    fn convert(&self, rows: Range<usize>, threads: usize, out: &mut Vec<u8>) -> Result<Deviation> {
+        let row_bytes = self.dtype.bytes(self.cols).context("rows are whole blocks")?;
+        out.resize(rows.len() * row_bytes, 0);
+        let piece_rows = self.piece_rows();
+        let starts = rows.clone().step_by(piece_rows);
+        let pieces = Mutex::new(starts.zip(out.chunks_mut(piece_rows * row_bytes)));
+        let work = || -> Result<Deviation> {
+            let (mut deviation, mut values) = (Deviation::default(), Vec::new());
+            loop {
+                let piece = pieces.lock().expect("the iterator does not panic").next();
+                let Some((start, out)) = piece else { return Ok(deviation) };
+                deviation.add(&self.convert_piece(start, out, row_bytes, &mut values)?);
+            }
+        };
+        let threads = threads.min(rows.len().div_ceil(piece_rows));
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut deviation = work()?;
+            for other in others {
+                deviation.add(&other.join().expect("workers do not panic")?);
+            }
+            Ok(deviation)
+        })
+    }
+
+    /// Converts the rows from `start` on that fill `out`.
+    fn convert_piece(
+        &self,
+        start: usize,
+        mut out: &mut [u8],
+        row_bytes: usize,
+        values: &mut Vec<f32>,
+    ) -> Result<Deviation> {
+        let mut deviation = Deviation::default();
+        let mut row = start;
+        while !out.is_empty() {
+            let index = self.parts.partition_point(|part| part.start <= row) - 1;
+            let end = self.parts.get(index + 1).map_or(self.rows, |next| next.start);
+            let count = (out.len() / row_bytes).min(end - row);
+            let (now, later) = out.split_at_mut(count * row_bytes);
+            deviation.add(&self.convert_rows(&self.parts[index], row, now, values)?);
+            (row, out) = (row + count, later);
+        }
+        Ok(deviation)
+    }
+
+    /// Converts the rows from `row` on, all of one part, that fill `out`.
+    fn convert_rows(
+        &self,
+        part: &Part,
+        row: usize,
+        out: &mut [u8],
+        values: &mut Vec<f32>,
+    ) -> Result<Deviation> {
+        let stored_row = part.first + row - part.start;
+        let dtype = part.tensor.dtype;
+        let stored_row_bytes = dtype.bytes(self.cols).context("stored rows are whole blocks")?;
+        let count = out.len() / self.dtype.bytes(self.cols).context("rows are whole blocks")?;
+        let stored = &part.tensor.bytes[stored_row * stored_row_bytes..][..count * stored_row_bytes];
+        values.resize(2 * count * self.cols, 0.0);
+        let (values, check) = values.split_at_mut(count * self.cols);
+        blocks::to_f32(dtype, stored, values);
+        if let Some(scale) = &part.scale {
+            for (i, values) in values.chunks_mut(self.cols).enumerate() {
+                scale.apply(stored_row + i, values);
+            }
+        }
+        self.change.apply(values);
+        let is_same = dtype == self.dtype && part.scale.is_none() && self.change == Change::None;
+        if is_same {
+            out.copy_from_slice(stored);
+            ensure!(values.iter().all(|value| value.is_finite()), "{}", self.refusal(part, f32::NAN));
+            return Ok(Deviation::between(values, values));
+        }
+        if let Err(blocks::Unfit(value)) = blocks::from_f32(self.dtype, values, out) {
+            bail!("{}", self.refusal(part, value));
+        }
+        blocks::to_f32(self.dtype, out, check);
+        Ok(Deviation::between(values, check))
+    }
+
+    fn refusal(&self, part: &Part, value: f32) -> String {
+        let (origin, name, dtype) = (&self.origin, &part.tensor.name, self.dtype);
+        if value.is_finite() {
+            format!("{origin}: tensor {name} holds {value}, more than {dtype} can; choose bf16 for it")
+        } else {
+            format!("{origin}: tensor {name} holds {value}, which is no number; the checkpoint is damaged")
+        }
+    }
+}
