@@ -28,7 +28,7 @@
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming |
 //! | 8 | [`lsp`] | the language server |
-//! | 8 | [`bench`] | how fast a model runs here, with a synthetic one where there is none |
+//! | 8 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none |
 //! | 9 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
