@@ -12,7 +12,7 @@ use fimd::model::config::Mixer;
 /// How the files of different tools keep the same matrices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
-    /// As present tools write them, in the element type of the checkpoint.
+    /// As present tools write them, in the element type of the checkpoint, FP8 as F32.
     Split,
     /// One tensor wherever one is allowed: `ssm_in`, `ffn_gate_up_exps` and `attn_qkv`.
     Fused,
@@ -27,7 +27,7 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// The model in `dir`, which has no FP8 weights and experts in all layers.
+    /// The model in `dir`, which has experts in all layers.
     pub fn of(dir: &ModelDir, form: Form) -> Self {
         let config = Config::read(dir).unwrap();
         let mut this = Self { metadata: metadata(&config), tensors: Vec::new() };
@@ -213,9 +213,8 @@ impl Source<'_> {
 
     fn experts(&mut self, to: &dyn Fn(&str) -> String, from: &dyn Fn(&str) -> String) {
         let (experts, width, hidden) = (self.config.moe.experts, self.config.moe.width, self.config.hidden);
-        let stored = |e: usize, part: &str| {
-            self.dir.tensor(&from(&format!("mlp.experts.{e}.{part}_proj.weight"))).unwrap()
-        };
+        let stored =
+            |e: usize, part: &str| self.tensor(&from(&format!("mlp.experts.{e}.{part}_proj.weight")));
         let all = |parts: &[&str]| -> Vec<u8> {
             let both = |e| parts.iter().flat_map(move |part| stored(e, part).bytes.to_vec());
             (0..experts).flat_map(both).collect()
@@ -257,7 +256,18 @@ impl Source<'_> {
         self.out.push((TensorInfo { name: name.into(), dtype, shape: shape.to_vec() }, bytes));
     }
 
+    /// A tensor as stored, or as F32 where it is FP8, which GGUF does not have.
     fn tensor(&self, name: &str) -> Tensor {
-        self.dir.tensor(name).unwrap()
+        let stored = self.dir.tensor(name).unwrap();
+        if stored.dtype != DType::F8E4M3 {
+            return stored;
+        }
+        let [block_rows, block_cols] = self.config.fp8_block.unwrap();
+        let cols = stored.shape[1];
+        let scale = self.dir.tensor(&format!("{name}_scale_inv")).unwrap().to_f32();
+        let of = |i: usize| scale[i / cols / block_rows * cols.div_ceil(block_cols) + i % cols / block_cols];
+        let values = stored.to_f32().into_iter().enumerate().map(|(i, value)| value * of(i));
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        Tensor { dtype: DType::F32, bytes: bytes.into(), ..stored }
     }
 }

@@ -26,7 +26,7 @@ fn run(dir: &ModelDir) -> anyhow::Result<(Vec<f32>, Vec<u32>)> {
 
 #[test]
 fn logits_equal_those_from_safetensors() {
-    for case in ["odd", "tied", "layer_types", "long"] {
+    for case in ["odd", "fp8", "tied", "layer_types", "long"] {
         let dir = checkpoint(case);
         let (logits, ids) = run(&dir).unwrap();
         let bound = 1e-5 * logits.iter().fold(0f32, |max, x| max.max(x.abs()));
@@ -123,6 +123,17 @@ fn every_kind_of_metadata_survives() {
             assert_eq!((tensor.dtype, &tensor.shape, &*tensor.bytes), (info.dtype, &info.shape, &*bytes));
         }
     }
+}
+
+#[test]
+fn parts_of_a_quantised_tensor_are_whole_rows() {
+    let info = TensorInfo { name: "a".into(), dtype: DType::Q8_0, shape: vec![3, 2, 64] };
+    let bytes: Vec<u8> = (0..3 * 2 * 2 * 34).map(|i| (i % 97) as u8).collect();
+    let gguf = Gguf { metadata: Vec::new(), tensors: vec![(info, bytes.clone())] };
+    let tensor = ModelDir::from_gguf("test", &gguf.bytes().into()).unwrap().tensor("a").unwrap();
+    let part = tensor.rows(1..3);
+    assert_eq!((&*part.bytes, &part.shape), (&bytes[136..], &vec![2, 2, 64]));
+    assert_eq!(part.to_f32(), tensor.to_f32()[128..]);
 }
 
 #[test]
