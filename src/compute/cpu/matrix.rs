@@ -217,13 +217,11 @@ impl Codes {
         self.k_scales(simd, slice);
         let low = simd.splat_i(0x0f0f_0f0f);
         for chunk in 0..4 {
-            for part in 0..2 {
-                let words = slice.words(simd, 16 + chunk * 32 + part * 16);
-                for i in 0..4 {
-                    let at = chunk * 16 + part * 4 + i;
-                    simd.store_i(simd.and(words[i], low), &mut self.codes[at]);
-                    simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.codes[at + 8]);
-                }
+            let words = slice.wide_words(simd, 16 + chunk * 32);
+            for i in 0..8 {
+                let at = chunk * 16 + i;
+                simd.store_i(simd.and(words[i], low), &mut self.codes[at]);
+                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.codes[at + 8]);
             }
         }
     }
@@ -232,24 +230,22 @@ impl Codes {
     fn q5_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
         self.k_scales(simd, slice);
         let (low, bit) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x1010_1010));
-        for part in 0..2 {
-            let high = slice.words(simd, 16 + part * 16);
-            for chunk in 0..4 {
-                let words = slice.words(simd, 48 + chunk * 32 + part * 16);
-                for i in 0..4 {
-                    let at = chunk * 16 + part * 4 + i;
-                    // The high bit of block b is bit b of its byte, and goes to bit 4.
-                    let bits = if chunk < 2 {
-                        simd.shl(high[i], 4 - 2 * chunk as u32)
-                    } else {
-                        simd.shr(high[i], 2 * chunk as u32 - 4)
-                    };
-                    let first = simd.or(simd.and(words[i], low), simd.and(bits, bit));
-                    let bits = simd.and(simd.shr(bits, 1), bit);
-                    let second = simd.or(simd.and(simd.shr(words[i], 4), low), bits);
-                    simd.store_i(first, &mut self.codes[at]);
-                    simd.store_i(second, &mut self.codes[at + 8]);
-                }
+        let high = slice.wide_words(simd, 16);
+        for chunk in 0..4 {
+            let words = slice.wide_words(simd, 48 + chunk * 32);
+            for i in 0..8 {
+                let at = chunk * 16 + i;
+                // The high bit of block b is bit b of its byte, and goes to bit 4.
+                let bits = if chunk < 2 {
+                    simd.shl(high[i], 4 - 2 * chunk as u32)
+                } else {
+                    simd.shr(high[i], 2 * chunk as u32 - 4)
+                };
+                let first = simd.or(simd.and(words[i], low), simd.and(bits, bit));
+                let bits = simd.and(simd.shr(bits, 1), bit);
+                let second = simd.or(simd.and(simd.shr(words[i], 4), low), bits);
+                simd.store_i(first, &mut self.codes[at]);
+                simd.store_i(second, &mut self.codes[at + 8]);
             }
         }
     }
@@ -279,27 +275,27 @@ impl Codes {
 
     #[inline(always)]
     fn q6_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
-        // d is in the last two of a block's 210 bytes.
-        let d = simd.half_to_f(simd.shr(slice.words(simd, 194)[3], 16));
-        let scales = slice.words(simd, 192);
+        // The last 18 of a block's 210 bytes are the scales and d.
+        let tail = slice.wide_words(simd, 178);
+        let d = simd.half_to_f(simd.shr(tail[7], 16));
         for half in 0..16 {
-            let scale = simd.sar(simd.shl(scales[half / 4], 24 - half as u32 % 4 * 8), 24);
+            // Byte 14 of the tail is the first scale.
+            let (word, shift) = ((14 + half) / 4, 24 - (14 + half) as u32 % 4 * 8);
+            let scale = simd.sar(simd.shl(tail[word], shift), 24);
             self.symmetric(simd, half, simd.mul(d, simd.to_f(scale)), 32.0);
         }
         let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
         for half in 0..2 {
-            for part in 0..2 {
-                let first = slice.words(simd, half * 64 + part * 16);
-                let second = slice.words(simd, half * 64 + 32 + part * 16);
-                let high = slice.words(simd, 128 + half * 32 + part * 16);
-                for i in 0..4 {
-                    let at = half * 32 + part * 4 + i;
-                    let lows = [first[i], second[i], simd.shr(first[i], 4), simd.shr(second[i], 4)];
-                    let highs = [simd.shl(high[i], 4), simd.shl(high[i], 2), high[i], simd.shr(high[i], 2)];
-                    for j in 0..4 {
-                        let codes = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
-                        simd.store_i(codes, &mut self.codes[at + j * 8]);
-                    }
+            let first = slice.wide_words(simd, half * 64);
+            let second = slice.wide_words(simd, half * 64 + 32);
+            let high = slice.wide_words(simd, 128 + half * 32);
+            for i in 0..8 {
+                let at = half * 32 + i;
+                let lows = [first[i], second[i], simd.shr(first[i], 4), simd.shr(second[i], 4)];
+                let highs = [simd.shl(high[i], 4), simd.shl(high[i], 2), high[i], simd.shr(high[i], 2)];
+                for j in 0..4 {
+                    let codes = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+                    simd.store_i(codes, &mut self.codes[at + j * 8]);
                 }
             }
         }
@@ -336,11 +332,9 @@ impl Codes {
         for block in 0..slice.len / BLOCK {
             let d = simd.half_to_f(slice.words(simd, block * 34)[0]);
             self.wide_scale(simd, block, d);
-            for part in 0..2 {
-                let words = slice.words(simd, block * 34 + 2 + part * 16);
-                for i in 0..4 {
-                    simd.store_i(simd.xor(words[i], flip), &mut self.codes[block * 8 + part * 4 + i]);
-                }
+            let words = slice.wide_words(simd, block * 34 + 2);
+            for i in 0..8 {
+                simd.store_i(simd.xor(words[i], flip), &mut self.codes[block * 8 + i]);
             }
         }
     }
@@ -556,19 +550,34 @@ impl Values {
 }
 
 impl Slice<'_> {
-    /// Bytes `at..at + WORDS` of each row. The prefetches come in small steps: many at once would wait for
-    /// each other, and the loads behind for them.
+    /// Bytes `at..at + WORDS` of each row.
     #[inline(always)]
     fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
-        const LINE: usize = 64;
-        let ahead = self.ahead.get();
-        for line in 0..LANES * WORDS / LINE {
-            simd.prefetch(ahead.wrapping_add(line * LINE));
-        }
-        self.ahead.set(ahead.wrapping_add(LANES * WORDS));
+        self.prefetch(simd, WORDS);
         debug_assert!((LANES - 1) * self.matrix.stride + at + WORDS <= self.bytes.len());
         // SAFETY: `bytes` holds the rows `stride` apart, of which the last ends with the slice; every
         // caller asks for bytes that its format has in the slice's whole blocks.
         unsafe { simd.transpose(self.bytes.as_ptr().add(at), self.matrix.stride) }
+    }
+
+    /// Bytes `at..at + 2 * WORDS` of each row.
+    #[inline(always)]
+    fn wide_words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 8] {
+        self.prefetch(simd, 2 * WORDS);
+        debug_assert!((LANES - 1) * self.matrix.stride + at + 2 * WORDS <= self.bytes.len());
+        // SAFETY: as in `words`.
+        unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.matrix.stride) }
+    }
+
+    /// Prefetches `bytes` for each row. That is a small step: many prefetches at once would wait for each
+    /// other, and the loads behind for them.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, simd: S, bytes: usize) {
+        const LINE: usize = 64;
+        let ahead = self.ahead.get();
+        for line in 0..LANES * bytes / LINE {
+            simd.prefetch(ahead.wrapping_add(line * LINE));
+        }
+        self.ahead.set(ahead.wrapping_add(LANES * bytes));
     }
 }

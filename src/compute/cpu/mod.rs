@@ -56,7 +56,7 @@ pub struct Cpu {
 /// Activations, `[count, width]`.
 pub struct Rows {
     width: usize,
-    values: Vec<f32>,
+    values: Buffer<f32>,
 }
 
 impl Cpu {
@@ -120,7 +120,7 @@ impl Backend for Cpu {
     }
 
     fn rows(&mut self, rows_max: usize, width: usize) -> Rows {
-        Rows { width, values: Vec::with_capacity(rows_max * width) }
+        Rows { width, values: self.scratch.values.take(rows_max * width) }
     }
 
     fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Self::Kv {
@@ -132,7 +132,7 @@ impl Backend for Cpu {
     }
 
     fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
-        x.values.resize(tokens.len() * x.width, 0.0);
+        x.values.resize(tokens.len() * x.width);
         for (out, &token) in x.values.chunks_exact_mut(x.width).zip(tokens) {
             table.row(token as usize, out);
         }
@@ -204,9 +204,7 @@ impl Backend for Cpu {
 
     fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, logits: &mut Rows) {
         let normed = self.norm(x, rows, &weights.norm);
-        let values = self.linear(&weights.output, &normed);
-        logits.values.clear();
-        logits.values.extend_from_slice(&values);
+        logits.values = self.linear(&weights.output, &normed);
     }
 
     fn commit(&mut self, state: &mut Self::Recurrent) {

@@ -40,6 +40,16 @@ impl<T: Copy + Default> Shelf<T> {
     }
 }
 
+impl<T: Copy + Default> Buffer<T> {
+    /// Makes it `len` long; what was in it is lost where it is too short.
+    pub fn resize(&mut self, len: usize) {
+        if len > self.values.len() {
+            *self = self.shelf.take(len);
+        }
+        self.len = len;
+    }
+}
+
 impl<T> Default for Shelf<T> {
     fn default() -> Self {
         Self(Arc::default())

@@ -147,7 +147,7 @@ impl Simd for Avx2 {
         };
         fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
         fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
-        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
     }
 
     #[inline(always)]

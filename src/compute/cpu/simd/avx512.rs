@@ -104,14 +104,57 @@ impl Simd for Avx512 {
                 *v = _mm512_inserti32x4::<2>(*v, _mm_loadu_si128(row.add(8 * stride).cast()));
                 *v = _mm512_inserti32x4::<3>(*v, _mm_loadu_si128(row.add(12 * stride).cast()));
             }
-            let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3]));
-            let (c, d) = (_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+            transpose_lanes(v)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose_wide(self, first: *const u8, stride: usize) -> [__m512i; 8] {
+        // SAFETY: the caller promises 32 bytes in each of the 16 rows; `self` proves the instructions.
+        unsafe {
+            // The halves of a vector are rows j and j + 4.
+            macro_rules! rows {
+                ($j:literal) => {{
+                    let row = first.add($j * stride);
+                    let low = _mm512_castsi256_si512(_mm256_loadu_si256(row.cast()));
+                    _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(row.add(4 * stride).cast()))
+                }};
+            }
+            let (low, high) = (
+                transpose_lanes([rows!(0), rows!(1), rows!(2), rows!(3)]),
+                transpose_lanes([rows!(8), rows!(9), rows!(10), rows!(11)]),
+            );
+            macro_rules! words {
+                ($k:literal, $lanes:literal) => {
+                    _mm512_shuffle_i32x4::<$lanes>(low[$k], high[$k])
+                };
+            }
             [
-                _mm512_unpacklo_epi64(a, b),
-                _mm512_unpackhi_epi64(a, b),
-                _mm512_unpacklo_epi64(c, d),
-                _mm512_unpackhi_epi64(c, d),
+                words!(0, 0b10_00_10_00),
+                words!(1, 0b10_00_10_00),
+                words!(2, 0b10_00_10_00),
+                words!(3, 0b10_00_10_00),
+                words!(0, 0b11_01_11_01),
+                words!(1, 0b11_01_11_01),
+                words!(2, 0b11_01_11_01),
+                words!(3, 0b11_01_11_01),
             ]
         }
+    }
+}
+
+/// Transposes the 4 x 4 words of each 128-bit lane of four vectors.
+#[inline(always)]
+fn transpose_lanes(v: [__m512i; 4]) -> [__m512i; 4] {
+    // SAFETY: only called by the methods of a token that proves AVX-512.
+    unsafe {
+        let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3]));
+        let (c, d) = (_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+        [
+            _mm512_unpacklo_epi64(a, b),
+            _mm512_unpackhi_epi64(a, b),
+            _mm512_unpacklo_epi64(c, d),
+            _mm512_unpackhi_epi64(c, d),
+        ]
     }
 }

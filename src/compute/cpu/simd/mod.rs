@@ -87,7 +87,19 @@ pub trait Simd: Copy {
     /// # Safety
     /// 16 bytes must be readable from the start of each row.
     unsafe fn transpose(self, first: *const u8, stride: usize) -> [Self::I; 4];
-    /// Asks for the cache line at `at`, which need not be readable.
+    /// As [`Simd::transpose`], eight words of each row.
+    ///
+    /// # Safety
+    /// 32 bytes must be readable from the start of each row.
+    #[inline(always)]
+    unsafe fn transpose_wide(self, first: *const u8, stride: usize) -> [Self::I; 8] {
+        // SAFETY: both halves are among the 32 bytes.
+        let ([a, b, c, d], [e, f, g, h]) =
+            unsafe { (self.transpose(first, stride), self.transpose(first.add(16), stride)) };
+        [a, b, c, d, e, f, g, h]
+    }
+    /// Asks for the cache line at `at`, which need not be readable, to come to the second-level cache: the
+    /// first has too few places for lines on their way.
     fn prefetch(self, at: *const u8);
 }
 
