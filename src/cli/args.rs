@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use sysinfo::System;
 
 use crate::base::timings::milliseconds;
 use crate::complete::Options;
@@ -48,7 +49,7 @@ pub struct EngineArgs {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub struct ComputeArgs {
-    /// Threads that compute [default: all cores]
+    /// Threads that compute [default: one for each physical core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
@@ -147,7 +148,10 @@ impl ComputeArgs {
     pub fn threads(&self) -> usize {
         match self.threads {
             Some(threads) => threads.into(),
-            None => thread::available_parallelism().map_or(1, usize::from),
+            None => {
+                let available = thread::available_parallelism().map_or(1, usize::from);
+                System::physical_core_count().unwrap_or(available).min(available)
+            }
         }
     }
 

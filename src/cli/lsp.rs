@@ -15,6 +15,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    yield_to_others();
     let (engine, _) = args.engine.open()?.into_engine()?;
     let options = args.prompt.options(&args.engine);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -27,4 +28,15 @@ pub fn run(args: &Args) -> Result<()> {
     runtime.shutdown_background();
     ensure!(ending == lsp::Ending::Orderly, "the editor left without shutting the server down");
     Ok(())
+}
+
+/// Lowers the priority of this process, so that the editor stays responsive while a model computes.
+fn yield_to_others() {
+    #[cfg(unix)]
+    {
+        const NICE: i32 = 5;
+        if let Err(error) = rustix::process::nice(NICE) {
+            tracing::warn!("cannot lower the priority: {error}");
+        }
+    }
 }

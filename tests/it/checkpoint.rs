@@ -151,7 +151,7 @@ fn tensors_that_do_not_fit_the_model_are_refused_by_name() {
     odd()
         .header(WEIGHTS, |header| header[NORM]["dtype"] = json!("I32"))
         .check_refused(&[NORM, "I32", "BF16"]);
-    odd().config("vocab_size", json!(66)).check_refused(&["lm_head.weight", "[66, 29]"]);
+    odd().config("vocab_size", json!(66)).check_refused(&["model.embed_tokens.weight", "[66, 29]"]);
 
     let scale = "model.layers.0.mlp.experts.0.up_proj.weight_scale_inv";
     let weight = "model.layers.0.mlp.experts.0.up_proj.weight";

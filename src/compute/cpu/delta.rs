@@ -56,8 +56,7 @@ pub fn mix(
 ) -> Inputs {
     let shape = weights.shape;
     let Recurrent { committed, pending } = state;
-    let convolved =
-        convolve(pool, scratch, options, weights, batch.rows, committed, &mut pending.conv, channels);
+    let convolved = convolve(pool, scratch, options, weights, committed, &mut pending.conv, channels);
 
     let repeat = shape.value_heads / shape.key_heads;
     let state_len = shape.key_dim * shape.value_dim;
@@ -145,12 +144,12 @@ fn convolve(
     scratch: &Scratch,
     options: &CpuOptions,
     weights: &DeltaWeights<Cpu>,
-    rows: usize,
     committed: &DeltaState,
     pending: &mut [f32],
     new: &[f32],
 ) -> Buffer<f32> {
     let channels = weights.shape.channels();
+    let rows = new.len() / channels;
     let past = committed.conv.len() / channels;
     let input = |i: usize| {
         let (of, i) = if i < past { (&*committed.conv, i) } else { (new, i - past) };
