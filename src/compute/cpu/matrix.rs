@@ -215,13 +215,11 @@ impl Codes {
     #[inline(always)]
     fn q4_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
         self.k_scales(simd, slice);
-        let low = simd.splat_i(0x0f0f_0f0f);
-        for chunk in 0..4 {
-            let words = slice.wide_words(simd, 16 + chunk * 32);
+        for pair in 0..4 {
+            let blocks = slice.q4_k_blocks(simd, pair);
             for i in 0..8 {
-                let at = chunk * 16 + i;
-                simd.store_i(simd.and(words[i], low), &mut self.codes[at]);
-                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.codes[at + 8]);
+                simd.store_i(blocks[0][i], &mut self.codes[pair * 16 + i]);
+                simd.store_i(blocks[1][i], &mut self.codes[pair * 16 + 8 + i]);
             }
         }
     }
@@ -252,7 +250,7 @@ impl Codes {
 
     /// The scales and minima of Q4_K and Q5_K, packed as [`blocks::scale_min`] says.
     #[inline(always)]
-    fn k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub fn k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
         let [d, first, second, third] = slice.words(simd, 0);
         let (d, dmin) = (simd.half_to_f(d), simd.half_to_f(simd.shr(d, 16)));
         let (six, four, two) =
@@ -550,6 +548,19 @@ impl Values {
 }
 
 impl Slice<'_> {
+    /// The codes of two consecutive blocks of a slice in Q4_K: of a pair of nibbles, each has one.
+    #[inline(always)]
+    pub fn q4_k_blocks<S: Simd>(&self, simd: S, pair: usize) -> [[S::I; 8]; 2] {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        let words = self.wide_words(simd, 16 + pair * 32);
+        let mut blocks = [words; 2];
+        for i in 0..8 {
+            blocks[0][i] = simd.and(words[i], low);
+            blocks[1][i] = simd.and(simd.shr(words[i], 4), low);
+        }
+        blocks
+    }
+
     /// Bytes `at..at + WORDS` of each row.
     #[inline(always)]
     fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {

@@ -5,11 +5,13 @@
     reason = "indices go to several arrays, and closures are not inlined reliably"
 )]
 
+use std::cell::Cell;
 use std::ops::Range;
 
-use super::matrix::{BLOCK, Codes, Form, Matrix, SLICE, Values};
+use super::matrix::{BLOCK, Codes, Form, Matrix, SLICE, Slice, Values};
 use super::scratch::{Buffer, Shelf};
 use super::simd::{Kernel, LANES, Level, Simd};
+use crate::base::dtype::DType;
 use crate::base::pool::{Disjoint, Pool};
 
 /// Memory for activations that operations take and put back.
@@ -170,39 +172,78 @@ impl Kernel for Product<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         assert_eq!(self.matrix.cols(), self.inputs.cols);
-        let mut sums = [[0.0; LANES]; GROUP];
+        let mut room = ROOM.take().unwrap_or_default();
+        let Room { codes, values, sums } = &mut *room;
         for first in (0..self.which.len()).step_by(GROUP) {
             let which = &self.which[first..self.which.len().min(first + GROUP)];
             let sums = &mut sums[..which.len()];
             match self.matrix.form() {
-                Form::Codes => self.codes(simd, first, which, sums),
-                Form::Values => self.values(simd, first, which, sums),
+                Form::Codes => self.codes(simd, first, which, codes, sums),
+                Form::Values => self.values(simd, first, which, values, sums),
             }
         }
+        ROOM.set(Some(room));
     }
+}
+
+/// Where a thread unpacks slices and adds up products.
+struct Room {
+    codes: Codes,
+    values: Values,
+    sums: [[f32; LANES]; GROUP],
+}
+
+impl Default for Box<Room> {
+    fn default() -> Self {
+        Box::new(Room { codes: Codes::ZERO, values: Values::ZERO, sums: [[0.0; LANES]; GROUP] })
+    }
+}
+
+thread_local! {
+    static ROOM: Cell<Option<Box<Room>>> = const { Cell::new(None) };
 }
 
 impl Product<'_> {
     #[inline(always)]
-    fn codes<S: Simd>(&mut self, simd: S, first: usize, which: &[u32], sums: &mut [[f32; LANES]]) {
+    fn codes<S: Simd>(
+        &mut self,
+        simd: S,
+        first: usize,
+        which: &[u32],
+        panel: &mut Codes,
+        sums: &mut [[f32; LANES]],
+    ) {
         let dtype = self.matrix.dtype();
         let (wide, halved) = (Codes::wide(dtype), Codes::halved(dtype));
-        let mut panel = Codes::ZERO;
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
                 let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at));
+                let block = at / BLOCK;
+                macro_rules! few {
+                    ($tile:literal) => {{
+                        let inputs = CodesTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
+                        let sums = sums.first_chunk_mut().expect("there are so many inputs");
+                        inputs.run_q4_k(simd, &slice, panel, sums);
+                        continue;
+                    }};
+                }
+                match (dtype, which.len()) {
+                    (DType::Q4K, 1) => few!(1),
+                    (DType::Q4K, 2) => few!(2),
+                    _ => {}
+                }
                 let blocks = panel.unpack(simd, &slice);
-                let (mut i, block) = (0, at / BLOCK);
+                let mut i = 0;
                 macro_rules! tiles {
                     ($($tile:literal)*) => {$(
                         while S::TILE >= $tile && which.len() - i >= $tile {
                             let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
                             let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
                             match (wide, halved) {
-                                (_, true) => inputs.run::<S, false, true>(simd, &panel, blocks, sums),
-                                (true, _) => inputs.run::<S, true, false>(simd, &panel, blocks, sums),
-                                _ => inputs.run::<S, false, false>(simd, &panel, blocks, sums),
+                                (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, sums),
+                                (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, sums),
+                                _ => inputs.run::<S, false, false>(simd, panel, blocks, sums),
                             }
                             i += $tile;
                         }
@@ -215,8 +256,14 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    fn values<S: Simd>(&mut self, simd: S, first: usize, which: &[u32], sums: &mut [[f32; LANES]]) {
-        let mut panel = Values::ZERO;
+    fn values<S: Simd>(
+        &mut self,
+        simd: S,
+        first: usize,
+        which: &[u32],
+        panel: &mut Values,
+        sums: &mut [[f32; LANES]],
+    ) {
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
@@ -293,37 +340,69 @@ impl<const T: usize> CodesTile<T> {
             for i in 0..BLOCK / 4 {
                 codes[i] = simd.load_i(&panel.codes[block * 8 + i]);
             }
-            for t in 0..T {
-                // SAFETY: `new` checked that each row has `blocks` blocks.
-                let x = unsafe { &*self.0[t].add(block) };
-                let mut dots = [simd.splat_i(0); 2];
-                for i in 0..BLOCK / 4 {
-                    // SAFETY: the codes of a block are eight words.
-                    let word = unsafe { x.codes.as_ptr().cast::<u32>().add(i).read_unaligned() };
-                    let half = if HALVED { i / 4 } else { 0 };
-                    dots[half] = if WIDE {
-                        simd.dot_wide(dots[half], codes[i], simd.splat_i(word))
-                    } else {
-                        simd.dot(dots[half], codes[i], simd.splat_i(word))
-                    };
-                }
-                if HALVED {
-                    for half in 0..2 {
-                        let at = 2 * block + half;
-                        let scaled = simd.mul(simd.to_f(dots[half]), simd.load(&panel.scales[at]));
-                        total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-                        let sum = simd.splat(x.half_sums[half]);
-                        total[t] = simd.mul_sub(simd.load(&panel.mins[at]), sum, total[t]);
-                    }
-                } else {
-                    let scaled = simd.mul(simd.to_f(dots[0]), simd.load(&panel.scales[block]));
-                    total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-                    total[t] = simd.mul_sub(simd.load(&panel.mins[block]), simd.splat(x.sum), total[t]);
-                }
-            }
+            self.block::<S, WIDE, HALVED>(simd, &codes, panel, block, &mut total);
         }
         for t in 0..T {
             simd.store(total[t], &mut sums[t]);
+        }
+    }
+
+    /// The same for a slice in Q4_K, whose codes go from the file to the products without being stored:
+    /// for few inputs that is most of the work.
+    #[inline(always)]
+    fn run_q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Codes, sums: &mut [[f32; LANES]; T]) {
+        let mut total = [simd.splat(0.0); T];
+        for t in 0..T {
+            total[t] = simd.load(&sums[t]);
+        }
+        panel.k_scales(simd, slice);
+        for pair in 0..SLICE / BLOCK / 2 {
+            let blocks = slice.q4_k_blocks(simd, pair);
+            self.block::<S, false, false>(simd, &blocks[0], panel, 2 * pair, &mut total);
+            self.block::<S, false, false>(simd, &blocks[1], panel, 2 * pair + 1, &mut total);
+        }
+        for t in 0..T {
+            simd.store(total[t], &mut sums[t]);
+        }
+    }
+
+    /// Adds the products with one block of codes.
+    #[inline(always)]
+    fn block<S: Simd, const WIDE: bool, const HALVED: bool>(
+        &self,
+        simd: S,
+        codes: &[S::I; BLOCK / 4],
+        panel: &Codes,
+        block: usize,
+        total: &mut [S::F; T],
+    ) {
+        for t in 0..T {
+            // SAFETY: `new` checked that each row has so many blocks.
+            let x = unsafe { &*self.0[t].add(block) };
+            let mut dots = [simd.splat_i(0); 2];
+            for i in 0..BLOCK / 4 {
+                // SAFETY: the codes of a block are eight words.
+                let word = unsafe { x.codes.as_ptr().cast::<u32>().add(i).read_unaligned() };
+                let half = if HALVED { i / 4 } else { 0 };
+                dots[half] = if WIDE {
+                    simd.dot_wide(dots[half], codes[i], simd.splat_i(word))
+                } else {
+                    simd.dot(dots[half], codes[i], simd.splat_i(word))
+                };
+            }
+            if HALVED {
+                for half in 0..2 {
+                    let at = 2 * block + half;
+                    let scaled = simd.mul(simd.to_f(dots[half]), simd.load(&panel.scales[at]));
+                    total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
+                    let sum = simd.splat(x.half_sums[half]);
+                    total[t] = simd.mul_sub(simd.load(&panel.mins[at]), sum, total[t]);
+                }
+            } else {
+                let scaled = simd.mul(simd.to_f(dots[0]), simd.load(&panel.scales[block]));
+                total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
+                total[t] = simd.mul_sub(simd.load(&panel.mins[block]), simd.splat(x.sum), total[t]);
+            }
         }
     }
 }
@@ -418,7 +497,6 @@ fn each_value(
 mod tests {
     use super::super::random::Random;
     use super::*;
-    use crate::base::dtype::DType;
     use crate::compute::{BlockScale, StoredMatrix};
     use crate::format::{Bytes, Tensor, blocks};
 
