@@ -313,11 +313,11 @@ fn recurrent<S: Simd>(
         for (delta, value) in delta.iter_mut().zip(&values.value[row * value_dim..]) {
             *delta = (value - decay * *delta) * values.beta[row];
         }
-        if row == 0 {
-            state.copy_from_slice(before);
-        }
-        for ((state, &key), &query) in state.chunks_exact_mut(value_dim).zip(key).zip(query) {
-            vector::update(simd, decay, state, key, &delta, query, out);
+        for (k, (&key, &query)) in key.iter().zip(query).enumerate() {
+            let own = k * value_dim..(k + 1) * value_dim;
+            let past = if row == 0 { Some(&before[own.clone()]) } else { None };
+            let step = vector::Step { decay, key, query, delta: &delta };
+            step.run(simd, past, &mut state[own], out);
         }
     }
 }

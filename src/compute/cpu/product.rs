@@ -163,6 +163,9 @@ pub struct Product<'a> {
     pub next: Option<(&'a Matrix, usize)>,
 }
 
+/// How many strips ahead of the one that is read the prefetches are.
+const LEAD: usize = 2;
+
 /// Inputs that an unpacked slice is used for before the next slice is: their sums stay in the cache.
 const GROUP: usize = 128;
 
@@ -231,6 +234,8 @@ impl Product<'_> {
                 match (dtype, which.len()) {
                     (DType::Q4K, 1) => few!(1),
                     (DType::Q4K, 2) => few!(2),
+                    (DType::Q4K, 3) => few!(3),
+                    (DType::Q4K, 4) => few!(4),
                     _ => {}
                 }
                 let blocks = panel.unpack(simd, &slice);
@@ -286,13 +291,14 @@ impl Product<'_> {
         }
     }
 
-    /// The part of the strip that is read after this one which corresponds to columns from `at` on. Strips
-    /// jump from row to row, which the CPU does not foresee.
+    /// The part of a strip that is read soon after this one which corresponds to columns from `at` on.
+    /// Strips jump from row to row, which the CPU does not foresee.
     #[inline(always)]
     fn ahead(&self, row: usize, at: usize) -> &[u8] {
+        let row = row + LEAD * LANES;
         let strip = match self.next {
-            Some((matrix, first)) if row + LANES >= self.rows.end => matrix.strip_bytes(first),
-            _ => self.matrix.strip_bytes(row + LANES),
+            Some((matrix, first)) if row >= self.rows.end => matrix.strip_bytes(first + row - self.rows.end),
+            _ => self.matrix.strip_bytes(row),
         };
         &strip[strip.len() / self.matrix.depth().div_ceil(SLICE) * (at / SLICE)..]
     }

@@ -52,20 +52,34 @@ pub fn add_elementwise<S: Simd>(simd: S, a: &[f32], x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// `y = a y + b x; z += c y`.
-#[inline(always)]
-pub fn update<S: Simd>(simd: S, a: f32, y: &mut [f32], b: f32, x: &[f32], c: f32, z: &mut [f32]) {
-    let ((x, x_rest), (y, y_rest)) = (lanes!(x), y.as_chunks_mut::<LANES>());
-    let (z, z_rest) = z.as_chunks_mut::<LANES>();
-    let (a_lanes, b_lanes, c_lanes) = (simd.splat(a), simd.splat(b), simd.splat(c));
-    for ((x, y), z) in x.iter().zip(y).zip(z) {
-        let new = simd.mul_add(b_lanes, simd.load(x), simd.mul(a_lanes, simd.load(y)));
-        simd.store(new, y);
-        simd.store(simd.mul_add(c_lanes, new, simd.load(z)), z);
-    }
-    for ((x, y), z) in x_rest.iter().zip(y_rest).zip(z_rest) {
-        *y = a * *y + b * x;
-        *z += c * *y;
+/// One row of the recurrence of Gated DeltaNet: `state = decay past + key delta; out += query state`.
+pub struct Step<'a> {
+    pub decay: f32,
+    pub key: f32,
+    pub query: f32,
+    pub delta: &'a [f32],
+}
+
+impl Step<'_> {
+    /// From `past`, or in place where there is none.
+    #[inline(always)]
+    pub fn run<S: Simd>(&self, simd: S, past: Option<&[f32]>, state: &mut [f32], out: &mut [f32]) {
+        let (decay, key, query) = (simd.splat(self.decay), simd.splat(self.key), simd.splat(self.query));
+        let (delta, delta_rest) = lanes!(self.delta);
+        let (state, state_rest) = state.as_chunks_mut::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        let past = past.map(|past| lanes!(past));
+        for i in 0..delta.len() {
+            let before = simd.load(past.map_or(&state[i], |(past, _)| &past[i]));
+            let new = simd.mul_add(key, simd.load(&delta[i]), simd.mul(decay, before));
+            simd.store(new, &mut state[i]);
+            simd.store(simd.mul_add(query, new, simd.load(&out[i])), &mut out[i]);
+        }
+        for i in 0..delta_rest.len() {
+            let before = past.map_or(state_rest[i], |(_, past)| past[i]);
+            state_rest[i] = self.decay * before + self.key * delta_rest[i];
+            out_rest[i] += self.query * state_rest[i];
+        }
     }
 }
 
@@ -348,11 +362,14 @@ mod tests {
             let mut out = c.clone();
             add_elementwise(simd, &a, &b, &mut out);
             close(&out, &dot_xy.iter().zip(&z).map(|(xy, z)| xy + z).collect::<Vec<_>>(), 16.0);
-            let (mut new, mut out) = (b.clone(), c.clone());
-            update(simd, 0.5, &mut new, 0.25, &a, 2.0, &mut out);
             let updated: Vec<f64> = x.iter().zip(&y).map(|(x, y)| 0.5 * y + 0.25 * x).collect();
-            close(&new, &updated, 8.0);
-            close(&out, &updated.iter().zip(&z).map(|(new, z)| z + 2.0 * new).collect::<Vec<_>>(), 16.0);
+            let step = Step { decay: 0.5, key: 0.25, query: 2.0, delta: &a };
+            for in_place in [false, true] {
+                let (mut new, mut out) = (if in_place { b.clone() } else { vec![7.0; self.0] }, c.clone());
+                step.run(simd, if in_place { None } else { Some(&b) }, &mut new, &mut out);
+                close(&new, &updated, 8.0);
+                close(&out, &updated.iter().zip(&z).map(|(new, z)| z + 2.0 * new).collect::<Vec<_>>(), 16.0);
+            }
 
             let mut out = vec![0.0; self.0];
             rms_norm(simd, &a, &b, 1e-6, &mut out);
