@@ -44,6 +44,8 @@
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
 //! - Pure files (`decode/stop.rs`, `complete/{fim,context,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
+//! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
+//!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
 //! - stdout carries results or the LSP wire; everything else goes to stderr. Document text is never logged.
 //!
