@@ -128,15 +128,14 @@ impl Matrix {
     /// The stored bytes of the strip from `row` on; none where no whole strip is.
     #[inline(always)]
     pub fn strip_bytes(&self, row: usize) -> &[u8] {
-        let bytes = self.padded.as_deref().unwrap_or(&self.stored.values.bytes);
-        bytes.get(row * self.stride..(row + LANES) * self.stride).unwrap_or_default()
+        self.bytes().get(row * self.stride..(row + LANES) * self.stride).unwrap_or_default()
     }
 
     /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many. While they
     /// are unpacked, as many bytes from the start of `ahead` are prefetched.
     #[inline(always)]
     pub fn slice(&self, row: usize, at: usize, ahead: &[u8]) -> Slice<'_> {
-        let bytes = self.padded.as_deref().unwrap_or(&self.stored.values.bytes);
+        let bytes = self.bytes();
         let dtype = self.dtype();
         let len = SLICE.min(self.depth - at);
         let first = row * self.stride + at / dtype.block_len() * dtype.block_bytes();
@@ -145,6 +144,12 @@ impl Matrix {
         assert!(last + width <= bytes.len());
         let ahead = Cell::new(ahead.as_ptr());
         Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width], ahead }
+    }
+
+    /// All rows as they are read, `stride` apart.
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        self.padded.as_deref().unwrap_or(&self.stored.values.bytes)
     }
 }
 
