@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Simd};
+use super::{Kernel, LANES, Simd, methods};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -31,18 +31,6 @@ impl Avx2 {
 
 type F = [__m256; 2];
 type I = [__m256i; 2];
-
-/// Methods that are one expression of intrinsics.
-macro_rules! methods {
-    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {$(
-        #[inline(always)]
-        fn $name(self, $($arg: $type),*) $(-> $result)? {
-            // SAFETY: `self` proves that the CPU has the instructions, and the references are to as
-            // many bytes as they touch.
-            unsafe { $body }
-        }
-    )*};
-}
 
 /// Four products and their sum in each lane, for codes of 0 to 128: larger ones would saturate the sum of
 /// two products.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Simd};
+use super::{Kernel, LANES, Simd, methods};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -29,18 +29,6 @@ impl Avx512 {
         // SAFETY: `self` proves that the CPU has these features.
         unsafe { compiled(self, kernel) }
     }
-}
-
-/// Methods that are one expression of intrinsics.
-macro_rules! methods {
-    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {$(
-        #[inline(always)]
-        fn $name(self, $($arg: $type),*) $(-> $result)? {
-            // SAFETY: `self` proves that the CPU has the instructions, and the references are to as
-            // many bytes as they touch.
-            unsafe { $body }
-        }
-    )*};
 }
 
 impl Simd for Avx512 {

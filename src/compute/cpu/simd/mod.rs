@@ -180,3 +180,19 @@ impl FromStr for Level {
         })
     }
 }
+
+/// Methods of [`Simd`] that are one expression of intrinsics.
+#[cfg(target_arch = "x86_64")]
+macro_rules! methods {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $type),*) $(-> $result)? {
+            // SAFETY: `self` proves that the CPU has the instructions, and the references are to as
+            // many bytes as they touch.
+            unsafe { $body }
+        }
+    )*};
+}
+
+#[cfg(target_arch = "x86_64")]
+use methods;
