@@ -47,6 +47,17 @@ pub struct BlockScale {
     pub block_cols: usize,
 }
 
+impl BlockScale {
+    /// Multiplies the elements of row `row`, all of them, by their scales.
+    pub fn apply(&self, row: usize, values: &mut [f32]) {
+        let per_row = values.len().div_ceil(self.block_cols);
+        let scales = &self.values[row / self.block_rows * per_row..][..per_row];
+        for (values, scale) in values.chunks_mut(self.block_cols).zip(scales) {
+            values.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+}
+
 /// Consecutive positions of one sequence that an operation works on.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {

@@ -11,10 +11,11 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::dtype::DType;
+use crate::compute::BlockScale;
 use crate::format::gguf::{Metadata, TensorInfo, Value, Writer};
 use crate::format::{Description, Folder, ModelDir, Tensor, blocks};
-use crate::model::Config;
 use crate::model::export::{self, Change, Choice, ExportTensor, Recipe, Source, Vocabulary};
+use crate::model::{Config, layout};
 
 /// Elements that a thread converts at a time.
 const PIECE_ELEMENTS: usize = 1 << 17;
@@ -208,28 +209,10 @@ impl<'a> Plan<'a> {
         Ok(Conversion { origin: self.dir.origin().to_owned(), parts, change, dtype, rows: start, cols })
     }
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<(Tensor, Option<Scale>)> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<(Tensor, Option<Arc<BlockScale>>)> {
         let tensor = self.checked(name, shape)?;
-        let scale_name = format!("{name}_scale_inv");
-        let scaled = self.dir.contains(&scale_name);
-        ensure!(
-            scaled == (tensor.dtype == DType::F8E4M3),
-            "{}: {name} is {} {} {scale_name}",
-            self.dir.origin(),
-            tensor.dtype,
-            if scaled { "with" } else { "without" }
-        );
-        let scale = if scaled { Some(self.scale(&scale_name, shape)?) } else { None };
-        Ok((tensor, scale))
-    }
-
-    fn scale(&self, name: &str, shape: &[usize]) -> Result<Scale> {
-        let (Some(block), &[rows, cols]) = (self.config.fp8_block, shape) else {
-            bail!("{}: {name} exists, but config.json has no quantization_config", self.dir.origin());
-        };
-        let across = cols.div_ceil(block[1]);
-        let values = self.checked(name, &[rows.div_ceil(block[0]), across])?.to_f32();
-        Ok(Scale { values: values.into(), block, across })
+        let scale = layout::block_scale(self.dir, &self.config, &tensor)?;
+        Ok((tensor, scale.map(Arc::new)))
     }
 
     fn checked(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
@@ -285,31 +268,11 @@ struct Conversion {
 /// Rows that lie one after the other in a stored tensor.
 struct Part {
     tensor: Tensor,
-    scale: Option<Scale>,
+    scale: Option<Arc<BlockScale>>,
     /// The first row in the stored tensor.
     first: usize,
     /// The row of the new tensor that it becomes.
     start: usize,
-}
-
-/// Scales of FP8 blocks.
-#[derive(Clone)]
-struct Scale {
-    /// `[rows of blocks, across]`.
-    values: Arc<[f32]>,
-    block: [usize; 2],
-    across: usize,
-}
-
-impl Scale {
-    /// Scales row `row`.
-    fn apply(&self, row: usize, values: &mut [f32]) {
-        let [block_rows, block_cols] = self.block;
-        let scales = &self.values[row / block_rows * self.across..][..self.across];
-        for (values, scale) in values.chunks_mut(block_cols).zip(scales) {
-            values.iter_mut().for_each(|value| *value *= scale);
-        }
-    }
 }
 
 impl Conversion {

@@ -106,17 +106,11 @@ impl Matrix {
 
     /// Row `row` as f32, scaled.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let StoredMatrix { rows, cols, values, scale } = &self.stored;
+        let StoredMatrix { rows, values, scale, .. } = &self.stored;
         let width = values.bytes.len() / rows;
         blocks::to_f32(values.dtype, &values.bytes[row * width..][..width], out);
         if let Some(scale) = scale {
-            let per_row = cols.div_ceil(scale.block_cols);
-            let scales = &scale.values[row / scale.block_rows * per_row..][..per_row];
-            for (block, scale) in out.chunks_mut(scale.block_cols).zip(scales) {
-                for value in block {
-                    *value *= scale;
-                }
-            }
+            scale.apply(row, out);
         }
     }
 

@@ -14,7 +14,7 @@ struct Visited<'a> {
     weights: Vec<f32>,
     /// 0 for routed experts, 1 for the shared one: they may differ in width.
     group: usize,
-    /// Where its visits begin among those of its group.
+    /// Which of the visits of its group are its own.
     visits: Vec<u32>,
 }
 

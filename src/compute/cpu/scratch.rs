@@ -29,9 +29,7 @@ impl<T: Copy + Default> Shelf<T> {
         };
         Buffer { values, len, shelf: Shelf(self.0.clone()) }
     }
-}
 
-impl<T: Copy + Default> Shelf<T> {
     /// `len` zeros.
     pub fn zeros(&self, len: usize) -> Buffer<T> {
         let mut buffer = self.take(len);

@@ -5,6 +5,8 @@ mod safetensors;
 
 use anyhow::Result;
 
+pub use safetensors::block_scale;
+
 use super::config::{Config, Mixer};
 use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
 use crate::compute::{AttentionWeights, Backend, DeltaWeights, HeadWeights, MoeWeights, StoredMatrix};

@@ -1,7 +1,7 @@
 //! The published checkpoints: `A_log`, norms as `w` of `1 + w` (all but `linear_attn.norm`), experts one by
 //! one, and FP8 matrices with a sibling `*_scale_inv` of block scales.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::{Bytes, Counting, Source, transpose};
 use crate::base::dtype::DType;
@@ -134,48 +134,51 @@ impl<B: Backend> Safetensors<'_, B> {
     }
 
     fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, shape)?;
-        ensure!(
-            tensor.dtype != DType::F8E4M3,
-            "{}: {name} is stored as FP8, without scales",
-            self.dir.origin()
-        );
-        Ok(tensor.to_f32())
+        vector(self.dir, name, shape)
     }
 
-    /// A weight is FP8 with block scales exactly when it has a sibling `*_scale_inv`.
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix> {
-        let name = format!("{name}.weight");
-        let values = self.tensor(&name, &[rows, cols])?;
-        let scale_name = format!("{name}_scale_inv");
-        let scaled = self.dir.contains(&scale_name);
-        ensure!(
-            scaled == (values.dtype == DType::F8E4M3),
-            "{}: {name} is {} {} {scale_name}",
-            self.dir.origin(),
-            values.dtype,
-            if scaled { "with" } else { "without" }
-        );
-        let scale = if scaled { Some(self.scale(&scale_name, rows, cols)?) } else { None };
+        let values = tensor(self.dir, &format!("{name}.weight"), &[rows, cols])?;
+        let scale = block_scale(self.dir, self.config, &values)?;
         self.backend.matrix(StoredMatrix { rows, cols, values, scale })
     }
+}
 
-    fn scale(&self, name: &str, rows: usize, cols: usize) -> Result<BlockScale> {
-        let [block_rows, block_cols] = self.config.fp8_block.with_context(|| {
-            format!("{}: {name} exists, but config.json has no quantization_config", self.dir.origin())
-        })?;
-        let shape = [rows.div_ceil(block_rows), cols.div_ceil(block_cols)];
-        Ok(BlockScale { values: self.vector(name, &shape)?, block_rows, block_cols })
+/// The scales of a weight: it is FP8 with block scales exactly when it has a sibling `*_scale_inv`.
+pub fn block_scale(dir: &ModelDir, config: &Config, weight: &Tensor) -> Result<Option<BlockScale>> {
+    let (origin, name) = (dir.origin(), format!("{}_scale_inv", weight.name));
+    let scaled = dir.contains(&name);
+    ensure!(
+        scaled == (weight.dtype == DType::F8E4M3),
+        "{origin}: {} is {} {} {name}",
+        weight.name,
+        weight.dtype,
+        if scaled { "with" } else { "without" }
+    );
+    if !scaled {
+        return Ok(None);
     }
+    let (Some([block_rows, block_cols]), &[rows, cols]) = (config.fp8_block, &weight.shape[..]) else {
+        bail!("{origin}: {name} exists, but config.json has no quantization_config");
+    };
+    let values = vector(dir, &name, &[rows.div_ceil(block_rows), cols.div_ceil(block_cols)])?;
+    Ok(Some(BlockScale { values, block_rows, block_cols }))
+}
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor = self.dir.tensor(name)?;
-        ensure!(
-            tensor.shape == shape,
-            "{}: tensor {name} has shape {:?}; config.json asks for {shape:?}",
-            self.dir.origin(),
-            tensor.shape
-        );
-        Ok(tensor)
-    }
+fn vector(dir: &ModelDir, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let tensor = tensor(dir, name, shape)?;
+    ensure!(tensor.dtype != DType::F8E4M3, "{}: {name} is stored as FP8, without scales", dir.origin());
+    Ok(tensor.to_f32())
+}
+
+/// A tensor, which must have this shape.
+fn tensor(dir: &ModelDir, name: &str, shape: &[usize]) -> Result<Tensor> {
+    let tensor = dir.tensor(name)?;
+    ensure!(
+        tensor.shape == shape,
+        "{}: tensor {name} has shape {:?}; config.json asks for {shape:?}",
+        dir.origin(),
+        tensor.shape
+    );
+    Ok(tensor)
 }
