@@ -28,8 +28,8 @@
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming |
 //! | 8 | [`lsp`] | the language server |
-//! | 8 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none |
-//! | 9 | [`cli`] | arguments and one file for each subcommand |
+//! | 9 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
+//! | 10 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
 //!
@@ -43,7 +43,7 @@
 //! - No async below `lsp`, and no network anywhere.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`decode/stop.rs`, `complete/{fim,context,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
+//! - Pure files (`decode/stop.rs`, `serve/queue.rs`, `complete/{fim,context,record,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.

@@ -1,12 +1,26 @@
 //! A flag that asks running work to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 /// A shared, one-way flag: once set it stays set. Work checks it between layers, prefill chunks
 /// and tokens.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Work that this one is part of: it stops too when that is asked to.
+    whole: Option<Cancel>,
+    /// [`WANTED`], [`ENDING`] or [`CANCELLED`]; only grows.
+    level: AtomicU8,
+    /// Tokens of the prompt that are evaluated once the pass that runs is done; 0 outside of prefill.
+    next_commit: AtomicUsize,
+}
+
+const WANTED: u8 = 0;
+const ENDING: u8 = 1;
+const CANCELLED: u8 = 2;
 
 impl Cancel {
     /// A flag that is not set.
@@ -14,14 +28,43 @@ impl Cancel {
         Self::default()
     }
 
-    /// Asks the work holding this flag to stop.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// A flag for a part of the work: it can be set alone, and counts as set when this one is.
+    pub fn child(&self) -> Self {
+        Self(Arc::new(State { whole: Some(self.clone()), ..State::default() }))
     }
 
-    /// Whether the work was asked to stop.
+    /// Asks the work holding this flag to stop.
+    pub fn cancel(&self) {
+        self.0.level.fetch_max(CANCELLED, Ordering::Relaxed);
+    }
+
+    /// Asks the work holding this flag to stop because of newer work on a prompt that begins with the same
+    /// `shared` tokens: a prefill pass that evaluates only those runs to its end, since the newer work goes
+    /// on from there. Otherwise typing could restart a long prefill for ever.
+    pub fn supersede(&self, shared: usize) {
+        let next_commit = self.0.next_commit.load(Ordering::Relaxed);
+        let level = if (1..=shared).contains(&next_commit) { ENDING } else { CANCELLED };
+        self.0.level.fetch_max(level, Ordering::Relaxed);
+    }
+
+    /// Says that a pass begins after which `tokens` tokens of the prompt are evaluated; 0: no such pass runs.
+    pub fn begin_pass(&self, tokens: usize) {
+        self.0.next_commit.store(tokens, Ordering::Relaxed);
+    }
+
+    /// Whether the work was asked to stop at once.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.level() >= CANCELLED
+    }
+
+    /// Whether the work was asked to stop, at once or after the pass that runs.
+    pub fn is_ending(&self) -> bool {
+        self.level() > WANTED
+    }
+
+    fn level(&self) -> u8 {
+        let own = self.0.level.load(Ordering::Relaxed);
+        self.0.whole.as_ref().map_or(own, |whole| own.max(whole.level()))
     }
 
     /// A guard that sets the flag when dropped, so that abandoning a request cancels its work.
@@ -37,5 +80,34 @@ pub struct CancelOnDrop(Cancel);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_over_shared_tokens_runs_to_its_end() {
+        for (next_commit, shared, is_cancelled) in [(0, 9, true), (5, 4, true), (5, 5, false), (5, 9, false)]
+        {
+            let cancel = Cancel::new();
+            cancel.begin_pass(next_commit);
+            assert!(!cancel.is_ending());
+            cancel.supersede(shared);
+            assert!(cancel.is_ending() && cancel.is_cancelled() == is_cancelled);
+            cancel.cancel();
+            assert!(cancel.is_cancelled());
+        }
+    }
+
+    #[test]
+    fn a_part_stops_with_the_whole_and_alone() {
+        let whole = Cancel::new();
+        let (part, other) = (whole.child(), whole.child());
+        part.cancel();
+        assert!(part.is_cancelled() && !whole.is_ending() && !other.is_ending());
+        whole.cancel();
+        assert!(other.is_cancelled());
     }
 }

@@ -10,10 +10,14 @@ use serde::Serialize;
 pub struct Timings {
     /// Opening the model, in milliseconds.
     pub load_ms: f64,
+    /// From the request to the start of its work, in milliseconds.
+    pub queue_ms: f64,
     /// Prompt tokens evaluated.
     pub prefill_tokens: usize,
     /// Evaluating the prompt, in milliseconds.
     pub prefill_ms: f64,
+    /// From the start of the work to the first token, in milliseconds; 0 when there is none.
+    pub first_token_ms: f64,
     /// Tokens generated.
     pub decode_tokens: usize,
     /// Generating them, in milliseconds.

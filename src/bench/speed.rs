@@ -156,7 +156,7 @@ fn measure<B: Backend>(
 fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f64> {
     session.reset();
     let started = Instant::now();
-    session.sync(prompt, &Cancel::new())?;
+    session.sync(prompt, &[], &Cancel::new())?;
     Ok(milliseconds(started.elapsed()))
 }
 
@@ -164,10 +164,10 @@ fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f6
 /// that the work does not depend on how logits are rounded.
 fn decode_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Result<f64> {
     session.reset();
-    session.sync(&tokens[..1], &Cancel::new())?;
+    session.sync(&tokens[..1], &[], &Cancel::new())?;
     let started = Instant::now();
     for end in 2..=tokens.len() {
-        session.sync(&tokens[..end], &Cancel::new())?;
+        session.sync(&tokens[..end], &[], &Cancel::new())?;
     }
     Ok(milliseconds(started.elapsed()) / (tokens.len() - 1) as f64)
 }

@@ -8,7 +8,6 @@ use serde_json::json;
 use super::args::{self, EngineArgs};
 use crate::base::Cancel;
 use crate::decode::sample::Sampling;
-use crate::decode::stop::Stop;
 use crate::decode::{self, Task};
 
 #[derive(clap::Args)]
@@ -81,9 +80,6 @@ pub fn run(args: &Args) -> Result<()> {
         _ => Vec::new(),
     };
     let task = Task {
-        prompt,
-        open: String::new(),
-        max_tokens: args.max_tokens,
         sampling: Sampling {
             temperature: args.temperature,
             top_k: args.top_k,
@@ -91,8 +87,8 @@ pub fn run(args: &Args) -> Result<()> {
             seed: args.seed,
         },
         stop_ids,
-        stop: Stop::none(),
         top_logprobs: args.top_logprobs,
+        ..Task::greedy(prompt, args.max_tokens)
     };
     let cancel = Cancel::new();
     let mut printed = Ok(());

@@ -2,13 +2,13 @@
 
 pub mod context;
 pub mod fim;
+pub mod record;
 pub mod trim;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::base::{Cancel, Timings};
-use crate::decode::sample::Sampling;
 use crate::decode::stop::{Block, Extent, Stop, indent_width, open_brackets, opener_of};
 use crate::decode::{Generated, StopReason, Task};
 use crate::model::Tokenizer;
@@ -127,13 +127,10 @@ pub fn plan(
     let (before, typed) = options.order.split(&prefix);
     let (prompt, open) = Prompt { context: &[], before, typed, suffix: &suffix }.build(tokenizer, &fim);
     Ok(Task {
-        prompt,
         open,
-        max_tokens,
-        sampling: Sampling::GREEDY,
         stop_ids: tokenizer.stop_ids(),
         stop: stop(request, &place),
-        top_logprobs: 0,
+        ..Task::greedy(prompt, max_tokens)
     })
 }
 
@@ -163,9 +160,22 @@ pub fn run(
     match plan(&request, options, engine.tokenizer(), engine.context()) {
         Err(error) => reply(Err(error)),
         Ok(task) => {
-            let answer =
-                move |generated: Result<Generated>| reply(generated.map(|done| finish(&request, done)));
-            engine.submit(serve::Request { key, task, cancel, reply: Box::new(answer) });
+            let mut reply = Some(reply);
+            let listener = move |event: serve::Event| {
+                if let serve::Event::Done(result) = event
+                    && let Some(reply) = reply.take()
+                {
+                    reply(result.map(|done| done.into_iter().find_map(|done| finish(&request, done))));
+                }
+            };
+            engine.submit(serve::Request {
+                key,
+                priority: serve::Priority::Interactive,
+                not_before: None,
+                task,
+                cancel,
+                listener: Box::new(listener),
+            });
         }
     }
 }
@@ -228,6 +238,7 @@ fn with_line_feeds(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::tokenizer::tests::{tiny, tiny_fim};
+    use crate::session::Synced;
 
     const PSM: Options = Options { order: Order::Psm };
 
@@ -302,6 +313,7 @@ mod tests {
             logprobs: vec![-1.0, -2.0],
             top_logprobs: Vec::new(),
             stop: StopReason::Rule,
+            synced: Synced::default(),
             timings: Timings::default(),
         };
         let completion = finish(&request("foo($0)"), generated.clone()).unwrap();

@@ -13,7 +13,7 @@ use crate::base::{Cancel, Timings};
 use crate::compute::Backend;
 use crate::model::Tokenizer;
 use crate::model::tokenizer::TextStream;
-use crate::session::Session;
+use crate::session::{Mark, Session, Synced};
 use sample::{Sampler, Sampling, log_softmax};
 use stop::Stop;
 
@@ -25,8 +25,15 @@ pub struct Task {
     /// Text the generation has to begin with, usually empty: the end of the prompt's text, kept out of
     /// `prompt` because what follows may change its tokens (see [`Tokenizer::encode_open`]).
     pub open: String,
-    /// Most tokens to generate.
+    /// Where later prompts are likely to leave this one.
+    pub marks: Vec<Mark>,
+    /// Most tokens to generate; 0 only evaluates the prompt.
     pub max_tokens: usize,
+    /// When to end whatever is missing.
+    pub budget: Budget,
+    /// How many different continuations are wanted, at least one: each other begins with the next likeliest
+    /// token.
+    pub alternatives: usize,
     /// How the next token is chosen.
     pub sampling: Sampling,
     /// Tokens that end the generation. They are not part of the text.
@@ -35,6 +42,33 @@ pub struct Task {
     pub stop: Stop,
     /// How many of the likeliest tokens to report at each position; 0 for none.
     pub top_logprobs: usize,
+}
+
+impl Task {
+    /// The likeliest continuation of `prompt`, of `max_tokens` tokens.
+    pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
+        Self {
+            prompt,
+            open: String::new(),
+            marks: Vec::new(),
+            max_tokens,
+            budget: Budget::default(),
+            alternatives: 1,
+            sampling: Sampling::GREEDY,
+            stop_ids: Vec::new(),
+            stop: Stop::none(),
+            top_logprobs: 0,
+        }
+    }
+}
+
+/// When a generation ends whatever is missing: with what there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// From then on, at the end of a line.
+    pub line_until: Option<Instant>,
+    /// From then on, at any token.
+    pub until: Option<Instant>,
 }
 
 /// Why a generation ended.
@@ -49,6 +83,8 @@ pub enum StopReason {
     Length,
     /// The context is full.
     Context,
+    /// The time of its [`Budget`] was over.
+    Time,
     /// The request was cancelled; the text is what there was.
     Cancelled,
 }
@@ -67,11 +103,38 @@ pub struct Generated {
     pub top_logprobs: Vec<Vec<(u32, f32)>>,
     /// Why it ended.
     pub stop: StopReason,
+    /// What of the prompt was there already.
+    pub synced: Synced,
     /// Where the time went.
     pub timings: Timings,
 }
 
+impl Budget {
+    /// How much of `text` to keep if the time is over, in bytes.
+    fn check(&self, text: &str) -> Option<usize> {
+        let is_over = |until: Option<Instant>| until.is_some_and(|until| Instant::now() >= until);
+        if is_over(self.until) {
+            return Some(text.len());
+        }
+        let last_line = text.trim_end().rfind('\n').filter(|&end| !text[..end].trim().is_empty());
+        last_line.filter(|_| is_over(self.line_until))
+    }
+}
+
 impl Generated {
+    /// No token at all, for this reason.
+    pub fn nothing(stop: StopReason) -> Self {
+        Self {
+            ids: Vec::new(),
+            text: String::new(),
+            logprobs: Vec::new(),
+            top_logprobs: Vec::new(),
+            stop,
+            synced: Synced::default(),
+            timings: Timings::default(),
+        }
+    }
+
     /// Mean log-probability of the generated tokens, or 0 when there are none.
     pub fn mean_logprob(&self) -> f32 {
         if self.logprobs.is_empty() {
@@ -82,7 +145,35 @@ impl Generated {
     }
 }
 
-/// Runs `task` on `session`. Ids that `tokenizer` has no text for are never chosen; without a
+/// Runs `task` on `session` for each of its alternatives, the likeliest first; there is at least one. `show`
+/// is told of the first only.
+pub fn alternatives<B: Backend>(
+    session: &mut Session<B>,
+    tokenizer: Option<&Tokenizer>,
+    task: &Task,
+    cancel: &Cancel,
+    show: &mut dyn FnMut(&str),
+) -> Result<Vec<Generated>> {
+    let mut first = Vec::new();
+    let mut all = vec![run(session, tokenizer, task, cancel, &mut First::Note(&mut first), show)?];
+    for &id in first.iter().skip(1) {
+        if cancel.is_ending() {
+            break;
+        }
+        all.push(run(session, tokenizer, task, cancel, &mut First::Force(id), &mut |_| {})?);
+    }
+    Ok(all)
+}
+
+/// What to do about the first token.
+enum First<'a> {
+    /// Choose it, and note the likeliest ones, it included.
+    Note(&'a mut Vec<u32>),
+    /// Take this one.
+    Force(u32),
+}
+
+/// Runs `task` on `session`, without its alternatives. Ids that `tokenizer` has no text for are never chosen; without a
 /// tokenizer every id may be. `show` is given each stretch of text as it appears, before any rule cuts
 /// it. Cancellation is answered between layers and between tokens.
 pub fn generate<B: Backend>(
@@ -92,17 +183,21 @@ pub fn generate<B: Backend>(
     cancel: &Cancel,
     show: &mut dyn FnMut(&str),
 ) -> Result<Generated> {
+    run(session, tokenizer, task, cancel, &mut First::Note(&mut Vec::new()), show)
+}
+
+fn run<B: Backend>(
+    session: &mut Session<B>,
+    tokenizer: Option<&Tokenizer>,
+    task: &Task,
+    cancel: &Cancel,
+    first: &mut First,
+    show: &mut dyn FnMut(&str),
+) -> Result<Generated> {
     if task.prompt.is_empty() {
         bail!("the prompt is empty: give at least one token");
     }
-    let mut out = Generated {
-        ids: Vec::new(),
-        text: String::new(),
-        logprobs: Vec::new(),
-        top_logprobs: Vec::new(),
-        stop: StopReason::Length,
-        timings: Timings::default(),
-    };
+    let mut out = Generated::nothing(StopReason::Length);
     let mut sampler = Sampler::new(&task.sampling);
     let mut stream = TextStream::default();
     let mut stop = task.stop.clone();
@@ -110,7 +205,8 @@ pub fn generate<B: Backend>(
     let mut max_tokens = task.max_tokens;
 
     let started = Instant::now();
-    let synced = session.sync(&task.prompt, cancel)?;
+    let synced = session.sync(&task.prompt, &task.marks, cancel)?;
+    out.synced = synced;
     out.timings.prefill_tokens = synced.evaluated;
     out.timings.prefill_ms = milliseconds(started.elapsed());
     if synced.cancelled {
@@ -118,19 +214,27 @@ pub fn generate<B: Backend>(
         return Ok(out);
     }
 
-    let started = Instant::now();
+    let prefilled = Instant::now();
     while out.ids.len() < max_tokens {
         let mut logits = session.logits().to_vec();
         if let Some(tokenizer) = tokenizer {
             tokenizer.mask(&mut logits);
         }
-        let id = match tokenizer {
-            Some(tokenizer) if !open.is_empty() => {
-                let mut fitting = logits.clone();
-                tokenizer.mask_all_but(open.as_bytes(), &mut fitting);
-                sampler.choose(&fitting)?
+        let mut fitting = None;
+        if let Some(tokenizer) = tokenizer.filter(|_| !open.is_empty()) {
+            tokenizer.mask_all_but(open.as_bytes(), fitting.insert(logits.clone()));
+        }
+        let fitting = fitting.as_ref().unwrap_or(&logits);
+        let id = match first {
+            First::Force(id) if out.ids.is_empty() => *id,
+            First::Note(noted) if out.ids.is_empty() && task.alternatives > 1 => {
+                let id = sampler.choose(fitting)?;
+                let likeliest = sample::top(fitting, task.alternatives).into_iter();
+                let possible = likeliest.filter(|&(other, logit)| other != id && logit.is_finite());
+                noted.extend([id].into_iter().chain(possible.map(|(id, _)| id)).take(task.alternatives));
+                id
             }
-            _ => sampler.choose(&logits)?,
+            _ => sampler.choose(fitting)?,
         };
         log_softmax(&mut logits);
         if task.top_logprobs > 0 {
@@ -139,6 +243,9 @@ pub fn generate<B: Backend>(
         if task.stop_ids.contains(&id) {
             out.stop = StopReason::EndToken;
             break;
+        }
+        if out.ids.is_empty() {
+            out.timings.first_token_ms = milliseconds(started.elapsed());
         }
         out.ids.push(id);
         out.logprobs.push(logits[id as usize]);
@@ -158,8 +265,13 @@ pub fn generate<B: Backend>(
         if out.ids.len() == max_tokens {
             break;
         }
-        if cancel.is_cancelled() {
+        if cancel.is_ending() {
             out.stop = StopReason::Cancelled;
+            break;
+        }
+        if let Some(length) = task.budget.check(&out.text) {
+            out.text.truncate(length);
+            out.stop = StopReason::Time;
             break;
         }
         if session.is_full() {
@@ -171,12 +283,12 @@ pub fn generate<B: Backend>(
             break;
         }
     }
-    if out.stop != StopReason::Rule {
+    if !matches!(out.stop, StopReason::Rule | StopReason::Time) {
         let rest = stream.finish();
         show(&rest);
         out.text.push_str(&rest);
     }
     out.timings.decode_tokens = out.ids.len();
-    out.timings.decode_ms = milliseconds(started.elapsed());
+    out.timings.decode_ms = milliseconds(prefilled.elapsed());
     Ok(out)
 }

@@ -1,32 +1,61 @@
 //! The one thread that owns the model. Everyone else submits requests and is called back.
+//!
+//! What runs when is decided in `queue`, which knows nothing of models.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
 use crate::base::Cancel;
+use crate::base::timings::milliseconds;
 use crate::compute::Backend;
-use crate::decode::{self, Generated, Task};
+use crate::decode::{self, Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::session::Session;
+use queue::{Entry, Next, Queue};
 
-/// Called once, on the engine thread, with what became of a request.
-pub type Reply = Box<dyn FnOnce(Result<Generated>) + Send>;
+/// How urgent a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// It is worth doing when there is nothing else to do: an interactive request interrupts it, and it
+    /// goes on afterwards with what was evaluated.
+    Background,
+}
+
+/// What the engine says about a request.
+pub enum Event<'a> {
+    /// More text of an interactive request, before any rule cuts it.
+    Text(&'a str),
+    /// It is over: the alternatives, at least one, the likeliest first. Comes exactly once, last.
+    Done(Result<Vec<Generated>>),
+}
+
+/// Called with what becomes of a request: on the engine thread, or on the one that submits a newer request
+/// which replaces it in the queue.
+pub type Listener = Box<dyn FnMut(Event) + Send>;
 
 /// A generation somebody waits for.
 pub struct Request {
-    /// What the request is about, usually a document: a newer request cancels older ones with the
-    /// same key.
+    /// What the request is about, usually a document: a newer request of the same priority replaces an older
+    /// one with the same key.
     pub key: String,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Not to be begun earlier: typing may go on.
+    pub not_before: Option<Instant>,
     /// What to generate.
     pub task: Task,
     /// Set by whoever no longer needs the answer.
     pub cancel: Cancel,
     /// Receives the result. Every request is answered, cancelled ones included.
-    pub reply: Reply,
+    pub listener: Listener,
 }
 
 /// A handle on the engine thread. Clones share it; the thread ends when the last one is dropped.
@@ -36,22 +65,45 @@ pub struct Engine {
 }
 
 struct Handle {
-    queue: Arc<Queue>,
+    inbox: Arc<Inbox>,
     tokenizer: Arc<Tokenizer>,
     context: usize,
 }
 
 #[derive(Default)]
-struct Queue {
+struct Inbox {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Request>,
-    running: Option<(String, Cancel)>,
+    queue: Queue<Waiting>,
+    prefill: Speed,
     closed: bool,
+}
+
+struct Waiting {
+    request: Request,
+    since: Instant,
+}
+
+/// Tokens per second, of late.
+#[derive(Clone, Copy, Default)]
+struct Speed(Option<f64>);
+
+impl Speed {
+    /// Fewer tokens say more about overheads than about speed.
+    const TOKENS_MIN: usize = 32;
+    /// How much one measurement counts.
+    const WEIGHT: f64 = 0.3;
+
+    fn note(&mut self, tokens: usize, ms: f64) {
+        if tokens >= Self::TOKENS_MIN && ms > 0.0 {
+            let now = tokens as f64 / ms * 1e3;
+            self.0 = Some(self.0.map_or(now, |before| before + Self::WEIGHT * (now - before)));
+        }
+    }
 }
 
 impl Engine {
@@ -62,26 +114,36 @@ impl Engine {
         Session<B>: Send,
     {
         let tokenizer = Arc::new(tokenizer);
-        let queue = Arc::new(Queue::default());
+        let inbox = Arc::new(Inbox::default());
         let context = session.context();
-        let (for_thread, words) = (queue.clone(), tokenizer.clone());
+        let (for_thread, words) = (inbox.clone(), tokenizer.clone());
         thread::Builder::new()
             .name("fimd-engine".into())
             .spawn(move || {
-                while let Some(request) = for_thread.next() {
-                    let result = serve(&mut session, &words, &request);
-                    for_thread.done();
-                    // A panic of the receiver is reported by the panic hook and is no reason to stop.
-                    let _ = catch_unwind(AssertUnwindSafe(|| (request.reply)(result)));
+                while let Some((waiting, cancel)) = for_thread.next() {
+                    for_thread.run(&mut session, &words, waiting, &cancel);
                 }
             })
             .expect("the system can start a thread");
-        Self { shared: Arc::new(Handle { queue, tokenizer, context }) }
+        Self { shared: Arc::new(Handle { inbox, tokenizer, context }) }
     }
 
-    /// Queues a request, cancelling older ones with the same key.
+    /// Queues a request, which replaces older ones with the same key and priority.
     pub fn submit(&self, request: Request) {
-        self.shared.queue.push(request);
+        let inbox = &self.shared.inbox;
+        let entry = Entry {
+            key: request.key.clone(),
+            priority: request.priority,
+            not_before: request.not_before,
+            prompt: request.task.prompt.clone(),
+            cancel: request.cancel.clone(),
+            work: Waiting { request, since: Instant::now() },
+        };
+        let replaced = inbox.lock().queue.push(entry);
+        inbox.changed.notify_one();
+        if let Some(mut replaced) = replaced {
+            answer(&mut replaced.request.listener, Ok(vec![Generated::nothing(StopReason::Cancelled)]));
+        }
     }
 
     /// The tokenizer of the model being served.
@@ -93,65 +155,91 @@ impl Engine {
     pub fn context(&self) -> usize {
         self.shared.context
     }
+
+    /// Prompt tokens evaluated per second, of late; `None` before the first prompt of some length.
+    pub fn prefill_per_second(&self) -> Option<f64> {
+        self.shared.inbox.lock().prefill.0
+    }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut state = self.queue.lock();
+        let mut state = self.inbox.lock();
         state.closed = true;
-        for request in &state.waiting {
-            request.cancel.cancel();
-        }
-        if let Some((_, cancel)) = &state.running {
-            cancel.cancel();
-        }
-        self.queue.changed.notify_one();
+        state.queue.cancel_all();
+        self.inbox.changed.notify_one();
     }
 }
 
-impl Queue {
+impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the queue's lock is never held across a panic")
     }
 
-    fn push(&self, request: Request) {
-        let mut state = self.lock();
-        let older = state.waiting.iter().map(|r| (&r.key, &r.cancel));
-        for (key, cancel) in older.chain(state.running.iter().map(|(key, cancel)| (key, cancel))) {
-            if *key == request.key {
-                cancel.cancel();
-            }
-        }
-        state.waiting.push_back(request);
-        self.changed.notify_one();
-    }
-
-    fn next(&self) -> Option<Request> {
+    fn next(&self) -> Option<(Waiting, Cancel)> {
         let mut state = self.lock();
         loop {
-            if let Some(request) = state.waiting.pop_front() {
-                state.running = Some((request.key.clone(), request.cancel.clone()));
-                return Some(request);
-            }
-            if state.closed {
-                return None;
-            }
-            state = self.changed.wait(state).expect("the queue's lock is never held across a panic");
+            let now = Instant::now();
+            state = match state.queue.next(now) {
+                Next::Run(waiting, cancel) => return Some((waiting, cancel)),
+                Next::Nothing if state.closed => return None,
+                Next::Nothing => self.changed.wait(state).expect("the lock is never held across a panic"),
+                Next::Wait(until) => {
+                    let waited = self.changed.wait_timeout(state, until.saturating_duration_since(now));
+                    waited.expect("the lock is never held across a panic").0
+                }
+            };
         }
     }
 
-    fn done(&self) {
-        self.lock().running = None;
+    fn run<B: Backend>(
+        &self,
+        session: &mut Session<B>,
+        tokenizer: &Tokenizer,
+        mut waiting: Waiting,
+        cancel: &Cancel,
+    ) {
+        let Waiting { request, since } = &mut waiting;
+        let queue_ms = milliseconds(since.elapsed());
+        let mut result = serve(session, tokenizer, request, cancel);
+        for generated in result.iter_mut().flatten() {
+            generated.timings.queue_ms = queue_ms;
+        }
+        let mut state = self.lock();
+        if let Ok([first, ..]) = result.as_deref() {
+            state.prefill.note(first.timings.prefill_tokens, first.timings.prefill_ms);
+        }
+        let is_unfinished = result.iter().flatten().any(|done| done.stop == StopReason::Cancelled);
+        let ended = {
+            let may_resume = is_unfinished && !state.closed;
+            state.queue.finish(waiting, may_resume)
+        };
+        drop(state);
+        if let Some(mut waiting) = ended {
+            answer(&mut waiting.request.listener, result);
+        }
     }
+}
+
+/// A panic of the listener is reported by the panic hook and is no reason to stop.
+fn answer(listener: &mut Listener, result: Result<Vec<Generated>>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| listener(Event::Done(result))));
 }
 
 /// A panic ends this request and forgets the session's past, never the engine.
 fn serve<B: Backend>(
     session: &mut Session<B>,
     tokenizer: &Tokenizer,
-    request: &Request,
-) -> Result<Generated> {
-    let run = || decode::generate(session, Some(tokenizer), &request.task, &request.cancel, &mut |_| {});
+    request: &mut Request,
+    cancel: &Cancel,
+) -> Result<Vec<Generated>> {
+    let Request { priority, task, listener, .. } = request;
+    let mut show = |text: &str| {
+        if *priority == Priority::Interactive {
+            listener(Event::Text(text));
+        }
+    };
+    let run = || decode::alternatives(session, Some(tokenizer), task, cancel, &mut show);
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         session.reset();
         Err(anyhow!("the engine failed on this request; it was dropped and the engine goes on"))

@@ -1,6 +1,7 @@
 //! A model plus a past: bring it to a list of tokens, whatever it held before.
 
 use anyhow::{Result, bail, ensure};
+use serde::Serialize;
 
 use crate::base::Cancel;
 use crate::compute::Backend;
@@ -16,13 +17,39 @@ pub struct Session<B: Backend> {
     logits: Vec<f32>,
 }
 
+/// A place in a prompt from which a later one is likely to go on differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// How many tokens stand before it.
+    pub at: usize,
+    /// How many tokens before it may change too: those of a word that is still being written.
+    pub behind: usize,
+}
+
+/// Where the recurrent state came from that [`Session::sync`] went on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restored {
+    /// It was the one in place, or none was needed.
+    #[default]
+    Live,
+    /// A snapshot at this position.
+    Snapshot(usize),
+    /// The state before the first token.
+    Start,
+}
+
 /// What [`Session::sync`] had to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Synced {
     /// Tokens that were already evaluated.
     pub reused: usize,
     /// Tokens evaluated now.
     pub evaluated: usize,
+    /// Reused tokens whose recurrence alone was run again, without projections and experts.
+    pub replayed: usize,
+    /// What the reused tokens were restored from.
+    pub restored_from: Restored,
     /// Whether it was cancelled; the session then holds what was finished.
     pub cancelled: bool,
 }
@@ -36,8 +63,9 @@ impl<B: Backend> Session<B> {
 
     /// Makes `tokens` the evaluated sequence, so that [`Session::logits`] are those after its last
     /// token. Reuses what is there when `tokens` extends it and starts over otherwise. Fails, leaving
-    /// the session as it is, when `tokens` is empty, too long, or has an id outside the vocabulary.
-    pub fn sync(&mut self, tokens: &[u32], cancel: &Cancel) -> Result<Synced> {
+    /// the session as it is, when `tokens` is empty, too long, or has an id outside the vocabulary. Later
+    /// calls are expected to leave `tokens` at one of the `marks`, or at its end.
+    pub fn sync(&mut self, tokens: &[u32], _marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
         ensure!(!tokens.is_empty(), "there are no tokens to evaluate");
         ensure!(
             tokens.len() <= self.context(),
@@ -49,7 +77,7 @@ impl<B: Backend> Session<B> {
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
             bail!("token id {token} is out of range: the model has {vocab} tokens");
         }
-        if cancel.is_cancelled() {
+        if cancel.is_ending() {
             return Ok(Synced { cancelled: true, ..Synced::default() });
         }
         if !tokens.starts_with(&self.tokens) || (tokens == self.tokens && self.logits.is_empty()) {
@@ -69,6 +97,11 @@ impl<B: Backend> Session<B> {
     fn extend(&mut self, tokens: &[u32], cancel: &Cancel) -> Synced {
         let mut synced = Synced::default();
         for chunk in tokens.chunks(self.model.options().batch_max) {
+            if cancel.is_ending() {
+                synced.cancelled = true;
+                break;
+            }
+            cancel.begin_pass(self.tokens.len() + chunk.len());
             let done = self.model.forward(&mut self.sequence, chunk, Logits::Last, cancel, &mut self.logits);
             if done.is_err() {
                 self.logits.clear();
@@ -78,6 +111,7 @@ impl<B: Backend> Session<B> {
             self.tokens.extend_from_slice(chunk);
             synced.evaluated += chunk.len();
         }
+        cancel.begin_pass(0);
         synced
     }
 

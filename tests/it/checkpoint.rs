@@ -4,8 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fimd::base::Cancel;
-use fimd::decode::sample::Sampling;
-use fimd::decode::stop::Stop;
 use fimd::decode::{Task, generate};
 use fimd::format::ModelDir;
 use fimd::model::{Config, ModelOptions};
@@ -83,15 +81,7 @@ impl Checkpoint {
         let dir = ModelDir::open(path)?;
         let options = ModelOptions { positions_max: 64, batch_max: 64 };
         let mut session = Session::new(load::model(&dir, 1, 8, options)?);
-        let task = Task {
-            prompt: vec![1, 2, 3],
-            open: String::new(),
-            max_tokens: 2,
-            sampling: Sampling::GREEDY,
-            stop_ids: vec![],
-            stop: Stop::none(),
-            top_logprobs: 0,
-        };
+        let task = Task::greedy(vec![1, 2, 3], 2);
         Ok(generate(&mut session, None, &task, &Cancel::new(), &mut |_| {})?.ids)
     }
 

@@ -3,10 +3,8 @@
 use std::sync::mpsc;
 
 use fimd::base::Cancel;
-use fimd::decode::sample::Sampling;
-use fimd::decode::stop::Stop;
 use fimd::decode::{Generated, StopReason, Task};
-use fimd::serve::{Engine, Request};
+use fimd::serve::{Engine, Event, Priority, Request};
 
 use crate::tiny;
 
@@ -20,17 +18,15 @@ fn submit(
     let cancel = Cancel::new();
     engine.submit(Request {
         key: key.into(),
-        task: Task {
-            prompt: vec![1, 2, 3],
-            open: String::new(),
-            max_tokens,
-            sampling: Sampling::GREEDY,
-            stop_ids: Vec::new(),
-            stop: Stop::none(),
-            top_logprobs: 0,
-        },
+        task: Task::greedy(vec![1, 2, 3], max_tokens),
         cancel: cancel.clone(),
-        reply: Box::new(move |result| send.send(result).unwrap()),
+        priority: Priority::Interactive,
+        not_before: None,
+        listener: Box::new(move |event| {
+            if let Event::Done(result) = event {
+                send.send(result.map(|mut all| all.remove(0))).unwrap();
+            }
+        }),
     });
     (cancel, receive)
 }

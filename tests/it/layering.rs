@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of each layer, lowest first. A module names only itself and what stands on a lower layer.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["base"],
     &["format"],
     &["compute"],
@@ -13,7 +13,8 @@ const LAYERS: [&[&str]; 10] = [
     &["decode"],
     &["serve"],
     &["complete"],
-    &["lsp", "bench"],
+    &["lsp"],
+    &["bench"],
     &["cli"],
 ];
 
@@ -31,10 +32,12 @@ const RESERVED: [(&str, &[&str]); 9] = [
 ];
 
 /// Files that decide without touching the world.
-const PURE: [&str; 10] = [
+const PURE: [&str; 12] = [
     "decode/stop.rs",
+    "serve/queue.rs",
     "complete/fim.rs",
     "complete/context.rs",
+    "complete/record.rs",
     "complete/trim.rs",
     "bench/fit.rs",
     "model/export/mod.rs",
@@ -89,7 +92,8 @@ fn reserved_names_stay_where_they_belong() {
 fn pure_files_touch_nothing() {
     for file in PURE {
         let text = fs::read_to_string(source_dir().join(file)).unwrap();
-        for impure in ["std::fs", "std::io", "std::thread", "std::env", "Instant", "SystemTime"] {
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for impure in ["std::fs", "std::io", "std::thread", "std::env", "Instant::now", "SystemTime"] {
             assert!(!text.contains(impure), "src/{file} is pure, but names {impure}");
         }
     }

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use fimd::base::Cancel;
-use fimd::decode::{Task, sample::Sampling, stop::Stop};
+use fimd::decode::Task;
 use fimd::format::ModelDir;
 use fimd::model::ModelOptions;
-use fimd::serve::{Engine, Request};
+use fimd::serve::{Engine, Event, Priority, Request};
 use fimd::session::Session;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -67,19 +67,15 @@ pub fn hold(engine: &Engine) -> mpsc::Sender<()> {
     let (hold, held) = mpsc::channel();
     engine.submit(Request {
         key: "a request of the test".into(),
-        task: Task {
-            prompt: vec![0],
-            open: String::new(),
-            max_tokens: 1,
-            sampling: Sampling::GREEDY,
-            stop_ids: Vec::new(),
-            stop: Stop::none(),
-            top_logprobs: 0,
-        },
+        task: Task::greedy(vec![0], 1),
         cancel: Cancel::new(),
-        reply: Box::new(move |_| {
-            hold.send(()).unwrap();
-            let _ = released.recv();
+        priority: Priority::Interactive,
+        not_before: None,
+        listener: Box::new(move |event| {
+            if let Event::Done(_) = event {
+                hold.send(()).unwrap();
+                let _ = released.recv();
+            }
         }),
     });
     held.recv().unwrap();

@@ -1,0 +1,46 @@
+//! What became of one request for a completion, for statistics, the log and benchmarks. Pure; holds no text.
+
+use serde::Serialize;
+
+use crate::session::Synced;
+
+/// Where the answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The suggestion on screen: what was typed is its beginning.
+    TypedThrough,
+    /// An earlier answer for the same place.
+    Cache,
+    /// A generation that was under way for an earlier keystroke.
+    Joined,
+    /// A generation of its own.
+    Model,
+    /// Nobody was asked: there is nothing to offer here, or the request was superseded before its turn.
+    Nothing,
+}
+
+/// What became of one request. Times are milliseconds since the request unless they say otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Record {
+    /// Where the answer came from.
+    pub source: Source,
+    /// Whether it was superseded or given up; the answer was then empty.
+    pub is_cancelled: bool,
+    /// Characters of the first item; 0 when there is none.
+    pub shown_chars: usize,
+    /// Tokens of the prompt, where the model ran for this request.
+    pub prompt_tokens: usize,
+    /// What of them had to be evaluated, where the model ran for this request.
+    pub synced: Synced,
+    /// Tokens generated, where the model ran for this request.
+    pub decode_tokens: usize,
+    /// How long it waited for its turn, debounce included.
+    pub queue_ms: f64,
+    /// How long the prompt took.
+    pub prefill_ms: f64,
+    /// Until the first token; 0 where there was none.
+    pub first_token_ms: f64,
+    /// Until the answer.
+    pub total_ms: f64,
+}
