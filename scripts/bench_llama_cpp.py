@@ -76,7 +76,7 @@ def build(folder, version):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as download:
         package = f"{PACKAGE}=={version}" if version else PACKAGE
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", download]
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE, "--dest", download]
         subprocess.run([*pip, package], check=True, stdout=sys.stderr)
         with tarfile.open(next(Path(download).glob("*.tar.gz"))) as archive:
             archive.extractall(folder / "source", filter="data")

@@ -23,7 +23,7 @@
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, tensor names, state, the forward pass, the tokenizer |
 //! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program; quantising it |
-//! | 4 | [`session`] | a model plus a past |
+//! | 4 | [`session`] | a model plus a past: what was evaluated once is found again |
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming |
@@ -43,7 +43,7 @@
 //! - No async below `lsp`, and no network anywhere.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`decode/stop.rs`, `serve/queue.rs`, `complete/{fim,context,record,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
+//! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`, `complete/{fim,context,record,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.

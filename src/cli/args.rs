@@ -11,6 +11,7 @@ use serde::Serialize;
 use sysinfo::System;
 
 use crate::base::timings::milliseconds;
+use crate::bench::machine::Machine;
 use crate::complete::Options;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
@@ -18,10 +19,14 @@ use crate::format::ModelDir;
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer};
 use crate::serve::Engine;
-use crate::session::Session;
+use crate::session::packed::Precision;
+use crate::session::{Session, SessionOptions};
 
 /// Context without --context, unless the model's own is smaller: enough for any completion prompt.
 const CONTEXT_DEFAULT: usize = 4096;
+
+/// Most bytes that are taken for what earlier prompts left behind, without --cache.
+const CACHE_BYTES_DEFAULT_MAX: u64 = 4 << 30;
 
 /// Most tokens of one forward pass.
 const BATCH_MAX: usize = 512;
@@ -40,6 +45,10 @@ pub struct EngineArgs {
     /// Most tokens that prompt and completion may have together [default: 4096, or the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+
+    /// Memory for what earlier prompts left behind, in MiB [default: a tenth of the memory, at most 4096]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cache: Option<u32>,
 
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -128,8 +137,18 @@ impl EngineArgs {
     fn session(&self, dir: &ModelDir, config: Config) -> Result<Session<Cpu>> {
         let positions_max = self.positions_max(&config)?;
         let backend = Cpu::new(self.compute.options(config.eps));
-        let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max) };
-        Ok(Session::new(Model::load(dir, config, options, backend)?))
+        let cache_bytes_max = self.cache_bytes_max();
+        let batch_max = BATCH_MAX.min(positions_max);
+        let options = ModelOptions { positions_max, batch_max, kv_bytes_max: cache_bytes_max };
+        let model = Model::load(dir, config, options, backend)?;
+        Ok(Session::new(model, SessionOptions { cache_bytes_max, precision: Precision::F16 }))
+    }
+
+    fn cache_bytes_max(&self) -> u64 {
+        match self.cache {
+            Some(mib) => u64::from(mib) << 20,
+            None => (Machine::read().memory_bytes / 10).min(CACHE_BYTES_DEFAULT_MAX),
+        }
     }
 
     fn positions_max(&self, config: &Config) -> Result<usize> {

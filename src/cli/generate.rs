@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::args::{self, EngineArgs};
 use crate::base::Cancel;
+use crate::decode::drafts::Pace;
 use crate::decode::sample::Sampling;
 use crate::decode::{self, Task};
 
@@ -101,7 +102,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let tokenizer = opened.tokenizer.as_ref();
-    let mut generated = decode::generate(&mut opened.session, tokenizer, &task, &cancel, &mut show)?;
+    let mut generated =
+        decode::generate(&mut opened.session, tokenizer, &task, &mut Pace::default(), &cancel, &mut show)?;
     printed?;
     generated.timings.load_ms = opened.load_ms;
 
@@ -113,6 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
             "logprobs": generated.logprobs,
             "top_logprobs": generated.top_logprobs,
             "stop": generated.stop,
+            "drafts": { "guessed": generated.guessed, "accepted": generated.accepted },
             "timings": generated.timings,
         }));
     }

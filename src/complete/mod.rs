@@ -238,7 +238,6 @@ fn with_line_feeds(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::tokenizer::tests::{tiny, tiny_fim};
-    use crate::session::Synced;
 
     const PSM: Options = Options { order: Order::Psm };
 
@@ -311,10 +310,7 @@ mod tests {
             ids: vec![1, 2],
             text: "x)\n".into(),
             logprobs: vec![-1.0, -2.0],
-            top_logprobs: Vec::new(),
-            stop: StopReason::Rule,
-            synced: Synced::default(),
-            timings: Timings::default(),
+            ..Generated::nothing(StopReason::Rule)
         };
         let completion = finish(&request("foo($0)"), generated.clone()).unwrap();
         assert_eq!(

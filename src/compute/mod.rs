@@ -71,6 +71,24 @@ pub struct Batch<'a> {
     /// Work not yet done may be left out once this is set; the results are then undefined and the
     /// caller does not commit them.
     pub cancel: &'a Cancel,
+    /// What recurrent states keep of their way through these rows.
+    pub keep: Keep<'a>,
+}
+
+/// What a pass leaves for [`Backend::export_marked`] and [`Backend::export_trace`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keep<'a> {
+    /// After how many rows the state is kept, ascending, 1 to all.
+    pub marks: &'a [usize],
+    /// Rows whose inputs of the recurrence are kept, ascending and apart.
+    pub traced: &'a [Range<usize>],
+}
+
+impl Keep<'_> {
+    /// The traced rows, one by one.
+    pub fn traced_rows(&self) -> impl Iterator<Item = usize> {
+        self.traced.iter().cloned().flatten()
+    }
 }
 
 /// Sizes of gated attention.
@@ -112,6 +130,11 @@ impl DeltaShape {
     /// f32 elements of the recurrent matrices of one layer, `[value_heads, key_dim, value_dim]`.
     pub fn state_len(&self) -> usize {
         self.value_heads * self.key_dim * self.value_dim
+    }
+
+    /// f32 elements of a row of a trace: `[channels before the convolution | b and a as projected]`.
+    pub fn trace_len(&self) -> usize {
+        self.channels() + 2 * self.value_heads
     }
 
     /// f32 elements of the convolution state of one layer, `[conv_kernel - 1, channels]`, oldest first.
@@ -226,7 +249,7 @@ pub struct DeltaState {
     pub conv: Vec<f32>,
 }
 
-/// A device that computes. Operations enqueue; [`Backend::read`] and [`Backend::export_state`] wait.
+/// A device that computes. Operations enqueue; [`Backend::read`] and the exports wait.
 pub trait Backend {
     /// A matrix where this device wants it.
     type Matrix;
@@ -237,7 +260,8 @@ pub trait Backend {
     /// Keys and values of all attention layers of all sequences, in blocks.
     type Kv;
     /// The recurrent state of one layer of one sequence, in two copies: `delta` reads the committed one
-    /// and writes the pending one, so that a forward pass left half-way changes nothing.
+    /// and writes the pending one, so that a forward pass left half-way changes nothing. It also holds what
+    /// the last pass was to [`Keep`].
     type Recurrent;
 
     /// Takes a matrix in its stored type.
@@ -279,6 +303,10 @@ pub trait Backend {
         x: &mut Self::Rows,
     );
 
+    /// The recurrence of `delta` alone, over `trace`, `[rows, trace_len]`: takes the committed state to the
+    /// pending one as `delta` did when it kept these rows.
+    fn replay(&mut self, weights: &DeltaWeights<Self>, trace: &[f32], state: &mut Self::Recurrent);
+
     /// Mixture of experts: `x += sum_e p_e expert_e(n) + sigmoid(shared_gate n) shared(n)` for
     /// `n = norm(x)`, `expert(n) = down (silu(gate n) * up n)`, p the softmax over all experts, of which
     /// the `top_k` greatest count.
@@ -295,10 +323,22 @@ pub trait Backend {
 
     /// Makes the pending state the committed one.
     fn commit(&mut self, state: &mut Self::Recurrent);
-    /// The committed state, copied to host memory.
-    fn export_state(&mut self, state: &Self::Recurrent) -> DeltaState;
-    /// Replaces the committed state. Panics when the sizes differ.
-    fn import_state(&mut self, state: &mut Self::Recurrent, from: &DeltaState);
-    /// Waits for all work and copies the rows last written to `rows` into `out`.
-    fn read(&mut self, rows: &Self::Rows, out: &mut Vec<f32>);
+    /// The state at a mark of the last pass, copied to host memory.
+    fn export_marked(&mut self, state: &Self::Recurrent, mark: usize) -> DeltaState;
+    /// The rows that the last pass traced, `[rows, trace_len]`.
+    fn export_trace(&mut self, state: &Self::Recurrent) -> Vec<f32>;
+    /// Replaces the committed state, by zeros where there is none. Panics when the sizes differ.
+    fn import_state(&mut self, state: &mut Self::Recurrent, from: Option<&DeltaState>);
+
+    /// Bytes of a KV block.
+    fn block_bytes(&self, kv: &Self::Kv) -> usize;
+    /// Copies a KV block over another one.
+    fn copy_block(&mut self, kv: &mut Self::Kv, from: BlockId, to: BlockId);
+    /// Gives back the memory of a block that nobody uses any more.
+    fn free_block(&mut self, kv: &mut Self::Kv, block: BlockId);
+
+    /// Waits for all work and copies some of the rows last written to `from` into `out`.
+    fn read(&mut self, from: &Self::Rows, rows: Range<usize>, out: &mut Vec<f32>);
+    /// Replaces the rows of `to`; `values` are `[rows, width]`.
+    fn write(&mut self, values: &[f32], to: &mut Self::Rows);
 }

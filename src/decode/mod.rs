@@ -1,6 +1,8 @@
 //! Tokens out: the generation loop, sampling, and the rules that end a completion.
 
+pub mod drafts;
 pub mod sample;
+mod steps;
 pub mod stop;
 
 use std::time::Instant;
@@ -14,7 +16,9 @@ use crate::compute::Backend;
 use crate::model::Tokenizer;
 use crate::model::tokenizer::TextStream;
 use crate::session::{Mark, Session, Synced};
+use drafts::Pace;
 use sample::{Sampler, Sampling, log_softmax};
+use steps::Steps;
 use stop::Stop;
 
 /// One generation: a prompt and when to stop.
@@ -103,6 +107,10 @@ pub struct Generated {
     pub top_logprobs: Vec<Vec<(u32, f32)>>,
     /// Why it ended.
     pub stop: StopReason,
+    /// Tokens that were guessed and evaluated before they were chosen.
+    pub guessed: usize,
+    /// Those of them that were chosen.
+    pub accepted: usize,
     /// What of the prompt was there already.
     pub synced: Synced,
     /// Where the time went.
@@ -130,6 +138,8 @@ impl Generated {
             logprobs: Vec::new(),
             top_logprobs: Vec::new(),
             stop,
+            guessed: 0,
+            accepted: 0,
             synced: Synced::default(),
             timings: Timings::default(),
         }
@@ -151,16 +161,17 @@ pub fn alternatives<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
     task: &Task,
+    pace: &mut Pace,
     cancel: &Cancel,
     show: &mut dyn FnMut(&str),
 ) -> Result<Vec<Generated>> {
     let mut first = Vec::new();
-    let mut all = vec![run(session, tokenizer, task, cancel, &mut First::Note(&mut first), show)?];
+    let mut all = vec![run(session, tokenizer, task, pace, cancel, &mut First::Note(&mut first), show)?];
     for &id in first.iter().skip(1) {
         if cancel.is_ending() {
             break;
         }
-        all.push(run(session, tokenizer, task, cancel, &mut First::Force(id), &mut |_| {})?);
+        all.push(run(session, tokenizer, task, pace, cancel, &mut First::Force(id), &mut |_| {})?);
     }
     Ok(all)
 }
@@ -173,23 +184,25 @@ enum First<'a> {
     Force(u32),
 }
 
-/// Runs `task` on `session`, without its alternatives. Ids that `tokenizer` has no text for are never chosen; without a
-/// tokenizer every id may be. `show` is given each stretch of text as it appears, before any rule cuts
-/// it. Cancellation is answered between layers and between tokens.
+/// Runs `task` on `session`, without its alternatives. Ids that `tokenizer` has no text for are never chosen;
+/// without a tokenizer every id may be. `show` is given each stretch of text as it appears, before any rule
+/// cuts it. `pace` learns whether guesses at the next tokens pay. Cancellation is answered between layers and between tokens.
 pub fn generate<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
     task: &Task,
+    pace: &mut Pace,
     cancel: &Cancel,
     show: &mut dyn FnMut(&str),
 ) -> Result<Generated> {
-    run(session, tokenizer, task, cancel, &mut First::Note(&mut Vec::new()), show)
+    run(session, tokenizer, task, pace, cancel, &mut First::Note(&mut Vec::new()), show)
 }
 
 fn run<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
     task: &Task,
+    pace: &mut Pace,
     cancel: &Cancel,
     first: &mut First,
     show: &mut dyn FnMut(&str),
@@ -203,6 +216,7 @@ fn run<B: Backend>(
     let mut stop = task.stop.clone();
     let mut open = task.open.as_str();
     let mut max_tokens = task.max_tokens;
+    let mut steps = Steps::new(pace);
 
     let started = Instant::now();
     let synced = session.sync(&task.prompt, &task.marks, cancel)?;
@@ -278,11 +292,13 @@ fn run<B: Backend>(
             out.stop = StopReason::Context;
             break;
         }
-        if session.push(id, cancel).cancelled {
+        let wanted_max = if open.is_empty() { max_tokens - out.ids.len() - 1 } else { 0 };
+        if !steps.take(session, id, wanted_max, cancel) {
             out.stop = StopReason::Cancelled;
             break;
         }
     }
+    (out.guessed, out.accepted) = (steps.guessed, steps.accepted);
     if !matches!(out.stop, StopReason::Rule | StopReason::Time) {
         let rest = stream.finish();
         show(&rest);

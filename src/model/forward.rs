@@ -4,17 +4,22 @@ use anyhow::{Result, ensure};
 
 use super::config::{Config, Mixer};
 use super::layout;
-use super::state::{BlockPool, Sequence, Snapshot};
+use super::state::{BlockPool, Kept, Point, Sequence, Trace, blocks_for};
 use super::weights::{MixerWeights, WeightBytes, Weights};
 use crate::base::Cancel;
-use crate::compute::{Backend, Batch};
+use crate::compute::{Backend, Batch, BlockId, DeltaState, Keep};
 use crate::format::ModelDir;
+
+/// Most KV blocks besides those of one sequence: a small model could have more than is sensible.
+const BLOCKS_MAX: u64 = 1 << 14;
 
 /// How a model is run.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelOptions {
-    /// Positions that all sequences may hold together.
+    /// Most positions of a sequence.
     pub positions_max: usize,
+    /// Bytes that KV blocks may take besides those of one sequence of `positions_max`.
+    pub kv_bytes_max: u64,
     /// Most tokens of one forward pass.
     pub batch_max: usize,
 }
@@ -22,6 +27,8 @@ pub struct ModelOptions {
 /// Which rows of a forward pass need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
+    /// None.
+    None,
     /// Only the last.
     Last,
     /// Every one.
@@ -49,8 +56,11 @@ impl<B: Backend> Model<B> {
     pub fn load(dir: &ModelDir, config: Config, options: ModelOptions, mut backend: B) -> Result<Self> {
         ensure!(options.batch_max > 0 && options.positions_max > 0, "the context cannot be empty");
         let weights = layout::load(dir, &config, &mut backend)?;
-        let blocks = BlockPool::new(options.positions_max);
-        let kv = backend.kv(config.count(Mixer::FullAttention), &config.attention, blocks.total());
+        let attention_layers = config.count(Mixer::FullAttention);
+        let one = backend.kv(attention_layers, &config.attention, 1);
+        let more = options.kv_bytes_max / (backend.block_bytes(&one) as u64).max(1);
+        let blocks = BlockPool::new(blocks_for(options.positions_max) + more.min(BLOCKS_MAX) as usize);
+        let kv = backend.kv(attention_layers, &config.attention, blocks.total());
         let x = backend.rows(options.batch_max, config.hidden);
         let logits = backend.rows(1, config.vocab);
         Ok(Self { config, options, weights, kv, blocks, x, logits, backend })
@@ -75,34 +85,72 @@ impl<B: Backend> Model<B> {
     pub fn sequence(&mut self) -> Sequence<B> {
         let delta_layers = self.config.count(Mixer::LinearAttention);
         let recurrent = (0..delta_layers).map(|_| self.backend.recurrent(&self.config.delta)).collect();
-        Sequence { len: 0, blocks: Vec::new(), recurrent }
+        Sequence { len: 0, recurrent }
     }
 
-    /// Ends a sequence and frees its blocks.
-    pub fn release(&mut self, sequence: Sequence<B>) {
-        self.blocks.release(sequence.blocks);
+    /// The KV blocks.
+    pub fn blocks(&self) -> &BlockPool {
+        &self.blocks
     }
 
-    /// Evaluates `tokens` after the positions of `sequence` and writes the asked rows of logits,
-    /// `[rows, vocab]`, to `out`. A cancelled pass leaves `sequence` as it was.
+    /// Bytes of a KV block.
+    pub fn block_bytes(&self) -> usize {
+        self.backend.block_bytes(&self.kv)
+    }
+
+    /// A free block, with the content of `copied` where that is given; `None` when all are in use.
+    pub fn take_block(&mut self, copied: Option<BlockId>) -> Option<BlockId> {
+        let block = self.blocks.take()?;
+        if let Some(from) = copied {
+            self.backend.copy_block(&mut self.kv, from, block);
+        }
+        Some(block)
+    }
+
+    /// One more holder of a block.
+    pub fn share_block(&mut self, block: BlockId) {
+        self.blocks.share(block);
+    }
+
+    /// One holder of a block less.
+    pub fn release_block(&mut self, block: BlockId) {
+        if self.blocks.release(block) {
+            self.backend.free_block(&mut self.kv, block);
+        }
+    }
+
+    /// Takes all blocks back, whoever holds them.
+    pub fn free_blocks(&mut self) {
+        self.blocks = BlockPool::new(self.blocks.total());
+        for block in 0..self.blocks.total() {
+            self.backend.free_block(&mut self.kv, block as BlockId);
+        }
+    }
+
+    /// Evaluates `tokens` after the positions of `sequence`, whose keys and values are in `blocks` and go
+    /// there, and writes the asked rows of logits, `[rows, vocab]`, to `out`. A cancelled pass leaves
+    /// `sequence` as it was.
     ///
-    /// Panics when there are no tokens or more than `batch_max`, a token outside the vocabulary, or no
-    /// room left: the session sees to all of these.
+    /// Panics when there are no tokens or more than `batch_max`, a token outside the vocabulary, or too few
+    /// blocks: the session sees to all of these.
+    #[expect(clippy::too_many_arguments, reason = "what to evaluate, where, and what of it is wanted")]
     pub fn forward(
         &mut self,
         sequence: &mut Sequence<B>,
         tokens: &[u32],
+        blocks: &[BlockId],
+        keep: Keep,
         wanted: Logits,
         cancel: &Cancel,
         out: &mut Vec<f32>,
-    ) -> Result<(), Cancelled> {
+    ) -> Result<Kept, Cancelled> {
         let rows = tokens.len();
         assert!((1..=self.options.batch_max).contains(&rows));
         assert!(tokens.iter().all(|&token| (token as usize) < self.config.vocab));
-        assert!(self.blocks.extend(&mut sequence.blocks, sequence.len + rows));
+        assert!(blocks.len() >= blocks_for(sequence.len + rows));
 
         let (backend, x) = (&mut self.backend, &mut self.x);
-        let batch = Batch { start: sequence.len, rows, blocks: &sequence.blocks, cancel };
+        let batch = Batch { start: sequence.len, rows, blocks, cancel, keep };
         backend.embed(&self.weights.embedding, tokens, x);
         for layer in &self.weights.layers {
             if cancel.is_cancelled() {
@@ -118,9 +166,16 @@ impl<B: Backend> Model<B> {
             }
             backend.moe(&layer.moe, &batch, x);
         }
-        let from = if wanted == Logits::All { 0 } else { rows - 1 };
-        backend.head(&self.weights.head, from..rows, x, &mut self.logits);
-        backend.read(&self.logits, out);
+        out.clear();
+        let from = match wanted {
+            Logits::None => rows,
+            Logits::Last => rows - 1,
+            Logits::All => 0,
+        };
+        if from < rows {
+            backend.head(&self.weights.head, from..rows, x, &mut self.logits);
+            backend.read(&self.logits, 0..rows - from, out);
+        }
         if cancel.is_cancelled() {
             return Err(Cancelled);
         }
@@ -128,23 +183,66 @@ impl<B: Backend> Model<B> {
             backend.commit(state);
         }
         sequence.len += rows;
-        Ok(())
+        Ok(self.kept(sequence, &keep))
     }
 
-    /// The recurrent states of `sequence` as they are now.
-    pub fn snapshot(&mut self, sequence: &Sequence<B>) -> Snapshot {
-        let layers = sequence.recurrent.iter().map(|state| self.backend.export_state(state)).collect();
-        Snapshot { len: sequence.len, layers }
-    }
-
-    /// Takes `sequence` back to a snapshot of its own past.
-    ///
-    /// Panics when the snapshot lies ahead of it or is of another shape.
-    pub fn restore(&mut self, sequence: &mut Sequence<B>, snapshot: &Snapshot) {
-        assert!(snapshot.len <= sequence.len && snapshot.layers.len() == sequence.recurrent.len());
-        for (state, from) in sequence.recurrent.iter_mut().zip(&snapshot.layers) {
-            self.backend.import_state(state, from);
+    fn kept(&mut self, sequence: &Sequence<B>, keep: &Keep) -> Kept {
+        let (backend, x) = (&mut self.backend, &self.x);
+        let inputs = sequence.recurrent.len() * self.config.delta.trace_len();
+        let mut hidden = |row: usize| {
+            let mut out = Vec::new();
+            backend.read(x, row..row + 1, &mut out);
+            out
+        };
+        let mut traces: Vec<Trace> = keep
+            .traced_rows()
+            .map(|row| Trace { inputs: Vec::with_capacity(inputs), hidden: hidden(row) })
+            .collect();
+        let mut points: Vec<Point> =
+            keep.marks.iter().map(|&mark| Point { states: Vec::new(), hidden: hidden(mark - 1) }).collect();
+        for state in &sequence.recurrent {
+            for (mark, point) in points.iter_mut().enumerate() {
+                point.states.push(backend.export_marked(state, mark));
+            }
+            let traced = backend.export_trace(state);
+            for (trace, row) in traces.iter_mut().zip(traced.chunks_exact(self.config.delta.trace_len())) {
+                trace.inputs.extend_from_slice(row);
+            }
         }
-        sequence.len = snapshot.len;
+        Kept { points, traces }
+    }
+
+    /// Takes `sequence` to `len` positions, at which its states were these; to the start where there are
+    /// none.
+    ///
+    /// Panics when they are of another shape.
+    pub fn restore(&mut self, sequence: &mut Sequence<B>, len: usize, states: Option<&[DeltaState]>) {
+        assert!(states.is_none_or(|states| states.len() == sequence.recurrent.len()));
+        for (i, state) in sequence.recurrent.iter_mut().enumerate() {
+            self.backend.import_state(state, states.map(|states| &states[i]));
+        }
+        sequence.len = len;
+    }
+
+    /// Takes `sequence` over tokens that left these traces, without evaluating them: `rows` writes those of
+    /// a DeltaNet layer, `[tokens, DeltaShape::trace_len]`.
+    pub fn replay(&mut self, sequence: &mut Sequence<B>, tokens: usize, rows: impl Fn(usize, &mut Vec<f32>)) {
+        let mut trace = Vec::new();
+        for layer in &self.weights.layers {
+            if let MixerWeights::Delta(weights, i) = &layer.mixer {
+                trace.clear();
+                rows(*i, &mut trace);
+                self.backend.replay(weights, &trace, &mut sequence.recurrent[*i]);
+                self.backend.commit(&mut sequence.recurrent[*i]);
+            }
+        }
+        sequence.len += tokens;
+    }
+
+    /// The logits that a row after the last layer stands for.
+    pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) {
+        self.backend.write(hidden, &mut self.x);
+        self.backend.head(&self.weights.head, 0..1, &self.x, &mut self.logits);
+        self.backend.read(&self.logits, 0..1, out);
     }
 }

@@ -1,24 +1,13 @@
-//! The past of one sequence: which KV blocks hold it, and its recurrent states.
+//! The past of one sequence: its recurrent states, and the KV blocks that hold the rest.
 
 use crate::compute::{Backend, BlockId, DeltaState, KV_BLOCK};
 
-/// A sequence of evaluated positions.
+/// The recurrent states of a sequence. Its keys and values are in blocks that the caller keeps account of.
 pub struct Sequence<B: Backend> {
     /// Positions evaluated and committed.
     pub(super) len: usize,
-    /// The blocks of its keys and values, in order.
-    pub(super) blocks: Vec<BlockId>,
     /// One recurrent state for each DeltaNet layer.
     pub(super) recurrent: Vec<B::Recurrent>,
-}
-
-/// All recurrent states of a sequence at one position, in host memory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
-    /// The position: how many tokens the states have seen.
-    pub len: usize,
-    /// One state for each DeltaNet layer.
-    pub layers: Vec<DeltaState>,
 }
 
 impl<B: Backend> Sequence<B> {
@@ -33,39 +22,83 @@ impl<B: Backend> Sequence<B> {
     }
 }
 
-/// Hands out the KV blocks of a backend.
+/// All that a sequence needs of its past at one position, besides keys and values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// One state for each DeltaNet layer.
+    pub states: Vec<DeltaState>,
+    /// The row after the last layer, from which the logits are computed, `[hidden]`.
+    pub hidden: Vec<f32>,
+}
+
+/// What one token left behind: enough to run the recurrence over it again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// `[DeltaNet layers, DeltaShape::trace_len]`
+    pub inputs: Vec<f32>,
+    /// The row after the last layer, `[hidden]`.
+    pub hidden: Vec<f32>,
+}
+
+/// What a pass was asked to keep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// The state at each mark.
+    pub points: Vec<Point>,
+    /// Each traced row.
+    pub traces: Vec<Trace>,
+}
+
+/// Hands out the KV blocks of a backend, which several sequences may share.
 pub struct BlockPool {
     free: Vec<BlockId>,
-    total: usize,
+    /// How many hold each block.
+    holders: Vec<u32>,
 }
 
 impl BlockPool {
-    /// Blocks for `positions` positions in all, all free; the lowest are handed out first.
-    pub fn new(positions: usize) -> Self {
-        let total = positions.div_ceil(KV_BLOCK);
-        Self { free: (0..total as BlockId).rev().collect(), total }
+    /// So many blocks, all free; the lowest are handed out first.
+    pub fn new(total: usize) -> Self {
+        Self { free: (0..total as BlockId).rev().collect(), holders: vec![0; total] }
     }
 
     /// How many blocks there are, free or not.
     pub fn total(&self) -> usize {
-        self.total
+        self.holders.len()
     }
 
-    /// Extends `blocks` to hold `positions` positions, or leaves it and returns false when too few
-    /// are free.
-    pub fn extend(&mut self, blocks: &mut Vec<BlockId>, positions: usize) -> bool {
-        let missing = positions.div_ceil(KV_BLOCK).saturating_sub(blocks.len());
-        if missing > self.free.len() {
-            return false;
+    /// How many blocks are not free.
+    pub fn used(&self) -> usize {
+        self.total() - self.free.len()
+    }
+
+    /// A free block, if there is one, for one holder.
+    pub fn take(&mut self) -> Option<BlockId> {
+        let block = self.free.pop()?;
+        self.holders[block as usize] = 1;
+        Some(block)
+    }
+
+    /// One more holder of a block.
+    pub fn share(&mut self, block: BlockId) {
+        self.holders[block as usize] += 1;
+    }
+
+    /// One holder less; true when it was the last.
+    pub fn release(&mut self, block: BlockId) -> bool {
+        let holders = &mut self.holders[block as usize];
+        *holders = holders.checked_sub(1).expect("a block is held until it is released");
+        let is_free = *holders == 0;
+        if is_free {
+            self.free.push(block);
         }
-        blocks.extend(self.free.drain(self.free.len() - missing..).rev());
-        true
+        is_free
     }
+}
 
-    /// Takes blocks back.
-    pub fn release(&mut self, blocks: Vec<BlockId>) {
-        self.free.extend(blocks.into_iter().rev());
-    }
+/// Blocks that hold so many positions.
+pub fn blocks_for(positions: usize) -> usize {
+    positions.div_ceil(KV_BLOCK)
 }
 
 #[cfg(test)]
@@ -74,14 +107,11 @@ mod tests {
 
     #[test]
     fn blocks_come_and_go() {
-        let mut pool = BlockPool::new(3 * KV_BLOCK - 1);
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        assert!(pool.extend(&mut a, 1) && pool.extend(&mut b, KV_BLOCK + 1));
-        assert_eq!((a.as_slice(), b.as_slice()), (&[0][..], &[1, 2][..]));
-        assert!(pool.extend(&mut a, KV_BLOCK), "the last block has room");
-        assert!(!pool.extend(&mut a, KV_BLOCK + 1), "no block is left");
-        pool.release(b);
-        assert!(pool.extend(&mut a, 3 * KV_BLOCK));
-        assert_eq!(a, [0, 1, 2]);
+        let mut pool = BlockPool::new(blocks_for(2 * KV_BLOCK - 1));
+        assert_eq!((pool.take(), pool.take(), pool.take()), (Some(0), Some(1), None));
+        pool.share(0);
+        assert!(!pool.release(0) && pool.used() == 2);
+        assert!(pool.release(0) && pool.used() == 1);
+        assert_eq!(pool.take(), Some(0));
     }
 }

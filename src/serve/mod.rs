@@ -14,6 +14,7 @@ use anyhow::{Result, anyhow};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
+use crate::decode::drafts::Pace;
 use crate::decode::{self, Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::session::Session;
@@ -120,8 +121,9 @@ impl Engine {
         thread::Builder::new()
             .name("fimd-engine".into())
             .spawn(move || {
+                let mut pace = Pace::default();
                 while let Some((waiting, cancel)) = for_thread.next() {
-                    for_thread.run(&mut session, &words, waiting, &cancel);
+                    for_thread.run(&mut session, &words, &mut pace, waiting, &cancel);
                 }
             })
             .expect("the system can start a thread");
@@ -196,12 +198,13 @@ impl Inbox {
         &self,
         session: &mut Session<B>,
         tokenizer: &Tokenizer,
+        pace: &mut Pace,
         mut waiting: Waiting,
         cancel: &Cancel,
     ) {
         let Waiting { request, since } = &mut waiting;
         let queue_ms = milliseconds(since.elapsed());
-        let mut result = serve(session, tokenizer, request, cancel);
+        let mut result = serve(session, tokenizer, pace, request, cancel);
         for generated in result.iter_mut().flatten() {
             generated.timings.queue_ms = queue_ms;
         }
@@ -230,6 +233,7 @@ fn answer(listener: &mut Listener, result: Result<Vec<Generated>>) {
 fn serve<B: Backend>(
     session: &mut Session<B>,
     tokenizer: &Tokenizer,
+    pace: &mut Pace,
     request: &mut Request,
     cancel: &Cancel,
 ) -> Result<Vec<Generated>> {
@@ -239,7 +243,7 @@ fn serve<B: Backend>(
             listener(Event::Text(text));
         }
     };
-    let run = || decode::alternatives(session, Some(tokenizer), task, cancel, &mut show);
+    let run = || decode::alternatives(session, Some(tokenizer), task, pace, cancel, &mut show);
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         session.reset();
         Err(anyhow!("the engine failed on this request; it was dropped and the engine goes on"))

@@ -1,19 +1,55 @@
-//! A model plus a past: bring it to a list of tokens, whatever it held before.
+//! A model plus a past: bring it to a list of tokens, evaluating as few of them as possible.
+//!
+//! Keys and values can be cut at any position. The recurrent states of Gated DeltaNet cannot: they exist
+//! where they were saved, and at the positions that traces lead to from there, because the recurrence alone
+//! can be run again without touching a projection or an expert. All of it is kept in one tree over token
+//! prefixes (`prefix`); `keep` says what is worth keeping, `packed` how.
+
+mod keep;
+pub mod packed;
+pub mod prefix;
+
+use std::ops::Range;
 
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
 use crate::base::Cancel;
-use crate::compute::Backend;
+use crate::compute::{Backend, BlockId, Keep};
+use crate::model::config::Mixer;
 use crate::model::{Logits, Model, Sequence};
+use keep::Plan;
+use packed::{Precision, SavedPoint, SavedTrace};
+use prefix::{Found, Growth, Holders, Origin, Route, Sizes, Tree};
 
-/// A model and the sequence it holds.
+/// States are saved at least every so many tokens of a prompt, if the budget allows.
+const SPACING_TOKENS: usize = 256;
+
+/// Saved states that the budget should have room for; with less they are saved farther apart.
+const POINTS_MIN: usize = 24;
+
+/// How a session keeps its past.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// Bytes that KV blocks, saved states and traces may take. What the current prompt needs is kept
+    /// whatever this says.
+    pub cache_bytes_max: u64,
+    /// Of saved states and traces.
+    pub precision: Precision,
+}
+
+/// A model and what it has evaluated.
 pub struct Session<B: Backend> {
     model: Model<B>,
+    options: SessionOptions,
+    store: Tree<SavedPoint, SavedTrace>,
+    /// The recurrent states in place.
     sequence: Sequence<B>,
-    /// The tokens of `sequence`.
+    /// The tokens that `sequence` has seen.
+    seen: Vec<u32>,
+    /// The tokens that the session is at: all of them are evaluated.
     tokens: Vec<u32>,
-    /// Logits after the last token; empty when there is none or they were lost to a cancellation.
+    /// Logits after the last of `tokens`; empty when there is none.
     logits: Vec<f32>,
 }
 
@@ -33,8 +69,8 @@ pub enum Restored {
     /// It was the one in place, or none was needed.
     #[default]
     Live,
-    /// A snapshot at this position.
-    Snapshot(usize),
+    /// A state saved at this position.
+    Point(usize),
     /// The state before the first token.
     Start,
 }
@@ -54,18 +90,43 @@ pub struct Synced {
     pub cancelled: bool,
 }
 
-impl<B: Backend> Session<B> {
-    /// An empty session.
-    pub fn new(mut model: Model<B>) -> Self {
-        let sequence = model.sequence();
-        Self { model, sequence, tokens: Vec::new(), logits: Vec::new() }
+/// What a session's past takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Bytes of KV blocks.
+    pub kv_bytes: u64,
+    /// Bytes of saved states and traces.
+    pub state_bytes: u64,
+}
+
+impl<B: Backend> Holders for Model<B> {
+    fn share(&mut self, block: BlockId) {
+        self.share_block(block);
     }
 
-    /// Makes `tokens` the evaluated sequence, so that [`Session::logits`] are those after its last
-    /// token. Reuses what is there when `tokens` extends it and starts over otherwise. Fails, leaving
-    /// the session as it is, when `tokens` is empty, too long, or has an id outside the vocabulary. Later
-    /// calls are expected to leave `tokens` at one of the `marks`, or at its end.
-    pub fn sync(&mut self, tokens: &[u32], _marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
+    fn release(&mut self, block: BlockId) {
+        self.release_block(block);
+    }
+}
+
+impl<B: Backend> Session<B> {
+    /// An empty session.
+    pub fn new(mut model: Model<B>, options: SessionOptions) -> Self {
+        let (config, block) = (model.config(), model.block_bytes());
+        let (layers, delta, number) =
+            (config.count(Mixer::LinearAttention), &config.delta, options.precision.bytes());
+        let point = layers * (delta.state_len() * number + delta.conv_len() * 4) + config.hidden * 4;
+        let trace = layers * delta.trace_len() * number + config.hidden * 4;
+        let store = Tree::new(Sizes { block, point, trace });
+        let sequence = model.sequence();
+        Self { model, options, store, sequence, seen: Vec::new(), tokens: Vec::new(), logits: Vec::new() }
+    }
+
+    /// Makes `tokens` the evaluated sequence, so that [`Session::logits`] are those after its last token:
+    /// reuses, extends, rewinds or starts over, whatever costs least. Later calls are expected to leave
+    /// `tokens` at one of the `marks`, or at its end. Fails, leaving the session as it is, when `tokens` is
+    /// empty, too long, or has an id outside the vocabulary.
+    pub fn sync(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
         ensure!(!tokens.is_empty(), "there are no tokens to evaluate");
         ensure!(
             tokens.len() <= self.context(),
@@ -77,42 +138,192 @@ impl<B: Backend> Session<B> {
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
             bail!("token id {token} is out of range: the model has {vocab} tokens");
         }
-        if cancel.is_ending() {
-            return Ok(Synced { cancelled: true, ..Synced::default() });
-        }
-        if !tokens.starts_with(&self.tokens) || (tokens == self.tokens && self.logits.is_empty()) {
-            self.reset();
-        }
-        let reused = self.tokens.len();
-        Ok(Synced { reused, ..self.extend(&tokens[reused..], cancel) })
+        Ok(self.advance(tokens, marks, cancel))
     }
 
     /// Evaluates one more token, which is inside the vocabulary.
     ///
     /// Panics when the session is full.
     pub fn push(&mut self, token: u32, cancel: &Cancel) -> Synced {
-        self.extend(&[token], cancel)
+        let mut tokens = std::mem::take(&mut self.tokens);
+        tokens.push(token);
+        let synced = self.advance(&tokens, &[], cancel);
+        if synced.cancelled {
+            tokens.pop();
+        }
+        self.tokens = tokens;
+        synced
     }
 
-    fn extend(&mut self, tokens: &[u32], cancel: &Cancel) -> Synced {
-        let mut synced = Synced::default();
-        for chunk in tokens.chunks(self.model.options().batch_max) {
-            if cancel.is_ending() {
-                synced.cancelled = true;
-                break;
+    /// Evaluates `tokens` after those of the session, in one pass, and writes the logits after each,
+    /// `[tokens, vocab]`, to `out`. The session stays where it is: [`Session::accept`] takes it on, and whatever
+    /// else follows costs no more than if this had not been done, but for a rewind.
+    ///
+    /// Panics when they do not fit.
+    pub fn look_ahead(&mut self, tokens: &[u32], cancel: &Cancel, out: &mut Vec<f32>) -> Synced {
+        let all = [&self.tokens[..], tokens].concat();
+        let mut found = self.store.find(&self.tokens);
+        let mut synced = self.rewind(&found, &all);
+        let plan = self.plan(&found, synced.reused..all.len(), &[]);
+        found = self.store.find(&all);
+        synced.cancelled = !self.pass(&mut found, &all, synced.reused, &plan, Logits::All, cancel, out);
+        if !synced.cancelled {
+            synced.evaluated = all.len() - synced.reused;
+            out.drain(..(synced.evaluated - tokens.len()) * self.model.config().vocab);
+            self.keep_budget();
+        }
+        synced
+    }
+
+    /// Goes on to a token that [`Session::look_ahead`] has evaluated next, after which the logits are these.
+    pub fn accept(&mut self, token: u32, logits: &[f32]) {
+        self.tokens.push(token);
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+    }
+
+    fn advance(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Synced {
+        if cancel.is_ending() {
+            return Synced { cancelled: true, ..Synced::default() };
+        }
+        let mut found = self.store.find(tokens);
+        self.store.touch(&found);
+        if found.len == tokens.len()
+            && let Some(hidden) = self.hidden(&found).map(<[f32]>::to_vec)
+        {
+            if self.tokens != tokens || self.logits.is_empty() {
+                self.model.logits(&hidden, &mut self.logits);
             }
-            cancel.begin_pass(self.tokens.len() + chunk.len());
-            let done = self.model.forward(&mut self.sequence, chunk, Logits::Last, cancel, &mut self.logits);
-            if done.is_err() {
-                self.logits.clear();
-                synced.cancelled = true;
-                break;
-            }
-            self.tokens.extend_from_slice(chunk);
-            synced.evaluated += chunk.len();
+            self.tokens = tokens.to_vec();
+            return Synced { reused: tokens.len(), ..Synced::default() };
+        }
+        let mut synced = self.rewind(&found, tokens);
+        let plan = self.plan(&found, synced.reused..tokens.len(), marks);
+        let mut logits = std::mem::take(&mut self.logits);
+        let mut at = synced.reused;
+        while at < tokens.len() && !synced.cancelled {
+            let end = tokens.len().min(at + self.model.options().batch_max);
+            let wanted = if end == tokens.len() { Logits::Last } else { Logits::None };
+            cancel.begin_pass(end);
+            let is_done = self.pass(&mut found, &tokens[..end], at, &plan, wanted, cancel, &mut logits);
+            at = if is_done { end } else { at };
+            synced.cancelled = !is_done || at < tokens.len() && cancel.is_ending();
         }
         cancel.begin_pass(0);
+        synced.evaluated = at - synced.reused;
+        if !synced.cancelled {
+            self.logits = logits;
+        }
+        self.tokens = tokens[..at].to_vec();
+        self.keep_budget();
         synced
+    }
+
+    /// Takes the recurrent states as far as possible towards the end of `tokens`, of which `found` is known,
+    /// without evaluating anything.
+    fn rewind(&mut self, found: &Found, tokens: &[u32]) -> Synced {
+        let len_max = found.len.min(tokens.len() - 1);
+        let live = tokens.starts_with(&self.seen).then_some(self.seen.len());
+        let Route { origin, at, reach } = self.store.route(found, len_max, live);
+        let restored_from = match origin {
+            Origin::Live => Restored::Live,
+            Origin::Point => {
+                let states = self.store.point(found, at).expect("routes begin at points").states();
+                self.model.restore(&mut self.sequence, at, Some(&states));
+                Restored::Point(at)
+            }
+            Origin::Start => {
+                self.model.restore(&mut self.sequence, 0, None);
+                Restored::Start
+            }
+        };
+        if reach > at {
+            let (store, width) = (&self.store, self.model.config().delta.trace_len());
+            self.model.replay(&mut self.sequence, reach - at, |layer, out| {
+                for index in at..reach {
+                    store.trace(found, index).expect("routes follow traces").row(layer, width, out);
+                }
+            });
+        }
+        self.seen = tokens[..reach].to_vec();
+        Synced { reused: reach, replayed: reach - at, restored_from, ..Synced::default() }
+    }
+
+    fn plan(&self, found: &Found, evaluated: Range<usize>, marks: &[Mark]) -> Plan {
+        let last_point = self.store.last_point(found, evaluated.start);
+        let wanted = POINTS_MIN as u64 * self.store.sizes().point as u64;
+        let scarcity = wanted.div_ceil(self.options.cache_bytes_max.max(1)).clamp(1, 1 << 16);
+        Plan::new(evaluated, last_point, marks, SPACING_TOKENS * scarcity as usize)
+    }
+
+    /// Evaluates `tokens[at..]` in one pass and keeps what is planned; false when it was cancelled, and
+    /// nothing has changed.
+    #[expect(clippy::too_many_arguments, reason = "what to evaluate, what of it to keep, what is wanted")]
+    fn pass(
+        &mut self,
+        found: &mut Found,
+        tokens: &[u32],
+        at: usize,
+        plan: &Plan,
+        wanted: Logits,
+        cancel: &Cancel,
+        logits: &mut Vec<f32>,
+    ) -> bool {
+        let Growth { mut table, copied, fresh } = self.grown(found, tokens);
+        let mut added: Vec<BlockId> = Vec::new();
+        for from in copied.into_iter().map(Some).chain((0..fresh).map(|_| None)) {
+            added.push(self.model.take_block(from).expect("room was made for it"));
+        }
+        table.extend(&added);
+        let (marks, traced) = plan.rows(&(at..tokens.len()));
+        let keep = Keep { marks: &marks, traced: &traced };
+        let new = &tokens[at..];
+        let Ok(kept) = self.model.forward(&mut self.sequence, new, &table, keep, wanted, cancel, logits)
+        else {
+            added.iter().for_each(|&block| self.model.release_block(block));
+            return false;
+        };
+        self.seen.extend_from_slice(new);
+        self.store.grow(&mut self.model, found, tokens, copied.is_some(), &added);
+        let precision = self.options.precision;
+        for (mark, point) in marks.into_iter().zip(kept.points) {
+            self.store.put_point(found, at + mark, SavedPoint::new(point, precision));
+        }
+        for (row, trace) in traced.into_iter().flatten().zip(kept.traces) {
+            self.store.put_trace(found, at + row, SavedTrace::new(trace, precision));
+        }
+        true
+    }
+
+    /// What evaluating `tokens` needs; makes room for it.
+    fn grown(&mut self, found: &mut Found, tokens: &[u32]) -> Growth {
+        loop {
+            let growth = self.store.growth(found, tokens.len());
+            let missing = growth.fresh + usize::from(growth.copied.is_some());
+            if missing <= self.model.blocks().total() - self.model.blocks().used() {
+                return growth;
+            }
+            let kept = &tokens[..found.len.min(tokens.len())];
+            assert!(self.store.evict(&mut self.model, kept, true), "one sequence always has room");
+            *found = self.store.find(kept);
+        }
+    }
+
+    fn keep_budget(&mut self) {
+        loop {
+            let Usage { kv_bytes, state_bytes } = self.usage();
+            let is_over = kv_bytes + state_bytes > self.options.cache_bytes_max;
+            let is_full = is_over || self.store.is_crowded();
+            if !(is_full && self.store.evict(&mut self.model, &self.tokens, !is_over)) {
+                return;
+            }
+        }
+    }
+
+    /// The row after the last layer at the end of `found`, where it is kept.
+    fn hidden(&self, found: &Found) -> Option<&[f32]> {
+        let trace = self.store.trace(found, found.len.checked_sub(1)?).map(|trace| &*trace.hidden);
+        trace.or_else(|| self.store.point(found, found.len).map(|point| &*point.hidden))
     }
 
     /// Evaluates `tokens` from nothing and calls `each(position, logits)` with the logits after every
@@ -121,15 +332,14 @@ impl<B: Backend> Session<B> {
         self.reset();
         let vocab = self.model.config().vocab;
         ensure!(tokens.len() <= self.context(), "the window is larger than the context");
-        let mut logits = Vec::new();
-        let mut position = 0;
-        for chunk in tokens.chunks(self.model.options().batch_max) {
-            self.model
-                .forward(&mut self.sequence, chunk, Logits::All, &Cancel::new(), &mut logits)
-                .expect("nobody can cancel it");
-            for logits in logits.chunks_exact(vocab) {
-                each(position, logits);
-                position += 1;
+        let (mut logits, mut found) = (Vec::new(), self.store.find(&[]));
+        for at in (0..tokens.len()).step_by(self.model.options().batch_max) {
+            let end = tokens.len().min(at + self.model.options().batch_max);
+            let (plan, cancel) = (Plan::default(), Cancel::new());
+            let is_done = self.pass(&mut found, &tokens[..end], at, &plan, Logits::All, &cancel, &mut logits);
+            assert!(is_done, "nobody can cancel it");
+            for (row, logits) in logits.chunks_exact(vocab).enumerate() {
+                each(at + row, logits);
             }
         }
         self.reset();
@@ -146,9 +356,20 @@ impl<B: Backend> Session<B> {
         &self.logits
     }
 
+    /// What the past takes.
+    pub fn usage(&self) -> Usage {
+        let kv_bytes = self.model.blocks().used() as u64 * self.model.block_bytes() as u64;
+        Usage { kv_bytes, state_bytes: self.store.bytes() as u64 }
+    }
+
     /// Most tokens the session can hold.
     pub fn context(&self) -> usize {
         self.model.options().positions_max
+    }
+
+    /// The tokens it is at.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Whether not one more token fits.
@@ -158,8 +379,10 @@ impl<B: Backend> Session<B> {
 
     /// Forgets the past.
     pub fn reset(&mut self) {
-        let fresh = self.model.sequence();
-        self.model.release(std::mem::replace(&mut self.sequence, fresh));
+        self.model.free_blocks();
+        self.store = Tree::new(self.store.sizes());
+        self.model.restore(&mut self.sequence, 0, None);
+        self.seen.clear();
         self.tokens.clear();
         self.logits.clear();
     }

@@ -7,8 +7,7 @@ use fimd::bench::report::Subject;
 use fimd::bench::speed::{self, Engine, Whole, Workload};
 use fimd::bench::synthetic::{self, Synthetic};
 use fimd::format::ModelDir;
-use fimd::model::{Config, ModelOptions};
-use fimd::session::Session;
+use fimd::model::Config;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -45,8 +44,8 @@ fn synthetic_models_load_and_stay_in_range() {
         let path = dir.path().join(format!("{quant}.gguf"));
         write(&path, quant, 1);
         let dir = ModelDir::open(&path).unwrap();
-        let options = ModelOptions { positions_max: 64, batch_max: 64 };
-        let mut session = Session::new(load::model(&dir, 2, 16, options).unwrap());
+        let options = load::options(64, 64);
+        let mut session = load::session(load::model(&dir, 2, 16, options).unwrap());
         assert_eq!(session.model().config(), &config(), "{quant}");
 
         let tokens: Vec<u32> = (0..16).map(|i| i * 7919 % 8448).collect();
@@ -100,8 +99,8 @@ fn a_deeper_model_is_estimated() {
         let dir = ModelDir::open(&path)?;
         let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
-        let options = ModelOptions { positions_max: 64, batch_max: 64 };
-        Ok(Session::new(load::layers(&dir, config, 1, 16, options)?))
+        let options = load::options(64, 64);
+        Ok(load::session(load::layers(&dir, config, 1, 16, options)?))
     };
     let subject =
         Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };

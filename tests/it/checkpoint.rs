@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fimd::base::Cancel;
+use fimd::decode::drafts::Pace;
 use fimd::decode::{Task, generate};
 use fimd::format::ModelDir;
-use fimd::model::{Config, ModelOptions};
-use fimd::session::Session;
+use fimd::model::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -79,10 +79,10 @@ impl Checkpoint {
     /// Opens it as `path` and generates two tokens.
     fn run_as(&self, path: &Path) -> anyhow::Result<Vec<u32>> {
         let dir = ModelDir::open(path)?;
-        let options = ModelOptions { positions_max: 64, batch_max: 64 };
-        let mut session = Session::new(load::model(&dir, 1, 8, options)?);
+        let options = load::options(64, 64);
+        let mut session = load::session(load::model(&dir, 1, 8, options)?);
         let task = Task::greedy(vec![1, 2, 3], 2);
-        Ok(generate(&mut session, None, &task, &Cancel::new(), &mut |_| {})?.ids)
+        Ok(generate(&mut session, None, &task, &mut Pace::default(), &Cancel::new(), &mut |_| {})?.ids)
     }
 
     #[track_caller]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fimd::base::dtype::DType;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
 use fimd::format::{Bytes, Description, ModelDir};
-use fimd::model::{Config, ModelOptions, Tokenizer};
+use fimd::model::{Config, Tokenizer};
 use tempfile::TempDir;
 
 use crate::convert::{Form, Gguf, tokenizer_metadata};
@@ -17,7 +17,7 @@ fn checkpoint(case: &str) -> ModelDir {
 
 /// Logits after every token of a prompt, and the greedy continuation.
 fn run(dir: &ModelDir) -> anyhow::Result<(Vec<f32>, Vec<u32>)> {
-    let options = ModelOptions { positions_max: 128, batch_max: 128 };
+    let options = load::options(128, 128);
     let mut model = load::model(dir, 1, 8, options)?;
     let vocab = model.config().vocab as u32;
     let prompt: Vec<u32> = (0..50).map(|i| i * i % vocab).collect();

@@ -32,7 +32,10 @@ const RESERVED: [(&str, &[&str]); 9] = [
 ];
 
 /// Files that decide without touching the world.
-const PURE: [&str; 12] = [
+const PURE: [&str; 15] = [
+    "session/keep.rs",
+    "session/prefix.rs",
+    "decode/drafts.rs",
     "decode/stop.rs",
     "serve/queue.rs",
     "complete/fim.rs",

@@ -3,6 +3,8 @@
 use fimd::compute::cpu::{Cpu, CpuOptions, Level};
 use fimd::format::ModelDir;
 use fimd::model::{Config, Model, ModelOptions, Tokenizer};
+use fimd::session::packed::Precision;
+use fimd::session::{Session, SessionOptions};
 
 /// The model in `dir`.
 pub fn model(
@@ -30,6 +32,17 @@ pub fn layers(
         exact: false,
     });
     Model::load(dir, config, options, backend)
+}
+
+/// Sizes of a model for one sequence, and for as much again.
+pub fn options(positions_max: usize, batch_max: usize) -> ModelOptions {
+    ModelOptions { positions_max, batch_max, kv_bytes_max: 1 << 30 }
+}
+
+/// A session that keeps its past exactly.
+pub fn session(model: Model<Cpu>) -> Session<Cpu> {
+    let options = SessionOptions { cache_bytes_max: 1 << 30, precision: Precision::F32 };
+    Session::new(model, options)
 }
 
 /// The tokenizer in `dir`.

@@ -9,11 +9,11 @@ use fimd::base::dtype::DType;
 use fimd::decode::sample::log_softmax;
 use fimd::format::ModelDir;
 use fimd::hub::quantize::{Outcome, Plan};
+use fimd::model::Logits;
 use fimd::model::export::Recipe;
-use fimd::model::{Logits, ModelOptions};
 use tempfile::TempDir;
 
-use crate::load;
+use crate::{load, reference};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -36,11 +36,11 @@ fn quantize(from: &Path, to: &Path, recipe: &str) -> anyhow::Result<Vec<Outcome>
 /// Log-probabilities of each of `ids` but the first.
 fn logprobs(model: &Path, ids: &[u32]) -> Vec<f32> {
     let dir = ModelDir::open(model).unwrap();
-    let options = ModelOptions { positions_max: 512, batch_max: 512 };
+    let options = load::options(512, 512);
     let mut model = load::model(&dir, 2, 16, options).unwrap();
     let mut sequence = model.sequence();
     let mut logits = Vec::new();
-    model.forward(&mut sequence, ids, Logits::All, &Cancel::new(), &mut logits).unwrap();
+    reference::forward(&mut model, &mut sequence, ids, Logits::All, &Cancel::new(), &mut logits).unwrap();
     let rows = logits.chunks_mut(model.config().vocab).zip(&ids[1..]);
     rows.map(|(row, &id)| {
         log_softmax(row);

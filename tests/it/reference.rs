@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use fimd::base::Cancel;
 use fimd::compute::cpu::Cpu;
+use fimd::compute::{BlockId, Keep};
 use fimd::decode::sample::{argmax, log_softmax};
 use fimd::format::ModelDir;
-use fimd::model::{Logits, Model, ModelOptions, Sequence};
+use fimd::model::state::Kept;
+use fimd::model::{Cancelled, Logits, Model, Sequence};
 use safetensors::SafeTensors;
 
 use crate::load;
@@ -45,7 +47,7 @@ fn expected(case: &str) -> [Expected; 2] {
 /// A reference checkpoint on the CPU.
 pub fn model(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<Cpu> {
     let dir = ModelDir::open(&folder(case)).unwrap();
-    let options = ModelOptions { positions_max: 256, batch_max: 256 };
+    let options = load::options(256, 256);
     load::model(&dir, threads, delta_chunk_rows_min, options).unwrap()
 }
 
@@ -59,7 +61,7 @@ pub fn run(
     let (mut all, mut logits) = (Vec::new(), Vec::new());
     let mut sequence = model.sequence();
     for tokens in prompt.chunks(batch) {
-        model.forward(&mut sequence, tokens, Logits::All, &Cancel::new(), &mut logits).unwrap();
+        forward(model, &mut sequence, tokens, Logits::All, &Cancel::new(), &mut logits).unwrap();
         all.extend_from_slice(&logits);
     }
     let mut ids = Vec::new();
@@ -67,10 +69,25 @@ pub fn run(
     while ids.len() < continuation {
         ids.push(argmax(&last));
         let token = [ids[ids.len() - 1]];
-        model.forward(&mut sequence, &token, Logits::Last, &Cancel::new(), &mut last).unwrap();
+        forward(model, &mut sequence, &token, Logits::Last, &Cancel::new(), &mut last).unwrap();
     }
-    model.release(sequence);
     (all, ids)
+}
+
+/// One pass over a sequence that has all blocks for itself.
+pub fn forward(
+    model: &mut Model<Cpu>,
+    sequence: &mut Sequence<Cpu>,
+    tokens: &[u32],
+    wanted: Logits,
+    cancel: &Cancel,
+    out: &mut Vec<f32>,
+) -> Result<Kept, Cancelled> {
+    let blocks: Vec<BlockId> = (0..model.blocks().total() as BlockId).collect();
+    let marks = [tokens.len().div_ceil(2), tokens.len()];
+    let all = 0..tokens.len();
+    let keep = Keep { marks: &marks[usize::from(tokens.len() < 2)..], traced: std::slice::from_ref(&all) };
+    model.forward(sequence, tokens, &blocks, keep, wanted, cancel, out)
 }
 
 pub fn distance(a: &[f32], b: &[f32]) -> f32 {
@@ -115,7 +132,7 @@ fn chunks_of_any_size_equal_token_by_token() {
 /// Evaluates half of a prompt, lets `disturb` do what must leave no trace, and evaluates the rest: the
 /// logits at the end are those of an undisturbed run.
 #[track_caller]
-fn check_undisturbed(disturb: impl FnOnce(&mut Model<Cpu>, &mut Sequence<Cpu>)) {
+fn check_undisturbed(disturb: impl FnOnce(&mut Model<Cpu>, &mut Sequence<Cpu>, Kept)) {
     let [Expected { prompt, .. }, _] = expected("long");
     let mut model = model("long", 2, 8);
     let (all, _) = run(&mut model, &prompt, 256, 0);
@@ -123,29 +140,52 @@ fn check_undisturbed(disturb: impl FnOnce(&mut Model<Cpu>, &mut Sequence<Cpu>)) 
 
     let mut sequence = model.sequence();
     let mut logits = Vec::new();
-    model.forward(&mut sequence, &prompt[..half], Logits::Last, &Cancel::new(), &mut logits).unwrap();
-    disturb(&mut model, &mut sequence);
+    let first = &prompt[..half];
+    let kept = forward(&mut model, &mut sequence, first, Logits::Last, &Cancel::new(), &mut logits).unwrap();
+    disturb(&mut model, &mut sequence, kept);
     assert_eq!(sequence.len(), half);
-    model.forward(&mut sequence, &prompt[half..], Logits::Last, &Cancel::new(), &mut logits).unwrap();
+    forward(&mut model, &mut sequence, &prompt[half..], Logits::Last, &Cancel::new(), &mut logits).unwrap();
     let error = distance(&logits, &all[all.len() - vocab..]);
     assert!(error < 1e-3, "{error}");
 }
 
 #[test]
-fn a_snapshot_restores_its_position() {
-    check_undisturbed(|model, sequence| {
-        let snapshot = model.snapshot(sequence);
-        assert_eq!(snapshot.len, sequence.len());
-        model.forward(sequence, &[7; 30], Logits::Last, &Cancel::new(), &mut Vec::new()).unwrap();
-        model.restore(sequence, &snapshot);
+fn points_and_traces_lead_back() {
+    check_undisturbed(|model, sequence, kept| {
+        let Kept { points, traces } = kept;
+        let half = sequence.len();
+        for (origin, at) in [(Some(&points[0]), half.div_ceil(2)), (Some(&points[1]), half), (None, 0)] {
+            forward(model, sequence, &[7; 30], Logits::Last, &Cancel::new(), &mut Vec::new()).unwrap();
+            model.restore(sequence, at, origin.map(|point| &*point.states));
+            let width = model.config().delta.trace_len();
+            model.replay(sequence, half - at, |layer, out| {
+                traces[at..].iter().for_each(|t| out.extend(&t.inputs[layer * width..(layer + 1) * width]));
+            });
+        }
     });
 }
 
 #[test]
+fn a_kept_row_has_its_logits() {
+    let mut model = model("long", 1, 8);
+    let (mut sequence, mut all, mut one) = (model.sequence(), Vec::new(), Vec::new());
+    let tokens = [3, 1, 4, 1, 5, 9, 2, 6];
+    let kept = forward(&mut model, &mut sequence, &tokens, Logits::All, &Cancel::new(), &mut all).unwrap();
+    for (trace, logits) in kept.traces.iter().zip(all.chunks_exact(all.len() / tokens.len())) {
+        model.logits(&trace.hidden, &mut one);
+        assert_eq!(one, logits);
+    }
+    assert_eq!(
+        (&kept.points[0].hidden, &kept.points[1].hidden),
+        (&kept.traces[3].hidden, &kept.traces[7].hidden)
+    );
+}
+
+#[test]
 fn a_cancelled_pass_changes_nothing() {
-    check_undisturbed(|model, sequence| {
+    check_undisturbed(|model, sequence, _| {
         let cancel = Cancel::new();
         cancel.cancel();
-        assert!(model.forward(sequence, &[7; 9], Logits::Last, &cancel, &mut Vec::new()).is_err());
+        assert!(forward(model, sequence, &[7; 9], Logits::Last, &cancel, &mut Vec::new()).is_err());
     });
 }

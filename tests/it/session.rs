@@ -1,60 +1,195 @@
 //! Sessions: whatever they held before, they end where a fresh one would.
 
 use fimd::base::Cancel;
-use fimd::session::{Session, Synced};
+use fimd::compute::cpu::Cpu;
+use fimd::session::packed::Precision;
+use fimd::session::{Mark, Restored, Session, SessionOptions, Synced};
 
-use crate::reference::model;
+use crate::load;
+use crate::reference::{distance, model};
 
+/// Brings `session` to `tokens` and compares its logits with those of a fresh one.
 #[track_caller]
-fn check(session: &mut Session<fimd::compute::cpu::Cpu>, tokens: &[u32], reused: usize, evaluated: usize) {
-    let synced = session.sync(tokens, &[], &Cancel::new()).unwrap();
-    assert_eq!(synced, Synced { reused, evaluated, ..Synced::default() });
-    let mut fresh = Session::new(model("long", 1, 8));
+fn sync(session: &mut Session<Cpu>, tokens: &[u32], marks: &[Mark]) -> Synced {
+    let synced = session.sync(tokens, marks, &Cancel::new()).unwrap();
+    check_logits(session, tokens, 1e-3);
+    assert_eq!((synced.reused + synced.evaluated, synced.cancelled), (tokens.len(), false));
+    synced
+}
+
+/// Returns the difference.
+#[track_caller]
+fn check_logits(session: &Session<Cpu>, tokens: &[u32], bound: f32) -> f32 {
+    assert_eq!(session.tokens(), tokens);
+    let mut fresh = load::session(model("long", 1, 8));
     fresh.sync(tokens, &[], &Cancel::new()).unwrap();
-    let error = session.logits().iter().zip(fresh.logits()).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
-    assert!(error < 1e-3, "{error}");
+    let error = distance(session.logits(), fresh.logits());
+    assert!(error < bound, "{error} after {} tokens", tokens.len());
+    error
+}
+
+fn run(start: usize, len: usize) -> Vec<u32> {
+    (start..start + len).map(|i| (i * 7 % 48) as u32).collect()
 }
 
 #[test]
-fn a_session_reuses_what_it_extends() {
-    let mut session = Session::new(model("long", 2, 8));
-    check(&mut session, &[1, 2, 3], 0, 3);
-    check(&mut session, &[1, 2, 3, 4, 5], 3, 2);
-    check(&mut session, &[1, 2, 3, 4, 5], 5, 0);
-    assert_eq!(session.push(6, &Cancel::new()), Synced { evaluated: 1, ..Synced::default() });
-    check(&mut session, &[1, 2, 3, 4, 5, 6, 7], 6, 1);
-    check(&mut session, &[1, 2, 9], 0, 3);
-    check(&mut session, &[1, 2], 0, 2);
+fn what_is_known_is_not_evaluated_again() {
+    let mut session = load::session(model("long", 2, 8));
+    let known = |reused, evaluated| Synced { reused, evaluated, ..Synced::default() };
+    assert_eq!(sync(&mut session, &[1, 2, 3], &[]), known(0, 3));
+    assert_eq!(sync(&mut session, &[1, 2, 3, 4, 5], &[]), known(3, 2));
+    assert_eq!(sync(&mut session, &[1, 2, 3, 4, 5], &[]), known(5, 0));
+    assert_eq!(session.push(6, &Cancel::new()), known(5, 1));
+    assert_eq!(sync(&mut session, &[1, 2, 3, 4, 5, 6, 7], &[]), known(6, 1));
+    let back = sync(&mut session, &[1, 2, 9], &[]);
+    assert_eq!((back.reused, back.evaluated, back.replayed), (2, 1, 2));
+    assert_eq!(sync(&mut session, &[1, 2], &[]), known(2, 0), "its hidden row is known");
+    assert_eq!(sync(&mut session, &[1, 2, 3, 4, 5, 6, 7], &[]), known(7, 0), "the other branch too");
+}
+
+/// A prompt of 200 tokens as a completion makes it: a prefix, a suffix, then what is typed.
+#[test]
+fn typing_and_deleting_cost_what_changed() {
+    let mut session = load::session(model("long", 1, 8));
+    let marks = [Mark { at: 120, behind: 24 }, Mark { at: 180, behind: 0 }];
+    let prompt = run(0, 180);
+    sync(&mut session, &prompt, &marks);
+    let mut typed = prompt.clone();
+    for token in run(50, 20) {
+        typed.push(token);
+        let synced = sync(&mut session, &typed, &marks);
+        assert_eq!(synced.evaluated, 1);
+        assert!(synced.replayed <= 64);
+        // A completion of some tokens, with which the next prompt does not go on.
+        for offset in [1, 4, 5] {
+            assert_eq!(session.push((token + offset) % 48, &Cancel::new()).evaluated, 1);
+        }
+    }
+    for len in (181..195).rev() {
+        let synced = sync(&mut session, &typed[..len], &marks);
+        assert_eq!((synced.evaluated, synced.replayed), (0, 0), "the logits are those that were");
+        let synced = sync(&mut session, &[&typed[..len], &[(typed[len] + 2) % 48]].concat(), &marks);
+        assert_eq!(synced.evaluated, 1);
+        assert!(synced.replayed <= 64 && matches!(synced.restored_from, Restored::Point(_) | Restored::Live));
+    }
+    // The prefix grows, or loses the last tokens before the suffix, in the plain order.
+    for kept in [120, 119, 105, 100] {
+        let edited = [&prompt[..kept], &[1, 2], &prompt[120..]].concat();
+        let synced = sync(&mut session, &edited, &[Mark { at: kept + 2, behind: 24 }]);
+        assert_eq!(synced.reused, kept, "{synced:?}");
+    }
+    // A jump: only what stands before it is known.
+    let synced = sync(&mut session, &[&prompt[..60], &run(9, 100)].concat(), &[]);
+    assert_eq!((synced.reused, synced.evaluated), (0, 160), "no state was saved before 96");
+}
+
+#[test]
+fn random_edits_end_where_a_fresh_session_would() {
+    for (cache_bytes_max, precision, bound) in
+        [(1 << 30, Precision::F32, 1e-3), (100_000, Precision::F32, 1e-3), (1 << 30, Precision::F16, 1.0)]
+    {
+        let options = SessionOptions { cache_bytes_max, precision };
+        let mut session = Session::new(model("long", 1, 8), options);
+        let mut state = 7u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % below
+        };
+        let mut files = [run(0, 100), run(31, 60), run(17, 150)];
+        let (mut undo, mut evaluated, mut errors, mut total) = (Vec::new(), 0, Vec::new(), 0);
+        for step in 0..250 {
+            let file = random(30).saturating_sub(27);
+            let tokens = &mut files[file];
+            let cursor = tokens.len() - random(20).min(tokens.len() - 1);
+            match random(10) {
+                0 => tokens.truncate(cursor),
+                1 => tokens.splice(random(tokens.len()).., run(step, 30)).for_each(drop),
+                2 => *tokens = undo.pop().unwrap_or(tokens.clone()),
+                3 => tokens.insert(cursor, 5),
+                _ => tokens.extend(run(step, 1 + random(3))),
+            }
+            tokens.truncate(220);
+            undo.push(tokens.clone());
+            let marks = [Mark { at: tokens.len() * 2 / 3, behind: random(2) * 20 }];
+            let cancel = Cancel::new();
+            if random(8) == 0 {
+                cancel.cancel();
+            }
+            let synced = session.sync(tokens, &marks, &cancel).unwrap();
+            assert_eq!(synced.cancelled, cancel.is_cancelled());
+            if synced.cancelled {
+                continue;
+            }
+            evaluated += synced.evaluated;
+            total += tokens.len();
+            errors.push(check_logits(&session, tokens, bound));
+            for token in run(step, random(6)) {
+                session.push(token, &Cancel::new());
+            }
+            if random(4) == 0 {
+                let (mut at, mut rows) = (session.tokens().to_vec(), Vec::new());
+                let draft = run(step, 1 + random(5));
+                session.look_ahead(&draft, &Cancel::new(), &mut rows);
+                for (&token, logits) in draft.iter().zip(rows.chunks_exact(rows.len() / draft.len())).take(2)
+                {
+                    session.accept(token, logits);
+                    at.push(token);
+                    check_logits(&session, &at, bound);
+                }
+            }
+            let usage = session.usage();
+            let live = session.tokens().len() as u64 * 20_000;
+            assert!(usage.kv_bytes + usage.state_bytes <= cache_bytes_max.max(live), "{usage:?}");
+        }
+        let (greatest, sum) = errors.iter().fold((0f32, 0.0), |(m, s), &e| (m.max(e), s + e));
+        println!(
+            "{cache_bytes_max} bytes, {precision:?}: {evaluated} of {total} tokens evaluated, largest error in a logit {greatest:.1e}, mean of the largest {:.1e}",
+            sum / errors.len() as f32
+        );
+        assert!(sum / errors.len() as f32 <= if precision == Precision::F32 { 1e-4 } else { 0.05 });
+        assert!(evaluated * 3 < total, "{evaluated} of {total}");
+    }
 }
 
 #[test]
 fn what_a_session_cannot_hold_leaves_it_as_it_is() {
-    let mut session = Session::new(model("long", 1, 8));
-    check(&mut session, &[1, 2, 3], 0, 3);
+    let mut session = load::session(model("long", 1, 8));
+    sync(&mut session, &[1, 2, 3], &[]);
     for (tokens, word) in [(&[][..], "no tokens"), (&[1, 2, 3, 48], "48"), (&[1; 257], "--context")] {
         let error = session.sync(tokens, &[], &Cancel::new()).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
-    check(&mut session, &[1, 2, 3, 4], 3, 1);
+    assert_eq!(sync(&mut session, &[1, 2, 3, 4], &[]).evaluated, 1);
 }
 
 #[test]
-fn a_cancelled_sync_loses_no_committed_token() {
-    let mut session = Session::new(model("long", 1, 8));
-    check(&mut session, &[1, 2, 3], 0, 3);
+fn cancelling_at_any_moment_loses_no_evaluated_token() {
+    let mut session = load::session(model("long", 1, 8));
+    sync(&mut session, &[1, 2, 3], &[]);
     let cancel = Cancel::new();
     cancel.cancel();
-    let synced = session.sync(&[1, 2, 3, 4, 5], &[], &cancel).unwrap();
-    assert_eq!(synced, Synced { cancelled: true, ..Synced::default() });
+    let cancelled = Synced { cancelled: true, ..Synced::default() };
+    assert_eq!(session.sync(&[1, 2, 3, 4, 5], &[], &cancel).unwrap(), cancelled);
     assert!(session.push(4, &cancel).cancelled);
-    check(&mut session, &[1, 2, 3], 3, 0);
-    assert!(session.push(4, &cancel).cancelled);
-    check(&mut session, &[1, 2, 3, 4], 3, 1);
+    assert_eq!(sync(&mut session, &[1, 2, 3], &[]).evaluated, 0);
+    // From another thread, some time into the pass.
+    let prompt = run(0, 250);
+    for delay in 0..40 {
+        let cancel = Cancel::new();
+        let from_outside = cancel.clone();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_micros(delay * 100));
+            from_outside.cancel();
+        });
+        session.sync(&prompt, &[], &cancel).unwrap();
+        thread.join().unwrap();
+        assert!(sync(&mut session, &[1, 2, 3, 4], &[]).evaluated <= 1);
+    }
 }
 
 #[test]
 fn a_full_session_says_so() {
-    let mut session = Session::new(model("long", 1, 8));
-    check(&mut session, &[5; 256], 0, 256);
+    let mut session = load::session(model("long", 1, 8));
+    assert_eq!(sync(&mut session, &[5; 256], &[]).evaluated, 256);
     assert!(session.is_full());
 }

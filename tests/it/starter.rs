@@ -8,7 +8,7 @@ use fimd::complete::{self, Lines, Options, Request};
 use fimd::compute::cpu::Cpu;
 use fimd::decode::sample::log_softmax;
 use fimd::hub;
-use fimd::model::{ModelOptions, Tokenizer};
+use fimd::model::Tokenizer;
 use fimd::serve::Engine;
 use fimd::session::Session;
 
@@ -16,9 +16,9 @@ use crate::load;
 
 fn open() -> (Session<Cpu>, Tokenizer) {
     let dir = hub::starter().unwrap();
-    let options = ModelOptions { positions_max: 4096, batch_max: 256 };
+    let options = load::options(4096, 256);
     let model = load::model(&dir, 2, 16, options).unwrap();
-    (Session::new(model), load::tokenizer(&dir))
+    (load::session(model), load::tokenizer(&dir))
 }
 
 /// Completes each document at its `$0`.

@@ -9,9 +9,7 @@ use std::sync::mpsc;
 use fimd::base::Cancel;
 use fimd::decode::Task;
 use fimd::format::ModelDir;
-use fimd::model::ModelOptions;
 use fimd::serve::{Engine, Event, Priority, Request};
-use fimd::session::Session;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -56,9 +54,9 @@ pub fn folder() -> TempDir {
 /// An engine that serves the model in `dir`.
 pub fn engine(dir: &Path) -> Engine {
     let dir = ModelDir::open(dir).unwrap();
-    let options = ModelOptions { positions_max: CONTEXT, batch_max: 64 };
+    let options = load::options(CONTEXT, 64);
     let model = load::model(&dir, 1, 16, options).unwrap();
-    Engine::start(Session::new(model), load::tokenizer(&dir))
+    Engine::start(load::session(model), load::tokenizer(&dir))
 }
 
 /// Keeps `engine` busy until the returned sender is dropped.

@@ -24,6 +24,27 @@ impl Kv {
         Self { blocks, layers, kv_heads: shape.kv_heads, head_dim: shape.head_dim }
     }
 
+    /// f32 elements of a block.
+    pub fn block_len(&self) -> usize {
+        self.layers * self.kv_heads * 2 * KV_BLOCK * self.head_dim
+    }
+
+    /// Copies a block over another one.
+    pub fn copy(&mut self, from: BlockId, to: BlockId) {
+        let [from, to] =
+            self.blocks.get_disjoint_mut([from as usize, to as usize]).expect("they are two blocks");
+        if to.len() == from.len() {
+            to.copy_from_slice(from);
+        } else {
+            *to = from.clone();
+        }
+    }
+
+    /// Gives back the memory of a block.
+    pub fn free(&mut self, block: BlockId) {
+        self.blocks[block as usize] = Box::default();
+    }
+
     /// Where the keys, then the values of a head lie in a block.
     fn head(&self, layer: usize, head: usize) -> std::ops::Range<usize> {
         let len = 2 * KV_BLOCK * self.head_dim;
@@ -38,12 +59,12 @@ impl Kv {
 
     /// Stores a row of keys and one of values, `[kv_heads, head_dim]` each, at `offset` of a block.
     fn store(&mut self, block: BlockId, layer: usize, offset: usize, keys: &[f32], values: &[f32]) {
-        let head_dim = self.head_dim;
+        let (head_dim, len) = (self.head_dim, self.block_len());
         for head in 0..self.kv_heads {
             let range = self.head(layer, head);
             let block = &mut self.blocks[block as usize];
             if block.is_empty() {
-                *block = vec![0.0; self.layers * self.kv_heads * range.len()].into();
+                *block = vec![0.0; len].into();
             }
             let (key_block, value_block) = block[range].split_at_mut(KV_BLOCK * head_dim);
             let own = head * head_dim..(head + 1) * head_dim;

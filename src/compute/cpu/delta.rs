@@ -1,12 +1,15 @@
 //! Gated DeltaNet between its projections: convolution, gates, recurrence, output norm.
 
+use std::ops::Range;
+
 use super::product::{Inputs, Scratch};
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
 use super::{Cpu, CpuOptions, scalar};
+use crate::base::Cancel;
 use crate::base::pool::{Disjoint, Pool};
-use crate::compute::{Batch, DeltaShape, DeltaState, DeltaWeights};
+use crate::compute::{Batch, DeltaShape, DeltaState, DeltaWeights, Keep};
 
 /// Positions that the chunked form works on at a time.
 const CHUNK: usize = 64;
@@ -18,25 +21,57 @@ const SOLVE: usize = 16;
 pub struct Recurrent {
     committed: DeltaState,
     pending: DeltaState,
+    /// The marks of the last pass: after how many rows, and the state there.
+    marked: Vec<(usize, DeltaState)>,
+    /// `[rows, trace_len]`
+    trace: Vec<f32>,
 }
 
 impl Recurrent {
     pub fn new(shape: &DeltaShape) -> Self {
         let zero = DeltaState { recurrent: vec![0.0; shape.state_len()], conv: vec![0.0; shape.conv_len()] };
-        Self { committed: zero.clone(), pending: zero }
+        Self { committed: zero.clone(), pending: zero, marked: Vec::new(), trace: Vec::new() }
     }
 
-    pub fn committed(&self) -> &DeltaState {
-        &self.committed
+    pub fn marked(&self, mark: usize) -> &DeltaState {
+        &self.marked[mark].1
+    }
+
+    pub fn trace(&self) -> &[f32] {
+        &self.trace
     }
 
     pub fn commit(&mut self) {
         std::mem::swap(&mut self.committed, &mut self.pending);
     }
 
-    pub fn import(&mut self, from: &DeltaState) {
-        self.committed.recurrent.copy_from_slice(&from.recurrent);
-        self.committed.conv.copy_from_slice(&from.conv);
+    pub fn import(&mut self, from: Option<&DeltaState>) {
+        let DeltaState { recurrent, conv } = &mut self.committed;
+        match from {
+            Some(from) => {
+                recurrent.copy_from_slice(&from.recurrent);
+                conv.copy_from_slice(&from.conv);
+            }
+            None => {
+                recurrent.fill(0.0);
+                conv.fill(0.0);
+            }
+        }
+    }
+
+    /// Room for the states at `marks`, and the traced rows of projected `channels` and `ba`.
+    fn keep(&mut self, keep: &Keep, channels: &[f32], ba: &[f32], rows: usize) {
+        let zero = || DeltaState {
+            recurrent: vec![0.0; self.committed.recurrent.len()],
+            conv: vec![0.0; self.committed.conv.len()],
+        };
+        self.marked = keep.marks.iter().map(|&mark| (mark, zero())).collect();
+        self.trace.clear();
+        let (channels_width, ba_width) = (channels.len() / rows, ba.len() / rows);
+        for row in keep.traced_rows() {
+            self.trace.extend_from_slice(&channels[row * channels_width..][..channels_width]);
+            self.trace.extend_from_slice(&ba[row * ba_width..][..ba_width]);
+        }
     }
 }
 
@@ -54,33 +89,84 @@ pub fn mix(
     z: &[f32],
     ba: &[f32],
 ) -> Inputs {
+    state.keep(&batch.keep, channels, ba, batch.rows);
+    let mixed = recur(pool, scratch, options, weights, batch.cancel, state, channels, ba);
+    let width = weights.shape.value_heads * weights.shape.value_dim;
+    Inputs::fill(pool, scratch, options.level, batch.rows, width, |row, out| {
+        let own = row * width..(row + 1) * width;
+        out.copy_from_slice(&mixed[own.clone()]);
+        options.level.run(GatedNorm { weight: &weights.output_norm, eps: options.eps, z: &z[own], out });
+    })
+}
+
+/// Runs the recurrence again over rows that a pass has traced.
+pub fn replay(
+    pool: &mut Pool,
+    scratch: &Scratch,
+    options: &CpuOptions,
+    weights: &DeltaWeights<Cpu>,
+    trace: &[f32],
+    state: &mut Recurrent,
+) {
+    let DeltaShape { value_heads, .. } = weights.shape;
+    let rows = trace.len() / weights.shape.trace_len();
+    let mut channels = scratch.values.take(rows * weights.shape.channels());
+    let mut ba = scratch.values.take(rows * 2 * value_heads);
+    let traced = trace.chunks_exact(weights.shape.trace_len());
+    let outs = channels.chunks_exact_mut(weights.shape.channels()).zip(ba.chunks_exact_mut(2 * value_heads));
+    for (row, (channels, ba)) in traced.zip(outs) {
+        let (first, second) = row.split_at(channels.len());
+        channels.copy_from_slice(first);
+        ba.copy_from_slice(second);
+    }
+    state.marked.clear();
+    recur(pool, scratch, options, weights, &Cancel::new(), state, &channels, &ba);
+}
+
+/// From projected `channels` and `ba` to the outputs of the recurrence `[rows, V * Dv]`. Reads the committed
+/// state, writes the pending one and those at the marks.
+#[expect(clippy::too_many_arguments, reason = "the two projections belong to this one call")]
+fn recur(
+    pool: &mut Pool,
+    scratch: &Scratch,
+    options: &CpuOptions,
+    weights: &DeltaWeights<Cpu>,
+    cancel: &Cancel,
+    state: &mut Recurrent,
+    channels: &[f32],
+    ba: &[f32],
+) -> Buffer<f32> {
     let shape = weights.shape;
-    let Recurrent { committed, pending } = state;
-    let convolved = convolve(pool, scratch, options, weights, committed, &mut pending.conv, channels);
+    let rows = channels.len() / shape.channels();
+    let Recurrent { committed, pending, marked, .. } = state;
+    let convs = marked.iter_mut().map(|(mark, state)| (*mark, &mut *state.conv));
+    let convs = convs.chain([(rows, &mut *pending.conv)]).collect();
+    let convolved = convolve(pool, scratch, options, weights, committed, convs, channels);
 
     let repeat = shape.value_heads / shape.key_heads;
     let state_len = shape.key_dim * shape.value_dim;
     let width = shape.value_heads * shape.value_dim;
-    let mut mixed = scratch.values.take(batch.rows * width);
+    let mut mixed = scratch.values.take(rows * width);
     let out = Disjoint::new(&mut mixed);
-    let states = Disjoint::new(&mut pending.recurrent);
+    let states: Vec<_> = marked
+        .iter_mut()
+        .map(|(mark, state)| (*mark, Disjoint::new(&mut state.recurrent)))
+        .chain([(rows, Disjoint::new(&mut pending.recurrent))])
+        .collect();
     pool.run(shape.key_heads, |key_head| {
-        if batch.cancel.is_cancelled() {
+        if cancel.is_cancelled() {
             return;
         }
         let heads = key_head * repeat..(key_head + 1) * repeat;
         let own = heads.start * state_len..heads.end * state_len;
         let head = KeyHead {
             shape,
-            chunked: batch.rows >= options.delta_chunk_rows_min,
-            inputs: KeyInputs::new(&shape, key_head, batch.rows, &convolved),
-            values: heads
-                .clone()
-                .map(|head| ValueInputs::new(weights, head, batch.rows, &convolved, ba))
-                .collect(),
+            chunk_rows_min: options.delta_chunk_rows_min,
+            inputs: KeyInputs::new(&shape, key_head, rows, &convolved),
+            values: heads.clone().map(|head| ValueInputs::new(weights, head, rows, &convolved, ba)).collect(),
             before: &committed.recurrent[own.clone()],
             // SAFETY: this task alone touches the states of its heads.
-            state: unsafe { states.part(own) },
+            states: states.iter().map(|(at, state)| (*at, unsafe { state.part(own.clone()) })).collect(),
         };
         for (head, outputs) in heads.zip(options.level.run(head)) {
             for (row, output) in outputs.chunks_exact(shape.value_dim).enumerate() {
@@ -90,11 +176,7 @@ pub fn mix(
             }
         }
     });
-    Inputs::fill(pool, scratch, options.level, batch.rows, width, |row, out| {
-        let own = row * width..(row + 1) * width;
-        out.copy_from_slice(&mixed[own.clone()]);
-        options.level.run(GatedNorm { weight: &weights.output_norm, eps: options.eps, z: &z[own], out });
-    })
+    mixed
 }
 
 /// `out = norm(out) * silu(z)`, head by head.
@@ -138,14 +220,14 @@ pub fn ungroup(scratch: &Scratch, shape: &DeltaShape, qkvz: &[f32]) -> (Buffer<f
 }
 
 /// Causal depthwise convolution and SiLU: `[rows, channels]`. The committed state holds the inputs before
-/// the first row; the pending one receives the last.
+/// the first row; each of `states` receives the last ones of so many rows.
 fn convolve(
     pool: &mut Pool,
     scratch: &Scratch,
     options: &CpuOptions,
     weights: &DeltaWeights<Cpu>,
     committed: &DeltaState,
-    pending: &mut [f32],
+    states: Vec<(usize, &mut [f32])>,
     new: &[f32],
 ) -> Buffer<f32> {
     let channels = weights.shape.channels();
@@ -155,8 +237,10 @@ fn convolve(
         let (of, i) = if i < past { (&*committed.conv, i) } else { (new, i - past) };
         &of[i * channels..][..channels]
     };
-    for (i, out) in pending.chunks_exact_mut(channels).enumerate() {
-        out.copy_from_slice(input(rows + i));
+    for (at, state) in states {
+        for (i, out) in state.chunks_exact_mut(channels).enumerate() {
+            out.copy_from_slice(input(at + i));
+        }
     }
     let mut convolved = scratch.values.zeros(rows * channels);
     let out = Disjoint::new(&mut convolved);
@@ -249,13 +333,14 @@ fn columns(matrix: &[f32], rows: usize, width: usize, start: usize, count: usize
 /// The recurrence of all value heads of a key head; its result is `[rows, Dv]` for each.
 struct KeyHead<'a> {
     shape: DeltaShape,
-    chunked: bool,
+    /// Fewer rows go one by one.
+    chunk_rows_min: usize,
     inputs: KeyInputs,
     values: Vec<ValueInputs>,
     /// States before the first row, `[heads, Dk, Dv]`.
     before: &'a [f32],
-    /// States after the last row.
-    state: &'a mut [f32],
+    /// States after so many rows, ascending; the last after all.
+    states: Vec<(usize, &'a mut [f32])>,
 }
 
 impl Kernel for KeyHead<'_> {
@@ -274,40 +359,50 @@ impl Kernel for KeyHead<'_> {
         for values in &self.values {
             out.push(vec![0.0; values.value.len()]);
         }
-        if self.chunked {
-            self.state.copy_from_slice(self.before);
-            chunked(simd, &self.shape, &self.inputs, &self.values, self.state, &mut out);
-        } else {
-            let states = self.state.chunks_exact_mut(key_dim * value_dim);
-            let heads = self.before.chunks_exact(key_dim * value_dim).zip(states);
-            for (((before, state), values), out) in heads.zip(&self.values).zip(&mut out) {
-                recurrent(simd, &self.shape, &self.inputs, values, before, state, out);
+        let (mut before, mut first) = (self.before, 0);
+        for (end, state) in self.states {
+            let rows = first..end;
+            if rows.len() >= self.chunk_rows_min {
+                state.copy_from_slice(before);
+                chunked(simd, &self.shape, &self.inputs, &self.values, rows, state, &mut out);
+            } else if rows.is_empty() {
+                state.copy_from_slice(before);
+            } else {
+                let states = state.chunks_exact_mut(key_dim * value_dim);
+                let heads = before.chunks_exact(key_dim * value_dim).zip(states);
+                for (((before, state), values), out) in heads.zip(&self.values).zip(&mut out) {
+                    recurrent(simd, &self.shape, &self.inputs, values, rows.clone(), before, state, out);
+                }
             }
+            (before, first) = (state, end);
         }
         out
     }
 }
 
-/// The recurrence as defined, one position after the other: from the state `before` to `state`, both
-/// `[Dk, Dv]`; `out` is `[rows, Dv]` of zeros.
+/// The recurrence as defined, one position after the other, over `rows`: from the state `before` to `state`,
+/// both `[Dk, Dv]`; `out` is `[all rows, Dv]` of zeros.
+#[expect(clippy::too_many_arguments, reason = "inputs, rows and states of one recurrence")]
 #[inline(always)]
 fn recurrent<S: Simd>(
     simd: S,
     shape: &DeltaShape,
     keys: &KeyInputs,
     values: &ValueInputs,
+    rows: Range<usize>,
     before: &[f32],
     state: &mut [f32],
     out: &mut [f32],
 ) {
     let DeltaShape { key_dim, value_dim, .. } = *shape;
     let mut delta = vec![0.0; value_dim];
-    for (row, out) in out.chunks_exact_mut(value_dim).enumerate() {
+    for row in rows.clone() {
+        let out = &mut out[row * value_dim..][..value_dim];
         let query = &keys.query[row * key_dim..][..key_dim];
         let key = &keys.key[row * key_dim..][..key_dim];
         let decay = values.gate[row].exp();
         delta.fill(0.0);
-        let past: &[f32] = if row == 0 { before } else { state };
+        let past: &[f32] = if row == rows.start { before } else { state };
         let key_view = View { values: key, row: key_dim, col: 1 };
         vector::add_product(simd, 1, value_dim, key_dim, key_view, past, value_dim, &mut delta, value_dim);
         for (delta, value) in delta.iter_mut().zip(&values.value[row * value_dim..]) {
@@ -315,14 +410,14 @@ fn recurrent<S: Simd>(
         }
         for (k, (&key, &query)) in key.iter().zip(query).enumerate() {
             let own = k * value_dim..(k + 1) * value_dim;
-            let past = if row == 0 { Some(&before[own.clone()]) } else { None };
+            let past = if row == rows.start { Some(&before[own.clone()]) } else { None };
             let step = vector::Step { decay, key, query, delta: &delta };
             step.run(simd, past, &mut state[own], out);
         }
     }
 }
 
-/// The same recurrence over chunks of positions, after the WY form of arXiv:2406.06484 with the gates of
+/// The same recurrence over `all` these rows, in chunks of positions, after the WY form of arXiv:2406.06484 with the gates of
 /// arXiv:2412.06464. Within a chunk, with G the cumulative sum of the gates and S the state before it:
 /// `d_i = beta_i (v_i - exp(G_i) S^T k_i - sum_{j<i} exp(G_i - G_j) (k_i . k_j) d_j)`,
 /// `o_i = exp(G_i) S^T q_i + sum_{j<=i} exp(G_i - G_j) (q_i . k_j) d_j`, and after it
@@ -334,18 +429,18 @@ fn chunked<S: Simd>(
     shape: &DeltaShape,
     keys: &KeyInputs,
     heads: &[ValueInputs],
+    all: Range<usize>,
     states: &mut [f32],
     out: &mut [Vec<f32>],
 ) {
     let DeltaShape { key_dim, value_dim, .. } = *shape;
-    let rows_all = keys.key.len() / key_dim;
     let mut keys_transposed = vec![0.0; key_dim * CHUNK];
     // Products of keys and of queries with keys, then with their decays.
     let (mut key_key, mut query_key) = (vec![0.0; CHUNK * CHUNK], vec![0.0; CHUNK * CHUNK]);
     let (mut lower, mut mixing) = (vec![0.0; CHUNK * CHUNK], vec![0.0; CHUNK * CHUNK]);
     let mut deltas = vec![0.0; CHUNK * value_dim];
-    for first in (0..rows_all).step_by(CHUNK) {
-        let rows = CHUNK.min(rows_all - first);
+    for first in all.clone().step_by(CHUNK) {
+        let rows = CHUNK.min(all.end - first);
         let key = &keys.key[first * key_dim..][..rows * key_dim];
         let query = &keys.query[first * key_dim..][..rows * key_dim];
         let (key_view, query_view) = (rows_of(key, key_dim), rows_of(query, key_dim));
@@ -507,27 +602,37 @@ mod tests {
         let (key_dim, rows) = (shape.key_dim, values[0].beta.len());
         let state_len = key_dim * shape.value_dim;
         let before: Vec<f32> = (0..2 * state_len).map(|i| (i % 7) as f32 / 7.0).collect();
-        let mut states: Vec<f64> = before.iter().map(|&x| x.into()).collect();
-        let expected: Vec<Vec<f64>> = values
-            .iter()
-            .zip(states.chunks_exact_mut(state_len))
-            .map(|(values, state)| reference(shape, keys, values, state))
-            .collect();
+        let half = rows / 2;
+        let expect = |rows: usize| -> Vec<Vec<f64>> {
+            let mut states: Vec<f64> = before.iter().map(|&x| x.into()).collect();
+            let mut expected: Vec<Vec<f64>> = values
+                .iter()
+                .zip(states.chunks_exact_mut(state_len))
+                .map(|(values, state)| {
+                    let first = ValueInputs { beta: values.beta[..rows].to_vec(), ..values.clone() };
+                    reference(shape, keys, &first, state)
+                })
+                .collect();
+            expected.push(states);
+            expected
+        };
+        let mut expected = expect(rows);
+        expected.extend(expect(half).pop());
         for level in Level::supported() {
             for chunked in [false, true] {
-                let mut state = vec![0.0; before.len()];
+                let mut states = [vec![0.0; before.len()], vec![0.0; before.len()]];
+                let [state, marked] = &mut states;
                 let head = KeyHead {
                     shape: *shape,
-                    chunked,
+                    chunk_rows_min: if chunked { 1 } else { usize::MAX },
                     inputs: KeyInputs { query: keys.query.clone(), key: keys.key.clone() },
                     values: values.to_vec(),
                     before: &before,
-                    state: &mut state,
+                    states: vec![(half, marked), (rows, state)],
                 };
                 let mut found = level.run(head);
-                found.push(state);
-                let all = expected.iter().chain([&states]);
-                for (found, expected) in found.iter().zip(all) {
+                found.extend(states);
+                for (found, expected) in found.iter().zip(&expected) {
                     let scale = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
                     let errors = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
                     let error = errors.fold(0.0f64, f64::max);

@@ -20,8 +20,8 @@ use std::ops::Range;
 use anyhow::Result;
 
 use super::{
-    AttentionShape, AttentionWeights, Backend, Batch, DeltaProjection, DeltaShape, DeltaState, DeltaWeights,
-    HeadWeights, MoeWeights, StoredMatrix,
+    AttentionShape, AttentionWeights, Backend, Batch, BlockId, DeltaProjection, DeltaShape, DeltaState,
+    DeltaWeights, HeadWeights, MoeWeights, StoredMatrix,
 };
 use crate::base::pool::Pool;
 use product::{Inputs, Scratch, add_linear, linear};
@@ -197,6 +197,10 @@ impl Backend for Cpu {
         self.add_linear(&weights.output, &mixed, x);
     }
 
+    fn replay(&mut self, weights: &DeltaWeights<Self>, trace: &[f32], state: &mut Self::Recurrent) {
+        delta::replay(&mut self.pool, &self.scratch, &self.options, weights, trace, state);
+    }
+
     fn moe(&mut self, weights: &MoeWeights<Self>, batch: &Batch, x: &mut Rows) {
         let normed = self.norm(x, x.all(), &weights.norm);
         moe::mix(&mut self.pool, &self.scratch, &self.options, weights, batch, &normed, &mut x.values);
@@ -211,16 +215,37 @@ impl Backend for Cpu {
         state.commit();
     }
 
-    fn export_state(&mut self, state: &Self::Recurrent) -> DeltaState {
-        state.committed().clone()
+    fn export_marked(&mut self, state: &Self::Recurrent, mark: usize) -> DeltaState {
+        state.marked(mark).clone()
     }
 
-    fn import_state(&mut self, state: &mut Self::Recurrent, from: &DeltaState) {
+    fn export_trace(&mut self, state: &Self::Recurrent) -> Vec<f32> {
+        state.trace().to_vec()
+    }
+
+    fn import_state(&mut self, state: &mut Self::Recurrent, from: Option<&DeltaState>) {
         state.import(from);
     }
 
-    fn read(&mut self, rows: &Rows, out: &mut Vec<f32>) {
+    fn block_bytes(&self, kv: &Self::Kv) -> usize {
+        kv.block_len() * size_of::<f32>()
+    }
+
+    fn copy_block(&mut self, kv: &mut Self::Kv, from: BlockId, to: BlockId) {
+        kv.copy(from, to);
+    }
+
+    fn free_block(&mut self, kv: &mut Self::Kv, block: BlockId) {
+        kv.free(block);
+    }
+
+    fn read(&mut self, from: &Rows, rows: Range<usize>, out: &mut Vec<f32>) {
         out.clear();
-        out.extend_from_slice(&rows.values);
+        out.extend_from_slice(&from.values[rows.start * from.width..rows.end * from.width]);
+    }
+
+    fn write(&mut self, values: &[f32], to: &mut Rows) {
+        to.values.resize(values.len());
+        to.values.copy_from_slice(values);
     }
 }

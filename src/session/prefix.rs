@@ -1,0 +1,623 @@
+//! What is kept of all prompts so far: a tree over their tokens, shared by all documents and prompt orders.
+//! Pure: it accounts for KV blocks and holds what a session gives it, without looking into either.
+//!
+//! A node is a run of tokens that nothing divides. It names the KV blocks that hold its positions; a block in
+//! which a node ends is held by the nodes that go on in it as well, where they go on in the same sequence, and
+//! copied where another sequence branches off. Keys and values of any prefix are there as soon as its tokens
+//! are; the recurrent state is only where a point was saved, and wherever traces lead without a gap from there.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::compute::{BlockId, KV_BLOCK};
+use crate::model::state::blocks_for;
+
+/// A node of a tree; good until something is removed.
+pub type NodeId = usize;
+
+const ROOT: NodeId = 0;
+
+/// Most nodes: finding a victim looks at all of them.
+const NODES_MAX: usize = 1024;
+
+/// Who counts the holders of KV blocks.
+pub trait Holders {
+    /// One more holder.
+    fn share(&mut self, block: BlockId);
+    /// One less.
+    fn release(&mut self, block: BlockId);
+}
+
+/// Bytes that the kinds of things in a tree take.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// A KV block.
+    pub block: usize,
+    /// A saved point.
+    pub point: usize,
+    /// The trace of a token.
+    pub trace: usize,
+}
+
+/// Token prefixes with points `P` and traces `T`.
+pub struct Tree<P, T> {
+    nodes: Vec<Option<Node<P, T>>>,
+    sizes: Sizes,
+    clock: u64,
+}
+
+struct Node<P, T> {
+    parent: NodeId,
+    children: Vec<NodeId>,
+    /// Positions before the first token.
+    start: usize,
+    tokens: Vec<u32>,
+    /// The blocks that hold its positions, in order.
+    blocks: Vec<BlockId>,
+    /// For each token what it left behind, if that is kept.
+    traces: Vec<Option<T>>,
+    /// Saved points after some of its tokens, by position.
+    points: BTreeMap<usize, P>,
+    /// When a prompt last went through it.
+    used: u64,
+}
+
+/// The longest known prefix of some tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The nodes it goes through, the root first. It may end inside the last.
+    pub path: Vec<NodeId>,
+    /// How many tokens.
+    pub len: usize,
+}
+
+/// From where a recurrent state can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is in place.
+    Live,
+    /// A saved point.
+    Point,
+    /// Zeros.
+    Start,
+}
+
+/// How to get as close as possible to a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where the state comes from.
+    pub origin: Origin,
+    /// The position it is at.
+    pub at: usize,
+    /// The position to which traces lead from there.
+    pub reach: usize,
+}
+
+/// What evaluating more tokens needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// The blocks of the positions before.
+    pub table: Vec<BlockId>,
+    /// The last of them is not to be written to: a copy takes its place.
+    pub copied: Option<BlockId>,
+    /// How many new blocks follow.
+    pub fresh: usize,
+}
+
+/// Something that can be removed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    Leaf(NodeId),
+    Point(NodeId, usize),
+    Traces(NodeId),
+}
+
+impl<P, T> Tree<P, T> {
+    /// Nothing.
+    pub fn new(sizes: Sizes) -> Self {
+        let root = Node {
+            parent: ROOT,
+            children: Vec::new(),
+            start: 0,
+            tokens: Vec::new(),
+            blocks: Vec::new(),
+            traces: Vec::new(),
+            points: BTreeMap::new(),
+            used: 0,
+        };
+        Self { nodes: vec![Some(root)], sizes, clock: 0 }
+    }
+
+    /// The longest known prefix of `tokens`.
+    pub fn find(&self, tokens: &[u32]) -> Found {
+        let mut found = Found { path: vec![ROOT], len: 0 };
+        loop {
+            let node = self.node(found.path[found.path.len() - 1]);
+            let rest = &tokens[found.len..];
+            let next = node.children.iter().find(|&&child| self.node(child).tokens.first() == rest.first());
+            let Some(&next) = next else { return found };
+            let run = &self.node(next).tokens;
+            let same = run.iter().zip(rest).take_while(|(a, b)| a == b).count();
+            found.path.push(next);
+            found.len += same;
+            if same < run.len() {
+                return found;
+            }
+        }
+    }
+
+    /// Says that a prompt goes through these nodes now.
+    pub fn touch(&mut self, found: &Found) {
+        self.clock += 1;
+        for &id in &found.path {
+            self.node_mut(id).used = self.clock;
+        }
+    }
+
+    /// The best way to a position of `found` up to `len_max`: the one that reaches farthest, and of those the
+    /// one with the fewest tokens to go over. `live` is where the state in place is, if that is on the path.
+    pub fn route(&self, found: &Found, len_max: usize, live: Option<usize>) -> Route {
+        let points = found.path.iter().flat_map(|&id| self.node(id).points.keys().copied());
+        let points = points.filter(|&at| at <= len_max).map(|at| (Origin::Point, at));
+        let live = live.filter(|&at| at <= len_max).map(|at| (Origin::Live, at));
+        let origins = [(Origin::Start, 0)].into_iter().chain(points).chain(live);
+        let routes = origins.map(|(origin, at)| {
+            let reach = (at..len_max).find(|&i| self.trace(found, i).is_none()).unwrap_or(len_max);
+            Route { origin, at, reach }
+        });
+        routes.max_by_key(|route| (route.reach, route.at)).expect("the start is always there")
+    }
+
+    /// The point at a position of `found`.
+    pub fn point(&self, found: &Found, at: usize) -> Option<&P> {
+        let (id, _) = self.place(found, at.checked_sub(1)?)?;
+        self.node(id).points.get(&at)
+    }
+
+    /// The trace of token `index` of `found`.
+    pub fn trace(&self, found: &Found, index: usize) -> Option<&T> {
+        let (id, offset) = self.place(found, index)?;
+        self.node(id).traces[offset].as_ref()
+    }
+
+    /// The last point of `found` up to `len_max`; 0 where there is none.
+    pub fn last_point(&self, found: &Found, len_max: usize) -> usize {
+        let points = found
+            .path
+            .iter()
+            .rev()
+            .filter_map(|&id| self.node(id).points.range(..=len_max).next_back().map(|(&at, _)| at));
+        points.max().unwrap_or(0)
+    }
+
+    /// What it needs to go on from `found` to position `end`.
+    pub fn growth(&self, found: &Found, end: usize) -> Growth {
+        let mut table = Vec::new();
+        for &id in &found.path {
+            let node = self.node(id);
+            table.truncate(node.start / KV_BLOCK);
+            table.extend(&node.blocks);
+        }
+        table.truncate(blocks_for(found.len));
+        let tip = self.node(found.path[found.path.len() - 1]);
+        let goes_on_elsewhere = tip.start + tip.tokens.len() > found.len
+            || tip.children.iter().any(|&child| self.node(child).blocks.first() == tip.blocks.last());
+        let is_partial = !found.len.is_multiple_of(KV_BLOCK);
+        let copied = table.pop_if(|_| end > found.len && is_partial && goes_on_elsewhere);
+        Growth { table, copied, fresh: blocks_for(end).saturating_sub(blocks_for(found.len)) }
+    }
+
+    /// Adds the tokens up to `end` behind `found`, which becomes their place. `added` are the blocks that
+    /// [`Tree::growth`] asked for: the copy first, if there is one.
+    pub fn grow(
+        &mut self,
+        holders: &mut impl Holders,
+        found: &mut Found,
+        tokens: &[u32],
+        is_copied: bool,
+        added: &[BlockId],
+    ) {
+        let new = tokens.get(found.len..).unwrap_or_default();
+        let tip = found.path[found.path.len() - 1];
+        if new.is_empty() {
+            return;
+        }
+        if self.node(tip).start + self.node(tip).tokens.len() > found.len {
+            self.split(holders, tip, found.len);
+        }
+        let start = found.len;
+        found.len = tokens.len();
+        let node = self.node_mut(tip);
+        if tip != ROOT && node.children.is_empty() && !is_copied {
+            node.tokens.extend(new);
+            node.traces.resize_with(node.tokens.len(), || None);
+            node.blocks.extend(added);
+            return;
+        }
+        let mut blocks = Vec::new();
+        if !start.is_multiple_of(KV_BLOCK) && !is_copied {
+            blocks.extend(node.blocks.last());
+            blocks.iter().for_each(|&block| holders.share(block));
+        }
+        blocks.extend(added);
+        let child = self.insert(Node {
+            parent: tip,
+            children: Vec::new(),
+            start,
+            tokens: new.to_vec(),
+            blocks,
+            traces: new.iter().map(|_| None).collect(),
+            points: BTreeMap::new(),
+            used: self.clock,
+        });
+        self.node_mut(tip).children.push(child);
+        found.path.push(child);
+    }
+
+    /// Keeps a point at a position of `found`.
+    pub fn put_point(&mut self, found: &Found, at: usize, point: P) {
+        let (id, _) = self.place(found, at - 1).expect("the position is known");
+        self.node_mut(id).points.insert(at, point);
+    }
+
+    /// Keeps the trace of token `index` of `found`.
+    pub fn put_trace(&mut self, found: &Found, index: usize, trace: T) {
+        let (id, offset) = self.place(found, index).expect("the token is known");
+        self.node_mut(id).traces[offset] = Some(trace);
+    }
+
+    /// Bytes of points and traces.
+    pub fn bytes(&self) -> usize {
+        let bytes =
+            |node: &Node<P, T>| node.points.len() * self.sizes.point + node.traced() * self.sizes.trace;
+        self.nodes.iter().flatten().map(bytes).sum()
+    }
+
+    /// Whether there are more nodes than there should be.
+    pub fn is_crowded(&self) -> bool {
+        self.nodes.iter().flatten().count() > NODES_MAX
+    }
+
+    /// Removes what is worth least for its size, and says whether there was anything: what is needed to go on
+    /// from the tokens `kept` stays. Worth are the tokens that would have to be evaluated again, less the longer ago a
+    /// prompt went there: so traces and points that little depends on go first, then old branches. With
+    /// `only_branches` points and traces stay, because they hold no block.
+    pub fn evict(&mut self, holders: &mut impl Holders, kept: &[u32], only_branches: bool) -> bool {
+        let kept = self.find(kept);
+        let Some(victim) = self.victim(&kept, only_branches) else { return false };
+        match victim {
+            Victim::Point(id, at) => drop(self.node_mut(id).points.remove(&at)),
+            Victim::Traces(id) => {
+                let range = self.spare_traces(id, &kept);
+                self.node_mut(id).traces[range].fill_with(|| None);
+            }
+            Victim::Leaf(id) => self.remove(holders, id),
+        }
+        true
+    }
+
+    /// What it was made with.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    fn victim(&self, kept: &Found, only_branches: bool) -> Option<Victim> {
+        let base = self.last_point(kept, kept.len);
+        let mut least: Option<(f64, Victim)> = None;
+        // A node, and the last point on the way to it.
+        let mut open = vec![(ROOT, 0)];
+        while let Some((id, mut last_point)) = open.pop() {
+            let node = self.node(id);
+            let is_kept = kept.path.contains(&id);
+            let mut consider = |victim, worth: usize, bytes: usize| {
+                let age = (self.clock - node.used + 1) as f64;
+                let score = worth as f64 / age / bytes.max(1) as f64;
+                if least.is_none_or(|(other, _)| score < other) {
+                    least = Some((score, victim));
+                }
+            };
+            if node.children.is_empty() && !is_kept {
+                let bytes = node.blocks.len() * self.sizes.block
+                    + node.points.len() * self.sizes.point
+                    + node.traced() * self.sizes.trace;
+                consider(Victim::Leaf(id), node.tokens.len(), bytes);
+            }
+            for &at in node.points.keys() {
+                if !(only_branches || is_kept && at == base) {
+                    consider(Victim::Point(id, at), at - last_point, self.sizes.point);
+                }
+                last_point = at;
+            }
+            let spare = node.traces[self.spare_traces(id, kept)].iter().flatten().count();
+            if spare > 0 && !only_branches {
+                consider(Victim::Traces(id), spare, spare * self.sizes.trace);
+            }
+            open.extend(node.children.iter().map(|&child| (child, last_point)));
+        }
+        least.map(|(_, victim)| victim)
+    }
+
+    /// The tokens of a node whose traces `kept` does not need: all but those behind its last point.
+    fn spare_traces(&self, id: NodeId, kept: &Found) -> Range<usize> {
+        let node = self.node(id);
+        let all = node.tokens.len();
+        let base = self.last_point(kept, kept.len);
+        0..if kept.path.contains(&id) { base.saturating_sub(node.start).min(all) } else { all }
+    }
+
+    /// Divides a node at a position inside it. It keeps its first tokens, a new child has the others.
+    fn split(&mut self, holders: &mut impl Holders, id: NodeId, at: usize) {
+        let node = self.node_mut(id);
+        let offset = at - node.start;
+        let first_block = at / KV_BLOCK - node.start / KV_BLOCK;
+        let blocks = node.blocks[first_block..].to_vec();
+        node.blocks.truncate(blocks_for(at) - node.start / KV_BLOCK);
+        if !at.is_multiple_of(KV_BLOCK) {
+            holders.share(blocks[0]);
+        }
+        let lower = Node {
+            parent: id,
+            children: std::mem::take(&mut node.children),
+            start: at,
+            tokens: node.tokens.split_off(offset),
+            blocks,
+            traces: node.traces.split_off(offset),
+            points: node.points.split_off(&(at + 1)),
+            used: node.used,
+        };
+        let children = lower.children.clone();
+        let lower = self.insert(lower);
+        for child in children {
+            self.node_mut(child).parent = lower;
+        }
+        self.node_mut(id).children = vec![lower];
+    }
+
+    /// Removes a leaf, and joins its parent with the only child that is left there.
+    fn remove(&mut self, holders: &mut impl Holders, id: NodeId) {
+        let leaf = self.nodes[id].take().expect("the node is there");
+        leaf.blocks.iter().for_each(|&block| holders.release(block));
+        let parent = self.node_mut(leaf.parent);
+        parent.children.retain(|&child| child != id);
+        if let [only] = parent.children[..]
+            && leaf.parent != ROOT
+        {
+            self.join(holders, leaf.parent, only);
+        }
+    }
+
+    /// Makes a node and its only child one.
+    fn join(&mut self, holders: &mut impl Holders, id: NodeId, child: NodeId) {
+        let child = self.nodes[child].take().expect("the node is there");
+        for &grandchild in &child.children {
+            self.node_mut(grandchild).parent = id;
+        }
+        let node = self.node_mut(id);
+        if !child.start.is_multiple_of(KV_BLOCK)
+            && let Some(block) = node.blocks.pop()
+        {
+            holders.release(block);
+        }
+        node.blocks.extend(child.blocks);
+        node.tokens.extend(child.tokens);
+        node.traces.extend(child.traces);
+        node.points.extend(child.points);
+        node.children = child.children;
+        node.used = node.used.max(child.used);
+    }
+
+    fn insert(&mut self, node: Node<P, T>) -> NodeId {
+        match self.nodes.iter().position(Option::is_none) {
+            Some(id) => {
+                self.nodes[id] = Some(node);
+                id
+            }
+            None => {
+                self.nodes.push(Some(node));
+                self.nodes.len() - 1
+            }
+        }
+    }
+
+    /// The node that has token `index` of `found`, and which of its tokens that is.
+    fn place(&self, found: &Found, index: usize) -> Option<(NodeId, usize)> {
+        let nth = found.path.partition_point(|&id| self.node(id).start <= index).checked_sub(1)?;
+        let id = found.path[nth];
+        let offset = index - self.node(id).start;
+        (index < found.len && offset < self.node(id).tokens.len()).then_some((id, offset))
+    }
+
+    fn node(&self, id: NodeId) -> &Node<P, T> {
+        self.nodes[id].as_ref().expect("nobody keeps a removed node")
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node<P, T> {
+        self.nodes[id].as_mut().expect("nobody keeps a removed node")
+    }
+}
+
+impl<P, T> Node<P, T> {
+    fn traced(&self) -> usize {
+        self.traces.iter().flatten().count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::state::BlockPool;
+
+    const SIZES: Sizes = Sizes { block: 10, point: 1000, trace: 20 };
+
+    impl Holders for BlockPool {
+        fn share(&mut self, block: BlockId) {
+            BlockPool::share(self, block);
+        }
+
+        fn release(&mut self, block: BlockId) {
+            BlockPool::release(self, block);
+        }
+    }
+
+    struct Fixture {
+        tree: Tree<usize, usize>,
+        pool: BlockPool,
+        /// Tokens in each row of each block, as a device would have them.
+        rows: Vec<[u32; KV_BLOCK]>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let pool = BlockPool::new(400);
+            Self { tree: Tree::new(SIZES), rows: vec![[u32::MAX; KV_BLOCK]; pool.total()], pool }
+        }
+
+        /// Evaluates what is not known of `tokens`, checks that every row is the sequence's own, and returns
+        /// how many tokens were known.
+        fn add(&mut self, tokens: &[u32]) -> usize {
+            let mut found = self.tree.find(tokens);
+            let known = found.len;
+            let Growth { mut table, copied, fresh } = self.tree.growth(&found, tokens.len());
+            let mut added: Vec<BlockId> = Vec::new();
+            if let Some(from) = copied {
+                let to = self.pool.take().unwrap();
+                self.rows[to as usize] = self.rows[from as usize];
+                added.push(to);
+            }
+            added.extend((0..fresh).map(|_| self.pool.take().unwrap()));
+            table.extend(&added);
+            for (at, &token) in tokens.iter().enumerate().skip(known) {
+                self.rows[table[at / KV_BLOCK] as usize][at % KV_BLOCK] = token;
+            }
+            self.tree.grow(&mut self.pool, &mut found, tokens, copied.is_some(), &added);
+            self.tree.touch(&found);
+            known
+        }
+
+        /// Every prefix that the tree knows has its own tokens in its blocks.
+        fn check(&self) {
+            let mut open = vec![(vec![ROOT], Vec::<u32>::new())];
+            let mut held = std::collections::HashSet::<BlockId>::new();
+            while let Some((path, mut tokens)) = open.pop() {
+                let node = self.tree.node(path[path.len() - 1]);
+                assert_eq!((node.start, node.traces.len()), (tokens.len(), node.tokens.len()));
+                tokens.extend(&node.tokens);
+                held.extend(&node.blocks);
+                let found = Found { path: path.clone(), len: tokens.len() };
+                let Growth { mut table, copied, .. } = self.tree.growth(&found, tokens.len());
+                table.extend(copied);
+                for (at, &token) in tokens.iter().enumerate() {
+                    assert_eq!(self.rows[table[at / KV_BLOCK] as usize][at % KV_BLOCK], token);
+                }
+                for &child in &node.children {
+                    assert_eq!(self.tree.node(child).parent, found.path[found.path.len() - 1]);
+                    open.push(([&path[..], &[child]].concat(), tokens.clone()));
+                }
+            }
+            assert_eq!(held.len(), self.pool.used(), "every block in use is held by a node");
+        }
+    }
+
+    fn run(start: u32, len: usize) -> Vec<u32> {
+        (start..start + len as u32).collect()
+    }
+
+    #[test]
+    fn branches_share_blocks_and_never_write_into_each_other() {
+        let mut all = Fixture::new();
+        assert_eq!(all.add(&run(0, 200)), 0);
+        assert_eq!(all.pool.used(), 4);
+        assert_eq!(all.add(&run(0, 130)), 130);
+        assert_eq!(all.add(&[run(0, 130), run(900, 20)].concat()), 130);
+        assert_eq!(all.pool.used(), 5, "one copied block");
+        assert_eq!(all.add(&[run(0, 150), run(700, 100)].concat()), 150);
+        assert_eq!(all.add(&[run(0, 128), run(800, 10)].concat()), 128);
+        assert_eq!(all.add(&[run(0, 130), run(900, 20), run(5, 60)].concat()), 150);
+        assert_eq!(all.add(&run(0, 210)), 200);
+        all.check();
+        while all.tree.evict(&mut all.pool, &[], true) {
+            all.check();
+        }
+        assert_eq!(all.pool.used(), 0);
+    }
+
+    #[test]
+    fn random_prompts_and_evictions_keep_every_prefix_intact() {
+        let mut all = Fixture::new();
+        let mut state = 1u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % below
+        };
+        let mut tokens = Vec::new();
+        for round in 0..2000 {
+            tokens.truncate(tokens.len().saturating_sub(random(90)));
+            tokens.extend((0..random(100)).map(|_| random(3) as u32));
+            tokens.truncate(600);
+            if tokens.is_empty() {
+                continue;
+            }
+            while all.pool.total() - all.pool.used() < 40 {
+                assert!(all.tree.evict(&mut all.pool, &tokens, true));
+            }
+            all.add(&tokens);
+            let found = all.tree.find(&tokens);
+            assert_eq!(found.len, tokens.len());
+            all.tree.put_point(&found, found.len, round);
+            all.tree.put_trace(&found, found.len - 1, round);
+            if round % 50 == 0 {
+                all.check();
+            }
+        }
+    }
+
+    #[test]
+    fn routes_reach_farthest_with_the_fewest_tokens() {
+        let mut all = Fixture::new();
+        all.add(&run(0, 100));
+        let found = all.tree.find(&run(0, 100));
+        let route = |all: &Fixture, len_max, live| {
+            let Route { origin, at, reach } = all.tree.route(&found, len_max, live);
+            (origin, at, reach)
+        };
+        assert_eq!(route(&all, 100, None), (Origin::Start, 0, 0));
+        assert_eq!(route(&all, 100, Some(30)), (Origin::Live, 30, 30));
+        for at in [20, 60] {
+            all.tree.put_point(&found, at, 0);
+        }
+        for index in (22..40).chain(60..80) {
+            all.tree.put_trace(&found, index, 0);
+        }
+        assert_eq!(route(&all, 100, Some(30)), (Origin::Point, 60, 80));
+        assert_eq!(route(&all, 70, None), (Origin::Point, 60, 70));
+        assert_eq!(route(&all, 59, Some(30)), (Origin::Live, 30, 40));
+        assert_eq!(route(&all, 59, Some(70)), (Origin::Point, 20, 20));
+        assert_eq!(route(&all, 78, Some(62)), (Origin::Live, 62, 78));
+        assert_eq!((all.tree.last_point(&found, 59), all.tree.last_point(&found, 19)), (20, 0));
+    }
+
+    #[test]
+    fn what_little_depends_on_goes_first() {
+        let mut all = Fixture::new();
+        all.add(&run(0, 300));
+        let found = all.tree.find(&run(0, 300));
+        for at in [100, 110, 250] {
+            all.tree.put_point(&found, at, 0);
+        }
+        all.tree.put_trace(&found, 260, 0);
+        all.add(&[run(0, 280), run(900, 9)].concat());
+        let mut order = Vec::new();
+        while let Some(victim) = all.tree.victim(&all.tree.find(&run(0, 300)), false) {
+            order.push(victim);
+            assert!(all.tree.evict(&mut all.pool, &run(0, 300), false));
+        }
+        let points: Vec<usize> = order
+            .iter()
+            .filter_map(|v| if let Victim::Point(_, at) = v { Some(*at) } else { None })
+            .collect();
+        assert_eq!(points, [110, 100], "dense ones first, the one to go on from never");
+        assert!(order.iter().any(|victim| matches!(victim, Victim::Leaf(_))));
+        assert!(all.tree.trace(&all.tree.find(&run(0, 300)), 260).is_some());
+        all.check();
+    }
+}
