@@ -75,3 +75,66 @@ fn dropping_the_engine_answers_everyone() {
         assert_eq!(reply.recv().unwrap().unwrap().stop, StopReason::Cancelled);
     }
 }
+
+/// Submits the evaluation of a prompt.
+fn warm(engine: &Engine, prompt: Vec<u32>, priority: Priority) -> mpsc::Receiver<Generated> {
+    let (send, receive) = mpsc::channel();
+    engine.submit(Request {
+        key: format!("{priority:?}"),
+        priority,
+        not_before: None,
+        task: Task::greedy(prompt, 0),
+        cancel: Cancel::new(),
+        listener: Box::new(move |event| {
+            if let Event::Done(result) = event {
+                send.send(result.unwrap().remove(0)).unwrap();
+            }
+        }),
+    });
+    receive
+}
+
+#[test]
+fn background_work_gives_way_and_loses_nothing() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    let mut interrupted = 0;
+    for round in 0..30 {
+        let prompt: Vec<u32> = (0..2000).map(|i| (i * 7 + round) % 250).collect();
+        let background = warm(&engine, prompt.clone(), Priority::Background);
+        std::thread::sleep(std::time::Duration::from_millis(round.into()));
+        let urgent = warm(&engine, vec![251, round, 3], Priority::Interactive);
+        assert_eq!(urgent.recv().unwrap().stop, StopReason::Length);
+        let done = background.recv().unwrap();
+        assert_eq!(
+            (done.stop, done.synced.reused + done.synced.evaluated),
+            (StopReason::Length, prompt.len())
+        );
+        interrupted += u32::from(done.synced.reused > 0);
+    }
+    assert!(interrupted > 0, "no prompt was ever interrupted");
+}
+
+#[test]
+fn alternatives_begin_differently() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    let (send, receive) = mpsc::channel();
+    engine.submit(Request {
+        key: "a".into(),
+        priority: Priority::Interactive,
+        not_before: None,
+        task: Task { alternatives: 3, ..Task::greedy(b"xyz".iter().map(|&b| b.into()).collect(), 5) },
+        cancel: Cancel::new(),
+        listener: Box::new(move |event| {
+            if let Event::Done(result) = event {
+                send.send(result.unwrap()).unwrap();
+            }
+        }),
+    });
+    let all = receive.recv().unwrap();
+    let firsts: std::collections::BTreeSet<u32> = all.iter().map(|generated| generated.ids[0]).collect();
+    assert_eq!((all.len(), firsts.len(), &*all[0].text), (3, 3, "\nABCD"));
+    assert!(all[1..].iter().all(|other| other.synced.evaluated == 0), "they branch from one state");
+    assert!(all.windows(2).all(|pair| pair[0].logprobs[0] >= pair[1].logprobs[0]));
+}

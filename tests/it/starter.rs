@@ -6,11 +6,14 @@ use fimd::base::Cancel;
 use fimd::complete::fim::Order;
 use fimd::complete::{self, Lines, Options, Request};
 use fimd::compute::cpu::Cpu;
-use fimd::decode::sample::log_softmax;
+use fimd::decode::drafts::Pace;
+use fimd::decode::sample::{argmax, log_softmax};
+use fimd::decode::{Task, generate};
 use fimd::hub;
 use fimd::model::Tokenizer;
 use fimd::serve::Engine;
-use fimd::session::Session;
+use fimd::session::packed::Precision;
+use fimd::session::{Session, SessionOptions};
 
 use crate::load;
 
@@ -111,4 +114,68 @@ fn code_never_seen_is_predicted_better_than_xz_does() {
         .unwrap();
     let bits_per_byte = bits / text.len() as f64;
     assert!(bits_per_byte < 2.0, "{bits_per_byte}; `xz -9e` needs 2.38");
+}
+
+/// Guesses at the next tokens change how many are evaluated at a time, and nothing else.
+#[test]
+fn guessing_tokens_changes_no_token() {
+    let (mut session, tokenizer) = open();
+    let code = "struct Point {\n    x: f64,\n    y: f64,\n}\n\nimpl Point {\n    fn x(&self) -> f64 {\n        self.x\n    }\n\n    fn y(&self) -> f64 {\n        self.y\n    }\n}\n";
+    let (mut guessed, mut accepted) = (0, 0);
+    for end in ["struct Size {\n", "struct Point3 {\n    x: f64,\n", "impl Size {\n    fn x(&self)"] {
+        let prompt = tokenizer.encode(&format!("{code}\n{end}"));
+        let mut expected = Vec::new();
+        session.reset();
+        session.sync(&prompt, &[], &Cancel::new()).unwrap();
+        for _ in 0..100 {
+            let mut logits = session.logits().to_vec();
+            tokenizer.mask(&mut logits);
+            expected.push(argmax(&logits));
+            session.push(expected[expected.len() - 1], &Cancel::new());
+        }
+        session.reset();
+        let mut pace = Pace::default();
+        // Whatever verifying costs here, it is taken to pay.
+        pace.note_single(1e9);
+        let task = Task::greedy(prompt, 100);
+        let found =
+            generate(&mut session, Some(&tokenizer), &task, &mut pace, &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!(found.ids, expected);
+        guessed += found.guessed;
+        accepted += found.accepted;
+    }
+    println!("{accepted} of {guessed} guessed tokens were right");
+    assert!(accepted > 0 && accepted < guessed);
+}
+
+/// What saved states and traces lose in 16 bits is far less than what changes an answer.
+#[test]
+fn sixteen_bits_are_enough_for_saved_states() {
+    let (mut exact, tokenizer) = open();
+    let model = load::model(&hub::starter().unwrap(), 2, 16, load::options(4096, 256)).unwrap();
+    let options = SessionOptions { cache_bytes_max: 1 << 30, precision: Precision::F16 };
+    let mut session = Session::new(model, options);
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/session/keep.rs")).unwrap();
+    let ids = tokenizer.encode(&text);
+    let (mut greatest, mut sum, mut count) = (0f32, 0f32, 0);
+    for start in [0, 300, 600] {
+        session.sync(&ids[..start + 200], &[], &Cancel::new()).unwrap();
+        for len in start + 185..start + 225 {
+            // Tokens that no prompt had here, so that the state is restored and gone on from.
+            let other = [&ids[..len.min(start + 199)], &[ids[len] + 1, ids[len + 1]]].concat();
+            session.sync(&other, &[], &Cancel::new()).unwrap();
+            exact.reset();
+            exact.sync(&other, &[], &Cancel::new()).unwrap();
+            let mut rows = [session.logits().to_vec(), exact.logits().to_vec()];
+            rows.iter_mut().for_each(|row| log_softmax(row));
+            let best = argmax(&rows[1]) as usize;
+            let error = (rows[0][best] - rows[1][best]).abs();
+            (greatest, sum, count) = (greatest.max(error), sum + error, count + 1);
+        }
+    }
+    println!(
+        "error in the likeliest token's log-probability: mean {:.1e}, greatest {greatest:.1e}",
+        sum / count as f32
+    );
+    assert!(sum / (count as f32) < 2e-3);
 }
