@@ -323,10 +323,10 @@ pub trait Backend {
 
     /// Makes the pending state the committed one.
     fn commit(&mut self, state: &mut Self::Recurrent);
-    /// The state at a mark of the last pass, copied to host memory.
-    fn export_marked(&mut self, state: &Self::Recurrent, mark: usize) -> DeltaState;
-    /// The rows that the last pass traced, `[rows, trace_len]`.
-    fn export_trace(&mut self, state: &Self::Recurrent) -> Vec<f32>;
+    /// The states at the marks of the last pass, moved to host memory.
+    fn export_marked(&mut self, state: &mut Self::Recurrent) -> Vec<DeltaState>;
+    /// The rows that the last pass traced, `[rows, trace_len]`, moved to host memory.
+    fn export_trace(&mut self, state: &mut Self::Recurrent) -> Vec<f32>;
     /// Replaces the committed state, by zeros where there is none. Panics when the sizes differ.
     fn import_state(&mut self, state: &mut Self::Recurrent, from: Option<&DeltaState>);
 

@@ -186,7 +186,7 @@ impl<B: Backend> Model<B> {
         Ok(self.kept(sequence, &keep))
     }
 
-    fn kept(&mut self, sequence: &Sequence<B>, keep: &Keep) -> Kept {
+    fn kept(&mut self, sequence: &mut Sequence<B>, keep: &Keep) -> Kept {
         let (backend, x) = (&mut self.backend, &self.x);
         let inputs = sequence.recurrent.len() * self.config.delta.trace_len();
         let mut hidden = |row: usize| {
@@ -200,9 +200,9 @@ impl<B: Backend> Model<B> {
             .collect();
         let mut points: Vec<Point> =
             keep.marks.iter().map(|&mark| Point { states: Vec::new(), hidden: hidden(mark - 1) }).collect();
-        for state in &sequence.recurrent {
-            for (mark, point) in points.iter_mut().enumerate() {
-                point.states.push(backend.export_marked(state, mark));
+        for state in &mut sequence.recurrent {
+            for (point, marked) in points.iter_mut().zip(backend.export_marked(state)) {
+                point.states.push(marked);
             }
             let traced = backend.export_trace(state);
             for (trace, row) in traces.iter_mut().zip(traced.chunks_exact(self.config.delta.trace_len())) {
@@ -212,14 +212,20 @@ impl<B: Backend> Model<B> {
         Kept { points, traces }
     }
 
-    /// Takes `sequence` to `len` positions, at which its states were these; to the start where there are
-    /// none.
-    ///
-    /// Panics when they are of another shape.
-    pub fn restore(&mut self, sequence: &mut Sequence<B>, len: usize, states: Option<&[DeltaState]>) {
-        assert!(states.is_none_or(|states| states.len() == sequence.recurrent.len()));
+    /// Takes `sequence` to the start, before its first token.
+    pub fn restart(&mut self, sequence: &mut Sequence<B>) {
+        for state in &mut sequence.recurrent {
+            self.backend.import_state(state, None);
+        }
+        sequence.len = 0;
+    }
+
+    /// Takes `sequence` to `len` positions; `read` writes what the state of a DeltaNet layer was there.
+    pub fn restore(&mut self, sequence: &mut Sequence<B>, len: usize, read: impl Fn(usize, &mut DeltaState)) {
+        let mut layer = DeltaState { recurrent: Vec::new(), conv: Vec::new() };
         for (i, state) in sequence.recurrent.iter_mut().enumerate() {
-            self.backend.import_state(state, states.map(|states| &states[i]));
+            read(i, &mut layer);
+            self.backend.import_state(state, Some(&layer));
         }
         sequence.len = len;
     }

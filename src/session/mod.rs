@@ -228,12 +228,12 @@ impl<B: Backend> Session<B> {
         let restored_from = match origin {
             Origin::Live => Restored::Live,
             Origin::Point => {
-                let states = self.store.point(found, at).expect("routes begin at points").states();
-                self.model.restore(&mut self.sequence, at, Some(&states));
+                let point = self.store.point(found, at).expect("routes begin at points");
+                self.model.restore(&mut self.sequence, at, |layer, out| point.read(layer, out));
                 Restored::Point(at)
             }
             Origin::Start => {
-                self.model.restore(&mut self.sequence, 0, None);
+                self.model.restart(&mut self.sequence);
                 Restored::Start
             }
         };
@@ -381,7 +381,7 @@ impl<B: Backend> Session<B> {
     pub fn reset(&mut self) {
         self.model.free_blocks();
         self.store = Tree::new(self.store.sizes());
-        self.model.restore(&mut self.sequence, 0, None);
+        self.model.restart(&mut self.sequence);
         self.seen.clear();
         self.tokens.clear();
         self.logits.clear();

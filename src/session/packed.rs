@@ -59,13 +59,13 @@ impl Packed {
         }
     }
 
-    fn all(&self) -> Vec<f32> {
-        let mut out = Vec::new();
-        match self {
-            Self::F32(values) => self.unpack(0..values.len(), &mut out),
-            Self::F16(values) => self.unpack(0..values.len(), &mut out),
-        }
-        out
+    /// Appends all numbers to `out`.
+    fn unpack_all(&self, out: &mut Vec<f32>) {
+        let len = match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+        };
+        self.unpack(0..len, out);
     }
 }
 
@@ -88,12 +88,11 @@ impl SavedPoint {
         Self { recurrent, conv, hidden: point.hidden }
     }
 
-    /// The states, one for each DeltaNet layer.
-    pub fn states(&self) -> Vec<DeltaState> {
-        let layers = self.recurrent.iter().zip(&self.conv);
-        layers
-            .map(|(recurrent, conv)| DeltaState { recurrent: recurrent.all(), conv: conv.clone() })
-            .collect()
+    /// Writes the state of a DeltaNet layer.
+    pub fn read(&self, layer: usize, out: &mut DeltaState) {
+        out.recurrent.clear();
+        self.recurrent[layer].unpack_all(&mut out.recurrent);
+        out.conv.clone_from(&self.conv[layer]);
     }
 }
 
@@ -123,9 +122,14 @@ mod tests {
     #[test]
     fn numbers_come_back() {
         let values = vec![0.0, -1.5, 1e-3, 3e5, -7e7];
-        assert_eq!(Packed::new(values.clone(), Precision::F32).all(), values);
+        let all = |packed: &Packed| {
+            let mut out = Vec::new();
+            packed.unpack_all(&mut out);
+            out
+        };
+        assert_eq!(all(&Packed::new(values.clone(), Precision::F32)), values);
         let halves = Packed::new(values, Precision::F16);
-        assert_eq!(halves.all(), [0.0, -1.5, 0.001_000_404_4, 65504.0, -65504.0]);
+        assert_eq!(all(&halves), [0.0, -1.5, 0.001_000_404_4, 65504.0, -65504.0]);
         let mut out = vec![9.0];
         halves.unpack(1..3, &mut out);
         assert_eq!(out, [9.0, -1.5, 0.001_000_404_4]);

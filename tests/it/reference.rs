@@ -156,7 +156,10 @@ fn points_and_traces_lead_back() {
         let half = sequence.len();
         for (origin, at) in [(Some(&points[0]), half.div_ceil(2)), (Some(&points[1]), half), (None, 0)] {
             forward(model, sequence, &[7; 30], Logits::Last, &Cancel::new(), &mut Vec::new()).unwrap();
-            model.restore(sequence, at, origin.map(|point| &*point.states));
+            match origin {
+                Some(point) => model.restore(sequence, at, |layer, out| out.clone_from(&point.states[layer])),
+                None => model.restart(sequence),
+            }
             let width = model.config().delta.trace_len();
             model.replay(sequence, half - at, |layer, out| {
                 traces[at..].iter().for_each(|t| out.extend(&t.inputs[layer * width..(layer + 1) * width]));

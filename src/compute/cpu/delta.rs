@@ -33,12 +33,12 @@ impl Recurrent {
         Self { committed: zero.clone(), pending: zero, marked: Vec::new(), trace: Vec::new() }
     }
 
-    pub fn marked(&self, mark: usize) -> &DeltaState {
-        &self.marked[mark].1
+    pub fn take_marked(&mut self) -> Vec<DeltaState> {
+        self.marked.drain(..).map(|(_, state)| state).collect()
     }
 
-    pub fn trace(&self) -> &[f32] {
-        &self.trace
+    pub fn take_trace(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.trace)
     }
 
     pub fn commit(&mut self) {

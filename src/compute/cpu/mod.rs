@@ -215,12 +215,12 @@ impl Backend for Cpu {
         state.commit();
     }
 
-    fn export_marked(&mut self, state: &Self::Recurrent, mark: usize) -> DeltaState {
-        state.marked(mark).clone()
+    fn export_marked(&mut self, state: &mut Self::Recurrent) -> Vec<DeltaState> {
+        state.take_marked()
     }
 
-    fn export_trace(&mut self, state: &Self::Recurrent) -> Vec<f32> {
-        state.trace().to_vec()
+    fn export_trace(&mut self, state: &mut Self::Recurrent) -> Vec<f32> {
+        state.take_trace()
     }
 
     fn import_state(&mut self, state: &mut Self::Recurrent, from: Option<&DeltaState>) {
