@@ -32,10 +32,14 @@ const RESERVED: [(&str, &[&str]); 9] = [
 ];
 
 /// Files that decide without touching the world.
-const PURE: [&str; 12] = [
+const PURE: [&str; 16] = [
     "decode/stop.rs",
     "serve/queue.rs",
+    "complete/anchor.rs",
+    "complete/encode.rs",
     "complete/fim.rs",
+    "complete/gate.rs",
+    "complete/plan.rs",
     "complete/context.rs",
     "complete/record.rs",
     "complete/trim.rs",
