@@ -65,8 +65,8 @@ impl Anchor {
                 let typed = &prefix[start + self.before.len()..];
                 Err(if self.is_moved(typed, suffix) { Reason::Jump } else { Reason::Suffix })
             }
-            None => Err(match prefix.get(self.start..).and_then(|shown| self.before.strip_prefix(shown)) {
-                Some(removed) if has_suffix && !suffix.starts_with(head(removed)) => Reason::Undone,
+            None => Err(match prefix.get(self.start..).filter(|shown| self.before.starts_with(shown)) {
+                Some(_) if has_suffix => Reason::Undone,
                 Some(_) => Reason::Jump,
                 None if has_suffix => Reason::EditBefore,
                 None => Reason::Jump,

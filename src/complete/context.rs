@@ -146,10 +146,10 @@ impl Indentation {
 
     /// How the lines around the cursor are indented.
     pub fn new(prefix: &str, suffix: &str) -> Self {
-        let before = prefix.rsplit('\n').skip(1).take(Self::LINES_MAX);
+        let before = prefix.rsplit('\n').take(Self::LINES_MAX);
         let after = suffix.split('\n').skip(1).take(Self::LINES_MAX);
         let (mut tabs, mut spaces, mut unit) = (false, false, usize::MAX);
-        for line in before.chain(after).filter(|line| !line.trim().is_empty()) {
+        for line in before.chain(after) {
             let blank = line.len() - line.trim_start_matches(' ').len();
             tabs |= line.starts_with('\t');
             // A single space begins the lines of a block comment.

@@ -26,35 +26,37 @@ impl Encoder {
     /// The same as [`Tokenizer::encode`] of `text` with line feeds as line ends.
     pub fn encode(&mut self, text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut ids = Vec::new();
-        self.each(text, tokenizer, |found| ids.extend_from_slice(found));
+        self.each(&with_line_feeds(text), tokenizer, |found| ids.extend_from_slice(found));
         ids
     }
 
     /// How many ids [`Encoder::encode`] gives.
     pub fn count(&mut self, text: &str, tokenizer: &Tokenizer) -> usize {
         let mut count = 0;
-        self.each(text, tokenizer, |found| count += found.len());
+        self.each(&with_line_feeds(text), tokenizer, |found| count += found.len());
         count
     }
 
     /// The same as [`Tokenizer::encode_open`] of `text` with line feeds as line ends.
     pub fn encode_open(&mut self, text: &str, tokenizer: &Tokenizer) -> (Vec<u32>, String) {
         let text = with_line_feeds(text);
-        let last =
-            if self.may_split(tokenizer) { stretches(&text).last().map_or(0, str::len) } else { text.len() };
+        let last = match self.may_split(tokenizer) {
+            true => stretches(&text).last().map_or(0, str::len),
+            false => text.len(),
+        };
         let (whole, last) = text.split_at(text.len() - last);
-        let mut ids = self.encode(whole, tokenizer);
+        let mut ids = Vec::new();
+        self.each(whole, tokenizer, |found| ids.extend_from_slice(found));
         let (more, open) = tokenizer.encode_open(last);
         ids.extend(more);
         (ids, open.to_owned())
     }
 
     fn each(&mut self, text: &str, tokenizer: &Tokenizer, mut found: impl FnMut(&[u32])) {
-        let text = with_line_feeds(text);
         if !self.may_split(tokenizer) {
-            return found(self.ids(&text, tokenizer));
+            return found(self.ids(text, tokenizer));
         }
-        for stretch in stretches(&text) {
+        for stretch in stretches(text) {
             found(self.ids(stretch, tokenizer));
         }
     }

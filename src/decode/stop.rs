@@ -644,7 +644,7 @@ mod tests {
 
     #[test]
     fn text_of_several_lines_is_not_code() {
-        let docstring = "\"\"\"Does\n\nthis (and\nthat.\n\"\"\"\n    return 1\n\nx";
+        let docstring = "\"\"\"Does\n\nthis (and\nthat.\n\"\"\"\n    return 1\n\nx = 1";
         let cases = [
             ("a.py", block("", 4, ""), docstring, "\"\"\"Does\n\nthis (and\nthat.\n\"\"\"\n    return 1"),
             (
@@ -660,7 +660,7 @@ mod tests {
             check(&Stop::multi_line(block).written_in(Syntax::of(Some(path)), None), text, kept);
         }
         let inside = Stop::multi_line(block("", 4, "")).written_in(Syntax::of(Some("a.py")), Some('"'));
-        check(&inside, "a\n\nb\n\"\"\"\n    x\ny\n", "a\n\nb\n\"\"\"\n    x");
+        check(&inside, "a\n\nb\n\"\"\"\n    x\ny = 1\n", "a\n\nb\n\"\"\"\n    x");
         let python = Syntax::of(Some("a.py"));
         let triple = "\"\"\"";
         assert_eq!(python.open_text(&format!("x = {triple}a{triple}\n{triple}b")), Some('"'));
@@ -702,7 +702,7 @@ mod tests {
             ("```py\nx = 1\ny", "```py\nx = 1"),
             ("x = 1\n```", "x = 1"),
             ("``x\n", "``x"),
-            ("```\n```\n", "```\n"),
+            ("```\n```\n", "```\n```"),
         ];
         for (text, kept) in cases {
             check(&Stop::single_line("", "").with_fences(), text, kept);
