@@ -43,7 +43,8 @@
 //! - No async below `lsp`, and no network anywhere.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`, `complete/{fim,context,record,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
+//! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
+//!   `complete/{anchor,context,encode,fim,gate,plan,record,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.

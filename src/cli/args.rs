@@ -77,7 +77,7 @@ pub struct ComputeArgs {
 pub struct PromptArgs {
     /// What a prompt shows first: the text before the cursor (psm), the text after it (spm), or all
     /// before the cursor's line, then the text after it, then the line (psm-anchored) [default: spm for
-    /// the starter model, psm for others]
+    /// the starter model, psm-anchored for others]
     #[arg(long, value_name = "ORDER")]
     fim_order: Option<Order>,
 }
@@ -85,8 +85,8 @@ pub struct PromptArgs {
 impl PromptArgs {
     /// The settings for the model that `engine` names.
     pub fn options(&self, engine: &EngineArgs) -> Options {
-        let default = if engine.model.is_none() { Order::Spm } else { Order::Psm };
-        Options { order: self.fim_order.unwrap_or(default) }
+        let default = if engine.model.is_none() { Order::Spm } else { Order::PsmAnchored };
+        Options::new(self.fim_order.unwrap_or(default))
     }
 }
 

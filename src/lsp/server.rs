@@ -138,7 +138,9 @@ impl Server {
             Trigger::Invoked => (Lines::Multi, INVOKED_TOKENS_MAX),
             Trigger::Automatic => (Lines::Auto, AUTOMATIC_TOKENS_MAX),
         };
-        let request = Request { path: Some(path), prefix, suffix, lines, max_tokens };
+        let is_invoked = trigger == Trigger::Invoked;
+        let request =
+            Request { path: Some(path), lines, max_tokens, is_invoked, ..Request::new(prefix, suffix) };
 
         // The client's `$/cancelRequest` drops this future, and the guard with it.
         let _guard = snapshot.cancel.on_drop();

@@ -47,7 +47,7 @@ impl Client {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (to_server, input) = tokio::io::duplex(PIPE_BYTES);
         let (output, from_server) = tokio::io::duplex(PIPE_BYTES);
-        let task = runtime.spawn(lsp::serve(input, output, engine, Options { order: Order::Psm }));
+        let task = runtime.spawn(lsp::serve(input, output, engine, Options::new(Order::Psm)));
         let on = |pipe| Blocking(runtime.handle().clone(), pipe);
         let (reader, writer) = (on(from_server), on(to_server));
         Self::new(Server::Task(runtime, task), reader, writer)

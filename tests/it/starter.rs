@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use fimd::base::Cancel;
 use fimd::complete::fim::Order;
-use fimd::complete::{self, Lines, Options, Request};
+use fimd::complete::{self, Options, Request};
 use fimd::compute::cpu::Cpu;
 use fimd::decode::drafts::Pace;
 use fimd::decode::sample::{argmax, log_softmax};
@@ -30,15 +30,9 @@ fn complete(documents: &[(&str, &str)], order: Order) -> Vec<(String, String)> {
     let engine = Engine::start(session, tokenizer);
     let answer = |document: &str| {
         let (prefix, suffix) = document.split_once("$0").unwrap();
-        let request = Request {
-            path: None,
-            prefix: prefix.into(),
-            suffix: suffix.into(),
-            lines: Lines::Auto,
-            max_tokens: 48,
-        };
+        let request = Request { max_tokens: 48, ..Request::new(prefix, suffix) };
         let (send, receive) = mpsc::channel();
-        complete::run(&engine, Options { order }, "test".into(), request, Cancel::new(), move |result| {
+        complete::run(&engine, Options::new(order), "test".into(), request, Cancel::new(), move |result| {
             send.send(result).unwrap();
         });
         receive.recv().unwrap().unwrap().map(|completion| completion.text).unwrap_or_default()
