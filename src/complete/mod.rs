@@ -1,18 +1,22 @@
 //! Ghost text, with no LSP and no tensors: from a document and a cursor to what to insert there.
+//!
+//! [`service`] decides what to do about each keystroke, [`driver`] does it.
 
 pub mod context;
+pub mod driver;
 pub mod fim;
 pub mod record;
+pub mod service;
+pub mod stats;
 pub mod trim;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use crate::base::{Cancel, Timings};
+use crate::base::Timings;
 use crate::decode::stop::{Block, Extent, Stop, indent_width, open_brackets, opener_of};
 use crate::decode::{Generated, StopReason, Task};
 use crate::model::Tokenizer;
-use crate::serve;
 use context::Place;
 use fim::{Order, Prompt};
 
@@ -47,6 +51,15 @@ pub struct Request {
     pub lines: Lines,
     /// Most tokens to generate; a completion takes at most half the context whatever this says.
     pub max_tokens: usize,
+}
+
+/// Another file that may help to complete this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextFile {
+    /// Where it lies in its workspace.
+    pub path: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// How many lines a completion may have.
@@ -145,39 +158,6 @@ pub fn finish(request: &Request, generated: Generated) -> Option<Completion> {
         mean_logprob: generated.mean_logprob(),
         timings: generated.timings,
     })
-}
-
-/// Completes on `engine`. `key` names the document: a newer request with the same key cancels this
-/// one. `reply` is called once: on the engine's thread, or at once if nothing can be generated.
-pub fn run(
-    engine: &serve::Engine,
-    options: Options,
-    key: String,
-    request: Request,
-    cancel: Cancel,
-    reply: impl FnOnce(Result<Option<Completion>>) + Send + 'static,
-) {
-    match plan(&request, options, engine.tokenizer(), engine.context()) {
-        Err(error) => reply(Err(error)),
-        Ok(task) => {
-            let mut reply = Some(reply);
-            let listener = move |event: serve::Event| {
-                if let serve::Event::Done(result) = event
-                    && let Some(reply) = reply.take()
-                {
-                    reply(result.map(|done| done.into_iter().find_map(|done| finish(&request, done))));
-                }
-            };
-            engine.submit(serve::Request {
-                key,
-                priority: serve::Priority::Interactive,
-                not_before: None,
-                task,
-                cancel,
-                listener: Box::new(listener),
-            });
-        }
-    }
 }
 
 /// `output` as it should be inserted, with the document's line ends.

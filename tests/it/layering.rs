@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of each layer, lowest first. A module names only itself and what stands on a lower layer.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["base"],
     &["format"],
     &["compute"],
@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 11] = [
     &["decode"],
     &["serve"],
     &["complete"],
+    &["config"],
     &["lsp"],
     &["bench"],
     &["cli"],
@@ -32,12 +33,14 @@ const RESERVED: [(&str, &[&str]); 9] = [
 ];
 
 /// Files that decide without touching the world.
-const PURE: [&str; 12] = [
+const PURE: [&str; 14] = [
     "decode/stop.rs",
     "serve/queue.rs",
     "complete/fim.rs",
     "complete/context.rs",
     "complete/record.rs",
+    "complete/service.rs",
+    "complete/stats.rs",
     "complete/trim.rs",
     "bench/fit.rs",
     "model/export/mod.rs",

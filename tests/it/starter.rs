@@ -1,10 +1,7 @@
 //! The starter model is part of the product: what it was trained to do, it does.
 
-use std::sync::mpsc;
-
-use fimd::base::Cancel;
 use fimd::complete::fim::Order;
-use fimd::complete::{self, Lines, Options, Request};
+use fimd::complete::{Lines, Options, Request, driver};
 use fimd::compute::cpu::Cpu;
 use fimd::decode::sample::log_softmax;
 use fimd::hub;
@@ -34,11 +31,8 @@ fn complete(documents: &[(&str, &str)], order: Order) -> Vec<(String, String)> {
             lines: Lines::Auto,
             max_tokens: 48,
         };
-        let (send, receive) = mpsc::channel();
-        complete::run(&engine, Options { order }, "test".into(), request, Cancel::new(), move |result| {
-            send.send(result).unwrap();
-        });
-        receive.recv().unwrap().unwrap().map(|completion| completion.text).unwrap_or_default()
+        let completion = driver::once(&engine, Options { order }, request).unwrap();
+        completion.map(|completion| completion.text).unwrap_or_default()
     };
     documents.iter().map(|(document, expected)| (answer(document), (*expected).into())).collect()
 }
