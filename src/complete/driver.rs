@@ -54,7 +54,14 @@ struct State {
     service: Service,
     planner: Planner,
     replies: HashMap<AskId, Reply>,
-    jobs: HashMap<JobId, Cancel>,
+    jobs: HashMap<JobId, Running>,
+}
+
+/// A generation under way.
+struct Running {
+    request: Request,
+    prompt_tokens: usize,
+    cancel: Cancel,
 }
 
 enum Event {
@@ -66,22 +73,26 @@ enum Event {
     Closed(String),
     ClosedAll,
     Streamed(JobId, String),
-    Done(JobId, Box<Outcome>),
+    Done(JobId, Result<Vec<Generated>>),
 }
 
-/// Where prompts are made.
+/// Makes prompts, and text of what the model says.
 struct Planner {
-    options: super::Options,
+    options: Options,
 }
 
 impl Planner {
-    fn new(options: super::Options) -> Self {
+    fn new(options: Options) -> Self {
         Self { options }
     }
 
     fn plan(&mut self, start: &Start, engine: &Engine) -> Result<Task> {
-        let task = plan(&start.request, self.options, engine.tokenizer(), engine.context())?;
+        let task = plan(&start.request, self.options.prompt, engine.tokenizer(), engine.context())?;
         Ok(Task { budget: start.budget, alternatives: start.alternatives, ..task })
+    }
+
+    fn finish(&self, request: &Request, generated: Generated) -> Option<Completion> {
+        finish(request, generated).filter(|completion| completion.mean_logprob >= self.options.logprob_min)
     }
 
     fn forget(&mut self, _key: &str) {}
@@ -202,8 +213,9 @@ impl Shared {
                 let act = || state.handle(self, now, event);
                 if catch_unwind(AssertUnwindSafe(act)).is_err() {
                     // Whoever waits is answered by its reply being dropped.
-                    state.jobs.values().for_each(Cancel::cancel);
-                    *state = State::new(state.options);
+                    state.jobs.values().for_each(|running| running.cancel.cancel());
+                    let service = state.service.emptied();
+                    *state = State { service, ..State::new(state.options) };
                 }
             }
             drop(state);
@@ -249,7 +261,7 @@ impl State {
         Self {
             options,
             service: Service::new(options.service),
-            planner: Planner::new(options.prompt),
+            planner: Planner::new(options),
             replies: HashMap::new(),
             jobs: HashMap::new(),
         }
@@ -271,9 +283,10 @@ impl State {
             }
             Event::ClosedAll => self.service.closed_all(now),
             Event::Streamed(job, text) => self.service.streamed(now, job, &text),
-            Event::Done(job, outcome) => {
-                self.jobs.remove(&job);
-                self.service.done(now, job, *outcome)
+            Event::Done(job, result) => {
+                let Some(running) = self.jobs.remove(&job) else { return };
+                let outcome = self.outcome(&running, result);
+                self.service.done(now, job, outcome)
             }
         };
         for action in actions {
@@ -292,8 +305,8 @@ impl State {
             Action::Unasked { evaluated, generated } => shared.stats().unasked(evaluated, generated),
             Action::Accepted { chars } => shared.stats().accepted(chars),
             Action::Cancel { job } => {
-                if let Some(cancel) = self.jobs.get(&job) {
-                    cancel.cancel();
+                if let Some(running) = self.jobs.get(&job) {
+                    running.cancel.cancel();
                 }
             }
             Action::Start(start) => self.start(shared, *start),
@@ -301,61 +314,54 @@ impl State {
     }
 
     fn start(&mut self, shared: &Arc<Shared>, start: Start) {
-        let task = match self.planner.plan(&start, &shared.engine) {
+        let (priority, not_before, job) = (start.priority(), start.not_before, start.job);
+        let task = self.planner.plan(&start, &shared.engine);
+        let (prompt_tokens, cancel) = (task.as_ref().map_or(0, |task| task.prompt.len()), Cancel::new());
+        let running = Running { request: start.request, prompt_tokens, cancel: cancel.clone() };
+        self.jobs.insert(job, running);
+        let task = match task {
             Ok(task) => task,
             Err(error) => {
-                tracing::error!("a completion failed: {error:#}");
-                let outcome = Outcome { is_void: true, ..Outcome::default() };
-                return shared.inbox().push_back((Instant::now(), Event::Done(start.job, Box::new(outcome))));
+                return shared.inbox().push_back((Instant::now(), Event::Done(job, Err(error))));
             }
         };
-        let cancel = Cancel::new();
-        self.jobs.insert(start.job, cancel.clone());
         let purpose = match start.purpose {
             Purpose::Answer => "answer",
             Purpose::Speculation => "speculation",
             Purpose::Warmth => "warmth",
         };
         let key = format!("{}/{purpose}/{}", shared.editor, start.key);
-        let (priority, not_before, job) = (start.priority(), start.not_before, start.job);
-        let (request, logprob_min, prompt_tokens) =
-            (start.request, self.options.logprob_min, task.prompt.len());
+        // The engine does not keep its own users alive.
         let shared_weak: Weak<Shared> = Arc::downgrade(shared);
-        let listener = move |event: serve::Event| {
-            let Some(shared) = shared_weak.upgrade() else { return };
-            shared.note(match event {
-                serve::Event::Text(text) => Event::Streamed(job, text.to_owned()),
-                serve::Event::Done(result) => {
-                    let outcome = outcome(&request, logprob_min, result);
-                    Event::Done(job, Box::new(Outcome { prompt_tokens, ..outcome }))
-                }
-            });
-        };
-        let listener = Box::new(listener);
+        let listener = Box::new(move |event: serve::Event| {
+            if let Some(shared) = shared_weak.upgrade() {
+                shared.note(match event {
+                    serve::Event::Text(text) => Event::Streamed(job, text.to_owned()),
+                    serve::Event::Done(result) => Event::Done(job, result),
+                });
+            }
+        });
         shared.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });
     }
-}
 
-/// What the alternatives are worth, the likeliest of which stands for how it went.
-fn outcome(request: &Request, logprob_min: f32, result: Result<Vec<Generated>>) -> Outcome {
-    let generated = match result {
-        Ok(generated) => generated,
-        Err(error) => {
+    /// What the alternatives are worth, the likeliest of which stands for how it went.
+    fn outcome(&self, running: &Running, result: Result<Vec<Generated>>) -> Outcome {
+        let generated = result.unwrap_or_else(|error| {
             tracing::error!("a completion failed: {error:#}");
-            return Outcome { is_void: true, ..Outcome::default() };
+            Vec::new()
+        });
+        let Some(first) = generated.first() else { return Outcome { is_void: true, ..Outcome::default() } };
+        let (stop, synced, mut timings) = (first.stop, first.synced, first.timings);
+        timings.decode_tokens = generated.iter().map(|generated| generated.ids.len()).sum();
+        let finish = |generated| self.planner.finish(&running.request, generated);
+        let completions = generated.into_iter().filter_map(finish);
+        Outcome {
+            items: completions.map(|completion| Item { text: completion.text }).collect(),
+            is_partial: stop == StopReason::Time,
+            is_void: stop == StopReason::Cancelled,
+            prompt_tokens: running.prompt_tokens,
+            synced,
+            timings,
         }
-    };
-    let Some(first) = generated.first() else { return Outcome { is_void: true, ..Outcome::default() } };
-    let (stop, synced, mut timings) = (first.stop, first.synced, first.timings);
-    timings.decode_tokens = generated.iter().map(|generated| generated.ids.len()).sum();
-    let completions = generated.into_iter().filter_map(|generated| finish(request, generated));
-    let items = completions.filter(|completion| completion.mean_logprob >= logprob_min);
-    Outcome {
-        items: items.map(|completion| Item { text: completion.text }).collect(),
-        is_partial: stop == StopReason::Time,
-        is_void: stop == StopReason::Cancelled,
-        prompt_tokens: 0,
-        synced,
-        timings,
     }
 }

@@ -380,6 +380,13 @@ fn is_opener(c: char) -> bool {
     matches!(c, '(' | '[' | '{' | '<' | '"' | '\'' | '`')
 }
 
+/// What was typed where the editor has closed a bracket in the same change.
+fn without_closer(inserted: &str) -> &str {
+    let pairs = ["()", "[]", "{}", "<>", "\"\"", "''", "``"];
+    let closed = pairs.iter().any(|pair| inserted.ends_with(pair));
+    &inserted[..inserted.len() - usize::from(closed)]
+}
+
 fn head(suffix: &str) -> u64 {
     let end = (0..=suffix.len().min(HEAD_BYTES)).rev().find(|&end| suffix.is_char_boundary(end)).unwrap_or(0);
     let mut hasher = DefaultHasher::new();
@@ -458,15 +465,8 @@ impl Job {
         if !self.typed.is_char_boundary(from) || !self.typed.is_char_boundary(from + change.removed) {
             return false;
         }
-        self.typed.replace_range(from..from + change.removed, &change.inserted);
-        if self.agrees(&self.typed) {
-            return true;
-        }
-        // The editor may have closed a bracket in the same change.
-        let typed = self.typed.trim_end_matches(is_closer).len();
-        let is_closed = self.typed[..typed].ends_with(is_opener) && self.agrees(&self.typed[..typed]);
-        self.typed.truncate(typed);
-        is_closed
+        self.typed.replace_range(from..from + change.removed, without_closer(&change.inserted));
+        self.agrees(&self.typed)
     }
 }
 
@@ -474,6 +474,11 @@ impl Service {
     /// No documents yet.
     pub fn new(options: Options) -> Self {
         Self { options, documents: HashMap::new(), cache: VecDeque::new(), jobs: 0, pending: HashMap::new() }
+    }
+
+    /// No documents, and names for generations that were not given before.
+    pub fn emptied(&self) -> Self {
+        Self { jobs: self.jobs, ..Self::new(self.options) }
     }
 
     /// Somebody wants a completion.
@@ -846,9 +851,7 @@ impl Screen {
             return Some(accepted);
         }
         let is_typed = *removed == 0 && *at == self.cursor;
-        // The editor may have closed a bracket in the same change.
-        let opened = inserted.trim_end_matches(is_closer);
-        let typed = if opened.ends_with(is_opener) { opened } else { inserted };
+        let typed = without_closer(inserted);
         self.rests = self
             .rests
             .iter()
@@ -1332,7 +1335,12 @@ mod tests {
                 if is_last {
                     queue.extend(service.closed_all(now));
                 }
-                while let Some(action) = queue.pop_front() {
+                loop {
+                    let Some(action) = queue.pop_front() else {
+                        let Some((start, _)) = jobs.pop_if(|_| is_last) else { break };
+                        queue.extend(service.done(now, start.job, Outcome::default()));
+                        continue;
+                    };
                     match action {
                         Action::Answer { id, items } => {
                             answers += 1;
@@ -1354,10 +1362,6 @@ mod tests {
                             }
                         }
                         Action::Unasked { .. } | Action::Accepted { .. } => {}
-                    }
-                    if is_last && queue.is_empty() && !jobs.is_empty() {
-                        let (start, _) = jobs.remove(0);
-                        queue.extend(service.done(now, start.job, Outcome::default()));
                     }
                 }
             }

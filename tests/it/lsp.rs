@@ -66,8 +66,8 @@ impl Editor {
     /// come when asked for by hand.
     #[track_caller]
     fn check(&mut self, position: [u32; 2], context: Value, text: &str, [line, start, end]: [u32; 3]) {
-        let items = self.inline(URI, position, context);
         let is_invoked = context == invoked();
+        let items = self.inline(URI, position, context);
         assert!(items.len() == 1 || is_invoked && (1..=3).contains(&items.len()), "{items:?}");
         assert_eq!(items[0]["insertText"].as_str().unwrap().lines().next(), Some(text));
         assert_eq!(items[0]["range"], range([line, start], [line, end]));
