@@ -50,6 +50,11 @@ fn configured(capabilities: Value, configuration: Configuration, settings: Value
     Editor { client, engine, records, _model: model }
 }
 
+/// An editor whose prompts end with what stands before the cursor, which the model then continues.
+fn continued() -> Editor {
+    set(json!({"fim.order": "spm"}))
+}
+
 fn set(settings: Value) -> Editor {
     configured(json!({"textDocument": {"inlineCompletion": {}}}), calm(), settings)
 }
@@ -370,7 +375,7 @@ fn the_program_serves_its_stdin() {
 
 #[test]
 fn what_continues_the_suggestion_needs_no_model() {
-    let mut editor = editor();
+    let mut editor = continued();
     editor.client.open(URI, "x = \ny = \n");
     editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
     editor.insert(2, 4, "a");
@@ -397,7 +402,7 @@ fn a_newer_request_joins_what_agrees_and_replaces_what_does_not() {
     for (typed, rest, source) in
         [("a", &tiny::LINE[1..], Source::Joined), ("B", "CDEFGHIJKLMNOPQRSTUVWXYZ0123456789", Source::Model)]
     {
-        let mut editor = editor();
+        let mut editor = continued();
         editor.client.open(URI, "x = \n");
         let release = editor.hold();
         let older = editor.client.request_inline(URI, [0, 4], automatic());
@@ -429,7 +434,7 @@ fn several_items_come_when_asked_for() {
 #[test]
 fn an_accept_is_counted_and_followed_by_several_lines() {
     for is_accept in [true, false] {
-        let mut editor = editor();
+        let mut editor = continued();
         editor.client.open(URI, "x = \n");
         editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
         let item = json!({"insertText": tiny::LINE, "range": range([0, 4], [0, 4])});
@@ -467,6 +472,7 @@ fn what_is_likely_to_be_asked_next_is_answered_beforehand() {
     let mut configuration = Configuration::default();
     configuration.fix("budget.hard_ms", "600000").unwrap();
     configuration.fix("budget.soft_ms", "600000").unwrap();
+    configuration.fix("fim.order", "spm").unwrap();
     let mut editor = configured(json!({}), configuration, Value::Null);
     editor.client.open(URI, "x = \n");
     editor.client.notify("textDocument/didFocus", json!({"textDocument": {"uri": URI}}));
