@@ -603,8 +603,8 @@ impl Service {
             }
         }
         let entry = Entry { key, place: ended.place, trigger: ended.trigger, items };
-        let says_something = !outcome.is_void && !(outcome.is_partial && entry.items.is_empty());
-        if says_something {
+        let says_nothing = outcome.is_void || outcome.is_partial && entry.items.is_empty();
+        if !says_nothing {
             self.keep(entry.clone());
         }
         let Some(waiter) = waiter else { return out };
@@ -617,7 +617,7 @@ impl Service {
         };
         let record = Record { total_ms: ms_since(now, *since), ..record };
         match rest {
-            Some(items) if says_something => self.show(now, ask, entry, items, record, &mut out),
+            Some(items) if !says_nothing => self.show(now, ask, entry, items, record, &mut out),
             _ if *is_joined && !outcome.is_void => self.restart(now, waiter, &mut out),
             _ => {
                 self.document(&ask.key).pace.ended(outcome.is_void);
