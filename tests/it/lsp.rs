@@ -176,8 +176,8 @@ fn a_cancelled_request_is_answered_at_once() {
     editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
 
     // While it runs, too: the model is at it for longer than the messages take.
-    editor.client.open(URI, &"word ".repeat(2000));
-    let id = editor.client.request_inline(URI, [0, 10_000], automatic());
+    editor.client.open(URI, &"word word word word\n".repeat(500));
+    let id = editor.client.request_inline(URI, [500, 0], automatic());
     editor.client.notify("$/cancelRequest", json!({"id": id}));
     assert_eq!(editor.client.error(id), CANCELLED);
     editor.client.notify("$/cancelRequest", json!({"id": id}));
