@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::complete::fim::Order;
+use crate::complete::fim::{Format, Order};
 use crate::complete::{self, driver, service};
 
 /// [`Cache::bytes_max`] is one in so many bytes of the memory by default.
@@ -96,22 +96,11 @@ pub struct Context {
 #[serde(deny_unknown_fields)]
 pub struct Fim {
     /// `psm`, `spm` or `psm-anchored`; by default what suits the model.
-    #[serde(with = "spelled")]
+    #[serde(with = "spelled_order")]
     pub order: Option<Order>,
-    /// `raw`, `chat` or `search-replace`; by default what suits the model.
+    /// `raw` or `chat`; by default what suits the model.
+    #[serde(with = "spelled_format")]
     pub format: Option<Format>,
-}
-
-/// How a model is asked to fill in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// With its special tokens.
-    Raw,
-    /// With its special tokens in a conversation.
-    Chat,
-    /// As an edit of the text around the cursor.
-    SearchReplace,
 }
 
 /// What is kept of prompts evaluated earlier.
@@ -137,7 +126,7 @@ impl Default for Settings {
             context: Context { tokens_max: 512 },
             fim: Fim::default(),
             cache: Cache { bytes_max: bytes_max.min(CACHE_BYTES_DEFAULT_MAX) },
-            logprob_min: -3.0,
+            logprob_min: complete::Options::LOGPROB_MIN,
             speculate: true,
             warm: true,
         }
@@ -182,13 +171,19 @@ impl Settings {
                 warm: self.warm,
                 idle: IDLE,
             },
-            logprob_min: self.logprob_min,
         }
     }
 
     /// How to make prompts for a model whose prompts are best made in `order`.
     pub fn prompt(&self, order: Order) -> complete::Options {
-        complete::Options { order: self.fim.order.unwrap_or(order) }
+        let order = self.fim.order.unwrap_or(order);
+        let defaults = complete::Options::new(order);
+        complete::Options {
+            format: self.fim.format.unwrap_or(defaults.format),
+            context_tokens_max: self.context.tokens_max,
+            logprob_min: Some(self.logprob_min),
+            ..defaults
+        }
     }
 }
 
@@ -324,17 +319,36 @@ fn spelling(order: Order) -> &'static str {
     }
 }
 
-/// Values spelled as text, or null.
-mod spelled {
+/// A value spelled as text, or null.
+mod spelled_order {
     use super::{Deserialize, Deserializer, FromStr, Order, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(order: &Option<Order>, serializer: S) -> Result<S::Ok, S::Error> {
-        order.map(super::spelling).serialize(serializer)
+    pub fn serialize<S: Serializer>(value: &Option<Order>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(super::spelling).serialize(serializer)
     }
 
     pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Option<Order>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| Order::from_str(&text).map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+/// A value spelled as text, or null.
+mod spelled_format {
+    use super::{Deserialize, Deserializer, Format, FromStr, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Option<Format>, serializer: S) -> Result<S::Ok, S::Error> {
+        value
+            .map(|format| match format {
+                Format::Raw => "raw",
+                Format::Chat => "chat",
+            })
+            .serialize(serializer)
+    }
+
+    pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Option<Format>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| Format::from_str(&text).map_err(serde::de::Error::custom)).transpose()
     }
 }
 
@@ -352,7 +366,7 @@ mod tests {
     #[test]
     fn settings_are_given_nested_or_by_path() {
         let (settings, none) = problems(json!({
-            "fim": {"order": "spm", "format": "search-replace"},
+            "fim": {"order": "spm", "format": "chat"},
             "budget.hard_ms": 900,
             "disabled": {"languages": ["markdown"]},
             "cache": null,
@@ -362,7 +376,7 @@ mod tests {
         let defaults = Settings::default();
         let disabled = Disabled { languages: vec!["markdown".into()], globs: Vec::new() };
         let expected = Settings {
-            fim: Fim { order: Some(Order::Spm), format: Some(Format::SearchReplace) },
+            fim: Fim { order: Some(Order::Spm), format: Some(Format::Chat) },
             budget: Budget { hard_ms: 900, ..defaults.budget },
             disabled,
             speculate: false,

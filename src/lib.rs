@@ -46,7 +46,7 @@
 //! - No async below `lsp`, and no network anywhere.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`decode/stop.rs`, `serve/queue.rs`, `complete/{fim,context,record,service,stats,trim}.rs`,
+//! - Pure files (`decode/stop.rs`, `serve/queue.rs`, `complete/{anchor,context,encode,fim,gate,plan,record,service,stats,trim}.rs`,
 //!   `bench/fit.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.

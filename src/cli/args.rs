@@ -69,7 +69,7 @@ pub struct ComputeArgs {
 pub struct PromptArgs {
     /// What a prompt shows first: the text before the cursor (psm), the text after it (spm), or all
     /// before the cursor's line, then the text after it, then the line (psm-anchored) [default: spm for
-    /// the starter model, psm for others]
+    /// the starter model, psm-anchored for others]
     #[arg(long, value_name = "ORDER")]
     fim_order: Option<Order>,
 
@@ -93,7 +93,7 @@ impl PromptArgs {
 
     /// The order of prompts that suits the model that `engine` names.
     pub fn order(&self, engine: &EngineArgs) -> Order {
-        if engine.model.is_none() { Order::Spm } else { Order::Psm }
+        if engine.model.is_none() { Order::Spm } else { Order::PsmAnchored }
     }
 
     /// How to make prompts for the model that `engine` names.

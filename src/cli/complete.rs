@@ -77,10 +77,10 @@ pub fn run(args: &Args) -> Result<()> {
     let (engine, load_ms) = args.engine.open()?.into_engine()?;
     let request = Request {
         path: Some(file.display().to_string()),
-        prefix: text[..cursor].to_owned(),
-        suffix: text[cursor..].to_owned(),
         lines: if args.multiline { Lines::Multi } else { Lines::Auto },
         max_tokens: args.max_tokens,
+        is_invoked: true,
+        ..Request::new(&text[..cursor], &text[cursor..])
     };
     let completion = driver::once(&engine, options, request)?;
     let shown = completion.as_ref().map_or("", |completion| completion.text.as_str());

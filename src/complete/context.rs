@@ -12,14 +12,14 @@ const TOKEN_BYTES_MAX: usize = 8;
 /// a quarter of the window: so typing at its end moves its start rarely and far, and what a session
 /// keeps of the prompt stays useful. A step never has more tokens than the budget, since a token has
 /// at least one byte; inside a line steps are a quarter of that, to lose little of dense text.
-pub fn prefix_window(prefix: &str, tokens_max: usize, count: impl Fn(&str) -> usize) -> &str {
+pub fn prefix_window(prefix: &str, tokens_max: usize, mut count: impl FnMut(&str) -> usize) -> &str {
     let floor = prefix.len().saturating_sub(tokens_max.saturating_mul(TOKEN_BYTES_MAX));
     let steps = |step: usize| (floor.div_ceil(step)..=prefix.len() / step).map(move |n| n * step);
     let line_start = |at: usize| match at {
         0 => Some(0),
         _ => prefix.as_bytes()[at - 1..].iter().position(|&byte| byte == b'\n').map(|skip| at + skip),
     };
-    let fitting = |starts: Vec<usize>| {
+    let mut fitting = |starts: Vec<usize>| {
         let at = starts.partition_point(|&at| count(&prefix[at..]) > tokens_max);
         starts.get(at).map(|&at| &prefix[at..])
     };
@@ -30,20 +30,20 @@ pub fn prefix_window(prefix: &str, tokens_max: usize, count: impl Fn(&str) -> us
 
 /// The start of `suffix` that a prompt shows: as much as has at most `tokens_max` tokens by `count`,
 /// up to a line end, or cut inside its first line if that alone has more.
-pub fn suffix_window(suffix: &str, tokens_max: usize, count: impl Fn(&str) -> usize) -> &str {
+pub fn suffix_window(suffix: &str, tokens_max: usize, mut count: impl FnMut(&str) -> usize) -> &str {
     let bytes_max = suffix.len().min(tokens_max.saturating_mul(TOKEN_BYTES_MAX));
     let head = &suffix[..char_boundary_before(suffix, bytes_max)];
     let mut line_ends: Vec<usize> = head.match_indices('\n').map(|(at, _)| at + 1).collect();
     if head.len() == suffix.len() {
         line_ends.push(suffix.len());
     }
-    let fits = |end: &usize| count(&suffix[..*end]) <= tokens_max;
-    let lines = line_ends.partition_point(fits);
+    let mut fits = |end: &usize| count(&suffix[..*end]) <= tokens_max;
+    let lines = line_ends.partition_point(&mut fits);
     if let Some(&end) = lines.checked_sub(1).and_then(|last| line_ends.get(last)) {
         return &suffix[..end];
     }
     let inside: Vec<usize> = head.char_indices().map(|(at, _)| at).collect();
-    let end = inside.partition_point(fits).checked_sub(1).map_or(0, |last| inside[last]);
+    let end = inside.partition_point(&mut fits).checked_sub(1).map_or(0, |last| inside[last]);
     suffix[..end].trim_end_matches('\r')
 }
 
@@ -62,6 +62,8 @@ pub struct Place<'a> {
     pub line: &'a str,
     /// The cursor's line after the cursor.
     pub rest: &'a str,
+    /// All the text before the cursor's line, with its line ends.
+    pub before_line: &'a str,
     /// The line before the cursor's.
     pub previous: &'a str,
     /// The two last lines before the cursor's that are not blank, nearest first; empty if there are none.
@@ -81,15 +83,13 @@ impl<'a> Place<'a> {
         let mut above = before.filter(is_text);
         let above = [above.next().unwrap_or_default(), above.next().unwrap_or_default()];
         let rest = after.next().unwrap_or_default();
-        Self { line, rest, previous, above, below: after.find(is_text).unwrap_or_default() }
+        let before_line = &prefix[..prefix.rfind('\n').map_or(0, |end| end + 1)];
+        Self { line, rest, before_line, previous, above, below: after.find(is_text).unwrap_or_default() }
     }
 
-    /// Whether nothing but closers and punctuation stands between the cursor and the end of its line:
-    /// `^\s*[)>}\]"'`]*\s*[:{;,]?\s*$`.
+    /// Whether nothing but closers and punctuation stands between the cursor and the end of its line.
     pub fn ends_line(&self) -> bool {
-        let closers = self.rest.trim_start().trim_start_matches([')', '>', '}', ']', '"', '\'', '`']);
-        let rest = closers.trim();
-        rest.is_empty() || matches!(rest, ":" | "{" | ";" | ",")
+        is_closers(self.rest)
     }
 
     /// Whether the cursor's line is blank before the cursor.
@@ -114,7 +114,9 @@ impl<'a> Place<'a> {
         let is_directive = ["#[", "#!", "#include", "#define", "#if", "#el", "#end", "#pragma"]
             .iter()
             .any(|d| line.starts_with(d));
-        let is_comment = ["//", "#", "--"].iter().any(|mark| line.starts_with(mark)) || line.ends_with("*/");
+        let is_decrement = line.starts_with("--") && line.ends_with(';');
+        let is_comment = ["//", "#", "--"].iter().any(|mark| line.starts_with(mark)) && !is_decrement
+            || line.ends_with("*/");
         self.starts_line() && is_comment && !is_directive
     }
 
@@ -125,6 +127,73 @@ impl<'a> Place<'a> {
         let begins_one = line.len() == 3 && opens_block(self.above[1]);
         self.starts_line() && is_quote && !begins_one
     }
+}
+
+/// What a document indents its lines with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indentation {
+    /// One tab for each level.
+    Tabs,
+    /// So many spaces for each level.
+    Spaces(usize),
+    /// Both, or nothing is indented yet.
+    Unknown,
+}
+
+impl Indentation {
+    /// Most lines that are looked at on either side of the cursor.
+    const LINES_MAX: usize = 200;
+
+    /// How the lines around the cursor are indented.
+    pub fn new(prefix: &str, suffix: &str) -> Self {
+        let before = prefix.rsplit('\n').take(Self::LINES_MAX);
+        let after = suffix.split('\n').skip(1).take(Self::LINES_MAX);
+        let (mut tabs, mut spaces, mut unit) = (false, false, usize::MAX);
+        for line in before.chain(after) {
+            let blank = line.len() - line.trim_start_matches(' ').len();
+            tabs |= line.starts_with('\t');
+            // A single space begins the lines of a block comment.
+            if blank > 1 {
+                spaces = true;
+                unit = unit.min(blank);
+            }
+        }
+        match (tabs, spaces) {
+            (true, false) => Self::Tabs,
+            (false, true) => Self::Spaces(unit),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// `text` with its lines indented like this: all but the first one, and that too where the cursor is at
+    /// its start.
+    pub fn apply(self, text: &str, starts_line: bool) -> String {
+        let lines = text.split('\n').skip(usize::from(!starts_line));
+        let all_by = |unit| {
+            lines.clone().all(|line| (line.len() - line.trim_start_matches(' ').len()).is_multiple_of(unit))
+        };
+        let unit = if all_by(4) || !all_by(2) { 4 } else { 2 };
+        let indented = |(at, line): (usize, &str)| {
+            let content = line.trim_start_matches([' ', '\t']);
+            let blank = &line[..line.len() - content.len()];
+            let blank = match self {
+                _ if at == 0 && !starts_line => blank.to_owned(),
+                Self::Tabs if blank.starts_with(' ') => {
+                    "\t".repeat(blank.len() / unit) + &" ".repeat(blank.len() % unit)
+                }
+                Self::Spaces(unit) => blank.replace('\t', &" ".repeat(unit)),
+                _ => blank.to_owned(),
+            };
+            blank + content
+        };
+        text.split('\n').enumerate().map(indented).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Whether a line is blank but for closers and punctuation: `^\s*[)>}\]"'`]*\s*[:{;,]?\s*$`.
+pub fn is_closers(line: &str) -> bool {
+    let rest = line.trim_start().trim_start_matches([')', '>', '}', ']', '"', '\'', '`']).trim();
+    rest.is_empty() || matches!(rest, ":" | "{" | ";" | ",")
 }
 
 /// Whether a block is expected on the lines below `line`.

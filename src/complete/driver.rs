@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use super::record::Record;
 use super::service::{self, Action, Ask, AskId, Change, Item, JobId, Outcome, Purpose, Service, Start};
 use super::stats::{Observer, Statistics, Stats};
-use super::{Completion, ContextFile, Request, finish, plan};
+use super::{Completion, Planner, Request, Window};
 use crate::base::Cancel;
 use crate::decode::{Generated, StopReason, Task};
 use crate::serve::{self, Engine, Priority};
@@ -26,8 +26,6 @@ pub struct Options {
     pub prompt: super::Options,
     /// When the model is asked, and for what.
     pub service: service::Options,
-    /// Least mean log-probability of a completion that is shown.
-    pub logprob_min: f32,
 }
 
 /// Called once with the answer to a request, which is empty where there is nothing to show. Must not block.
@@ -69,33 +67,11 @@ enum Event {
     Cancel(AskId),
     Changed(String, Change),
     Replaced(String),
-    Opened(String, Request, Vec<ContextFile>),
+    Opened(String, Request),
     Closed(String),
     ClosedAll,
     Streamed(JobId, String),
     Done(JobId, Result<Vec<Generated>>),
-}
-
-/// Makes prompts, and text of what the model says.
-struct Planner {
-    options: Options,
-}
-
-impl Planner {
-    fn new(options: Options) -> Self {
-        Self { options }
-    }
-
-    fn plan(&mut self, start: &Start, engine: &Engine) -> Result<Task> {
-        let task = plan(&start.request, self.options.prompt, engine.tokenizer(), engine.context())?;
-        Ok(Task { budget: start.budget, alternatives: start.alternatives, ..task })
-    }
-
-    fn finish(&self, request: &Request, generated: Generated) -> Option<Completion> {
-        finish(request, generated).filter(|completion| completion.mean_logprob >= self.options.logprob_min)
-    }
-
-    fn forget(&mut self, _key: &str) {}
 }
 
 /// Numbers the editors of this process.
@@ -142,8 +118,8 @@ impl Completer {
     }
 
     /// Says that a document is looked at, with the cursor where `request` is.
-    pub fn opened(&self, key: &str, request: Request, context: Vec<ContextFile>) {
-        self.shared.note(Event::Opened(key.to_owned(), request, context));
+    pub fn opened(&self, key: &str, request: Request) {
+        self.shared.note(Event::Opened(key.to_owned(), request));
     }
 
     /// Says that a document is gone.
@@ -180,7 +156,8 @@ impl Drop for Completer {
 
 /// Completes once, without anything that was typed before, and waits for it.
 pub fn once(engine: &Engine, options: super::Options, request: Request) -> Result<Option<Completion>> {
-    let task = plan(&request, options, engine.tokenizer(), engine.context())?;
+    let mut planner = Planner::new(options);
+    let task = plan(&mut planner, "once", &request, Window::Large, engine)?;
     let (send, receive) = mpsc::channel();
     engine.submit(serve::Request {
         key: "once".into(),
@@ -195,7 +172,18 @@ pub fn once(engine: &Engine, options: super::Options, request: Request) -> Resul
         }),
     });
     let generated = receive.recv().context("the engine thread ended")??;
-    Ok(generated.into_iter().find_map(|generated| finish(&request, generated)))
+    Ok(generated.into_iter().find_map(|generated| planner.finish(&request, generated).ok()))
+}
+
+fn plan(
+    planner: &mut Planner,
+    key: &str,
+    request: &Request,
+    window: Window,
+    engine: &Engine,
+) -> Result<Task> {
+    let speed = engine.prefill_per_second();
+    Ok(planner.plan(key, request, window, engine.tokenizer(), engine.context(), speed)?.task)
 }
 
 impl Shared {
@@ -261,7 +249,7 @@ impl State {
         Self {
             options,
             service: Service::new(options.service),
-            planner: Planner::new(options),
+            planner: Planner::new(options.prompt),
             replies: HashMap::new(),
             jobs: HashMap::new(),
         }
@@ -276,7 +264,7 @@ impl State {
             Event::Cancel(id) => self.service.cancel(now, id),
             Event::Changed(key, change) => self.service.changed(now, &key, &change),
             Event::Replaced(key) => self.service.replaced(now, &key),
-            Event::Opened(key, request, context) => self.service.opened(&key, request, context),
+            Event::Opened(key, request) => self.service.opened(&key, request),
             Event::Closed(key) => {
                 self.planner.forget(&key);
                 self.service.closed(now, &key)
@@ -315,7 +303,8 @@ impl State {
 
     fn start(&mut self, shared: &Arc<Shared>, start: Start) {
         let (priority, not_before, job) = (start.priority(), start.not_before, start.job);
-        let task = self.planner.plan(&start, &shared.engine);
+        let task = plan(&mut self.planner, &start.key, &start.request, start.window, &shared.engine);
+        let task = task.map(|task| Task { budget: start.budget, alternatives: start.alternatives, ..task });
         let (prompt_tokens, cancel) = (task.as_ref().map_or(0, |task| task.prompt.len()), Cancel::new());
         let running = Running { request: start.request, prompt_tokens, cancel: cancel.clone() };
         self.jobs.insert(job, running);
@@ -353,7 +342,7 @@ impl State {
         let Some(first) = generated.first() else { return Outcome { is_void: true, ..Outcome::default() } };
         let (stop, synced, mut timings) = (first.stop, first.synced, first.timings);
         timings.decode_tokens = generated.iter().map(|generated| generated.ids.len()).sum();
-        let finish = |generated| self.planner.finish(&running.request, generated);
+        let finish = |generated| self.planner.finish(&running.request, generated).ok();
         let completions = generated.into_iter().filter_map(finish);
         Outcome {
             items: completions.map(|completion| Item { text: completion.text }).collect(),

@@ -14,8 +14,9 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use super::plan::trimmed;
 use super::record::{Record, Source};
-use super::{ContextFile, Lines, Request, should_offer, trimmed};
+use super::{ContextFile, Lines, Request, Window, should_offer};
 use crate::base::Timings;
 use crate::base::timings::milliseconds;
 use crate::decode::Budget;
@@ -74,15 +75,6 @@ pub enum Trigger {
     Automatic,
 }
 
-/// How much of a document a prompt shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// What this machine evaluates while somebody waits.
-    Small,
-    /// What it evaluates when it has nothing else to do.
-    Large,
-}
-
 /// A request for a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -96,7 +88,7 @@ pub struct Ask {
     pub prefix: String,
     /// The text after the cursor.
     pub suffix: String,
-    /// Other files that may help.
+    /// Other files that may help, oldest first.
     pub context: Vec<ContextFile>,
     /// Who asks.
     pub trigger: Trigger,
@@ -159,10 +151,6 @@ pub struct Start {
     pub purpose: Purpose,
     /// What to complete.
     pub request: Request,
-    /// Other files that may help.
-    pub context: Vec<ContextFile>,
-    /// Whether an accept came just before.
-    pub is_after_accept: bool,
     /// How much of the document to show.
     pub window: Window,
     /// Not to be begun earlier.
@@ -426,12 +414,18 @@ fn rest_of(text: &str, typed: &str, closers: usize, ask: &Ask) -> Option<String>
     if closers == 0 {
         return Some(rest.to_owned());
     }
-    trimmed(&request(ask, Lines::Multi, 0), rest)
+    trimmed(&request(ask, Lines::Multi, 0), rest).ok()
 }
 
 fn request(ask: &Ask, lines: Lines, max_tokens: usize) -> Request {
-    let Ask { path, prefix, suffix, .. } = ask;
-    Request { path: path.clone(), prefix: prefix.clone(), suffix: suffix.clone(), lines, max_tokens }
+    Request {
+        path: ask.path.clone(),
+        lines,
+        max_tokens,
+        context: ask.context.clone(),
+        is_invoked: ask.trigger == Trigger::Invoked,
+        ..Request::new(&ask.prefix, &ask.suffix)
+    }
 }
 
 impl Job {
@@ -640,13 +634,13 @@ impl Service {
 
     /// A document is looked at, with the cursor where `request` is, if that is known: what will be asked
     /// about it begins like this.
-    pub fn opened(&mut self, key: &str, request: Request, context: Vec<ContextFile>) -> Vec<Action> {
+    pub fn opened(&mut self, key: &str, request: Request) -> Vec<Action> {
         let document = self.documents.entry(key.to_owned()).or_default();
         if !self.options.warm || document.waiter.is_some() || document.answer.is_some() {
             return Vec::new();
         }
         let request = Request { max_tokens: 0, lines: Lines::Single, ..request };
-        vec![self.warm(key, request, context, Window::Small, None)]
+        vec![self.warm(key, request, Window::Small, None)]
     }
 
     /// Where to expect the cursor in a document that has just been opened: behind as much of its head as a
@@ -722,7 +716,7 @@ impl Service {
         if is_new && self.options.warm {
             let request = request(ask, Lines::Single, 0);
             let idle = now + self.options.idle;
-            out.push(self.warm(&ask.key, request, ask.context.clone(), Window::Large, Some(idle)));
+            out.push(self.warm(&ask.key, request, Window::Large, Some(idle)));
         }
     }
 
@@ -743,9 +737,10 @@ impl Service {
                 job: id,
                 key: next.key.clone(),
                 purpose: Purpose::Speculation,
-                request: request(&next, Lines::Multi, self.options.auto_tokens_max),
-                context: next.context,
-                is_after_accept: true,
+                request: Request {
+                    follows_accept: true,
+                    ..request(&next, Lines::Auto, self.options.auto_tokens_max)
+                },
                 window: Window::Small,
                 not_before: None,
                 budget: Budget::default(),
@@ -754,14 +749,7 @@ impl Service {
         }
     }
 
-    fn warm(
-        &mut self,
-        key: &str,
-        request: Request,
-        context: Vec<ContextFile>,
-        window: Window,
-        not_before: Option<Instant>,
-    ) -> Action {
+    fn warm(&mut self, key: &str, request: Request, window: Window, not_before: Option<Instant>) -> Action {
         let job = self.job();
         self.document(key).warmth = Some(job);
         Action::Start(Box::new(Start {
@@ -769,8 +757,6 @@ impl Service {
             key: key.to_owned(),
             purpose: Purpose::Warmth,
             request,
-            context,
-            is_after_accept: false,
             window,
             not_before,
             budget: Budget::default(),
@@ -802,14 +788,13 @@ impl Service {
         document.speculation.take().into_iter().for_each(|job| out.push(Action::Cancel { job: job.id }));
         document.screen = None;
         document.answer = Some(Job::new(id, &ask));
-        let lines = if is_invoked || is_after_accept { Lines::Multi } else { Lines::Auto };
+        let lines = if is_invoked { Lines::Multi } else { Lines::Auto };
+        let max_tokens = if is_invoked { invoked_tokens_max } else { auto_tokens_max };
         out.push(Action::Start(Box::new(Start {
             job: id,
             key: ask.key.clone(),
             purpose: Purpose::Answer,
-            request: request(&ask, lines, if is_invoked { invoked_tokens_max } else { auto_tokens_max }),
-            context: ask.context.clone(),
-            is_after_accept,
+            request: Request { follows_accept: is_after_accept, ..request(&ask, lines, max_tokens) },
             window: Window::Small,
             not_before: (!delay.is_zero()).then_some(now + delay),
             budget: Budget {
@@ -984,6 +969,7 @@ mod tests {
             Action::Start(start) => {
                 let Start { job, purpose, request, window, .. } = start.as_ref();
                 match purpose {
+                    Purpose::Answer if request.follows_accept => format!("start {job} after an accept"),
                     Purpose::Answer => format!("start {job} {:?}", request.lines),
                     _ => format!("start {job} {purpose:?} {window:?} after {:?}", request.prefix),
                 }
@@ -1141,7 +1127,7 @@ mod tests {
                 (Done(1, &["foo(a)"]), &["1: foo(a)", "Model"]),
                 (Change(4, 0, "f"), &[]),
                 (Change(5, 0, "oo(a)"), &["accepted 5"]),
-                (Type(2, "x = foo(a)$0\n"), &["start 2 Multi"]),
+                (Type(2, "x = foo(a)$0\n"), &["start 2 after an accept"]),
                 (Done(2, &["\ny = 1"]), &["2: \ny = 1", "Model"]),
                 // A menu entry was selected: its text and the suggestion replace what was typed.
                 (Change(8, 2, "a)\ny = 1"), &["accepted 6"]),
@@ -1196,7 +1182,7 @@ mod tests {
             other => panic!("nothing starts: {other:?}"),
         };
         let place = request(&ask(0, "x = $0\n", Trigger::Automatic), Lines::Auto, 9);
-        let warm = start(&service.opened("a", place, Vec::new()));
+        let warm = start(&service.opened("a", place));
         assert_eq!((warm.purpose, warm.window, warm.not_before), (Purpose::Warmth, Window::Small, None));
         assert_eq!((warm.request.max_tokens, warm.priority()), (0, Priority::Background));
         service.done(now, warm.job, Outcome::default());

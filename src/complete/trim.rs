@@ -1,32 +1,58 @@
 //! Makes what the model wrote fit between what the document already has. Pure.
 
-use super::context::Place;
+use super::context::{Indentation, Place};
+use super::gate::Dropped;
 use crate::decode::stop::{Stop, has_substance, indent_width};
 
-/// `text` as it should be inserted at `place`, with line feeds as line ends; `None` if nothing worth
-/// showing is left. `stop` is the rule the text was generated under, not yet used: it judges the
+/// `text` as it should be inserted at `place`, with line feeds as line ends and lines indented as the
+/// document does. `stop` is the rule the text was generated under, not yet used: it judges the
 /// last line, which was perhaps never finished, as if it had been.
-pub fn trim(text: &str, place: &Place, stop: &Stop) -> Option<String> {
-    let text = text.replace("\r\n", "\n");
+pub fn trim(text: &str, place: &Place, indentation: Indentation, stop: &Stop) -> Result<String, Dropped> {
+    let text = indentation.apply(&text.replace("\r\n", "\n"), place.starts_line());
     let mut text = without_repeated_blank(&text, place);
     if let Some(cut) = stop.clone().check(&format!("{text}\n")) {
         text = &text[..cut.min(text.len())];
     }
     text = without_rest(text, place);
 
+    if text.trim().is_empty() {
+        return Err(Dropped::Blank);
+    }
     let line = format!("{}{}", place.line, text.lines().next().unwrap_or_default());
     let line = line.trim();
     let is_next_line = line == place.below.trim();
     let is_third = place.above.iter().all(|above| above.trim() == line);
-    if text.trim().is_empty() || has_substance(line) && (is_next_line || is_third) {
-        return None;
+    if has_substance(line) && (is_next_line || is_third) || repeats_above(text, place) {
+        return Err(Dropped::Repeats);
     }
     let mut text = text.trim_end().to_owned();
     if text.starts_with('\n') && place.rest.trim_start().starts_with([')', ']', '}']) {
         let indent = &place.line[..place.line.len() - place.line.trim_start().len()];
         text = format!("{text}\n{indent}");
     }
-    Some(text)
+    Ok(text)
+}
+
+/// Whether all lines of `text`, two or more with substance, stand right above the cursor already.
+fn repeats_above(text: &str, place: &Place) -> bool {
+    let own = format!("{}{text}", place.line);
+    let own: Vec<&str> = own.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let substance = own.iter().filter(|line| has_substance(line)).count();
+    let mut above = place.before_line.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    substance >= 2 && own.iter().rev().all(|&line| above.next() == Some(line))
+}
+
+/// What a chat model wrote without the Markdown fence around it.
+pub fn without_fence(text: &str) -> &str {
+    let Some((first, inside)) = text.trim_start().split_once('\n') else { return text };
+    if !first.starts_with("```") {
+        return text;
+    }
+    match inside.find("\n```") {
+        Some(end) => &inside[..end],
+        None if inside.starts_with("```") => "",
+        None => inside,
+    }
 }
 
 /// Drops blank at the start that the cursor already stands behind: any after a word, and on a blank
@@ -87,24 +113,27 @@ fn unescaped(text: &str, quote: char) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use crate::complete::{Lines, Request, trimmed};
+    use super::without_fence;
+    use crate::complete::plan::trimmed;
+    use crate::complete::{Lines, Request};
 
     /// `document` has the cursor at `$0`, `output` is what the model writes there.
     #[track_caller]
     fn check(document: &str, output: &str, expected: Option<&str>) {
+        check_in(None, document, output, expected);
+    }
+
+    /// The same in the file `path`.
+    #[track_caller]
+    fn check_in(path: Option<&str>, document: &str, output: &str, expected: Option<&str>) {
         let (prefix, suffix) = document.split_once("$0").unwrap();
         for crlf in [false, true] {
             let ends = |text: &str| if crlf { text.replace('\n', "\r\n") } else { text.to_owned() };
-            let request = Request {
-                path: None,
-                prefix: ends(prefix),
-                suffix: ends(suffix),
-                lines: Lines::Auto,
-                max_tokens: 64,
-            };
+            let request =
+                Request { path: path.map(String::from), ..Request::new(ends(prefix), ends(suffix)) };
             let expected = expected.map(|text| if request.uses_crlf() { ends(text) } else { text.into() });
             for output in [output.to_owned(), ends(output)] {
-                assert_eq!(trimmed(&request, &output), expected, "{document:?}, CRLF {crlf}");
+                assert_eq!(trimmed(&request, &output).ok(), expected, "{document:?}, CRLF {crlf}");
             }
         }
     }
@@ -192,6 +221,76 @@ mod tests {
     }
 
     #[test]
+    fn indentation_is_the_documents() {
+        check(
+            "class A:\n\tdef f(self):\n\t\t$0\n",
+            "        x = 1\n        return x\n",
+            Some("x = 1\n\t\treturn x"),
+        );
+        check("func f() {\n\tif x {$0}\n}\n", "\n        return\n    }\n", Some("\n\t\treturn\n\t"));
+        check("func f() {\n\tif x {$0}\n}\n", "\n    return\n  }\n", Some("\n\t\treturn\n\t"));
+        check("function f() {\n  if (a) {$0}\n}\n", "\n\t\treturn;\n\t}\n", Some("\n    return;\n  "));
+        check("def f():$0\n", "\n\treturn 1\n", Some("\n\treturn 1"));
+        check("/* a\n * b */\nint f() {\n\t$0\n}\n", "\treturn 1;\n}\n", Some("return 1;"));
+    }
+
+    #[test]
+    fn comments_are_the_languages() {
+        let lua = "return 1 -- done (\nend\n";
+        check_in(Some("a.lua"), "if x then\n  $0\nend\n", lua, Some("return 1 -- done ("));
+        check_in(Some("a.py"), "x = ($0)\n", "a // b) + c\n", Some("a // b"));
+        check_in(Some("a.py"), "def f():\n    \"\"\"$0\n", "Adds (a\nand b.\n", Some("Adds (a"));
+        check_in(
+            Some("a.py"),
+            "def f():\n    $0\n",
+            "\"\"\"Adds.\n\nAnd more.\n\"\"\"\n    return 1\n\nx",
+            Some("\"\"\"Adds.\n\nAnd more.\n\"\"\"\n    return 1"),
+        );
+        check_in(Some("a.rs"), "fn f<'a>($0)\n", "x: &'a A<'a, 'b>) {\n", Some("x: &'a A<'a, 'b>"));
+        check_in(Some("a.c"), "for (; i; $0)\n", "i--)\n", Some("i--"));
+        check_in(
+            Some("a.c"),
+            "switch (x) {$0}\n",
+            "\ncase 1:\n    f();\n}\ng();",
+            Some("\ncase 1:\n    f();\n"),
+        );
+        check_in(Some("a.ts"), "function f() {\n  $0\n}\n", "return `a\n}`;\n}\n", Some("return `a\n}`;"));
+        check_in(
+            Some("a.go"),
+            "func f() {\n\t$0\n}\n",
+            "s := `a\n}`\n\tg(s)\n}\n",
+            Some("s := `a\n}`\n\tg(s)"),
+        );
+    }
+
+    #[test]
+    fn the_suffix_is_not_repeated() {
+        check("    let a = 1;\n    $0\n    let b = 2;\n", "let b = 2;\n", None);
+        check("let x = foo($0);\n", "a, b);\n", Some("a, b"));
+        check("const x = f({ $0 });\n", "a: 1 });\n", Some("a: 1"));
+        check("x := []int{$0}\n", "1, 2}\n", Some("1, 2"));
+        check("int a[] = {$0};\n", "1, 2};\n", Some("1, 2"));
+        check("local t = {$0}\n", "1, 2}\n", Some("1, 2"));
+        check("d = {\"a\": [$0]}\n", "1, 2]}\n", Some("1, 2"));
+        // Two lines that stand above already.
+        check("// One.\na(1);\nb(2);\n// One.\n$0", "a(1);\nb(2);\n", Some("a(1);\nb(2);"));
+        check("{\na(1);\nb(2);\n{\n$0", "{\na(1);\nb(2);\n{\n", Some("{"));
+    }
+
+    #[test]
+    fn fences_are_dropped() {
+        for (text, expected) in [
+            ("```rust\nlet x = 1;\n```\nDone.", "let x = 1;"),
+            ("```\nlet x", "let x"),
+            ("```\n```\n", ""),
+            ("let x = 1;\n```", "let x = 1;\n```"),
+            ("```", "```"),
+        ] {
+            assert_eq!(without_fence(text), expected);
+        }
+    }
+
+    #[test]
     fn no_text_is_too_strange() {
         const PIECES: [&str; 20] = [
             "{", "}", "(", ")", "\n", "\r\n", "\r", "\t", "    ", "\"", "'", "\\", "🦀", "é", "end", "x",
@@ -208,14 +307,8 @@ mod tests {
         for round in 0..3000 {
             let (prefix, suffix, output) = (text(round % 13), text(round % 7), text(round % 17));
             for lines in [Lines::Auto, Lines::Single, Lines::Multi] {
-                let request = Request {
-                    path: None,
-                    prefix: prefix.clone(),
-                    suffix: suffix.clone(),
-                    lines,
-                    max_tokens: 9,
-                };
-                let text = trimmed(&request, &output);
+                let request = Request { lines, ..Request::new(prefix.clone(), suffix.clone()) };
+                let text = trimmed(&request, &output).ok();
                 assert!(text.is_none_or(|text| !text.trim().is_empty()), "{request:?} {output:?}");
             }
         }

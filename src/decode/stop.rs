@@ -1,11 +1,100 @@
 //! Text rules that end a completion. Pure: given the text so far, is it done, and where to cut it?
 //!
-//! The rules read lines, indentation and brackets, no grammar. Brackets in string literals and line
-//! comments do not count, in this simple sense: a quote opens a string unless it follows `&` or `<`
-//! (a Rust lifetime), a string ends at the same quote or with its line, and a comment runs from `//`
-//! or `# ` to the end of its line. What this misreads is forgotten with the line.
+//! The rules read lines, indentation and brackets, no grammar. Brackets in strings and comments do not
+//! count, as far as [`Syntax`] says how these are written. A string ends at the same quote or with its
+//! line, unless it is of a kind that may have several: what is misread is forgotten with the line.
 
 use std::ops::Range;
+
+/// How a language writes comments and strings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Syntax {
+    /// `//` to the end of the line.
+    slashes: bool,
+    /// `/*` to `*/`, over any number of lines.
+    block_comments: bool,
+    /// `#` and a blank, to the end of the line.
+    hashes: bool,
+    /// `--` to the end of the line.
+    dashes: Dashes,
+    /// Three quotes to three quotes, over any number of lines.
+    triple_quotes: bool,
+    /// Backquotes, over any number of lines.
+    backquotes: bool,
+    /// A single quote also begins a name, as in `&'a`.
+    lifetimes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dashes {
+    Never,
+    /// With blank on both sides: elsewhere it may be a decrement.
+    Spaced,
+    /// Also `--[[` to `]]`.
+    Always,
+}
+
+impl Syntax {
+    /// Of a file that may be anything.
+    pub const UNKNOWN: Self = Self {
+        slashes: true,
+        block_comments: false,
+        hashes: true,
+        dashes: Dashes::Spaced,
+        triple_quotes: true,
+        backquotes: false,
+        lifetimes: false,
+    };
+
+    /// What the name of a file says.
+    pub fn of(path: Option<&str>) -> Self {
+        let name = path.and_then(|path| path.rsplit(['/', '\\']).next()).unwrap_or_default();
+        let extension = name.rsplit_once('.').map_or(name, |(_, extension)| extension).to_lowercase();
+        let none = Self {
+            slashes: false,
+            hashes: false,
+            dashes: Dashes::Never,
+            triple_quotes: false,
+            ..Self::UNKNOWN
+        };
+        let slashes = Self { slashes: true, block_comments: true, ..none };
+        let hashes = Self { hashes: true, ..none };
+        match extension.as_str() {
+            "rs" => Self { lifetimes: true, ..slashes },
+            "c" | "h" | "cc" | "cpp" | "cxx" | "hpp" | "cs" | "php" | "zig" | "proto" | "scss" | "m"
+            | "mm" => slashes,
+            "js" | "jsx" | "ts" | "tsx" | "mjs" | "cjs" | "mts" | "cts" | "go" => {
+                Self { backquotes: true, ..slashes }
+            }
+            "java" | "kt" | "kts" | "swift" | "scala" | "dart" | "groovy" => {
+                Self { triple_quotes: true, ..slashes }
+            }
+            "py" | "pyi" | "jl" | "toml" | "ex" | "exs" => Self { triple_quotes: true, ..hashes },
+            "rb" | "sh" | "bash" | "zsh" | "fish" | "yaml" | "yml" | "pl" | "r" | "nix" | "cmake"
+            | "makefile" | "dockerfile" => hashes,
+            "lua" | "sql" | "hs" | "elm" | "adb" | "ads" | "vhd" | "vhdl" => {
+                Self { dashes: Dashes::Always, ..none }
+            }
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    /// The brackets `text` leaves open, outermost first.
+    pub fn open_brackets(self, text: &str) -> String {
+        let mut brackets = Brackets::new(self, "", Inside::Code);
+        text.chars().for_each(|c| {
+            brackets.read(c);
+        });
+        brackets.open.into_iter().collect()
+    }
+
+    /// The quote whose string of several lines `text`, the start of a document, ends inside.
+    pub fn open_text(self, text: &str) -> Option<char> {
+        let is_open = |quotes: &&str| text.matches(*quotes).count() % 2 == 1;
+        let quotes = ["\"\"\"", "'''"].into_iter().filter(|_| self.triple_quotes).find(is_open);
+        quotes.and_then(|quotes| quotes.chars().next())
+    }
+}
 
 /// A rule that ends a generation, and how much of the text it has read. Clone it for each generation.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +108,37 @@ pub struct Stop {
     /// Where the complete lines before `line` lie.
     lines: Vec<Range<usize>>,
     blank_run: usize,
+    /// Whether the lines of the block are indented like the one that opens it, as in a namespace.
+    is_flat: bool,
+    fence: Fence,
+}
+
+/// What is known about a Markdown fence around the text.
+#[derive(Clone, Debug, PartialEq)]
+enum Fence {
+    None,
+    Possible,
+    /// Its first line has so many bytes.
+    Open(usize),
+}
+
+impl Fence {
+    /// How much of `text` its first line is; `None` as long as that is open.
+    fn skip(&mut self, text: &str) -> Option<usize> {
+        const FENCE: &str = "```";
+        if *self == Self::Possible && !FENCE.starts_with(text) {
+            *self = match text.find('\n') {
+                _ if !text.starts_with(FENCE) => Self::None,
+                Some(end) => Self::Open(end + 1),
+                None => Self::Possible,
+            };
+        }
+        match *self {
+            Self::None => Some(0),
+            Self::Possible => None,
+            Self::Open(length) => Some(length),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +181,8 @@ struct Line {
     first: Option<usize>,
     is_judged: bool,
     is_last: bool,
+    /// Whether it begins in a string or comment of several lines, where indentation says nothing.
+    is_text: bool,
 }
 
 impl Stop {
@@ -88,12 +210,28 @@ impl Stop {
         Self {
             rule,
             closer: suffix_start.trim_start().chars().next().filter(|&c| opener_of(c).is_some()),
-            brackets: Brackets { open: open.chars().collect(), ..Brackets::default() },
+            brackets: Brackets::new(Syntax::UNKNOWN, open, Inside::Code),
             read: 0,
             line: Line::default(),
             lines: Vec::new(),
             blank_run: 0,
+            is_flat: false,
+            fence: Fence::None,
         }
+    }
+
+    /// The same for a language, where `text` is the quote of the string of several lines that the completion
+    /// begins in (see [`Syntax::open_text`]).
+    pub fn written_in(mut self, syntax: Syntax, text: Option<char>) -> Self {
+        self.brackets.syntax = syntax;
+        self.brackets.inside = text.map_or(Inside::Code, Inside::Text);
+        self.line.is_text = text.is_some();
+        self
+    }
+
+    /// The same where the text may come between Markdown fences, which then count for nothing.
+    pub fn with_fences(self) -> Self {
+        Self { fence: Fence::Possible, ..self }
     }
 
     /// Reads on in `text`, the whole of what was generated so far, and says at which byte to cut it
@@ -103,6 +241,13 @@ impl Stop {
         if self.rule == Rule::None {
             return None;
         }
+        let skipped = self.fence.skip(text)?;
+        let cut = self.check_inside(&text[skipped..]);
+        let closing = text[skipped..].find("\n```").filter(|_| skipped > 0);
+        cut.or(closing).map(|cut| skipped + cut)
+    }
+
+    fn check_inside(&mut self, text: &str) -> Option<usize> {
         let from = self.read;
         self.read = text.len();
         for (at, c) in text[from..].char_indices().map(|(at, c)| (from + at, c)) {
@@ -126,12 +271,25 @@ impl Stop {
         }
         self.line.is_judged = true;
         let Rule::MultiLine(block) = &self.rule else { return None };
-        if self.line.start == 0 {
+        if self.line.start == 0 || self.line.is_text {
             return None;
         }
         let width = indent_width(&text[self.line.start..]);
         let head = &text[first..if at == first { at + c.len_utf8() } else { at }];
         let before = text[..self.line.start].trim_end().len();
+        let braces = self.brackets.open.iter().filter(|&&open| open == '{').count();
+        let owns_brace = block.open.contains('{');
+        let is_braced = braces > 0 || !owns_brace && self.closer == Some('}');
+        if is_braced && width + 1 == block.indent {
+            self.is_flat |= before == 0 && !closes_block(head);
+            let is_inside = !closes_block(head) || braces > usize::from(owns_brace);
+            if self.is_flat && is_inside || LABELS.contains(&head) {
+                return None;
+            }
+        }
+        if is_braced && head == "#" && width == 0 && self.brackets.syntax.slashes {
+            return None;
+        }
         if width >= block.indent {
             let begins_next = block.extent == Extent::Item && width == block.indent && self.blank_run > 0;
             return (begins_next && before > 0 && self.brackets.open.is_empty()).then_some(before);
@@ -168,7 +326,8 @@ impl Stop {
     }
 
     fn judge_line(&mut self, text: &str, end: usize) -> Option<usize> {
-        let line = std::mem::replace(&mut self.line, Line { start: end + 1, ..Line::default() });
+        let next = Line { start: end + 1, is_text: self.brackets.is_text(), ..Line::default() };
+        let line = std::mem::replace(&mut self.line, next);
         let here = text[..end].trim_end().len();
         let Rule::MultiLine(block) = &self.rule else { return Some(here) };
         let Some(first) = line.first else {
@@ -186,7 +345,9 @@ impl Stop {
         if let Some(cut) = self.repeated_lines(text) {
             return Some(cut);
         }
-        let closes = closes_block(first_word(&text[first..end])) && indent_width(written) <= block.indent;
+        let closes = closes_block(first_word(&text[first..end]))
+            && indent_width(written) <= block.indent
+            && !line.is_text;
         let is_item =
             block.extent == Extent::Item && line.start > 0 && closes && self.brackets.open.is_empty();
         let is_done = (line.is_last || is_item) && !written.ends_with(['{', '(', '[', ':']);
@@ -212,15 +373,6 @@ pub fn indent_width(line: &str) -> usize {
     blank.fold(0, |width, c| if c == '\t' { (width / 4 + 1) * 4 } else { width + 1 })
 }
 
-/// The brackets `text` leaves open, outermost first.
-pub fn open_brackets(text: &str) -> String {
-    let mut brackets = Brackets::default();
-    text.chars().for_each(|c| {
-        brackets.read(c);
-    });
-    brackets.open.into_iter().collect()
-}
-
 /// The opening bracket that `c` closes.
 pub fn opener_of(c: char) -> Option<char> {
     match c {
@@ -241,6 +393,9 @@ fn suffix_line(suffix: &str) -> Option<&str> {
     let at = suffix.lines().position(|line| !line.trim().is_empty()).filter(|&at| at > 0)?;
     suffix.lines().nth(at)
 }
+
+/// Words that begin lines indented like the line that opens their block.
+const LABELS: [&str; 5] = ["case", "default", "public", "private", "protected"];
 
 fn closes_block(head: &str) -> bool {
     matches!(head, "}" | "end")
@@ -278,31 +433,111 @@ fn repeated_tail(text: &str) -> Option<usize> {
 }
 
 /// The brackets that are open, outside strings and comments.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Brackets {
+    syntax: Syntax,
     open: Vec<char>,
-    quote: Option<char>,
+    inside: Inside,
     is_escaped: bool,
-    is_comment: bool,
-    previous: char,
+    /// The characters read last, the newest last.
+    last: [char; 3],
+}
+
+/// What the next character belongs to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Inside {
+    Code,
+    String(char),
+    /// A string of several lines between three of these.
+    Text(char),
+    LineComment,
+    /// From `/*` to `*/`.
+    BlockComment,
+    /// From `--[[` to `]]`.
+    LongComment,
+    /// After a quote that begins a character or a name, and this many characters.
+    Quoted(usize),
 }
 
 impl Brackets {
+    fn new(syntax: Syntax, open: &str, inside: Inside) -> Self {
+        Self { syntax, open: open.chars().collect(), inside, is_escaped: false, last: ['\n'; 3] }
+    }
+
+    /// Whether the next line begins in a string or comment.
+    fn is_text(&self) -> bool {
+        matches!(
+            self.inside,
+            Inside::Text(_) | Inside::BlockComment | Inside::LongComment | Inside::String('`')
+        )
+    }
+
     /// Reads one character; true if it closes a bracket that is not open.
     fn read(&mut self, c: char) -> bool {
-        let previous = std::mem::replace(&mut self.previous, c);
-        if c == '\n' {
-            (self.quote, self.is_escaped, self.is_comment) = (None, false, false);
-        } else if self.is_comment {
-        } else if let Some(quote) = self.quote {
-            if c == quote && !self.is_escaped {
-                self.quote = None;
+        let [before, previous] = [self.last[1], self.last[2]];
+        let earlier = std::mem::replace(&mut self.last, [before, previous, c])[0];
+        let was_escaped = std::mem::replace(&mut self.is_escaped, false);
+        match self.inside {
+            Inside::Code => return self.read_code(earlier, before, previous, c),
+            Inside::String('`') if self.syntax.backquotes && c == '\n' => {}
+            Inside::String(_) | Inside::LineComment | Inside::Quoted(_) if c == '\n' => {
+                self.inside = Inside::Code
             }
-            self.is_escaped = c == '\\' && !self.is_escaped;
-        } else if (previous, c) == ('/', '/') || (previous, c) == ('#', ' ') {
-            self.is_comment = true;
+            Inside::String(quote) if c == quote && !was_escaped => self.inside = Inside::Code,
+            Inside::String(_) => self.is_escaped = c == '\\' && !was_escaped,
+            Inside::Text(quote) if [before, previous, c] == [quote; 3] => self.end(),
+            Inside::Text(quote) => {
+                self.is_escaped = c == '\\' && !was_escaped;
+                if was_escaped && c == quote {
+                    self.last[2] = ' ';
+                }
+            }
+            Inside::LineComment => {
+                let is_long = self.syntax.dashes == Dashes::Always
+                    && [earlier, before, previous, c] == ['-', '-', '[', '['];
+                if is_long {
+                    self.inside = Inside::LongComment;
+                }
+            }
+            Inside::BlockComment if (previous, c) == ('*', '/') => self.end(),
+            Inside::LongComment if (previous, c) == (']', ']') => self.end(),
+            Inside::BlockComment | Inside::LongComment => {}
+            Inside::Quoted(0) if c == '\\' => (self.inside, self.is_escaped) = (Inside::String('\''), true),
+            Inside::Quoted(0) => self.inside = Inside::Quoted(1),
+            Inside::Quoted(_) if c == '\'' => self.end(),
+            Inside::Quoted(_) => {
+                self.inside = Inside::Code;
+                return self.read_code(earlier, before, previous, c);
+            }
+        }
+        false
+    }
+
+    /// Nothing of what ended belongs to what comes.
+    fn end(&mut self) {
+        self.inside = Inside::Code;
+        self.last = [' '; 3];
+    }
+
+    fn read_code(&mut self, earlier: char, before: char, previous: char, c: char) -> bool {
+        let Syntax { slashes, block_comments, hashes, dashes, triple_quotes, lifetimes, .. } = self.syntax;
+        let is_dashed = match dashes {
+            Dashes::Never => false,
+            Dashes::Spaced => earlier.is_whitespace() && (before, previous, c) == ('-', '-', ' '),
+            Dashes::Always => (previous, c) == ('-', '-'),
+        };
+        if slashes && (previous, c) == ('/', '/') || hashes && (previous, c) == ('#', ' ') || is_dashed {
+            self.inside = Inside::LineComment;
+        } else if block_comments && (previous, c) == ('/', '*') {
+            self.inside = Inside::BlockComment;
+            self.last = [' '; 3];
+        } else if triple_quotes && matches!(c, '"' | '\'') && [before, previous] == [c; 2] {
+            self.inside = Inside::Text(c);
+            self.last = [' '; 3];
+        } else if lifetimes && c == '\'' {
+            self.inside = Inside::Quoted(0);
         } else if matches!(c, '"' | '`') || c == '\'' && !matches!(previous, '&' | '<') {
-            self.quote = Some(c);
+            self.inside = Inside::String(c);
         } else if matches!(c, '(' | '[' | '{') {
             self.open.push(c);
         } else if let Some(opener) = opener_of(c) {
@@ -385,6 +620,95 @@ mod tests {
         for (block, text, kept) in cases {
             check(&Stop::multi_line(block), text, kept);
         }
+    }
+
+    #[test]
+    fn languages_differ_in_comments_and_strings() {
+        let cases = [
+            ("a.lua", ")", "x -- :) (\n", "x -- :) ("),
+            ("a.lua", ")", "x --[[ ) ]])\n", "x --[[ ) ]]"),
+            ("a.c", ")", "i--)\n", "i--"),
+            ("", ")", "i--)\n", "i--"),
+            ("", ")", "x -- :)\n", "x -- :)"),
+            ("a.py", ")", "a // b) + (c\n", "a // b"),
+            ("a.py", ")", "a  # :)\n", "a  # :)"),
+            ("a.rs", ")", "x: Foo<'a, 'b>) {\n", "x: Foo<'a, 'b>"),
+            ("a.rs", ")", "')', '\\'')\n", "')', '\\''"),
+            ("a.rs", ")", "x /* ) */)\n", "x /* ) */"),
+        ];
+        for (path, suffix, text, kept) in cases {
+            let syntax = Syntax::of(Some(path).filter(|path| !path.is_empty()));
+            check(&Stop::single_line("", suffix).written_in(syntax, None), text, kept);
+        }
+    }
+
+    #[test]
+    fn text_of_several_lines_is_not_code() {
+        let docstring = "\"\"\"Does\n\nthis (and\nthat.\n\"\"\"\n    return 1\n\nx = 1";
+        let cases = [
+            ("a.py", block("", 4, ""), docstring, "\"\"\"Does\n\nthis (and\nthat.\n\"\"\"\n    return 1"),
+            (
+                "a.ts",
+                block("", 2, "\n}"),
+                "const s = `a\n}\nb`;\n  f();\n}\n",
+                "const s = `a\n}\nb`;\n  f();",
+            ),
+            ("a.c", block("", 4, "\n}"), "/* a\nb\n*/\n    f();\n}\n", "/* a\nb\n*/\n    f();"),
+            ("a.lua", block("", 2, "\nend"), "--[[ a\nb\n]]\n  f()\nend\n", "--[[ a\nb\n]]\n  f()"),
+        ];
+        for (path, block, text, kept) in cases {
+            check(&Stop::multi_line(block).written_in(Syntax::of(Some(path)), None), text, kept);
+        }
+        let inside = Stop::multi_line(block("", 4, "")).written_in(Syntax::of(Some("a.py")), Some('"'));
+        check(&inside, "a\n\nb\n\"\"\"\n    x\ny = 1\n", "a\n\nb\n\"\"\"\n    x");
+        let python = Syntax::of(Some("a.py"));
+        let triple = "\"\"\"";
+        assert_eq!(python.open_text(&format!("x = {triple}a{triple}\n{triple}b")), Some('"'));
+        assert_eq!(python.open_text(&format!("{triple}a{triple}")), None);
+        assert_eq!(Syntax::of(Some("a.go")).open_text(triple), None);
+    }
+
+    #[test]
+    fn blocks_may_not_be_indented() {
+        let cases = [
+            (block("{", 1, ""), "\nint f() {\n    g();\n}\n}\nint h", "\nint f() {\n    g();\n}\n}"),
+            (
+                block("{", 5, ""),
+                "\n    case 1:\n        f();\n    default:\n        g();\n    }\n    h",
+                "\n    case 1:\n        f();\n    default:\n        g();\n    }",
+            ),
+            (
+                block("{", 1, ""),
+                "\n    int x;\npublic:\n    int y;\n}\nint z",
+                "\n    int x;\npublic:\n    int y;\n}",
+            ),
+            (
+                block("{", 1, ""),
+                "\n    a();\n#ifdef B\n    b();\n#endif\n}\nint z",
+                "\n    a();\n#ifdef B\n    b();\n#endif\n}",
+            ),
+            (block("", 1, "}"), "\ncase 1:\n    f();\n}\nint z", "\ncase 1:\n    f();\n"),
+            // A case below the cursor's belongs to the block around it.
+            (block("", 8, "\n"), "f();\n    case 2:\n", "f();"),
+        ];
+        for (block, text, kept) in cases {
+            check(&Stop::multi_line(block).written_in(Syntax::of(Some("a.cpp")), None), text, kept);
+        }
+    }
+
+    #[test]
+    fn fences_count_for_nothing() {
+        let cases = [
+            ("```py\nx = 1\ny", "```py\nx = 1"),
+            ("x = 1\n```", "x = 1"),
+            ("``x\n", "``x"),
+            ("```\n```\n", "```\n```"),
+        ];
+        for (text, kept) in cases {
+            check(&Stop::single_line("", "").with_fences(), text, kept);
+        }
+        let text = "```\na\nb\n```\nc";
+        check(&Stop::multi_line(block("", 0, "")).with_fences(), text, "```\na\nb");
     }
 
     #[test]

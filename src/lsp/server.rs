@@ -19,7 +19,7 @@ use super::position::Encoding;
 use super::workspace::Workspace;
 use crate::complete::driver::Completer;
 use crate::complete::service::{Ask, AskId, Service, Trigger};
-use crate::complete::{ContextFile, Lines, Request};
+use crate::complete::{ContextFile, Request};
 use crate::config::{Problem, Settings};
 use crate::serve::Engine;
 
@@ -233,10 +233,8 @@ impl Server {
             None => Service::first_cursor(&text),
         };
         let (prefix, suffix) = text.split_at(cursor);
-        let (prefix, suffix) = (prefix.to_owned(), suffix.to_owned());
-        let path = Some(workspace.relative(uri));
-        let request = Request { path, prefix, suffix, lines: Lines::Single, max_tokens: 0 };
-        completer.opened(uri, request, self.context(uri));
+        let (path, context) = (Some(workspace.relative(uri)), self.context(uri));
+        completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
     }
 
     fn may_complete(&self, snapshot: &Snapshot) -> bool {
@@ -246,7 +244,7 @@ impl Server {
             && workspace.allows(&snapshot.uri, &snapshot.language)
     }
 
-    /// What other open documents show, those changed or looked at last first. Only what the editor has sent
+    /// What other open documents show, those changed or looked at last come last. Only what the editor has sent
     /// is looked at; no file is read.
     fn context(&self, uri: &str) -> Vec<ContextFile> {
         let Ready { settings, workspace, .. } = self.ready();
@@ -259,7 +257,8 @@ impl Server {
             (1..=CONTEXT_BYTES_MAX).contains(&length)
                 && !snapshot.text.chunks().any(|part| part.contains('\0'))
         };
-        self.documents
+        let mut files: Vec<ContextFile> = self
+            .documents
             .others(uri)
             .iter()
             .filter(|other| is_text(other) && workspace.allows(&other.uri, &other.language))
@@ -268,7 +267,9 @@ impl Server {
                 path: workspace.relative(&other.uri),
                 text: head(&other.text, bytes_max),
             })
-            .collect()
+            .collect();
+        files.reverse();
+        files
     }
 }
 

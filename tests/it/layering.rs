@@ -33,11 +33,15 @@ const RESERVED: [(&str, &[&str]); 9] = [
 ];
 
 /// Files that decide without touching the world.
-const PURE: [&str; 14] = [
+const PURE: [&str; 18] = [
     "decode/stop.rs",
     "serve/queue.rs",
+    "complete/anchor.rs",
+    "complete/encode.rs",
     "complete/fim.rs",
     "complete/context.rs",
+    "complete/gate.rs",
+    "complete/plan.rs",
     "complete/record.rs",
     "complete/service.rs",
     "complete/stats.rs",

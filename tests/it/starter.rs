@@ -1,7 +1,7 @@
 //! The starter model is part of the product: what it was trained to do, it does.
 
 use fimd::complete::fim::Order;
-use fimd::complete::{Lines, Options, Request, driver};
+use fimd::complete::{Options, Request, driver};
 use fimd::compute::cpu::Cpu;
 use fimd::decode::sample::log_softmax;
 use fimd::hub;
@@ -24,14 +24,8 @@ fn complete(documents: &[(&str, &str)], order: Order) -> Vec<(String, String)> {
     let engine = Engine::start(session, tokenizer);
     let answer = |document: &str| {
         let (prefix, suffix) = document.split_once("$0").unwrap();
-        let request = Request {
-            path: None,
-            prefix: prefix.into(),
-            suffix: suffix.into(),
-            lines: Lines::Auto,
-            max_tokens: 48,
-        };
-        let completion = driver::once(&engine, Options { order }, request).unwrap();
+        let request = Request { max_tokens: 48, ..Request::new(prefix, suffix) };
+        let completion = driver::once(&engine, Options::new(order), request).unwrap();
         completion.map(|completion| completion.text).unwrap_or_default()
     };
     documents.iter().map(|(document, expected)| (answer(document), (*expected).into())).collect()

@@ -1,0 +1,117 @@
+//! Which completions are not worth showing to somebody who did not ask. Pure.
+
+use super::context::Place;
+use crate::decode::stop::{Syntax, opener_of};
+
+/// Fewer characters have to finish something.
+const CHARS_MIN: usize = 3;
+/// Shorter texts are too short to call repetitive, in bytes.
+const REPETITIVE_MIN: usize = 24;
+
+/// Why there is nothing to show.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Dropped {
+    /// It was cancelled: nobody waits.
+    Cancelled,
+    /// Nothing is left but blank.
+    Blank,
+    /// It only says again what stands above or below the cursor.
+    Repeats,
+    /// It says the same over and over.
+    Repetitive,
+    /// It is too short to be worth a look, and finishes nothing.
+    Short,
+    /// The model is not sure.
+    Unsure {
+        /// Mean natural log-probability of what was generated.
+        mean: f32,
+        /// The least that is shown.
+        min: f32,
+    },
+}
+
+/// Whether `text` at `place` is worth showing, however sure the model is.
+pub fn judge(text: &str, place: &Place, syntax: Syntax) -> Result<(), Dropped> {
+    if text.trim().chars().count() < CHARS_MIN && !finishes(text.trim(), place, syntax) {
+        return Err(Dropped::Short);
+    }
+    if is_repetitive(text) {
+        return Err(Dropped::Repetitive);
+    }
+    Ok(())
+}
+
+/// Whether a short text finishes something: all brackets that the cursor's line has open, or an expression
+/// by a word of its own. The last letters of a word, an operator and a semicolon are typed faster than read.
+fn finishes(text: &str, place: &Place, syntax: Syntax) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let closers = text.trim_end_matches([';', ',', ':']);
+    if !closers.is_empty() && closers.chars().all(|c| opener_of(c).is_some()) {
+        let open = syntax.open_brackets(place.line);
+        return !open.is_empty() && syntax.open_brackets(&format!("{}{closers}", place.line)).is_empty();
+    }
+    let begins_word = !place.line.trim_end().is_empty() && !place.line.ends_with(is_word);
+    begins_word && text.chars().any(|c| is_word(c) || !c.is_ascii())
+}
+
+/// Whether most of `text` is a short pattern with letters, four times or more.
+fn is_repetitive(text: &str) -> bool {
+    let bytes = text.trim().as_bytes();
+    let repeats = |period: usize| {
+        let equal = (period..bytes.len()).filter(|&at| bytes[at] == bytes[at - period]).count();
+        equal * 10 >= (bytes.len() - period) * 9
+    };
+    let period = (1..=bytes.len() / 4).find(|&period| repeats(period));
+    bytes.len() >= REPETITIVE_MIN
+        && period.is_some_and(|period| bytes[..period].iter().any(u8::is_ascii_alphabetic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, text: &str, expected: Result<(), Dropped>) {
+        assert_eq!(judge(text, &Place::new(line, ""), Syntax::UNKNOWN), expected, "{line:?} {text:?}");
+    }
+
+    #[test]
+    fn short_texts_have_to_finish_something() {
+        let short = Err(Dropped::Short);
+        for (line, text, expected) in [
+            ("self.y = ", "y", Ok(())),
+            ("return ", "-1", Ok(())),
+            ("f(", "x", Ok(())),
+            ("f(x", ")", Ok(())),
+            ("f(g(x", "))", Ok(())),
+            ("f(x", ");", Ok(())),
+            ("f(g(x", ");", short),
+            ("x", ")", short),
+            ("x = 1", ";", short),
+            ("x ", "==", short),
+            ("nam", "e", short),
+            ("na", "me", short),
+            ("n", "ame", Ok(())),
+            ("", "}", short),
+            ("    ", "x", short),
+            ("s.push('", "🦀", Ok(())),
+        ] {
+            check(line, text, expected);
+        }
+    }
+
+    #[test]
+    fn repetitions_are_not_shown() {
+        let repetitive = Err(Dropped::Repetitive);
+        for (text, expected) in [
+            ("a.b.a.b.a.b.a.b.a.b.a.b.a.b.", repetitive),
+            ("foo(bar, foo(bar, foo(bar, foo(bar, foo(bar", repetitive),
+            ("0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0", Ok(())),
+            ("--------------------------------", Ok(())),
+            ("ha ha ha ha", Ok(())),
+            ("self.a = a\n    self.b = b\n    self.c = c", Ok(())),
+        ] {
+            check("x = ", text, expected);
+        }
+    }
+}
