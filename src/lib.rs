@@ -27,9 +27,10 @@
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming |
-//! | 8 | [`lsp`] | the language server |
-//! | 9 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
-//! | 10 | [`cli`] | arguments and one file for each subcommand |
+//! | 8 | [`config`] | every setting, and what the layers are given of them |
+//! | 9 | [`lsp`] | the language server |
+//! | 10 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
+//! | 11 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
 //!
@@ -40,11 +41,14 @@
 //!   bytes it hands out name memmap2.
 //! - `model` never learns where a request came from; `complete` never sees a tensor; `compute` never sees a
 //!   layer name.
+//! - Nothing below `config` reads settings. Open documents are what the editor sent; no other file of a
+//!   workspace is read but `.gitignore`.
 //! - No async below `lsp`, and no network anywhere.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
-//!   `complete/{anchor,context,encode,fim,gate,plan,record,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
+//!   `complete/{anchor,context,encode,fim,gate,plan,record,service,stats,trim}.rs`, `bench/fit.rs`,
+//!   `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
@@ -62,6 +66,7 @@ pub mod bench;
 pub mod cli;
 pub mod complete;
 pub mod compute;
+pub mod config;
 pub mod decode;
 pub mod format;
 pub mod hub;

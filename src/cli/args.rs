@@ -15,6 +15,7 @@ use crate::bench::machine::Machine;
 use crate::complete::Options;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
+use crate::config::Configuration;
 use crate::format::ModelDir;
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer};
@@ -80,14 +81,39 @@ pub struct PromptArgs {
     /// the starter model, psm-anchored for others]
     #[arg(long, value_name = "ORDER")]
     fim_order: Option<Order>,
+
+    /// Give a setting a value, whatever an editor says: NAME=VALUE as in budget.soft_ms=400, the value as JSON
+    #[arg(long = "set", value_name = "SETTING", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
 }
 
 impl PromptArgs {
-    /// The settings for the model that `engine` names.
-    pub fn options(&self, engine: &EngineArgs) -> Options {
-        let default = if engine.model.is_none() { Order::Spm } else { Order::PsmAnchored };
-        Options::new(self.fim_order.unwrap_or(default))
+    /// The settings of the command line.
+    pub fn configuration(&self) -> Result<Configuration> {
+        let mut configuration = Configuration::default();
+        for (name, value) in &self.settings {
+            configuration.fix(name, value).map_err(|problem| anyhow::anyhow!("--set: {problem}"))?;
+        }
+        if let Some(order) = self.fim_order {
+            configuration.fix_order(order);
+        }
+        Ok(configuration)
     }
+
+    /// The order of prompts that suits the model that `engine` names.
+    pub fn order(&self, engine: &EngineArgs) -> Order {
+        if engine.model.is_none() { Order::Spm } else { Order::PsmAnchored }
+    }
+
+    /// How to make prompts for the model that `engine` names.
+    pub fn options(&self, engine: &EngineArgs) -> Result<Options> {
+        Ok(self.configuration()?.settings().prompt(self.order(engine)))
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// A model ready to run.

@@ -3,15 +3,13 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::mpsc;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::args::{self, EngineArgs, PromptArgs};
-use crate::base::Cancel;
-use crate::complete::{self, Completion, Lines, Request};
+use crate::complete::{Completion, Lines, Request, driver};
 
 /// Lines shown before and after the completion.
 const LINES_AROUND: usize = 4;
@@ -75,6 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
     let Place { file, line, column } = &args.place;
     let text = args::read_text(file)?;
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
+    let options = args.prompt.options(&args.engine)?;
     let (engine, load_ms) = args.engine.open()?.into_engine()?;
     let request = Request {
         path: Some(file.display().to_string()),
@@ -83,18 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
         is_invoked: true,
         ..Request::new(&text[..cursor], &text[cursor..])
     };
-    let (send, receive) = mpsc::channel();
-    complete::run(
-        &engine,
-        args.prompt.options(&args.engine),
-        "command line".into(),
-        request,
-        Cancel::new(),
-        move |result| {
-            let _ = send.send(result);
-        },
-    );
-    let completion = receive.recv().context("the engine thread ended")??;
+    let completion = driver::once(&engine, options, request)?;
     let shown = completion.as_ref().map_or("", |completion| completion.text.as_str());
 
     if args.json {

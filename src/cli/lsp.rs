@@ -16,8 +16,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     yield_to_others();
+    let configuration = args.prompt.configuration()?;
+    let options = lsp::Options { configuration, order: args.prompt.order(&args.engine), observer: None };
     let (engine, _) = args.engine.open()?.into_engine()?;
-    let options = args.prompt.options(&args.engine);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

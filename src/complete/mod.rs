@@ -1,20 +1,23 @@
 //! Ghost text, with no LSP and no tensors: from a document and a cursor to what to insert there.
+//!
+//! [`service`] decides what to do about each keystroke, [`driver`] does it.
 
 pub mod anchor;
 pub mod context;
+pub mod driver;
 pub mod encode;
 pub mod fim;
 pub mod gate;
 pub mod plan;
 pub mod record;
+pub mod service;
+pub mod stats;
 pub mod trim;
 
-use anyhow::Result;
 use serde::Serialize;
 
-use crate::base::{Cancel, Timings};
+use crate::base::Timings;
 use crate::decode::StopReason;
-use crate::serve;
 use fim::{Format, Order};
 
 pub use plan::{Anchoring, Planned, Planner, Unfit, Window, finish, is_multi_line, should_offer, unfit};
@@ -134,43 +137,6 @@ impl Request {
         match self.prefix.rfind('\n') {
             Some(end) => self.prefix[..end].ends_with('\r'),
             None => self.suffix.split_once('\n').is_some_and(|(line, _)| line.ends_with('\r')),
-        }
-    }
-}
-
-/// Completes on `engine`. `key` names the document: a newer request with the same key cancels this
-/// one. `reply` is called once: on the engine's thread, or at once if nothing can be generated.
-pub fn run(
-    engine: &serve::Engine,
-    options: Options,
-    key: String,
-    request: Request,
-    cancel: Cancel,
-    reply: impl FnOnce(Result<Option<Completion>>) + Send + 'static,
-) {
-    let mut planner = Planner::new(options);
-    let (tokenizer, context) = (engine.tokenizer(), engine.context());
-    match planner.plan(&key, &request, Window::Small, tokenizer, context, engine.prefill_per_second()) {
-        Err(error) => reply(Err(error)),
-        Ok(planned) => {
-            let mut reply = Some(reply);
-            let listener = move |event: serve::Event| {
-                if let serve::Event::Done(result) = event
-                    && let Some(reply) = reply.take()
-                {
-                    let first =
-                        |done: Vec<_>| done.into_iter().find_map(|done| planner.finish(&request, done).ok());
-                    reply(result.map(first));
-                }
-            };
-            engine.submit(serve::Request {
-                key,
-                priority: serve::Priority::Interactive,
-                not_before: None,
-                task: planned.task,
-                cancel,
-                listener: Box::new(listener),
-            });
         }
     }
 }

@@ -44,3 +44,21 @@ pub struct Record {
     /// Until the answer.
     pub total_ms: f64,
 }
+
+impl Record {
+    /// Of a request that no model ran for, and whose answer is empty and came at once.
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            is_cancelled: false,
+            shown_chars: 0,
+            prompt_tokens: 0,
+            synced: Synced::default(),
+            decode_tokens: 0,
+            queue_ms: 0.0,
+            prefill_ms: 0.0,
+            first_token_ms: 0.0,
+            total_ms: 0.0,
+        }
+    }
+}

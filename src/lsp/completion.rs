@@ -5,7 +5,8 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::Result;
 
-use super::server::{Server, Trigger};
+use super::server::Server;
+use crate::complete::service::Trigger;
 
 /// Most characters of the line that stands for a completion in the menu.
 const LABEL_CHARS_MAX: usize = 60;
@@ -18,7 +19,7 @@ impl Server {
         let mut list = CompletionList { is_incomplete: true, ..Default::default() };
         let at = params.text_document_position_params;
         let uri = at.text_document.uri.0;
-        let Some(snapshot) = self.documents.begin(&uri) else {
+        let Some(snapshot) = self.documents.snapshot(&uri) else {
             tracing::warn!("a completion was asked for in a document that is not open");
             return Ok(list);
         };
@@ -28,7 +29,8 @@ impl Server {
         let word_chars = text.chars_at(cursor).reversed().take_while(is_of_word).count();
         let word = text.slice(cursor - word_chars..cursor).to_string();
         let (prefix, suffix) = (text.slice(..cursor).to_string(), text.slice(cursor..).to_string());
-        if let Some(completion) = self.complete(&uri, &snapshot, prefix, suffix, Trigger::Automatic).await? {
+        let completions = self.complete(&snapshot, prefix, suffix, Trigger::Automatic).await?;
+        if let Some(completion) = completions.first() {
             let new_text = format!("{word}{completion}");
             let edit = TextEdit { range: encoding.to_range(text, cursor - word_chars..cursor), new_text };
             list.items.push(CompletionItem {

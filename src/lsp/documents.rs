@@ -7,7 +7,7 @@ use ropey::Rope;
 use tower_lsp::gen_lsp_types::TextDocumentContentChangeEvent;
 
 use super::position::Encoding;
-use crate::base::Cancel;
+use crate::complete::service::Change;
 
 /// Open documents by their URI.
 #[derive(Default)]
@@ -18,76 +18,103 @@ pub struct Documents {
 
 struct Document {
     text: Rope,
+    language: String,
     /// The version the client gave it.
     version: i32,
     /// Unlike `version` never given twice, not even to another document.
     revision: u64,
-    /// Cancels the newest request about it.
-    newest: Cancel,
+    /// Grows with each opening, change and look, over all documents.
+    touched: u64,
+    /// The character after the last change.
+    cursor: Option<usize>,
 }
 
-/// A document as it was when a request came, and the right to work on that request.
+/// A document as it was when a request came.
 pub struct Snapshot {
+    /// Its URI.
+    pub uri: String,
     /// The whole text; sharing it costs nothing.
     pub text: Rope,
+    /// What the client calls its language.
+    pub language: String,
     /// Tells whether the document is still the same, see [`Documents::is_current`].
     pub revision: u64,
-    /// Set as soon as nobody needs an answer any more.
-    pub cancel: Cancel,
+    /// The character after the last change, if it was changed.
+    pub cursor: Option<usize>,
+    touched: u64,
+}
+
+/// How one change of a message changed a text.
+pub enum Edit {
+    /// In one place.
+    Change(Change),
+    /// In ways unknown.
+    Whole,
 }
 
 impl Documents {
     /// Adds a document, or replaces it.
-    pub fn open(&self, uri: String, version: i32, text: &str) {
+    pub fn open(&self, uri: String, language: String, version: i32, text: &str) {
+        let revision = self.next();
         let document = Document {
             text: Rope::from_str(text),
+            language,
             version,
-            revision: self.revision(),
-            newest: Cancel::new(),
+            revision,
+            touched: revision,
+            cursor: None,
         };
-        if let Some(replaced) = self.open.insert(uri, document) {
-            replaced.newest.cancel();
-        }
+        self.open.insert(uri, document);
     }
 
-    /// Applies changes, each to what the ones before it left, and cancels what ran on the old text.
-    /// Those of a document that is not open are ignored.
+    /// Applies changes, each to what the ones before it left, and returns them. Those of a document that
+    /// is not open are ignored.
     pub fn change(
         &self,
         uri: &str,
         version: i32,
         changes: &[TextDocumentContentChangeEvent],
         encoding: Encoding,
-    ) {
+    ) -> Vec<Edit> {
         let Some(mut document) = self.open.get_mut(uri) else {
-            return tracing::warn!("a document was changed that is not open; the change is ignored");
+            tracing::warn!("a document was changed that is not open; the change is ignored");
+            return Vec::new();
         };
         if version <= document.version {
             // The order of the messages is what counts: the text would be wrong without this change.
             tracing::warn!("a document went from version {} to {version}", document.version);
         }
-        for change in changes {
-            apply(&mut document.text, change, encoding);
-        }
         document.version = version;
-        document.revision = self.revision();
-        document.newest.cancel();
+        document.revision = self.next();
+        document.touched = document.revision;
+        changes.iter().map(|change| document.apply(change, encoding)).collect()
     }
 
-    /// Forgets a document and cancels what runs on it.
+    /// Forgets a document.
     pub fn close(&self, uri: &str) {
-        match self.open.remove(uri) {
-            Some((_, document)) => document.newest.cancel(),
-            None => tracing::warn!("a document was closed that is not open"),
+        if self.open.remove(uri).is_none() {
+            tracing::warn!("a document was closed that is not open");
         }
     }
 
-    /// Starts a request about a document, which ends the one before; `None` when it is not open.
-    pub fn begin(&self, uri: &str) -> Option<Snapshot> {
-        let mut document = self.open.get_mut(uri)?;
-        let cancel = Cancel::new();
-        std::mem::replace(&mut document.newest, cancel.clone()).cancel();
-        Some(Snapshot { text: document.text.clone(), revision: document.revision, cancel })
+    /// Notes that a document is looked at.
+    pub fn touch(&self, uri: &str) {
+        if let Some(mut document) = self.open.get_mut(uri) {
+            document.touched = self.next();
+        }
+    }
+
+    /// A document as it is now; `None` when it is not open.
+    pub fn snapshot(&self, uri: &str) -> Option<Snapshot> {
+        self.open.get(uri).map(|document| document.snapshot(uri))
+    }
+
+    /// The other documents that are open, those changed or looked at last first.
+    pub fn others(&self, uri: &str) -> Vec<Snapshot> {
+        let others = self.open.iter().filter(|document| document.key() != uri);
+        let mut others: Vec<Snapshot> = others.map(|document| document.snapshot(document.key())).collect();
+        others.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.touched));
+        others
     }
 
     /// Whether a document is still open and unchanged since the snapshot with this revision.
@@ -95,28 +122,41 @@ impl Documents {
         self.open.get(uri).is_some_and(|document| document.revision == revision)
     }
 
-    /// Cancels everything that runs.
-    pub fn cancel_all(&self) {
-        for document in &self.open {
-            document.newest.cancel();
-        }
-    }
-
-    fn revision(&self) -> u64 {
+    fn next(&self) -> u64 {
         self.revisions.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-fn apply(text: &mut Rope, change: &TextDocumentContentChangeEvent, encoding: Encoding) {
-    match change {
-        TextDocumentContentChangeEvent::TextDocumentContentChangePartial(change) => {
-            let chars = encoding.to_chars(text, change.range);
-            let start = chars.start;
-            text.remove(chars);
-            text.insert(start, &change.text);
+impl Document {
+    fn snapshot(&self, uri: &str) -> Snapshot {
+        Snapshot {
+            uri: uri.to_owned(),
+            text: self.text.clone(),
+            language: self.language.clone(),
+            revision: self.revision,
+            cursor: self.cursor,
+            touched: self.touched,
         }
-        TextDocumentContentChangeEvent::TextDocumentContentChangeWholeDocument(change) => {
-            *text = Rope::from_str(&change.text);
+    }
+
+    fn apply(&mut self, change: &TextDocumentContentChangeEvent, encoding: Encoding) -> Edit {
+        let text = &mut self.text;
+        match change {
+            TextDocumentContentChangeEvent::TextDocumentContentChangePartial(change) => {
+                let chars = encoding.to_chars(text, change.range);
+                let bytes = text.char_to_byte(chars.start)..text.char_to_byte(chars.end);
+                let start = chars.start;
+                text.remove(chars);
+                text.insert(start, &change.text);
+                self.cursor = Some(start + change.text.chars().count());
+                let inserted = change.text.clone();
+                Edit::Change(Change { at: bytes.start, removed: bytes.len(), inserted })
+            }
+            TextDocumentContentChangeEvent::TextDocumentContentChangeWholeDocument(change) => {
+                *text = Rope::from_str(&change.text);
+                self.cursor = None;
+                Edit::Whole
+            }
         }
     }
 }
@@ -133,7 +173,7 @@ mod tests {
     }
 
     fn text(documents: &Documents, uri: &str) -> String {
-        documents.begin(uri).unwrap().text.to_string()
+        documents.snapshot(uri).unwrap().text.to_string()
     }
 
     /// The position of byte `at` of `text`, counted without a rope.
@@ -175,7 +215,7 @@ mod tests {
                 (state >> 33) as usize % below
             };
             let documents = Documents::default();
-            documents.open("u".into(), 0, "");
+            documents.open("u".into(), String::new(), 0, "");
             let (mut expected, mut longest) = (String::new(), 0);
             for version in 1..600 {
                 let mut changes = Vec::new();
@@ -211,30 +251,56 @@ mod tests {
         let at = |line, character| Position { line, character };
         documents.change("never opened", 1, &[partial(at(0, 0), at(0, 0), "x")], Encoding::Utf16);
         documents.close("never opened");
-        assert!(documents.begin("never opened").is_none());
+        assert!(documents.snapshot("never opened").is_none());
 
-        documents.open("u".into(), 5, "ab\ncd");
+        documents.open("u".into(), String::new(), 5, "ab\ncd");
         documents.change("u", 5, &[partial(at(0, 2), at(0, 1), "x")], Encoding::Utf16);
         assert_eq!(text(&documents, "u"), "ax\ncd");
         documents.change("u", 4, &[partial(at(1, 9), at(9, 9), "!")], Encoding::Utf16);
         assert_eq!(text(&documents, "u"), "ax\ncd!");
-        documents.open("u".into(), 0, "again");
+        documents.open("u".into(), String::new(), 0, "again");
         assert_eq!(text(&documents, "u"), "again");
     }
 
     #[test]
-    fn what_is_out_of_date_is_cancelled() {
+    fn snapshots_know_whether_they_are_out_of_date() {
         let documents = Documents::default();
-        documents.open("u".into(), 1, "a");
-        let first = documents.begin("u").unwrap();
-        let second = documents.begin("u").unwrap();
-        assert!(first.cancel.is_cancelled() && !second.cancel.is_cancelled());
-        assert!(documents.is_current("u", first.revision));
+        documents.open("u".into(), "python".into(), 1, "a");
+        let first = documents.snapshot("u").unwrap();
+        documents.touch("u");
+        assert!(documents.is_current("u", first.revision) && first.language == "python");
         documents.change("u", 2, &[], Encoding::Utf8);
-        assert!(second.cancel.is_cancelled() && !documents.is_current("u", second.revision));
-        let third = documents.begin("u").unwrap();
+        assert!(!documents.is_current("u", first.revision));
+        let second = documents.snapshot("u").unwrap();
         documents.close("u");
-        documents.open("u".into(), 1, "a");
-        assert!(third.cancel.is_cancelled() && !documents.is_current("u", third.revision));
+        documents.open("u".into(), String::new(), 1, "a");
+        assert!(!documents.is_current("u", second.revision));
+    }
+
+    #[test]
+    fn changes_are_told_in_bytes() {
+        let documents = Documents::default();
+        documents.open("u".into(), String::new(), 1, "é\n世xy");
+        let at = |line, character| Position { line, character };
+        let whole = TextDocumentContentChangeWholeDocument::new("z".into()).into();
+        let edits = documents.change("u", 2, &[partial(at(1, 2), at(1, 1), "🦀b"), whole], Encoding::Utf16);
+        let Edit::Change(change) = &edits[0] else { panic!("it was in one place") };
+        assert_eq!(*change, Change { at: 6, removed: 1, inserted: "🦀b".into() });
+        assert!(matches!(edits[1], Edit::Whole) && edits.len() == 2);
+        documents.change("u", 3, &[partial(at(0, 0), at(0, 0), "ab")], Encoding::Utf16);
+        assert_eq!(documents.snapshot("u").unwrap().cursor, Some(2));
+    }
+
+    #[test]
+    fn the_others_come_latest_first() {
+        let documents = Documents::default();
+        for uri in ["a", "b", "c", "d"] {
+            documents.open(uri.into(), String::new(), 1, uri);
+        }
+        documents.change("b", 2, &[], Encoding::Utf8);
+        documents.touch("a");
+        documents.touch("unknown");
+        let uris: Vec<String> = documents.others("c").into_iter().map(|other| other.uri).collect();
+        assert_eq!(uris, ["a", "b", "d"]);
     }
 }

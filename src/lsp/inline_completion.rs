@@ -8,16 +8,17 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::Result;
 
-use super::server::{Server, Trigger};
+use super::server::Server;
+use crate::complete::service::Trigger;
 
 impl Server {
-    /// One item at most. With an entry of the client's completion menu selected, the item goes on from
+    /// One item at most, some more when asked for by hand. With an entry of the client's completion menu selected, the item goes on from
     /// the text of that entry, in its range; otherwise its range is empty and lies at the cursor.
     pub async fn inline_completion(&self, params: InlineCompletionParams) -> Result<InlineCompletionList> {
         let trigger = self.trigger(params.context.trigger_kind);
         let at = params.text_document_position_params;
         let uri = at.text_document.uri.0;
-        let Some(snapshot) = self.documents.begin(&uri) else {
+        let Some(snapshot) = self.documents.snapshot(&uri) else {
             tracing::warn!("a completion was asked for in a document that is not open");
             return Ok(InlineCompletionList::default());
         };
@@ -32,14 +33,16 @@ impl Server {
         };
         let prefix = text.slice(..replaced.start).to_string() + &selected;
         let suffix = text.slice(replaced.end..).to_string();
-        let completion = self.complete(&uri, &snapshot, prefix, suffix, trigger).await?;
-        let item = |completion| InlineCompletionItem {
-            insert_text: (selected + completion).into(),
+        let completions = self.complete(&snapshot, prefix, suffix, trigger).await?;
+        let range = encoding.to_range(text, replaced);
+        // No command: one that runs after an accept would keep VS Code from asking for more.
+        let item = |completion: String| InlineCompletionItem {
+            insert_text: format!("{selected}{completion}").into(),
             filter_text: None,
-            range: Some(encoding.to_range(text, replaced)),
+            range: Some(range),
             command: None,
         };
-        Ok(InlineCompletionList { items: completion.as_deref().map(item).into_iter().collect() })
+        Ok(InlineCompletionList { items: completions.into_iter().map(item).collect() })
     }
 
     /// Early VS Code clients say 0 for invoked and 1 for automatic, where the protocol has 1 and 2: who

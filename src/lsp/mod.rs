@@ -2,27 +2,32 @@
 //!
 //! One file for each method that asks for something; [`serve`] lists them all. `wire` keeps damaged
 //! messages away from the server, `documents` holds what the editor shows, `position` translates
-//! between the editor's way of counting and ours.
+//! between the editor's way of counting and ours, `workspace` knows which files to leave alone, and `ext` has
+//! the methods that the protocol lacks.
 //!
 //! - A document change is applied before the first `await` of its handler: messages are handled in
 //!   order up to there. No lock is held across an `await`, nor while the model runs.
-//! - The newest request about a document, and every change of it, cancels the one before.
+//! - A document has one request that waits: a newer one, and every change of the text, ends it.
 //! - Every request is answered with a list, which is empty when there is nothing to show. Errors are
 //!   for two cases that clients hide from the user: the client cancelled (-32800), and the document
 //!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
 
 mod completion;
 mod documents;
+mod ext;
 mod inline_completion;
 mod position;
 mod secret;
 mod server;
 mod wire;
+mod workspace;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::{LspService, Server};
 
-use crate::complete::Options;
+use crate::complete::fim::Order;
+use crate::complete::stats::Observer;
+use crate::config::Configuration;
 use crate::serve::Engine;
 
 /// Handlers that may be under way at the same time. Waiting ones cost nothing, but at the limit the
@@ -31,6 +36,17 @@ const CONCURRENCY_MAX: usize = 256;
 
 /// Bytes between the reader of the wire and the server.
 const PIPE_BYTES: usize = 1 << 16;
+
+/// How to serve a client.
+#[derive(Clone)]
+pub struct Options {
+    /// What the client's `initializationOptions` are laid over.
+    pub configuration: Configuration,
+    /// The order of prompts that suits the model.
+    pub order: Order,
+    /// Told of every request.
+    pub observer: Option<Observer>,
+}
 
 /// How a session with a client ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +69,16 @@ pub async fn serve(
     options: Options,
 ) -> Ending {
     let (service, socket) =
-        LspService::build_with_lifecycle_methods(|_| server::Server::new(engine, options))
+        LspService::build_with_lifecycle_methods(|client| server::Server::new(client, engine, options))
             .custom_method("textDocument/didOpen", server::Server::did_open)
             .custom_method("textDocument/didChange", server::Server::did_change)
             .custom_method("textDocument/didClose", server::Server::did_close)
             .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
             .custom_method("textDocument/completion", server::Server::completion)
+            .custom_method("textDocument/didFocus", server::Server::did_focus)
+            .custom_method("textDocument/didShowCompletion", server::Server::did_show)
+            .custom_method("textDocument/didPartiallyAcceptCompletion", server::Server::did_partially_accept)
+            .custom_method("fimd/statistics", server::Server::statistics)
             .custom_method(wire::UNREADABLE, server::Server::unreadable)
             .finish();
     let (sieved, messages) = tokio::io::duplex(PIPE_BYTES);

@@ -1,56 +1,75 @@
 //! The server itself: what it can do, and what every request has in common.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, OnceLock};
 
+use ropey::Rope;
 use tokio::sync::oneshot;
-use tower_lsp::LanguageServer;
 use tower_lsp::gen_lsp_types::{
     CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
-    InitializeParams, InitializeResult, ServerCapabilities, ServerInfo, TextDocumentSyncKind,
-    TextDocumentSyncOptions,
+    InitializeParams, InitializeResult, InitializedParams, MessageType, ServerCapabilities, ServerInfo,
+    TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
 };
 use tower_lsp::jsonrpc::{Error, Result};
+use tower_lsp::{Client, LanguageServer};
 
-use super::documents::{Documents, Snapshot};
+use super::Options;
+use super::documents::{Documents, Edit, Snapshot};
 use super::position::Encoding;
-use super::secret::is_secret;
-use crate::complete::{self, Lines, Options, Request};
+use super::workspace::Workspace;
+use crate::complete::driver::Completer;
+use crate::complete::service::{Ask, AskId, Service, Trigger};
+use crate::complete::{ContextFile, Request};
+use crate::config::{Problem, Settings};
 use crate::serve::Engine;
-
-/// Most tokens of a completion that nobody asked for: a line, or a small block.
-const AUTOMATIC_TOKENS_MAX: usize = 64;
-/// Most tokens of a completion that was asked for.
-const INVOKED_TOKENS_MAX: usize = 128;
 
 /// Characters, besides those of words, after which clients with a completion menu ask for more. Few:
 /// at each of them the menu pops up.
 const TRIGGER_CHARACTERS: [&str; 1] = ["."];
 
+/// A larger document is not completed.
+const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// A larger one is no context for others.
+const CONTEXT_BYTES_MAX: usize = 1 << 18;
+/// A token of it is taken to stand for at most this many bytes.
+const CONTEXT_TOKEN_BYTES_MAX: usize = 8;
+/// Most other documents that are context.
+const CONTEXT_FILES_MAX: usize = 8;
+
 /// The state of one connection.
 pub struct Server {
+    client: Client,
     engine: Engine,
     options: Options,
     pub documents: Documents,
-    encoding: OnceLock<Encoding>,
+    ready: OnceLock<Ready>,
+    /// What was wrong with the settings and is not reported yet.
+    problems: Mutex<Vec<Problem>>,
     /// Whether the client numbers inline triggers as early VS Code clients did; see
     /// [`Server::inline_completion`].
     pub counts_triggers_from_zero: AtomicBool,
 }
 
-/// Who wants a completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// The user, by a command.
-    Invoked,
-    /// The editor, because the user types.
-    Automatic,
+/// What is known once the client has introduced itself.
+pub struct Ready {
+    pub encoding: Encoding,
+    pub completer: Completer,
+    pub settings: Settings,
+    workspace: Workspace,
+}
+
+/// Gives a request up when dropped; one that was answered does not mind.
+struct GiveUp<'a>(&'a Completer, AskId);
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        self.0.cancel(self.1);
+    }
 }
 
 impl LanguageServer for Server {
     async fn initialize(&self, client: InitializeParams) -> Result<InitializeResult> {
-        let encoding = *self.encoding.get_or_init(|| Encoding::negotiate(&client));
+        let encoding = self.ready.get_or_init(|| self.introduce(&client)).encoding;
         let text_document = client.capabilities.text_document.as_ref();
         let shows_inline = text_document.is_some_and(|can| can.inline_completion.is_some());
         // A client that has both would show the same text twice.
@@ -78,36 +97,73 @@ impl LanguageServer for Server {
         })
     }
 
+    async fn initialized(&self, _: InitializedParams) {
+        let problems = std::mem::take(&mut *self.problems.lock().expect("nothing panics with this lock"));
+        for problem in problems {
+            self.client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;
+        }
+    }
+
     async fn shutdown(&self) -> Result<()> {
-        self.documents.cancel_all();
+        if let Some(ready) = self.ready.get() {
+            ready.completer.closed_all();
+        }
         Ok(())
     }
 }
 
 impl Server {
-    pub fn new(engine: Engine, options: Options) -> Self {
+    pub fn new(client: Client, engine: Engine, options: Options) -> Self {
         Self {
+            client,
             engine,
             options,
             documents: Documents::default(),
-            encoding: OnceLock::new(),
+            ready: OnceLock::new(),
+            problems: Mutex::default(),
             counts_triggers_from_zero: AtomicBool::new(false),
         }
     }
 
+    /// Agrees with a client on how to go on, and takes over its settings.
+    fn introduce(&self, client: &InitializeParams) -> Ready {
+        let mut configuration = self.options.configuration.clone();
+        let problems = client.initialization_options.as_ref().map(|given| configuration.overlay(given));
+        for problem in problems.iter().flatten() {
+            tracing::warn!("a setting of the client is wrong: {problem}");
+        }
+        *self.problems.lock().expect("nothing panics with this lock") = problems.unwrap_or_default();
+        let settings = configuration.settings().clone();
+        let options = settings.options(self.options.order);
+        let completer = Completer::new(self.engine.clone(), options, self.options.observer.clone());
+        let workspace = Workspace::new(&roots(client), settings.disabled.clone());
+        Ready { encoding: Encoding::negotiate(client), completer, settings, workspace }
+    }
+
     pub async fn did_open(&self, params: DidOpenTextDocumentParams) {
         let document = params.text_document;
-        self.documents.open(document.uri.0, document.version, &document.text);
+        let uri = document.uri.0;
+        self.ready().completer.replaced(&uri);
+        self.documents.open(uri.clone(), document.language_id.into(), document.version, &document.text);
+        self.warm(&uri);
     }
 
     pub async fn did_change(&self, params: DidChangeTextDocumentParams) {
         let document = params.text_document;
         let uri = document.text_document_identifier.uri.0;
-        self.documents.change(&uri, document.version, &params.content_changes, self.encoding());
+        let Ready { encoding, completer, .. } = self.ready();
+        for edit in self.documents.change(&uri, document.version, &params.content_changes, *encoding) {
+            match edit {
+                Edit::Change(change) => completer.changed(&uri, change),
+                Edit::Whole => completer.replaced(&uri),
+            }
+        }
     }
 
     pub async fn did_close(&self, params: DidCloseTextDocumentParams) {
-        self.documents.close(&params.text_document.uri.0);
+        let uri = params.text_document.uri.0;
+        self.documents.close(&uri);
+        self.ready().completer.closed(&uri);
     }
 
     /// Answers a message that [`super::wire`] could not read.
@@ -115,105 +171,124 @@ impl Server {
         Err(Error::parse_error())
     }
 
-    /// The encoding agreed on.
-    pub fn encoding(&self) -> Encoding {
-        *self.encoding.get().expect("requests are served after `initialize` only")
+    /// What was agreed on.
+    pub fn ready(&self) -> &Ready {
+        self.ready.get().expect("requests are served after `initialize` only")
     }
 
-    /// The text that belongs between `prefix` and `suffix`, taken from `snapshot`; `None` when there
-    /// is nothing to show. Fails only when the document has changed since.
+    /// The encoding agreed on.
+    pub fn encoding(&self) -> Encoding {
+        self.ready().encoding
+    }
+
+    /// The texts that belong between `prefix` and `suffix`, taken from `snapshot`, best first. Fails only
+    /// when the document has changed since.
     pub async fn complete(
         &self,
-        uri: &str,
         snapshot: &Snapshot,
         prefix: String,
         suffix: String,
         trigger: Trigger,
-    ) -> Result<Option<String>> {
-        let path = path_of(uri);
-        if is_secret(&path) {
-            return Ok(None);
+    ) -> Result<Vec<String>> {
+        let Ready { completer, workspace, .. } = self.ready();
+        if !self.may_complete(snapshot) {
+            return Ok(Vec::new());
         }
-        let (lines, max_tokens) = match trigger {
-            Trigger::Invoked => (Lines::Multi, INVOKED_TOKENS_MAX),
-            Trigger::Automatic => (Lines::Auto, AUTOMATIC_TOKENS_MAX),
-        };
-        let is_invoked = trigger == Trigger::Invoked;
-        let request =
-            Request { path: Some(path), lines, max_tokens, is_invoked, ..Request::new(prefix, suffix) };
-
+        let id = completer.next_id();
         // The client's `$/cancelRequest` drops this future, and the guard with it.
-        let _guard = snapshot.cancel.on_drop();
+        let _guard = GiveUp(completer, id);
         let (answer, answered) = oneshot::channel();
-        // Nobody listens any more when the client has cancelled.
-        let reply = move |result| drop(answer.send(result));
-        let start = || match trigger {
-            Trigger::Automatic if !complete::should_offer(&request.prefix, &request.suffix) => {
-                reply(Ok(None))
-            }
-            _ => {
-                complete::run(&self.engine, self.options, uri.into(), request, snapshot.cancel.clone(), reply)
-            }
+        let ask = Ask {
+            id,
+            key: snapshot.uri.clone(),
+            path: Some(workspace.relative(&snapshot.uri)),
+            prefix,
+            suffix,
+            context: self.context(&snapshot.uri),
+            trigger,
         };
-        // A panic in here costs this request its answer, and nothing else.
-        let _ = catch_unwind(AssertUnwindSafe(start));
-        let result = answered.await;
-        if !self.documents.is_current(uri, snapshot.revision) {
+        // Nobody listens any more when the client has cancelled.
+        completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
+        let items = answered.await;
+        if !self.documents.is_current(&snapshot.uri, snapshot.revision) {
             return Err(Error::content_modified());
         }
-        match result {
-            // Part of an answer to a question that the client asks anew elsewhere is no use.
-            Ok(Ok(_)) if snapshot.cancel.is_cancelled() => Ok(None),
-            Ok(Ok(completion)) => {
-                Ok(completion.map(|completion| completion.text).filter(|text| !text.is_empty()))
-            }
-            Ok(Err(error)) => {
-                tracing::error!("a completion failed: {error:#}");
-                Ok(None)
-            }
-            Err(_) => {
-                tracing::error!("a completion was given up");
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// The path of a URI of any scheme, decoded.
-fn path_of(uri: &str) -> String {
-    let path = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    let path = path.strip_prefix("//").map_or(path, |rest| &rest[rest.find('/').unwrap_or(0)..]);
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        let escaped = tail.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(value) => (bytes.push(value), rest = &tail[2..]),
-            None => (bytes.push(*byte), rest = tail),
+        let Ok(items) = items else {
+            tracing::error!("a completion was given up");
+            return Ok(Vec::new());
         };
+        Ok(items.into_iter().map(|item| item.text).collect())
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+
+    /// Has the prompt of a document evaluated where the next request about it is likely to be.
+    pub fn warm(&self, uri: &str) {
+        let Ready { completer, workspace, .. } = self.ready();
+        let Some(snapshot) = self.documents.snapshot(uri).filter(|snapshot| self.may_complete(snapshot))
+        else {
+            return;
+        };
+        let text = snapshot.text.to_string();
+        let cursor = match snapshot.cursor {
+            Some(cursor) => snapshot.text.char_to_byte(cursor.min(snapshot.text.len_chars())),
+            None => Service::first_cursor(&text),
+        };
+        let (prefix, suffix) = text.split_at(cursor);
+        let (path, context) = (Some(workspace.relative(uri)), self.context(uri));
+        completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
+    }
+
+    fn may_complete(&self, snapshot: &Snapshot) -> bool {
+        let Ready { settings, workspace, .. } = self.ready();
+        settings.enabled
+            && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
+            && workspace.allows(&snapshot.uri, &snapshot.language)
+    }
+
+    /// What other open documents show, those changed or looked at last come last. Only what the editor has sent
+    /// is looked at; no file is read.
+    fn context(&self, uri: &str) -> Vec<ContextFile> {
+        let Ready { settings, workspace, .. } = self.ready();
+        if settings.context.tokens_max == 0 {
+            return Vec::new();
+        }
+        let bytes_max = settings.context.tokens_max * CONTEXT_TOKEN_BYTES_MAX;
+        let is_text = |snapshot: &Snapshot| {
+            let length = snapshot.text.len_bytes();
+            (1..=CONTEXT_BYTES_MAX).contains(&length)
+                && !snapshot.text.chunks().any(|part| part.contains('\0'))
+        };
+        let mut files: Vec<ContextFile> = self
+            .documents
+            .others(uri)
+            .iter()
+            .filter(|other| is_text(other) && workspace.allows(&other.uri, &other.language))
+            .take(CONTEXT_FILES_MAX)
+            .map(|other| ContextFile {
+                path: workspace.relative(&other.uri),
+                text: head(&other.text, bytes_max),
+            })
+            .collect();
+        files.reverse();
+        files
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The lines at the start of `text` that have at most `bytes_max` bytes together.
+fn head(text: &Rope, bytes_max: usize) -> String {
+    if text.len_bytes() <= bytes_max {
+        return text.to_string();
+    }
+    text.slice(..text.line_to_char(text.byte_to_line(bytes_max))).to_string()
+}
 
-    #[test]
-    fn uris_have_paths() {
-        for (uri, path) in [
-            ("file:///home/me/a.rs", "/home/me/a.rs"),
-            ("file://host/share/a%20b.rs", "/share/a b.rs"),
-            ("file:///c%3A/%E4%B8%96.py", "/c:/世.py"),
-            ("file:///home/me/%2Eenv", "/home/me/.env"),
-            ("untitled:Untitled-1", "Untitled-1"),
-            ("vscode-notebook-cell:/n.ipynb#W0", "/n.ipynb"),
-            ("100%", "100%"),
-            ("a:%zz%4", "%zz%4"),
-            ("", ""),
-        ] {
-            assert_eq!(path_of(uri), path);
+/// The URIs of the folders a client works in.
+fn roots(client: &InitializeParams) -> Vec<String> {
+    #[expect(deprecated, reason = "some clients send nothing else")]
+    let root = client.root_uri.as_ref();
+    match &client.workspace_folders_initialize_params.workspace_folders {
+        Some(WorkspaceFolders::WorkspaceFolderList(folders)) if !folders.is_empty() => {
+            folders.iter().map(|folder| folder.uri.0.clone()).collect()
         }
+        _ => root.map(|uri| uri.0.clone()).into_iter().collect(),
     }
 }

@@ -156,6 +156,17 @@ fn complete_refuses_bad_places() {
 
 /// Every command that prints, with a stdout that fails.
 #[test]
+fn wrong_settings_on_the_command_line_are_refused() {
+    for (setting, code, words) in [
+        ("fim.ordre=spm", 1, &["fim.ordre", "fim.order"][..]),
+        ("alternatives=many", 1, &["alternatives"]),
+        ("warm", 2, &["NAME=VALUE"]),
+    ] {
+        check_fails(&["lsp", "--set", setting], code, words);
+    }
+}
+
+#[test]
 fn a_full_or_closed_stdout_is_no_panic() {
     if !Path::new("/dev/full").exists() {
         println!("skipped: there is no /dev/full here");

@@ -8,9 +8,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use fimd::complete::Options;
 use fimd::complete::fim::Order;
-use fimd::lsp::{self, Ending};
+use fimd::complete::stats::Observer;
+use fimd::config::Configuration;
+use fimd::lsp::{self, Ending, Options};
 use fimd::serve::Engine;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -42,12 +43,18 @@ enum Server {
 }
 
 impl Client {
-    /// A client of a server in this process, over an in-memory pipe.
+    /// A client of a server in this process, over an in-memory pipe, that has time and does nothing unasked.
     pub fn start(engine: Engine) -> Self {
+        Self::start_with(engine, calm(), None)
+    }
+
+    /// A client of a server in this process with these settings, over an in-memory pipe.
+    pub fn start_with(engine: Engine, configuration: Configuration, observer: Option<Observer>) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (to_server, input) = tokio::io::duplex(PIPE_BYTES);
         let (output, from_server) = tokio::io::duplex(PIPE_BYTES);
-        let task = runtime.spawn(lsp::serve(input, output, engine, Options::new(Order::Psm)));
+        let options = Options { configuration, order: Order::Psm, observer };
+        let task = runtime.spawn(lsp::serve(input, output, engine, options));
         let on = |pipe| Blocking(runtime.handle().clone(), pipe);
         let (reader, writer) = (on(from_server), on(to_server));
         Self::new(Server::Task(runtime, task), reader, writer)
@@ -82,10 +89,26 @@ impl Client {
 
     /// Introduces a client with these capabilities; returns what the server can do.
     pub fn initialize(&mut self, capabilities: Value) -> Value {
-        let params = json!({"processId": null, "rootUri": null, "capabilities": capabilities});
+        self.initialize_with(capabilities, Value::Null)
+    }
+
+    /// Introduces a client with these capabilities and settings; returns what the server can do.
+    pub fn initialize_with(&mut self, capabilities: Value, settings: Value) -> Value {
+        let params = json!({
+            "processId": null,
+            "rootUri": "file:///home/me",
+            "capabilities": capabilities,
+            "initializationOptions": settings,
+        });
         let result = self.call("initialize", params);
         self.notify("initialized", json!({}));
         result
+    }
+
+    /// The parameters of the next notification of this kind.
+    #[track_caller]
+    pub fn notification(&mut self, method: &str) -> Value {
+        self.message(&|message| message["method"] == method)["params"].clone()
     }
 
     /// Sends a request and returns its id.
@@ -125,13 +148,17 @@ impl Client {
     /// The response with this id, which need not be the next message.
     #[track_caller]
     pub fn response(&mut self, id: &Value) -> Value {
-        let is_it = |message: &Value| message.get("method").is_none() && message["id"] == *id;
+        self.message(&|message| message.get("method").is_none() && message["id"] == *id)
+    }
+
+    /// The next message of which `is_it` is true, which need not be the next of all.
+    #[track_caller]
+    fn message(&mut self, is_it: &dyn Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.unread.iter().position(is_it) {
             return self.unread.remove(at).unwrap();
         }
         loop {
-            let message =
-                self.from_server.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no answer to {id}"));
+            let message = self.from_server.recv_timeout(PATIENCE).expect("the server says nothing");
             if is_it(&message) {
                 return message;
             }
@@ -216,6 +243,20 @@ impl Drop for Client {
         }
         assert!(self.unread.is_empty(), "messages nobody read: {:?}", self.unread);
     }
+}
+
+/// Settings under which the answer depends neither on how fast this machine is nor on what came before.
+pub fn calm() -> Configuration {
+    let mut configuration = Configuration::default();
+    for (name, value) in [
+        ("budget.soft_ms", "600000"),
+        ("budget.hard_ms", "600000"),
+        ("warm", "false"),
+        ("speculate", "false"),
+    ] {
+        configuration.fix(name, value).unwrap();
+    }
+    configuration
 }
 
 /// The parameters of a request about a place in a document.

@@ -1,12 +1,14 @@
 //! The language server as a client meets it.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
+use fimd::complete::record::{Record, Source};
+use fimd::config::Configuration;
 use fimd::serve::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{CANCELLED, CONTENT_MODIFIED, Client, place};
+use crate::client::{CANCELLED, CONTENT_MODIFIED, Client, calm, place};
 use crate::tiny;
 
 const INLINE: &str = "textDocument/inlineCompletion";
@@ -25,19 +27,36 @@ fn automatic() -> Value {
 struct Editor {
     client: Client,
     engine: Engine,
+    records: mpsc::Receiver<Record>,
     _model: TempDir,
 }
 
 fn editor_with(capabilities: Value) -> Editor {
-    let model = tiny::folder();
-    let engine = tiny::engine(model.path());
-    let mut client = Client::start(engine.clone());
-    client.initialize(capabilities);
-    Editor { client, engine, _model: model }
+    configured(capabilities, calm(), Value::Null)
 }
 
 fn editor() -> Editor {
     editor_with(json!({"textDocument": {"inlineCompletion": {}}}))
+}
+
+/// An editor whose server is started with one configuration and then told of further settings.
+fn configured(capabilities: Value, configuration: Configuration, settings: Value) -> Editor {
+    let model = tiny::folder();
+    let engine = tiny::engine(model.path());
+    let (record, records) = mpsc::channel();
+    let observer = Arc::new(move |happened: &Record| record.send(*happened).unwrap());
+    let mut client = Client::start_with(engine.clone(), configuration, Some(observer));
+    client.initialize_with(capabilities, settings);
+    Editor { client, engine, records, _model: model }
+}
+
+/// An editor whose prompts end with what stands before the cursor, which the model then continues.
+fn continued() -> Editor {
+    set(json!({"fim.order": "spm"}))
+}
+
+fn set(settings: Value) -> Editor {
+    configured(json!({"textDocument": {"inlineCompletion": {}}}), calm(), settings)
 }
 
 impl Editor {
@@ -48,13 +67,40 @@ impl Editor {
         items(self.client.result(id))
     }
 
-    /// Checks the first line of the one item at a place, and its range, which is on one line.
+    /// Checks the first line of the first item at a place, and its range, which is on one line. Some more
+    /// come when asked for by hand.
     #[track_caller]
     fn check(&mut self, position: [u32; 2], context: Value, text: &str, [line, start, end]: [u32; 3]) {
+        let is_invoked = context == invoked();
         let items = self.inline(URI, position, context);
-        assert_eq!(items.len(), 1, "{items:?}");
+        assert!(items.len() == 1 || is_invoked && (1..=3).contains(&items.len()), "{items:?}");
         assert_eq!(items[0]["insertText"].as_str().unwrap().lines().next(), Some(text));
         assert_eq!(items[0]["range"], range([line, start], [line, end]));
+    }
+
+    /// Inserts text in the first line.
+    fn insert(&mut self, version: i64, character: u32, text: &str) {
+        let at = [0, character];
+        self.client.change(URI, version, json!([{"range": range(at, at), "text": text}]));
+    }
+
+    /// What became of the oldest request not yet looked at: where the answer came from, and whether it
+    /// was given up.
+    fn record(&self) -> (Source, bool) {
+        let record = self.records.recv_timeout(std::time::Duration::from_secs(60)).expect("a request ends");
+        assert!(record.total_ms >= 0.0 && (record.source == Source::Model || record.prompt_tokens == 0));
+        (record.source, record.is_cancelled)
+    }
+
+    /// Waits until a counter is no longer 0.
+    fn wait_for(&mut self, counter: &str) {
+        for _ in 0..600 {
+            if self.client.call("fimd/statistics", Value::Null)[counter] != 0 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{counter} stays 0");
     }
 
     /// Keeps the engine busy until the returned sender is dropped.
@@ -233,7 +279,7 @@ fn what_is_not_open_or_secret_is_not_completed() {
         assert!(editor.inline(uri, [0, 4], invoked()).is_empty(), "{uri}");
     }
     editor.client.open("untitled:Untitled-1", "x = ");
-    assert_eq!(editor.inline("untitled:Untitled-1", [0, 4], invoked()).len(), 1);
+    assert_eq!(editor.inline("untitled:Untitled-1", [0, 4], automatic()).len(), 1);
 }
 
 #[test]
@@ -325,4 +371,162 @@ fn the_program_serves_its_stdin() {
     client.open(URI, "x = ");
     let id = client.request_inline(URI, [0, 4], automatic());
     assert_eq!(items(client.result(id))[0]["insertText"], tiny::LINE);
+}
+
+#[test]
+fn what_continues_the_suggestion_needs_no_model() {
+    let mut editor = continued();
+    editor.client.open(URI, "x = \ny = \n");
+    editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
+    editor.insert(2, 4, "a");
+    editor.check([0, 5], automatic(), &tiny::LINE[1..], [0, 5, 5]);
+    editor.insert(3, 5, "bc");
+    editor.check([0, 7], automatic(), &tiny::LINE[3..], [0, 7, 7]);
+    editor.client.change(URI, 4, json!([{"range": range([0, 5], [0, 7]), "text": ""}]));
+    editor.check([0, 5], automatic(), &tiny::LINE[1..], [0, 5, 5]);
+    editor.check([1, 4], automatic(), tiny::LINE, [1, 4, 4]);
+    editor.check([0, 5], automatic(), &tiny::LINE[1..], [0, 5, 5]);
+    for source in [Source::Model, Source::TypedThrough, Source::TypedThrough, Source::TypedThrough] {
+        assert_eq!(editor.record(), (source, false));
+    }
+    for source in [Source::Model, Source::Cache] {
+        assert_eq!(editor.record(), (source, false));
+    }
+    // Who asks by hand wants more than what was offered unasked.
+    editor.check([0, 5], invoked(), &tiny::LINE[1..], [0, 5, 5]);
+    assert_eq!(editor.record(), (Source::Model, false));
+}
+
+#[test]
+fn a_newer_request_joins_what_agrees_and_replaces_what_does_not() {
+    for (typed, rest, source) in
+        [("a", &tiny::LINE[1..], Source::Joined), ("B", "CDEFGHIJKLMNOPQRSTUVWXYZ0123456789", Source::Model)]
+    {
+        let mut editor = continued();
+        editor.client.open(URI, "x = \n");
+        let release = editor.hold();
+        let older = editor.client.request_inline(URI, [0, 4], automatic());
+        editor.insert(2, 4, typed);
+        let newer = editor.client.request_inline(URI, [0, 5], automatic());
+        // It does not have to wait for the model to learn that it waits in vain.
+        assert_eq!(editor.client.error(older), CONTENT_MODIFIED);
+        drop(release);
+        assert_eq!(items(editor.client.result(newer))[0]["insertText"], rest);
+        let mut records = [editor.record(), editor.record()];
+        records.sort_by_key(|record| record.1);
+        assert_eq!(records, [(source, false), (Source::Model, true)]);
+    }
+}
+
+#[test]
+fn several_items_come_when_asked_for() {
+    let mut editor = editor();
+    editor.client.open(URI, "x = \n");
+    let items = editor.inline(URI, [0, 4], invoked());
+    let mut texts: Vec<&str> = items.iter().map(|item| item["insertText"].as_str().unwrap()).collect();
+    assert!(texts[0].starts_with(tiny::LINE) && (2..=3).contains(&texts.len()), "{texts:?}");
+    assert!(items.iter().all(|item| item.get("command").is_none()));
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), items.len());
+}
+
+#[test]
+fn an_accept_is_counted_and_followed_by_several_lines() {
+    for is_accept in [true, false] {
+        let mut editor = continued();
+        editor.client.open(URI, "x = \n");
+        editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
+        let item = json!({"insertText": tiny::LINE, "range": range([0, 4], [0, 4])});
+        editor.client.notify("textDocument/didShowCompletion", json!({"item": item}));
+        let partially = json!({"item": item, "acceptedLength": 3});
+        editor.client.notify("textDocument/didPartiallyAcceptCompletion", partially);
+        if is_accept {
+            editor.insert(2, 4, tiny::LINE);
+        } else {
+            editor.insert(2, 4, &tiny::LINE[..20]);
+            editor.insert(3, 24, &tiny::LINE[20..25]);
+            editor.insert(4, 29, &tiny::LINE[25..]);
+        }
+        let items = editor.inline(URI, [0, 30], automatic());
+        assert_eq!(!items.is_empty(), is_accept, "{items:?}");
+        assert!(!is_accept || items[0]["insertText"].as_str().unwrap().starts_with("\nABC"));
+        let statistics = editor.client.call("fimd/statistics", Value::Null);
+        for (name, count) in [
+            ("requests", 2),
+            ("offered", 1 + u64::from(is_accept)),
+            ("model", 1 + u64::from(is_accept)),
+            ("shown", 1),
+            ("accepted", u64::from(is_accept)),
+            ("partially_accepted", 1),
+        ] {
+            assert_eq!(statistics[name], count, "{name}");
+        }
+        assert!(statistics["answer_ms"]["p95"].as_f64() >= statistics["model_ms"]["p50"].as_f64());
+        assert!(statistics["tokens_evaluated"].as_u64() > Some(5));
+    }
+}
+
+#[test]
+fn what_is_likely_to_be_asked_next_is_answered_beforehand() {
+    let mut configuration = Configuration::default();
+    configuration.fix("budget.hard_ms", "600000").unwrap();
+    configuration.fix("budget.soft_ms", "600000").unwrap();
+    configuration.fix("fim.order", "spm").unwrap();
+    let mut editor = configured(json!({}), configuration, Value::Null);
+    editor.client.open(URI, "x = \n");
+    editor.client.notify("textDocument/didFocus", json!({"textDocument": {"uri": URI}}));
+    editor.client.notify("textDocument/didFocus", json!({}));
+    editor.wait_for("unasked_evaluated");
+    editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
+    editor.wait_for("unasked_generated");
+    editor.insert(2, 4, tiny::LINE);
+    let items = editor.inline(URI, [0, 30], automatic());
+    assert!(items[0]["insertText"].as_str().unwrap().starts_with("\nABC"));
+    assert_eq!(editor.record(), (Source::Model, false));
+    assert!(!editor.record().1);
+}
+
+#[test]
+fn settings_decide_what_is_completed() {
+    for (settings, is_completed) in [
+        (json!({}), true),
+        (json!({"enabled": false}), false),
+        (json!({"disabled": {"languages": ["python"]}}), false),
+        (json!({"disabled": {"globs": ["/*.py"]}}), false),
+        (json!({"disabled.globs": ["sub/*.py"]}), true),
+        (json!({"max_tokens": {"auto": 1}}), true),
+    ] {
+        let mut editor = set(settings.clone());
+        editor.client.open(URI, "x = ");
+        let items = editor.inline(URI, [0, 4], automatic());
+        assert_eq!(!items.is_empty(), is_completed, "{settings}");
+    }
+}
+
+#[test]
+fn wrong_settings_are_reported_by_name() {
+    let mut editor =
+        set(json!({"alternative": 2, "disabled": {"languages": "python"}, "max_tokens.auto": 3}));
+    let messages: Vec<String> = (0..2)
+        .map(|_| editor.client.notification("window/showMessage")["message"].as_str().unwrap().to_owned())
+        .collect();
+    let says = |text: &str| messages.iter().any(|message| message.contains(text));
+    assert!(says("no setting alternative; did you mean alternatives?"), "{messages:?}");
+    assert!(says("disabled.languages: invalid type: string"), "{messages:?}");
+    editor.client.open(URI, "x = ");
+    editor.check([0, 4], automatic(), &tiny::LINE[..3], [0, 4, 4]);
+}
+
+#[test]
+fn what_git_ignores_is_not_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join(".git")).unwrap();
+    std::fs::write(dir.path().join(".gitignore"), "build/\n").unwrap();
+    let mut editor = editor();
+    for (path, is_completed) in [("a.py", true), ("build/a.py", false)] {
+        let uri = format!("file://{}/{path}", dir.path().display());
+        editor.client.open(&uri, "x = ");
+        assert_eq!(!editor.inline(&uri, [0, 4], automatic()).is_empty(), is_completed, "{path}");
+    }
 }

@@ -1,10 +1,7 @@
 //! The starter model is part of the product: what it was trained to do, it does.
 
-use std::sync::mpsc;
-
-use fimd::base::Cancel;
 use fimd::complete::fim::Order;
-use fimd::complete::{self, Options, Request};
+use fimd::complete::{Options, Request, driver};
 use fimd::compute::cpu::Cpu;
 use fimd::decode::drafts::Pace;
 use fimd::decode::sample::{argmax, log_softmax};
@@ -31,11 +28,8 @@ fn complete(documents: &[(&str, &str)], order: Order) -> Vec<(String, String)> {
     let answer = |document: &str| {
         let (prefix, suffix) = document.split_once("$0").unwrap();
         let request = Request { max_tokens: 48, ..Request::new(prefix, suffix) };
-        let (send, receive) = mpsc::channel();
-        complete::run(&engine, Options::new(order), "test".into(), request, Cancel::new(), move |result| {
-            send.send(result).unwrap();
-        });
-        receive.recv().unwrap().unwrap().map(|completion| completion.text).unwrap_or_default()
+        let completion = driver::once(&engine, Options::new(order), request).unwrap();
+        completion.map(|completion| completion.text).unwrap_or_default()
     };
     documents.iter().map(|(document, expected)| (answer(document), (*expected).into())).collect()
 }

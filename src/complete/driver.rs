@@ -1,0 +1,356 @@
+//! Acts on what [`super::service`] decides: makes prompts, runs them on the engine, and answers.
+//!
+//! Whatever happens is put into an inbox, and whoever put it there works the inbox off unless somebody does
+//! so already: no thread of its own, no waiting, one order of events for everyone.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak, mpsc};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::record::Record;
+use super::service::{self, Action, Ask, AskId, Change, Item, JobId, Outcome, Purpose, Service, Start};
+use super::stats::{Observer, Statistics, Stats};
+use super::{Completion, Planner, Request, Window};
+use crate::base::Cancel;
+use crate::decode::{Generated, StopReason, Task};
+use crate::serve::{self, Engine, Priority};
+
+/// How to complete.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// How prompts are made.
+    pub prompt: super::Options,
+    /// When the model is asked, and for what.
+    pub service: service::Options,
+}
+
+/// Called once with the answer to a request, which is empty where there is nothing to show. Must not block.
+pub type Reply = Box<dyn FnOnce(Vec<Item>) + Send>;
+
+/// The completions of one editor. Dropping it answers everyone and cancels what runs.
+pub struct Completer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Engine,
+    /// Keeps its documents apart from those of other editors on the same engine.
+    editor: u64,
+    asks: AtomicU64,
+    inbox: Mutex<VecDeque<(Instant, Event)>>,
+    state: Mutex<State>,
+    stats: Mutex<Stats>,
+    observer: Option<Observer>,
+}
+
+struct State {
+    options: Options,
+    service: Service,
+    planner: Planner,
+    replies: HashMap<AskId, Reply>,
+    jobs: HashMap<JobId, Running>,
+}
+
+/// A generation under way.
+struct Running {
+    request: Request,
+    prompt_tokens: usize,
+    cancel: Cancel,
+}
+
+enum Event {
+    Ask(Ask, Reply),
+    Cancel(AskId),
+    Changed(String, Change),
+    Replaced(String),
+    Opened(String, Request),
+    Closed(String),
+    ClosedAll,
+    Streamed(JobId, String),
+    Done(JobId, Result<Vec<Generated>>),
+}
+
+/// Numbers the editors of this process.
+static EDITORS: AtomicU64 = AtomicU64::new(0);
+
+impl Completer {
+    /// Completes on `engine`; `observer` is told of every request, on whatever thread ends it.
+    pub fn new(engine: Engine, options: Options, observer: Option<Observer>) -> Self {
+        let shared = Shared {
+            engine,
+            editor: EDITORS.fetch_add(1, Ordering::Relaxed),
+            asks: AtomicU64::new(0),
+            inbox: Mutex::default(),
+            state: Mutex::new(State::new(options)),
+            stats: Mutex::default(),
+            observer,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// A name for the next request.
+    pub fn next_id(&self) -> AskId {
+        self.shared.asks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Asks for a completion. `reply` is called at once or from the engine's thread.
+    pub fn ask(&self, ask: Ask, reply: Reply) {
+        self.shared.note(Event::Ask(ask, reply));
+    }
+
+    /// Says that nobody waits for a request any more. It is answered nevertheless, with nothing.
+    pub fn cancel(&self, id: AskId) {
+        self.shared.note(Event::Cancel(id));
+    }
+
+    /// Says how a document has changed.
+    pub fn changed(&self, key: &str, change: Change) {
+        self.shared.note(Event::Changed(key.to_owned(), change));
+    }
+
+    /// Says that a document has a new text.
+    pub fn replaced(&self, key: &str) {
+        self.shared.note(Event::Replaced(key.to_owned()));
+    }
+
+    /// Says that a document is looked at, with the cursor where `request` is.
+    pub fn opened(&self, key: &str, request: Request) {
+        self.shared.note(Event::Opened(key.to_owned(), request));
+    }
+
+    /// Says that a document is gone.
+    pub fn closed(&self, key: &str) {
+        self.shared.note(Event::Closed(key.to_owned()));
+    }
+
+    /// Says that all documents are gone.
+    pub fn closed_all(&self) {
+        self.shared.note(Event::ClosedAll);
+    }
+
+    /// Says that the editor shows a suggestion.
+    pub fn shown(&self) {
+        self.shared.stats().shown();
+    }
+
+    /// Says that a part of a suggestion was accepted.
+    pub fn partially_accepted(&self) {
+        self.shared.stats().partially_accepted();
+    }
+
+    /// What was counted so far.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.stats().statistics()
+    }
+}
+
+impl Drop for Completer {
+    fn drop(&mut self) {
+        self.closed_all();
+    }
+}
+
+/// Completes once, without anything that was typed before, and waits for it.
+pub fn once(engine: &Engine, options: super::Options, request: Request) -> Result<Option<Completion>> {
+    let mut planner = Planner::new(options);
+    let task = plan(&mut planner, "once", &request, Window::Large, engine)?;
+    let (send, receive) = mpsc::channel();
+    engine.submit(serve::Request {
+        key: "once".into(),
+        priority: Priority::Interactive,
+        not_before: None,
+        task,
+        cancel: Cancel::new(),
+        listener: Box::new(move |event| {
+            if let serve::Event::Done(result) = event {
+                let _ = send.send(result);
+            }
+        }),
+    });
+    let generated = receive.recv().context("the engine thread ended")??;
+    Ok(generated.into_iter().find_map(|generated| planner.finish(&request, generated).ok()))
+}
+
+fn plan(
+    planner: &mut Planner,
+    key: &str,
+    request: &Request,
+    window: Window,
+    engine: &Engine,
+) -> Result<Task> {
+    let speed = engine.prefill_per_second();
+    Ok(planner.plan(key, request, window, engine.tokenizer(), engine.context(), speed)?.task)
+}
+
+impl Shared {
+    fn note(self: &Arc<Self>, event: Event) {
+        self.inbox().push_back((Instant::now(), event));
+        self.work();
+    }
+
+    /// Works the inbox off, unless somebody does: they look again after letting go of the state.
+    fn work(self: &Arc<Self>) {
+        while let Ok(mut state) = self.state.try_lock() {
+            loop {
+                let next = self.inbox().pop_front();
+                let Some((now, event)) = next else { break };
+                let act = || state.handle(self, now, event);
+                if catch_unwind(AssertUnwindSafe(act)).is_err() {
+                    // Whoever waits is answered by its reply being dropped.
+                    state.jobs.values().for_each(|running| running.cancel.cancel());
+                    let service = state.service.emptied();
+                    *state = State { service, ..State::new(state.options) };
+                }
+            }
+            drop(state);
+            if self.inbox().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, VecDeque<(Instant, Event)>> {
+        self.inbox.lock().expect("the lock is never held across a panic")
+    }
+
+    fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().expect("the lock is never held across a panic")
+    }
+
+    fn record(&self, record: &Record) {
+        self.stats().record(record);
+        tracing::info!(
+            source = ?record.source,
+            cancelled = record.is_cancelled,
+            shown_chars = record.shown_chars,
+            prompt_tokens = record.prompt_tokens,
+            reused = record.synced.reused,
+            evaluated = record.synced.evaluated,
+            replayed = record.synced.replayed,
+            decode_tokens = record.decode_tokens,
+            queue_ms = record.queue_ms,
+            prefill_ms = record.prefill_ms,
+            first_token_ms = record.first_token_ms,
+            total_ms = record.total_ms,
+            "request"
+        );
+        if let Some(observer) = &self.observer {
+            observer(record);
+        }
+    }
+}
+
+impl State {
+    fn new(options: Options) -> Self {
+        Self {
+            options,
+            service: Service::new(options.service),
+            planner: Planner::new(options.prompt),
+            replies: HashMap::new(),
+            jobs: HashMap::new(),
+        }
+    }
+
+    fn handle(&mut self, shared: &Arc<Shared>, now: Instant, event: Event) {
+        let actions = match event {
+            Event::Ask(ask, reply) => {
+                self.replies.insert(ask.id, reply);
+                self.service.ask(now, ask)
+            }
+            Event::Cancel(id) => self.service.cancel(now, id),
+            Event::Changed(key, change) => self.service.changed(now, &key, &change),
+            Event::Replaced(key) => self.service.replaced(now, &key),
+            Event::Opened(key, request) => self.service.opened(&key, request),
+            Event::Closed(key) => {
+                self.planner.forget(&key);
+                self.service.closed(now, &key)
+            }
+            Event::ClosedAll => self.service.closed_all(now),
+            Event::Streamed(job, text) => self.service.streamed(now, job, &text),
+            Event::Done(job, result) => {
+                let Some(running) = self.jobs.remove(&job) else { return };
+                let outcome = self.outcome(&running, result);
+                self.service.done(now, job, outcome)
+            }
+        };
+        for action in actions {
+            self.act(shared, action);
+        }
+    }
+
+    fn act(&mut self, shared: &Arc<Shared>, action: Action) {
+        match action {
+            Action::Answer { id, items } => {
+                if let Some(reply) = self.replies.remove(&id) {
+                    reply(items);
+                }
+            }
+            Action::Record(record) => shared.record(&record),
+            Action::Unasked { evaluated, generated } => shared.stats().unasked(evaluated, generated),
+            Action::Accepted { chars } => shared.stats().accepted(chars),
+            Action::Cancel { job } => {
+                if let Some(running) = self.jobs.get(&job) {
+                    running.cancel.cancel();
+                }
+            }
+            Action::Start(start) => self.start(shared, *start),
+        }
+    }
+
+    fn start(&mut self, shared: &Arc<Shared>, start: Start) {
+        let (priority, not_before, job) = (start.priority(), start.not_before, start.job);
+        let task = plan(&mut self.planner, &start.key, &start.request, start.window, &shared.engine);
+        let task = task.map(|task| Task { budget: start.budget, alternatives: start.alternatives, ..task });
+        let (prompt_tokens, cancel) = (task.as_ref().map_or(0, |task| task.prompt.len()), Cancel::new());
+        let running = Running { request: start.request, prompt_tokens, cancel: cancel.clone() };
+        self.jobs.insert(job, running);
+        let task = match task {
+            Ok(task) => task,
+            Err(error) => {
+                return shared.inbox().push_back((Instant::now(), Event::Done(job, Err(error))));
+            }
+        };
+        let purpose = match start.purpose {
+            Purpose::Answer => "answer",
+            Purpose::Speculation => "speculation",
+            Purpose::Warmth => "warmth",
+        };
+        let key = format!("{}/{purpose}/{}", shared.editor, start.key);
+        // The engine does not keep its own users alive.
+        let shared_weak: Weak<Shared> = Arc::downgrade(shared);
+        let listener = Box::new(move |event: serve::Event| {
+            if let Some(shared) = shared_weak.upgrade() {
+                shared.note(match event {
+                    serve::Event::Text(text) => Event::Streamed(job, text.to_owned()),
+                    serve::Event::Done(result) => Event::Done(job, result),
+                });
+            }
+        });
+        shared.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });
+    }
+
+    /// What the alternatives are worth, the likeliest of which stands for how it went.
+    fn outcome(&self, running: &Running, result: Result<Vec<Generated>>) -> Outcome {
+        let generated = result.unwrap_or_else(|error| {
+            tracing::error!("a completion failed: {error:#}");
+            Vec::new()
+        });
+        let Some(first) = generated.first() else { return Outcome { is_void: true, ..Outcome::default() } };
+        let (stop, synced, mut timings) = (first.stop, first.synced, first.timings);
+        timings.decode_tokens = generated.iter().map(|generated| generated.ids.len()).sum();
+        let finish = |generated| self.planner.finish(&running.request, generated).ok();
+        let completions = generated.into_iter().filter_map(finish);
+        Outcome {
+            items: completions.map(|completion| Item { text: completion.text }).collect(),
+            is_partial: stop == StopReason::Time,
+            is_void: stop == StopReason::Cancelled,
+            prompt_tokens: running.prompt_tokens,
+            synced,
+            timings,
+        }
+    }
+}
