@@ -40,10 +40,12 @@
 //!   bytes it hands out name memmap2.
 //! - `model` never learns where a request came from; `complete` never sees a tensor; `compute` never sees a
 //!   layer name.
-//! - No async below `lsp`, and no network anywhere.
+//! - No async below `lsp`. No network but in `bench/keystrokes/infill.rs`, which asks the server on this machine
+//!   that a benchmark is told to compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`decode/stop.rs`, `serve/queue.rs`, `complete/{fim,context,record,trim}.rs`, `bench/fit.rs`, `model/export`) do no I/O.
+//! - Pure files (`decode/stop.rs`, `serve/queue.rs`, `complete/{fim,context,record,trim}.rs`, `bench/fit.rs`,
+//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
