@@ -4,6 +4,7 @@
 //! written to a socket here, and not by an HTTP library, whose requests cannot be given up while they wait.
 //! Only servers on this machine are asked: documents do not leave it.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -68,7 +69,15 @@ impl Address {
             }
         }
         Err(error.map_or_else(|| anyhow::anyhow!("there is no such host"), Into::into))
-            .with_context(|| format!("cannot reach the server at {}:{}", self.host, self.port))
+            .with_context(|| format!("cannot reach the server at {self}"))
+    }
+}
+
+/// With the port, and with brackets around what has colons.
+impl Display for Address {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 
@@ -114,7 +123,7 @@ impl Peer for Infill {
         let body = body.to_string();
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            self.address.host,
+            self.address,
             body.len()
         );
         (&stream).write_all((head + &body).as_bytes()).context("cannot write to the server")?;

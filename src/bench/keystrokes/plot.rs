@@ -200,7 +200,7 @@ mod tests {
         assert!(svg.contains("a &amp; &lt;b&gt;, spm") && svg.contains(">none, spm<"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
         // The times span 0.001 ms, shown at the edge of 0.01, to 10 s.
-        assert!(svg.contains("M60.0,270.0H60.0V193.3H238.4V116.7H416.0V40.0H450.0"), "{svg}");
+        assert!(svg.contains("M60.0,270.0H60.0V193.3H238.1V116.7H416.0V40.0H450.0"), "{svg}");
         for attribute in ["cx", "cy", "x", "y", "x1", "y1"] {
             for value in svg.split(&format!(" {attribute}=\"")).skip(1) {
                 let value: f64 = value.split('"').next().unwrap().parse().unwrap();

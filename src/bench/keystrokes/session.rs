@@ -408,24 +408,24 @@ mod tests {
     fn actions_change_the_document() {
         let check = |events: &str, end: &str| {
             let events: Vec<String> =
-                events.split(';').map(|event| format!("{{\"pause_ms\": 1, \"kind\": {event}}}")).collect();
+                events.split('|').map(|event| format!("{{\"pause_ms\": 1, \"kind\": {event}}}")).collect();
             session("é = x\n", [0, 5], &events.join(","), end).unwrap();
         };
         check(r#""type", "text": "(""#, "é = x(\n");
         check(r#""type", "text": "(", "closes": ")""#, "é = x()\n");
-        check(r#""type", "text": "(", "closes": ")";"over", "text": ")";"type", "text": ";""#, "é = x();\n");
+        check(r#""type", "text": "(", "closes": ")"|"over", "text": ")"|"type", "text": ";""#, "é = x();\n");
         check(
-            r#""type", "text": "{", "closes": "}";"newline", "indent": "  ", "below": """#,
+            r#""type", "text": "{", "closes": "}"|"newline", "indent": "  ", "below": """#,
             "é = x{\n  \n}\n",
         );
         check(r#""delete""#, "é = \n");
-        check(r#""type", "text": "(", "closes": ")";"delete", "after": 1"#, "é = x\n");
-        check(r#""accept", "text": "\ny";"delete", "before": 2"#, "é = x\n");
-        check(r#""jump", "to": [1, 0];"type", "text": "é""#, "é = x\né");
-        check(r#""edit", "at": [0, 0], "remove": 1, "text": "abc";"type", "text": "y""#, "abc = xy\n");
-        check(r#""edit", "at": [1, 0], "text": "z";"type", "text": "y""#, "é = xy\nz");
+        check(r#""type", "text": "(", "closes": ")"|"delete", "after": 1"#, "é = x\n");
+        check(r#""accept", "text": "\ny"|"delete", "before": 2"#, "é = x\n");
+        check(r#""jump", "to": [1, 0]|"type", "text": "é""#, "é = x\né");
+        check(r#""edit", "at": [0, 0], "remove": 1, "text": "abc"|"type", "text": "y""#, "abc = xy\n");
+        check(r#""edit", "at": [1, 0], "text": "z"|"type", "text": "y""#, "é = xy\nz");
         check(
-            r#""type", "text": "y";"delete", "before": 3;"undo", "edits": 2;"type", "text": "z""#,
+            r#""type", "text": "y"|"delete", "before": 3|"undo", "edits": 2|"type", "text": "z""#,
             "é = xz\n",
         );
     }

@@ -176,8 +176,8 @@ mod tests {
                 (rest, _) => Some(rest.into()),
             };
         }
-        assert_eq!(steps.concat(), "sabcde|cabcde|rabcde|iabc<de>|pabcde|tabcde|s");
-        assert_eq!(editor.text(), "  xsabcde\n  cabcde\n  rabcde\n  iabcde\n  pabcde\n  tabcde\n  s\n");
+        assert_eq!(steps.concat(), "sabcde|cabcde|rabcde|iabc<de>|pabcde|tabcde");
+        assert_eq!(editor.text(), "  xsabcde\n  cabcde\n  rabcde\n  iabcde\n  pabcde\n  tabcde\n");
     }
 
     #[test]
