@@ -313,7 +313,7 @@ fn bench_keystrokes_refuses_what_it_cannot_replay() {
     check(&["--sessions", &path("empty")], 1, &["no .json files", "empty"]);
     check(&["--sessions", "cobol"], 1, &["cobol"]);
     check(&["--order", "random"], 2, &["--order", "psm-anchored"]);
-    check(&["--pace", "-1"], 2, &["--pace"]);
+    check(&["--pace=-1"], 2, &["--pace"]);
     check(&["--url", "http://example.org"], 2, &["--url", "example.org"]);
     check(&["--url-order", "spm"], 2, &["--url"]);
     check(&["--model", "nowhere.gguf"], 1, &["nowhere.gguf"]);
