@@ -355,12 +355,18 @@ fn position(text: &str, offset: usize) -> [usize; 2] {
 
 fn back(text: &str, at: usize, chars: usize) -> Option<usize> {
     let mut before = text[..at].chars();
-    (0..chars).all(|_| before.next_back().is_some()).then(|| before.as_str().len())
+    for _ in 0..chars {
+        before.next_back()?;
+    }
+    Some(before.as_str().len())
 }
 
 fn forth(text: &str, at: usize, chars: usize) -> Option<usize> {
     let mut after = text[at..].chars();
-    (0..chars).all(|_| after.next().is_some()).then(|| text.len() - after.as_str().len())
+    for _ in 0..chars {
+        after.next()?;
+    }
+    Some(text.len() - after.as_str().len())
 }
 
 #[cfg(test)]
