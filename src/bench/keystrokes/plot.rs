@@ -100,6 +100,9 @@ fn tokens(svg: &mut String, runs: &[Run]) {
     for share in [0.0, 0.5, 1.0] {
         TOKENS.tick_below(svg, share, &format!("{:.0}", 1.0 + share * longest as f64));
     }
+    if all.iter().all(Vec::is_empty) {
+        text(svg, TOKENS.x(0.5), y(0.5), "middle", "not told by the server");
+    }
     for (i, costs) in all.iter().enumerate() {
         for &(at, tokens) in costs {
             let _ = writeln!(
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(svg.matches("<circle ").count(), 4);
         assert_eq!(svg.matches("<path ").count(), 2, "a run without answers has no curve");
         assert!(svg.contains("a &amp; &lt;b&gt;, spm") && svg.contains(">none, spm<"));
-        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("not told"));
         // The times span 0.001 ms, shown at the edge of 0.01, to 10 s.
         assert!(svg.contains("M60.0,270.0H60.0V193.3H238.1V116.7H416.0V40.0H450.0"), "{svg}");
         for attribute in ["cx", "cy", "x", "y", "x1", "y1"] {
@@ -208,5 +211,6 @@ mod tests {
             }
         }
         assert_eq!(svg.matches('<').count(), svg.matches('>').count());
+        assert!(super::svg(&[]).contains("not told"));
     }
 }
