@@ -43,12 +43,13 @@
 //!   layer name.
 //! - Nothing below `config` reads settings. Open documents are what the editor sent; no other file of a
 //!   workspace is read but `.gitignore`.
-//! - No async below `lsp`, and no network anywhere.
+//! - No async below `lsp`. No network but in `bench/keystrokes/infill.rs`, which asks the server on this machine
+//!   that a benchmark is told to compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
 //!   `complete/{anchor,context,encode,fim,gate,plan,record,service,stats,trim}.rs`, `bench/fit.rs`,
-//!   `model/export`) do no I/O.
+//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.

@@ -10,10 +10,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{self, ComputeArgs, EngineArgs};
 use crate::base::dtype::DType;
+use crate::bench::keystrokes::client::Client;
+use crate::bench::keystrokes::infill::{Address, Infill};
+use crate::bench::keystrokes::session::Session;
+use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Synthetic};
 use crate::bench::{kernels, machine};
+use crate::complete::fim::Order;
+use crate::config::Configuration;
+use crate::lsp;
 use crate::model::export::Recipe;
 
 #[derive(clap::Args)]
@@ -28,6 +35,8 @@ enum Benchmark {
     Speed(SpeedArgs),
     /// Measure products with matrices of each type
     Kernels(KernelsArgs),
+    /// Measure what a keystroke costs, by replaying typing sessions
+    Keystrokes(KeystrokesArgs),
 }
 
 /// Measures the starter model in the program, the one that --model names, or a synthetic one.
@@ -108,6 +117,56 @@ struct KernelsArgs {
     compute: ComputeArgs,
 }
 
+/// Types sessions key by key with the language server, and says what every key cost: tokens evaluated, time to
+/// the first token, to the answer and to a line on screen, how much was served without the model, and how much
+/// was computed for nothing.
+///
+/// Every change asks for ghost text and takes back the request before, as in an editor. Each order of the prompt
+/// is measured with a model just opened.
+#[derive(clap::Args)]
+struct KeystrokesArgs {
+    /// What to type: sessions in the program by name (c, go, lua, python, rust, typescript), files, or folders of
+    /// .json files [default: all in the program]
+    #[arg(long, value_name = "NAME|FILE|DIR", value_delimiter = ',')]
+    sessions: Vec<PathBuf>,
+
+    /// Type the first events of each session only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    events: Option<u32>,
+
+    /// Orders of the prompt: psm, spm or psm-anchored [default: all; with --url none]
+    #[arg(long, value_name = "ORDER", value_delimiter = ',')]
+    order: Vec<Order>,
+
+    /// Type what the model suggests, and accept it at times, instead of what the sessions say
+    #[arg(long)]
+    oracle: bool,
+
+    /// Multiply the pauses between keys; 0 has none, and each key waits for the answer to the one before
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = pace)]
+    pace: f64,
+
+    /// Replay with a llama.cpp server on this machine, such as http://127.0.0.1:8080
+    #[arg(long, value_name = "URL", value_parser = Address::parse)]
+    url: Option<Address>,
+
+    /// What to ask it: /infill with all before the cursor as prefix (psm) or with the cursor's line apart
+    /// (psm-anchored), or /completion with the suffix first (spm)
+    #[arg(long, value_name = "ORDER", value_delimiter = ',', default_value = "psm", requires = "url")]
+    url_order: Vec<Order>,
+
+    /// Draw the times and tokens as an SVG file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+
+    /// Print one JSON object, with every keystroke
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
 /// Models that can be imitated.
 #[derive(Clone, Copy, ValueEnum)]
 enum Imitated {
@@ -125,6 +184,89 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.benchmark {
         Benchmark::Speed(args) => run_speed(args),
         Benchmark::Kernels(args) => run_kernels(args),
+        Benchmark::Keystrokes(args) => run_keystrokes(args),
+    }
+}
+
+/// The settings that editors have by default.
+fn options(order: Order) -> lsp::Options {
+    lsp::Options { configuration: Configuration::default(), order, observer: None }
+}
+
+fn run_keystrokes(args: &KeystrokesArgs) -> Result<()> {
+    let sessions = args.sessions()?;
+    let status = ProgressBar::new_spinner();
+    let say = |text| {
+        status.set_message(text);
+        status.tick();
+    };
+    let who = if args.oracle { Who::Oracle } else { Who::Script };
+    let mut runs = Vec::new();
+    for order in args.orders() {
+        let opened = args.engine.open()?;
+        let origin = opened.origin.clone();
+        let (engine, _) = opened.into_engine()?;
+        let mut client = Client::start(engine, options(order))?;
+        let mut run = keystrokes::run(&mut client, "fimd", order, &sessions, who, args.pace, &say)?;
+        client.finish()?;
+        (run.model, run.threads) = (Some(origin), Some(args.engine.compute.threads()));
+        runs.push(run);
+    }
+    if let Some(address) = &args.url {
+        for &order in &args.url_order {
+            let mut peer = Infill::new(address.clone(), order);
+            runs.push(keystrokes::run(&mut peer, "llama.cpp", order, &sessions, who, args.pace, &say)?);
+        }
+    }
+    status.finish_and_clear();
+    if let Some(path) = &args.plot {
+        fs::write(path, plot::svg(&runs)).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let report = keystrokes::report::Report {
+        version: env!("CARGO_PKG_VERSION"),
+        machine: machine::Machine::read(),
+        typist: if args.oracle { "the oracle" } else { "the script" },
+        pace: args.pace,
+        sessions: sessions.into_iter().map(|session| session.name).collect(),
+        runs,
+    };
+    if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
+}
+
+impl KeystrokesArgs {
+    fn orders(&self) -> Vec<Order> {
+        match self.url {
+            None if self.order.is_empty() => vec![Order::PsmAnchored, Order::Spm, Order::Psm],
+            _ => self.order.clone(),
+        }
+    }
+
+    fn sessions(&self) -> Result<Vec<Session>> {
+        let mut sessions = if self.sessions.is_empty() { Session::embedded()? } else { Vec::new() };
+        for path in &self.sessions {
+            if path.is_dir() {
+                let describe = || format!("cannot read {}", path.display());
+                let entries: Result<Vec<_>, _> = fs::read_dir(path).with_context(describe)?.collect();
+                let mut files: Vec<PathBuf> =
+                    entries.with_context(describe)?.into_iter().map(|entry| entry.path()).collect();
+                files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+                files.sort();
+                ensure!(!files.is_empty(), "there are no .json files in {}", path.display());
+                for file in files {
+                    sessions.push(Session::parse(&file.display().to_string(), &args::read_text(&file)?)?);
+                }
+            } else if let Some(name) = path.to_str().filter(|_| !path.exists())
+                && let Some(session) = Session::embedded()?.into_iter().find(|session| session.name == name)
+            {
+                sessions.push(session);
+            } else {
+                sessions.push(Session::parse(&path.display().to_string(), &args::read_text(path)?)?);
+            }
+        }
+        if let Some(events) = self.events {
+            sessions.iter_mut().for_each(|session| session.truncate(events as usize));
+        }
+        Ok(sessions)
     }
 }
 
@@ -257,6 +399,13 @@ fn write(model: &Synthetic, path: &Path) -> Result<()> {
     model.write(path, SEED, &mut |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     Ok(())
+}
+
+fn pace(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(pace) if (0.0..=1000.0).contains(&pace) => Ok(pace),
+        _ => Err("must be a number from 0 to 1000".into()),
+    }
 }
 
 fn layers(text: &str) -> Result<usize, String> {

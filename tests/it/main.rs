@@ -8,6 +8,7 @@ mod convert;
 mod engine;
 mod fuzz;
 mod gguf;
+mod keystrokes;
 mod layering;
 mod load;
 mod lsp;

@@ -1,0 +1,326 @@
+//! An editor for the language server in this process: the real server, over pipes in memory.
+//!
+//! As VS Code does, every change is sent with `didChange`, takes the request before back with
+//! `$/cancelRequest`, and asks anew; but without the 50 ms that VS Code waits before it asks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::replay::{Answer, Figures, Peer};
+use super::session::{Change, Editor, Session};
+use crate::complete::record::Record;
+use crate::lsp::{self, Ending, Options};
+use crate::serve::Engine;
+
+/// Bytes between the client and the server.
+const PIPE_BYTES: usize = 1 << 16;
+/// Longer than the server needs for anything but a completion.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the record of an answer may come after it.
+const RECORD_DELAY: Duration = Duration::from_millis(20);
+/// Completions are asked for because somebody types.
+const AUTOMATIC: u32 = 2;
+
+/// A client and its server.
+pub struct Client {
+    runtime: Runtime,
+    server: JoinHandle<Ending>,
+    outbox: UnboundedSender<Value>,
+    inbox: mpsc::Receiver<(Instant, Value)>,
+    reports: Reports,
+    next_id: u64,
+    /// Which request an id stands for, until it is answered.
+    under_way: HashMap<u64, usize>,
+    newest: Option<u64>,
+    documents: usize,
+    uri: String,
+    version: u64,
+}
+
+/// What the server has said of its requests, and of which no answer is known.
+struct Reports {
+    receiver: mpsc::Receiver<Record>,
+    unmatched: Vec<Record>,
+}
+
+/// Starts the server between two pipes.
+fn start(
+    runtime: &Runtime,
+    input: DuplexStream,
+    output: DuplexStream,
+    engine: Engine,
+    mut options: Options,
+) -> (JoinHandle<Ending>, mpsc::Receiver<Record>) {
+    let (sender, receiver) = mpsc::channel();
+    options.observer = Some(Arc::new(move |record: &Record| {
+        let _ = sender.send(*record);
+    }));
+    (runtime.spawn(lsp::serve(input, output, engine, options)), receiver)
+}
+
+impl Client {
+    /// Starts a server of `engine` and introduces itself.
+    pub fn start(engine: Engine, options: Options) -> Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.context("cannot start the runtime of the language server")?;
+        let (to_server, input) = tokio::io::duplex(PIPE_BYTES);
+        let (output, from_server) = tokio::io::duplex(PIPE_BYTES);
+        let (server, receiver) = start(&runtime, input, output, engine, options);
+        let (outbox, outgoing) = unbounded_channel();
+        let (incoming, inbox) = mpsc::channel();
+        runtime.spawn(write(to_server, outgoing));
+        runtime.spawn(async move {
+            let mut reader = BufReader::new(from_server);
+            while let Some(message) = read(&mut reader).await {
+                let _ = incoming.send((Instant::now(), message));
+            }
+        });
+        let mut client = Self {
+            runtime,
+            server,
+            outbox,
+            inbox,
+            reports: Reports { receiver, unmatched: Vec::new() },
+            next_id: 0,
+            under_way: HashMap::new(),
+            newest: None,
+            documents: 0,
+            uri: String::new(),
+            version: 0,
+        };
+        let capabilities = json!({
+            "general": {"positionEncodings": ["utf-16"]},
+            "textDocument": {"inlineCompletion": {}},
+        });
+        client
+            .call("initialize", json!({"processId": null, "rootUri": null, "capabilities": capabilities}))?;
+        client.notify("initialized", json!({}))?;
+        Ok(client)
+    }
+
+    /// Shuts the server down.
+    pub fn finish(mut self) -> Result<()> {
+        self.call("shutdown", Value::Null)?;
+        self.notify("exit", Value::Null)?;
+        let server = self.server;
+        let ending = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, server).await });
+        self.runtime.shutdown_background();
+        let ending =
+            ending.context("the language server does not end")?.context("the language server failed")?;
+        ensure!(ending == Ending::Orderly, "the language server did not end in order");
+        Ok(())
+    }
+
+    fn request(&mut self, method: &str, params: Value) -> Result<u64> {
+        self.next_id += 1;
+        self.send(json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params}))?;
+        Ok(self.next_id)
+    }
+
+    fn notify(&self, method: &str, params: Value) -> Result<()> {
+        self.send(json!({"jsonrpc": "2.0", "method": method, "params": params}))
+    }
+
+    fn send(&self, message: Value) -> Result<()> {
+        self.outbox.send(message).ok().context("the language server has ended")
+    }
+
+    /// Asks for something while no completion is under way.
+    fn call(&mut self, method: &str, params: Value) -> Result<Value> {
+        let id = self.request(method, params)?;
+        loop {
+            let (_, mut message) =
+                self.receive(PATIENCE)?.with_context(|| format!("no answer to {method} came"))?;
+            if response_id(&message) == Some(id) {
+                ensure!(message.get("error").is_none(), "{method} failed: {}", message["error"]);
+                return Ok(message["result"].take());
+            }
+        }
+    }
+
+    fn receive(&mut self, wait: Duration) -> Result<Option<(Instant, Value)>> {
+        match self.inbox.recv_timeout(wait) {
+            Ok(message) => Ok(Some(message)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => bail!("the language server has ended"),
+        }
+    }
+}
+
+impl Peer for Client {
+    fn open(&mut self, session: &Session) -> Result<()> {
+        self.documents += 1;
+        self.uri = format!("file:///typing/{}/{}", self.documents, session.path);
+        self.version = 1;
+        let document = json!({
+            "uri": self.uri, "languageId": session.language, "version": self.version, "text": session.text,
+        });
+        self.notify("textDocument/didOpen", json!({"textDocument": document}))
+    }
+
+    fn ask(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()> {
+        self.version += 1;
+        let place = |[line, character]: [usize; 2]| json!({"line": line, "character": character});
+        let change = |change: &Change| {
+            let range = json!({"start": place(change.start), "end": place(change.end)});
+            json!({"range": range, "text": change.text})
+        };
+        let changes: Vec<Value> = changes.iter().map(change).collect();
+        let document = json!({"uri": self.uri, "version": self.version});
+        self.notify("textDocument/didChange", json!({"textDocument": document, "contentChanges": changes}))?;
+        if let Some(id) = self.newest.take().filter(|id| self.under_way.contains_key(id)) {
+            self.notify("$/cancelRequest", json!({"id": id}))?;
+        }
+        let params = json!({
+            "textDocument": {"uri": self.uri},
+            "position": place(editor.position()),
+            "context": {"triggerKind": AUTOMATIC},
+        });
+        let id = self.request("textDocument/inlineCompletion", params)?;
+        self.under_way.insert(id, request);
+        self.newest = Some(id);
+        Ok(())
+    }
+
+    fn answer(&mut self, wait: Duration) -> Result<Option<Answer>> {
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some((at, message)) = self.receive(left)? else { return Ok(None) };
+            let Some(request) = response_id(&message).and_then(|id| self.under_way.remove(&id)) else {
+                continue;
+            };
+            // What was cancelled, and what the document has outrun, is answered with an error.
+            let is_superseded = message.get("error").is_some();
+            let text = message["result"]["items"][0]["insertText"].as_str().unwrap_or_default().to_owned();
+            let record = if is_superseded { None } else { self.reports.of_answer(text.chars().count()) };
+            let figures = record.map(Figures::from);
+            return Ok(Some(Answer { request, at, text, is_superseded, figures }));
+        }
+    }
+
+    fn close(&mut self) -> Result<(Vec<Answer>, Vec<Figures>)> {
+        self.notify("textDocument/didClose", json!({"textDocument": {"uri": self.uri}}))?;
+        let mut answers = Vec::new();
+        while !self.under_way.is_empty()
+            && let Some(answer) = self.answer(PATIENCE)?
+        {
+            answers.push(answer);
+        }
+        Ok((answers, self.reports.rest()))
+    }
+}
+
+impl Reports {
+    /// The record of an answer of so many characters, which has just come: the newest that can be.
+    fn of_answer(&mut self, shown_chars: usize) -> Option<Record> {
+        let is_it = |record: &Record| !record.is_cancelled && record.shown_chars == shown_chars;
+        loop {
+            self.unmatched.extend(self.receiver.try_iter());
+            if let Some(at) = self.unmatched.iter().rposition(is_it) {
+                return Some(self.unmatched.remove(at));
+            }
+            self.unmatched.push(self.receiver.recv_timeout(RECORD_DELAY).ok()?);
+        }
+    }
+
+    /// What was computed for no answer.
+    fn rest(&mut self) -> Vec<Figures> {
+        self.unmatched.extend(self.receiver.try_iter());
+        self.unmatched.drain(..).map(Figures::from).collect()
+    }
+}
+
+impl From<Record> for Figures {
+    fn from(record: Record) -> Self {
+        Self {
+            source: record.source,
+            prompt_tokens: record.prompt_tokens,
+            evaluated: record.synced.evaluated,
+            replayed: record.synced.replayed,
+            generated: record.decode_tokens,
+            first_token_ms: Some(record.first_token_ms).filter(|&ms| ms > 0.0),
+        }
+    }
+}
+
+/// The id of a response; none of a request or notification.
+fn response_id(message: &Value) -> Option<u64> {
+    if message.get("method").is_some() { None } else { message["id"].as_u64() }
+}
+
+async fn write(mut pipe: DuplexStream, mut messages: UnboundedReceiver<Value>) {
+    while let Some(message) = messages.recv().await {
+        let body = message.to_string();
+        let frame = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        if pipe.write_all(frame.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<Value> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).await.ok()? == 0 {
+            return None;
+        }
+        match line.trim_end().split_once(": ") {
+            Some(("Content-Length", value)) => length = value.parse().ok()?,
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).await.ok()?;
+    serde_json::from_slice(&body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::complete::record::Source;
+    use crate::session::Synced;
+
+    fn record(is_cancelled: bool, shown_chars: usize, evaluated: usize) -> Record {
+        Record {
+            source: Source::Model,
+            is_cancelled,
+            shown_chars,
+            prompt_tokens: 100,
+            synced: Synced { evaluated, ..Synced::default() },
+            decode_tokens: 4,
+            queue_ms: 0.0,
+            prefill_ms: 0.0,
+            first_token_ms: 0.0,
+            total_ms: 0.0,
+        }
+    }
+
+    #[test]
+    fn records_find_their_answers() {
+        let (sender, receiver) = mpsc::channel();
+        let mut reports = Reports { receiver, unmatched: Vec::new() };
+        // The second was outrun on its way to the client; the fourth tells of the answer.
+        for sent in [record(true, 0, 50), record(false, 9, 3), record(true, 0, 20), record(false, 9, 2)] {
+            sender.send(sent).unwrap();
+        }
+        assert_eq!(reports.of_answer(9).unwrap().synced.evaluated, 2);
+        assert!(reports.of_answer(8).is_none(), "none comes");
+        drop(sender);
+        assert!(reports.of_answer(8).is_none(), "none can come");
+        let rest: Vec<usize> = reports.rest().iter().map(|figures| figures.evaluated).collect();
+        assert_eq!(rest, [50, 3, 20]);
+        assert_eq!(reports.rest(), []);
+    }
+}

@@ -1,0 +1,49 @@
+//! `fimd bench keystrokes`: what a keystroke costs, measured by replaying typing sessions.
+
+pub mod client;
+pub mod infill;
+pub mod plot;
+pub mod replay;
+pub mod report;
+pub mod session;
+pub mod typist;
+
+use anyhow::Result;
+
+use crate::complete::fim::Order;
+use replay::{Peer, replay};
+use report::Run;
+use session::Session;
+use typist::Typist;
+
+/// Who types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The script of the session.
+    Script,
+    /// Somebody who wants what the model suggests.
+    Oracle,
+}
+
+/// Replays `sessions` one after the other with `peer`, which is called `server` in the report and asks in
+/// this order. `say` is told what is going on.
+pub fn run(
+    peer: &mut dyn Peer,
+    server: &str,
+    order: Order,
+    sessions: &[Session],
+    who: Who,
+    pace: f64,
+    say: &dyn Fn(String),
+) -> Result<Run> {
+    let mut replayed = Vec::new();
+    for session in sessions {
+        say(format!("{server}, {}: {}", report::name(order), session.name));
+        let typist = match who {
+            Who::Script => Typist::script(session),
+            Who::Oracle => Typist::oracle(session),
+        };
+        replayed.push(replay(peer, session, typist, pace)?);
+    }
+    Ok(Run::new(server.into(), order, replayed))
+}
