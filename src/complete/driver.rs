@@ -277,7 +277,10 @@ impl State {
                 self.service.done(now, job, outcome)
             }
         };
-        for action in actions {
+        // Whoever has an answer finds it counted.
+        let (records, rest): (Vec<_>, Vec<_>) =
+            actions.into_iter().partition(|action| matches!(action, Action::Record(_)));
+        for action in records.into_iter().chain(rest) {
             self.act(shared, action);
         }
     }

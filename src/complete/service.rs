@@ -569,17 +569,17 @@ impl Service {
     pub fn done(&mut self, now: Instant, job: JobId, outcome: Outcome) -> Vec<Action> {
         let mut out = Vec::new();
         let Outcome { timings, synced, .. } = outcome;
+        let unasked = Action::Unasked { evaluated: synced.evaluated, generated: timings.decode_tokens };
         if let Some(pending) = self.pending.remove(&job) {
             out.push(Action::Record(with_outcome(pending, &outcome)));
+        } else if !self.documents.values().any(|document| document.answers(job)) {
+            out.push(unasked);
         }
         let Some((key, document)) = self.documents.iter_mut().find(|(_, document)| document.runs(job)) else {
             return out;
         };
         let key = key.clone();
-        let is_answer = document.answer.as_ref().is_some_and(|answer| answer.id == job);
-        if !is_answer {
-            out.push(Action::Unasked { evaluated: synced.evaluated, generated: timings.decode_tokens });
-        }
+        let is_answer = document.answers(job);
         if document.warmth == Some(job) {
             document.warmth = None;
             return out;
@@ -850,8 +850,12 @@ impl Screen {
 
 impl Document {
     fn runs(&self, id: JobId) -> bool {
-        let is = |job: &Option<Job>| job.as_ref().is_some_and(|job| job.id == id);
-        is(&self.answer) || is(&self.speculation) || self.warmth == Some(id)
+        let is_speculation = self.speculation.as_ref().is_some_and(|job| job.id == id);
+        self.answers(id) || is_speculation || self.warmth == Some(id)
+    }
+
+    fn answers(&self, id: JobId) -> bool {
+        self.answer.as_ref().is_some_and(|job| job.id == id)
     }
 
     /// Answers whoever waits, with nothing.

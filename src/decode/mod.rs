@@ -100,7 +100,8 @@ pub struct Generated {
     pub ids: Vec<u32>,
     /// Their text after [`Task::open`], cut where a rule said so; empty without a tokenizer.
     pub text: String,
-    /// Natural log-probability of each id under the model (temperature 1), ids without text masked.
+    /// Natural log-probability of each id under the model (temperature 1), ids without text masked, and those
+    /// that do not fit [`Task::open`] while that is being written: what is given says nothing about the model.
     pub logprobs: Vec<f32>,
     /// For each position, the likeliest ids with their log-probabilities; the first entry is the
     /// distribution right after the prompt.
@@ -234,21 +235,19 @@ fn run<B: Backend>(
         if let Some(tokenizer) = tokenizer {
             tokenizer.mask(&mut logits);
         }
-        let mut fitting = None;
         if let Some(tokenizer) = tokenizer.filter(|_| !open.is_empty()) {
-            tokenizer.mask_all_but(open.as_bytes(), fitting.insert(logits.clone()));
+            tokenizer.mask_all_but(open.as_bytes(), &mut logits);
         }
-        let fitting = fitting.as_ref().unwrap_or(&logits);
         let id = match first {
             First::Force(id) if out.ids.is_empty() => *id,
             First::Note(noted) if out.ids.is_empty() && task.alternatives > 1 => {
-                let id = sampler.choose(fitting)?;
-                let likeliest = sample::top(fitting, task.alternatives).into_iter();
+                let id = sampler.choose(&logits)?;
+                let likeliest = sample::top(&logits, task.alternatives).into_iter();
                 let possible = likeliest.filter(|&(other, logit)| other != id && logit.is_finite());
                 noted.extend([id].into_iter().chain(possible.map(|(id, _)| id)).take(task.alternatives));
                 id
             }
-            _ => sampler.choose(fitting)?,
+            _ => sampler.choose(&logits)?,
         };
         log_softmax(&mut logits);
         if task.top_logprobs > 0 {

@@ -95,12 +95,13 @@ impl Editor {
     /// Waits until a counter is no longer 0.
     fn wait_for(&mut self, counter: &str) {
         for _ in 0..600 {
-            if self.client.call("fimd/statistics", Value::Null)[counter] != 0 {
+            let statistics = self.client.call("fimd/statistics", Value::Null);
+            if statistics[counter] != 0 {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        panic!("{counter} stays 0");
+        panic!("{counter} stays 0: {}", self.client.call("fimd/statistics", Value::Null));
     }
 
     /// Keeps the engine busy until the returned sender is dropped.
@@ -222,8 +223,8 @@ fn a_cancelled_request_is_answered_at_once() {
     editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
 
     // While it runs, too: the model is at it for longer than the messages take.
-    editor.client.open(URI, &"word ".repeat(2000));
-    let id = editor.client.request_inline(URI, [0, 10_000], automatic());
+    editor.client.open(URI, &"word word word word\n".repeat(500));
+    let id = editor.client.request_inline(URI, [500, 0], automatic());
     editor.client.notify("$/cancelRequest", json!({"id": id}));
     assert_eq!(editor.client.error(id), CANCELLED);
     editor.client.notify("$/cancelRequest", json!({"id": id}));
@@ -463,7 +464,7 @@ fn an_accept_is_counted_and_followed_by_several_lines() {
             assert_eq!(statistics[name], count, "{name}");
         }
         assert!(statistics["answer_ms"]["p95"].as_f64() >= statistics["model_ms"]["p50"].as_f64());
-        assert!(statistics["tokens_evaluated"].as_u64() > Some(5));
+        assert!(statistics["tokens_evaluated"].as_u64() > Some(0));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The starter model is part of the product: what it was trained to do, it does.
 
+use fimd::base::Cancel;
 use fimd::complete::fim::Order;
 use fimd::complete::{Options, Request, driver};
 use fimd::compute::cpu::Cpu;
