@@ -240,21 +240,29 @@ impl Product<'_> {
                 }
                 let blocks = panel.unpack(simd, &slice);
                 let mut i = 0;
-                macro_rules! tiles {
-                    ($($tile:literal)*) => {$(
-                        while S::TILE >= $tile && which.len() - i >= $tile {
-                            let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
-                            let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
-                            match (wide, halved) {
-                                (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, sums),
-                                (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, sums),
-                                _ => inputs.run::<S, false, false>(simd, panel, blocks, sums),
+                while i < which.len() {
+                    // As equal as they can be: a small tile takes as long as one twice its size.
+                    let left = which.len() - i;
+                    let tile = left.div_ceil(left.div_ceil(S::DOTS));
+                    macro_rules! tiles {
+                        ($($tile:literal)*) => {
+                            match tile {
+                                $($tile if $tile <= S::DOTS => {
+                                    let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
+                                    let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
+                                    match (wide, halved) {
+                                        (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, sums),
+                                        (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, sums),
+                                        _ => inputs.run::<S, false, false>(simd, panel, blocks, sums),
+                                    }
+                                })*
+                                _ => unreachable!("no tile is larger than the registers allow"),
                             }
-                            i += $tile;
-                        }
-                    )*};
+                        };
+                    }
+                    tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
+                    i += tile;
                 }
-                tiles!(8 4 2 1);
             }
             self.finish(first, row, sums);
         }
@@ -382,32 +390,29 @@ impl<const T: usize> CodesTile<T> {
         block: usize,
         total: &mut [S::F; T],
     ) {
-        for t in 0..T {
-            // SAFETY: `new` checked that each row has so many blocks.
-            let x = unsafe { &*self.0[t].add(block) };
-            let mut dots = [simd.splat_i(0); 2];
-            for i in 0..BLOCK / 4 {
-                // SAFETY: the codes of a block are eight words.
-                let word = unsafe { x.codes.as_ptr().cast::<u32>().add(i).read_unaligned() };
-                let half = if HALVED { i / 4 } else { 0 };
-                dots[half] = if WIDE {
-                    simd.dot_wide(dots[half], codes[i], simd.splat_i(word))
-                } else {
-                    simd.dot(dots[half], codes[i], simd.splat_i(word))
-                };
-            }
-            if HALVED {
-                for half in 0..2 {
-                    let at = 2 * block + half;
-                    let scaled = simd.mul(simd.to_f(dots[half]), simd.load(&panel.scales[at]));
-                    total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-                    let sum = simd.splat(x.half_sums[half]);
-                    total[t] = simd.mul_sub(simd.load(&panel.mins[at]), sum, total[t]);
+        let parts = if HALVED { 2 } else { 1 };
+        for part in 0..parts {
+            let mut dots = [simd.splat_i(0); T];
+            for i in BLOCK / 4 / parts * part..BLOCK / 4 / parts * (part + 1) {
+                for t in 0..T {
+                    // SAFETY: `new` checked that each row has so many blocks, whose codes are eight words.
+                    let word = unsafe { (*self.0[t].add(block)).codes.as_ptr().cast::<u32>().add(i).read_unaligned() };
+                    dots[t] = if WIDE {
+                        simd.dot_wide(dots[t], codes[i], simd.splat_i(word))
+                    } else {
+                        simd.dot(dots[t], codes[i], simd.splat_i(word))
+                    };
                 }
-            } else {
-                let scaled = simd.mul(simd.to_f(dots[0]), simd.load(&panel.scales[block]));
+            }
+            let at = parts * block + part;
+            let (scale, min) = (simd.load(&panel.scales[at]), simd.load(&panel.mins[at]));
+            for t in 0..T {
+                // SAFETY: as above.
+                let x = unsafe { &*self.0[t].add(block) };
+                let sum = if HALVED { x.half_sums[part] } else { x.sum };
+                let scaled = simd.mul(simd.to_f(dots[t]), scale);
                 total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-                total[t] = simd.mul_sub(simd.load(&panel.mins[block]), simd.splat(x.sum), total[t]);
+                total[t] = simd.mul_sub(min, simd.splat(sum), total[t]);
             }
         }
     }

@@ -30,6 +30,8 @@ pub trait Simd: Copy {
 
     /// Inputs that a product with a matrix works on at a time, as many as the registers hold.
     const TILE: usize;
+    /// The same for a product with codes, which takes two registers for each input.
+    const DOTS: usize;
     /// Whether [`Simd::dot_wide`] takes codes as signed bytes, or as bytes that are 128 too large.
     const WIDE_SIGNED: bool;
 
