@@ -166,6 +166,9 @@ pub struct Product<'a> {
 /// How many strips ahead of the one that is read the prefetches are.
 const LEAD: usize = 2;
 
+/// Fewer inputs take less time than reading their slice.
+const READING_MAX: usize = 5;
+
 /// Inputs that an unpacked slice is used for before the next slice is: their sums stay in the cache.
 const GROUP: usize = 128;
 
@@ -218,10 +221,16 @@ impl Product<'_> {
     ) {
         let dtype = self.matrix.dtype();
         let (wide, halved) = (Codes::wide(dtype), Codes::halved(dtype));
+        // What is ahead is asked for where most of the time goes.
+        let reading = which.len() < READING_MAX;
+        // Tiles as equal as they can be: a small one takes as long as one twice its size.
+        let tiles = which.len().div_ceil(S::DOTS);
+        let (tile_min, larger) = (which.len() / tiles, which.len() % tiles);
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at));
+                let ahead = self.ahead(row, at);
+                let slice = self.matrix.slice(self.matrix.strip(row), at, reading.then_some(ahead));
                 let block = at / BLOCK;
                 macro_rules! few {
                     ($tile:literal) => {{
@@ -240,10 +249,9 @@ impl Product<'_> {
                 }
                 let blocks = panel.unpack(simd, &slice);
                 let mut i = 0;
-                while i < which.len() {
-                    // As equal as they can be: a small tile takes as long as one twice its size.
-                    let left = which.len() - i;
-                    let tile = left.div_ceil(left.div_ceil(S::DOTS));
+                for n in 0..tiles {
+                    let tile = tile_min + usize::from(n < larger);
+                    let ahead = if n == 0 && !reading { ahead } else { &[] };
                     macro_rules! tiles {
                         ($($tile:literal)*) => {
                             match tile {
@@ -251,9 +259,9 @@ impl Product<'_> {
                                     let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
                                     let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
                                     match (wide, halved) {
-                                        (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, sums),
-                                        (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, sums),
-                                        _ => inputs.run::<S, false, false>(simd, panel, blocks, sums),
+                                        (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, ahead, sums),
+                                        (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, ahead, sums),
+                                        _ => inputs.run::<S, false, false>(simd, panel, blocks, ahead, sums),
                                     }
                                 })*
                                 _ => unreachable!("no tile is larger than the registers allow"),
@@ -280,7 +288,7 @@ impl Product<'_> {
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at));
+                let slice = self.matrix.slice(self.matrix.strip(row), at, Some(self.ahead(row, at)));
                 let cols = panel.unpack(simd, &slice);
                 let mut i = 0;
                 macro_rules! tiles {
@@ -308,7 +316,8 @@ impl Product<'_> {
             Some((matrix, first)) if row >= self.rows.end => matrix.strip_bytes(first + row - self.rows.end),
             _ => self.matrix.strip_bytes(row),
         };
-        &strip[strip.len() / self.matrix.depth().div_ceil(SLICE) * (at / SLICE)..]
+        let bytes = strip.len() / self.matrix.depth().div_ceil(SLICE);
+        &strip[bytes * (at / SLICE)..][..bytes]
     }
 
     #[inline(always)]
@@ -336,20 +345,23 @@ impl<const T: usize> CodesTile<T> {
         Self(tile)
     }
 
-    /// `sums[t] += panel . inputs[t]`.
+    /// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched.
     #[inline(always)]
     fn run<S: Simd, const WIDE: bool, const HALVED: bool>(
         &self,
         simd: S,
         panel: &Codes,
         blocks: usize,
+        ahead: &[u8],
         sums: &mut [[f32; LANES]; T],
     ) {
         let mut total = [simd.splat(0.0); T];
         for t in 0..T {
             total[t] = simd.load(&sums[t]);
         }
+        let step = ahead.len() / blocks;
         for block in 0..blocks {
+            simd.prefetch_all(&ahead[block * step..][..step]);
             let mut codes = [simd.splat_i(0); BLOCK / 4];
             for i in 0..BLOCK / 4 {
                 codes[i] = simd.load_i(&panel.codes[block * 8 + i]);
