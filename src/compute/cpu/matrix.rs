@@ -126,10 +126,9 @@ impl Matrix {
     }
 
     /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many. While they
-    /// are unpacked, as many bytes from the start of `ahead` are prefetched; without it, its own are, which costs
-    /// less than a decision.
+    /// are unpacked, as many bytes from `ahead` on are prefetched.
     #[inline(always)]
-    pub fn slice(&self, row: usize, at: usize, ahead: Option<&[u8]>) -> Slice<'_> {
+    pub fn slice(&self, row: usize, at: usize, ahead: *const u8) -> Slice<'_> {
         let bytes = self.bytes();
         let dtype = self.dtype();
         let len = SLICE.min(self.depth - at);
@@ -137,8 +136,7 @@ impl Matrix {
         let last = first + (LANES - 1) * self.stride;
         let width = len / dtype.block_len() * dtype.block_bytes();
         assert!(last + width <= bytes.len());
-        let ahead = Cell::new(ahead.unwrap_or(&bytes[first..]).as_ptr());
-        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width], ahead }
+        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width], ahead: Cell::new(ahead) }
     }
 
     /// All rows as they are read, `stride` apart.

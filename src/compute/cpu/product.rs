@@ -230,7 +230,9 @@ impl Product<'_> {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
                 let ahead = self.ahead(row, at);
-                let slice = self.matrix.slice(self.matrix.strip(row), at, reading.then_some(ahead));
+                // To prefetch what is in the cache costs less than to decide whether to.
+                let early = if reading { ahead.as_ptr() } else { panel.codes.as_ptr().cast() };
+                let slice = self.matrix.slice(self.matrix.strip(row), at, early);
                 let block = at / BLOCK;
                 macro_rules! few {
                     ($tile:literal) => {{
@@ -288,7 +290,7 @@ impl Product<'_> {
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at, Some(self.ahead(row, at)));
+                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at).as_ptr());
                 let cols = panel.unpack(simd, &slice);
                 let mut i = 0;
                 macro_rules! tiles {
@@ -408,7 +410,9 @@ impl<const T: usize> CodesTile<T> {
             for i in BLOCK / 4 / parts * part..BLOCK / 4 / parts * (part + 1) {
                 for t in 0..T {
                     // SAFETY: `new` checked that each row has so many blocks, whose codes are eight words.
-                    let word = unsafe { (*self.0[t].add(block)).codes.as_ptr().cast::<u32>().add(i).read_unaligned() };
+                    let word = unsafe {
+                        (*self.0[t].add(block)).codes.as_ptr().cast::<u32>().add(i).read_unaligned()
+                    };
                     dots[t] = if WIDE {
                         simd.dot_wide(dots[t], codes[i], simd.splat_i(word))
                     } else {
