@@ -167,7 +167,7 @@ fn inner(
         }
         let width = range.len();
         let mut gates = vec![0.0; rows.len() * width];
-        let mut product = |matrix, next, store: &mut dyn FnMut(usize, usize, &[f32])| {
+        let product = |matrix, next, store: &mut dyn FnMut(usize, usize, &[f32])| {
             options.level.run(Product { matrix, rows: range.clone(), inputs, which: rows, store, next });
         };
         product(&expert.gate, Some((&expert.up, range.start)), &mut |i, row, values| {
