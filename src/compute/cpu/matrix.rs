@@ -13,7 +13,7 @@ use std::cell::Cell;
 
 use anyhow::{Result, ensure};
 
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, LINE, Simd};
 use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
 use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
@@ -126,9 +126,9 @@ impl Matrix {
     }
 
     /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many. While they
-    /// are unpacked, as many bytes from the start of `ahead` are prefetched.
+    /// are unpacked, as many bytes from `ahead` on are prefetched.
     #[inline(always)]
-    pub fn slice(&self, row: usize, at: usize, ahead: &[u8]) -> Slice<'_> {
+    pub fn slice(&self, row: usize, at: usize, ahead: *const u8) -> Slice<'_> {
         let bytes = self.bytes();
         let dtype = self.dtype();
         let len = SLICE.min(self.depth - at);
@@ -136,8 +136,7 @@ impl Matrix {
         let last = first + (LANES - 1) * self.stride;
         let width = len / dtype.block_len() * dtype.block_bytes();
         assert!(last + width <= bytes.len());
-        let ahead = Cell::new(ahead.as_ptr());
-        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width], ahead }
+        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width], ahead: Cell::new(ahead) }
     }
 
     /// All rows as they are read, `stride` apart.
@@ -583,10 +582,9 @@ impl Slice<'_> {
     /// other, and the loads behind for them.
     #[inline(always)]
     fn prefetch<S: Simd>(&self, simd: S, bytes: usize) {
-        const LINE: usize = 64;
         let ahead = self.ahead.get();
-        for line in 0..LANES * bytes / LINE {
-            simd.prefetch(ahead.wrapping_add(line * LINE));
+        for line in (0..LANES * bytes).step_by(LINE) {
+            simd.prefetch(ahead.wrapping_add(line));
         }
         self.ahead.set(ahead.wrapping_add(LANES * bytes));
     }

@@ -167,19 +167,21 @@ fn inner(
         }
         let width = range.len();
         let mut gates = vec![0.0; rows.len() * width];
-        let mut ups = vec![0.0; rows.len() * width];
-        let after = pieces.get(task + 1).map(|(visited, range)| (&visited.expert.gate, range.start));
-        let up = Some((&expert.up, range.start));
-        for (matrix, out, next) in [(&expert.gate, &mut gates, up), (&expert.up, &mut ups, after)] {
-            let store = &mut |i: usize, row: usize, values: &[f32]| {
-                out[i * width + row - range.start..][..values.len()].copy_from_slice(values);
-            };
+        let product = |matrix, next, store: &mut dyn FnMut(usize, usize, &[f32])| {
             options.level.run(Product { matrix, rows: range.clone(), inputs, which: rows, store, next });
-        }
-        for ((visit, gate), up) in visits.iter().zip(gates.chunks_exact(width)).zip(ups.chunks_exact(width)) {
+        };
+        product(&expert.gate, Some((&expert.up, range.start)), &mut |i, row, values| {
+            gates[i * width + row - range.start..][..values.len()].copy_from_slice(values);
+        });
+        let after = pieces.get(task + 1).map(|(visited, range)| (&visited.expert.gate, range.start));
+        product(&expert.up, after, &mut |i, row, values| {
             // SAFETY: this task alone touches these columns of its expert's visits.
+            let part = unsafe { writers[*group].part(visits[i] as usize, row..row + values.len()) };
+            part.values.copy_from_slice(values);
+        });
+        for (visit, gate) in visits.iter().zip(gates.chunks_exact(width)) {
+            // SAFETY: as above.
             let row = unsafe { writers[*group].part(*visit as usize, range.clone()) };
-            row.values.copy_from_slice(up);
             options.level.run(MulSilu { x: gate, out: row.values });
             options.level.run(row);
         }

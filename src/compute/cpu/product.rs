@@ -166,6 +166,9 @@ pub struct Product<'a> {
 /// How many strips ahead of the one that is read the prefetches are.
 const LEAD: usize = 2;
 
+/// Fewer inputs take less time than reading their slice.
+const READING_MAX: usize = 5;
+
 /// Inputs that an unpacked slice is used for before the next slice is: their sums stay in the cache.
 const GROUP: usize = 128;
 
@@ -218,10 +221,18 @@ impl Product<'_> {
     ) {
         let dtype = self.matrix.dtype();
         let (wide, halved) = (Codes::wide(dtype), Codes::halved(dtype));
+        // What is ahead is asked for where most of the time goes.
+        let reading = which.len() < READING_MAX;
+        // Tiles as equal as they can be: a small one takes as long as one twice its size.
+        let tiles = which.len().div_ceil(S::DOTS);
+        let (tile_min, larger) = (which.len() / tiles, which.len() % tiles);
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at));
+                let ahead = self.ahead(row, at);
+                // To prefetch what is in the cache costs less than to decide whether to.
+                let early = if reading { ahead.as_ptr() } else { panel.codes.as_ptr().cast() };
+                let slice = self.matrix.slice(self.matrix.strip(row), at, early);
                 let block = at / BLOCK;
                 macro_rules! few {
                     ($tile:literal) => {{
@@ -240,21 +251,28 @@ impl Product<'_> {
                 }
                 let blocks = panel.unpack(simd, &slice);
                 let mut i = 0;
-                macro_rules! tiles {
-                    ($($tile:literal)*) => {$(
-                        while S::TILE >= $tile && which.len() - i >= $tile {
-                            let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
-                            let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
-                            match (wide, halved) {
-                                (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, sums),
-                                (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, sums),
-                                _ => inputs.run::<S, false, false>(simd, panel, blocks, sums),
+                for n in 0..tiles {
+                    let tile = tile_min + usize::from(n < larger);
+                    let ahead = if n == 0 && !reading { ahead } else { &[] };
+                    macro_rules! tiles {
+                        ($($tile:literal)*) => {
+                            match tile {
+                                $($tile if $tile <= S::DOTS => {
+                                    let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
+                                    let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
+                                    match (wide, halved) {
+                                        (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, ahead, sums),
+                                        (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, ahead, sums),
+                                        _ => inputs.run::<S, false, false>(simd, panel, blocks, ahead, sums),
+                                    }
+                                })*
+                                _ => unreachable!("no tile is larger than the registers allow"),
                             }
-                            i += $tile;
-                        }
-                    )*};
+                        };
+                    }
+                    tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
+                    i += tile;
                 }
-                tiles!(8 4 2 1);
             }
             self.finish(first, row, sums);
         }
@@ -272,7 +290,7 @@ impl Product<'_> {
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at));
+                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at).as_ptr());
                 let cols = panel.unpack(simd, &slice);
                 let mut i = 0;
                 macro_rules! tiles {
@@ -300,7 +318,8 @@ impl Product<'_> {
             Some((matrix, first)) if row >= self.rows.end => matrix.strip_bytes(first + row - self.rows.end),
             _ => self.matrix.strip_bytes(row),
         };
-        &strip[strip.len() / self.matrix.depth().div_ceil(SLICE) * (at / SLICE)..]
+        let bytes = strip.len() / self.matrix.depth().div_ceil(SLICE);
+        &strip[bytes * (at / SLICE)..][..bytes]
     }
 
     #[inline(always)]
@@ -328,20 +347,23 @@ impl<const T: usize> CodesTile<T> {
         Self(tile)
     }
 
-    /// `sums[t] += panel . inputs[t]`.
+    /// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched.
     #[inline(always)]
     fn run<S: Simd, const WIDE: bool, const HALVED: bool>(
         &self,
         simd: S,
         panel: &Codes,
         blocks: usize,
+        ahead: &[u8],
         sums: &mut [[f32; LANES]; T],
     ) {
         let mut total = [simd.splat(0.0); T];
         for t in 0..T {
             total[t] = simd.load(&sums[t]);
         }
+        let step = ahead.len() / blocks;
         for block in 0..blocks {
+            simd.prefetch_all(&ahead[block * step..][..step]);
             let mut codes = [simd.splat_i(0); BLOCK / 4];
             for i in 0..BLOCK / 4 {
                 codes[i] = simd.load_i(&panel.codes[block * 8 + i]);
@@ -382,32 +404,31 @@ impl<const T: usize> CodesTile<T> {
         block: usize,
         total: &mut [S::F; T],
     ) {
-        for t in 0..T {
-            // SAFETY: `new` checked that each row has so many blocks.
-            let x = unsafe { &*self.0[t].add(block) };
-            let mut dots = [simd.splat_i(0); 2];
-            for i in 0..BLOCK / 4 {
-                // SAFETY: the codes of a block are eight words.
-                let word = unsafe { x.codes.as_ptr().cast::<u32>().add(i).read_unaligned() };
-                let half = if HALVED { i / 4 } else { 0 };
-                dots[half] = if WIDE {
-                    simd.dot_wide(dots[half], codes[i], simd.splat_i(word))
-                } else {
-                    simd.dot(dots[half], codes[i], simd.splat_i(word))
-                };
-            }
-            if HALVED {
-                for half in 0..2 {
-                    let at = 2 * block + half;
-                    let scaled = simd.mul(simd.to_f(dots[half]), simd.load(&panel.scales[at]));
-                    total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-                    let sum = simd.splat(x.half_sums[half]);
-                    total[t] = simd.mul_sub(simd.load(&panel.mins[at]), sum, total[t]);
+        let parts = if HALVED { 2 } else { 1 };
+        for part in 0..parts {
+            let mut dots = [simd.splat_i(0); T];
+            for i in BLOCK / 4 / parts * part..BLOCK / 4 / parts * (part + 1) {
+                for t in 0..T {
+                    // SAFETY: `new` checked that each row has so many blocks, whose codes are eight words.
+                    let word = unsafe {
+                        (*self.0[t].add(block)).codes.as_ptr().cast::<u32>().add(i).read_unaligned()
+                    };
+                    dots[t] = if WIDE {
+                        simd.dot_wide(dots[t], codes[i], simd.splat_i(word))
+                    } else {
+                        simd.dot(dots[t], codes[i], simd.splat_i(word))
+                    };
                 }
-            } else {
-                let scaled = simd.mul(simd.to_f(dots[0]), simd.load(&panel.scales[block]));
+            }
+            let at = parts * block + part;
+            let (scale, min) = (simd.load(&panel.scales[at]), simd.load(&panel.mins[at]));
+            for t in 0..T {
+                // SAFETY: as above.
+                let x = unsafe { &*self.0[t].add(block) };
+                let sum = if HALVED { x.half_sums[part] } else { x.sum };
+                let scaled = simd.mul(simd.to_f(dots[t]), scale);
                 total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-                total[t] = simd.mul_sub(simd.load(&panel.mins[block]), simd.splat(x.sum), total[t]);
+                total[t] = simd.mul_sub(min, simd.splat(sum), total[t]);
             }
         }
     }

@@ -64,6 +64,7 @@ impl Simd for Avx2 {
     type I = I;
 
     const TILE: usize = 4;
+    const DOTS: usize = 4;
     const WIDE_SIGNED: bool = true;
 
     methods! {

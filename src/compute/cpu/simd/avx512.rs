@@ -36,6 +36,7 @@ impl Simd for Avx512 {
     type I = __m512i;
 
     const TILE: usize = 8;
+    const DOTS: usize = 12;
     const WIDE_SIGNED: bool = false;
 
     methods! {

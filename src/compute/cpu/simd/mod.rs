@@ -20,6 +20,9 @@ use std::str::FromStr;
 /// Lanes of a vector: rows of a strip of a matrix, or consecutive elements.
 pub const LANES: usize = 16;
 
+/// Bytes of a cache line.
+pub const LINE: usize = 64;
+
 /// Sixteen 32-bit lanes of some instruction set. A value of the implementing type proves that the CPU has
 /// the instructions.
 pub trait Simd: Copy {
@@ -30,6 +33,8 @@ pub trait Simd: Copy {
 
     /// Inputs that a product with a matrix works on at a time, as many as the registers hold.
     const TILE: usize;
+    /// The same for a product with codes, which takes two registers for each input.
+    const DOTS: usize;
     /// Whether [`Simd::dot_wide`] takes codes as signed bytes, or as bytes that are 128 too large.
     const WIDE_SIGNED: bool;
 
@@ -101,6 +106,13 @@ pub trait Simd: Copy {
     /// Asks for the cache line at `at`, which need not be readable, to come to the second-level cache: the
     /// first has too few places for lines on their way.
     fn prefetch(self, at: *const u8);
+    /// [`Simd::prefetch`] for all of `bytes`.
+    #[inline(always)]
+    fn prefetch_all(self, bytes: &[u8]) {
+        for line in (0..bytes.len()).step_by(LINE) {
+            self.prefetch(bytes.as_ptr().wrapping_add(line));
+        }
+    }
 }
 
 /// Work that is compiled for every level of instructions.

@@ -40,6 +40,7 @@ impl Simd for Portable {
     type I = [u32; LANES];
 
     const TILE: usize = 4;
+    const DOTS: usize = 4;
     const WIDE_SIGNED: bool = false;
 
     #[inline(always)]
