@@ -35,8 +35,18 @@ impl Machine {
 /// The greatest memory this process has held so far, in bytes, mapped files included; none where the
 /// system does not say (it is `VmHWM` of Linux).
 pub fn peak_memory() -> Option<u64> {
+    status_bytes("VmHWM:")
+}
+
+/// The memory this process holds, in bytes, mapped files included; none where the system does not say (it is
+/// `VmRSS` of Linux).
+pub fn held_memory() -> Option<u64> {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(name: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 

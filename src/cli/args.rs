@@ -11,11 +11,10 @@ use serde::Serialize;
 use sysinfo::System;
 
 use crate::base::timings::milliseconds;
-use crate::bench::machine::Machine;
 use crate::complete::Options;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
-use crate::config::Configuration;
+use crate::config::{Configuration, Settings};
 use crate::format::ModelDir;
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer};
@@ -25,9 +24,6 @@ use crate::session::{Session, SessionOptions};
 
 /// Context without --context, unless the model's own is smaller: enough for any completion prompt.
 const CONTEXT_DEFAULT: usize = 4096;
-
-/// Most bytes that are taken for what earlier prompts left behind, without --cache.
-const CACHE_BYTES_DEFAULT_MAX: u64 = 4 << 30;
 
 /// Most tokens of one forward pass.
 const BATCH_MAX: usize = 512;
@@ -129,6 +125,12 @@ pub struct Opened {
 impl EngineArgs {
     /// Opens the model.
     pub fn open(&self) -> Result<Opened> {
+        self.open_caching(Settings::default().cache.bytes_max)
+    }
+
+    /// Opens the model with so much memory for what earlier prompts leave behind, unless --cache says
+    /// otherwise.
+    pub fn open_caching(&self, bytes_max: u64) -> Result<Opened> {
         let started = Instant::now();
         let dir = hub::open(self.model.as_deref())?;
         let config = Config::read(&dir)?;
@@ -142,7 +144,7 @@ impl EngineArgs {
                 config.vocab
             );
         }
-        let session = self.session(&dir, config)?;
+        let session = self.session(&dir, config, bytes_max)?;
         Ok(Opened { session, tokenizer, origin, load_ms: milliseconds(started.elapsed()) })
     }
 
@@ -157,24 +159,17 @@ impl EngineArgs {
         let dir = hub::open(path)?;
         let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
-        self.session(&dir, config)
+        self.session(&dir, config, Settings::default().cache.bytes_max)
     }
 
-    fn session(&self, dir: &ModelDir, config: Config) -> Result<Session<Cpu>> {
+    fn session(&self, dir: &ModelDir, config: Config, cache_bytes_max: u64) -> Result<Session<Cpu>> {
         let positions_max = self.positions_max(&config)?;
         let backend = Cpu::new(self.compute.options(config.eps));
-        let cache_bytes_max = self.cache_bytes_max();
+        let cache_bytes_max = self.cache.map_or(cache_bytes_max, |mib| u64::from(mib) << 20);
         let batch_max = BATCH_MAX.min(positions_max);
         let options = ModelOptions { positions_max, batch_max, kv_bytes_max: cache_bytes_max };
         let model = Model::load(dir, config, options, backend)?;
         Ok(Session::new(model, SessionOptions { cache_bytes_max, precision: Precision::F16 }))
-    }
-
-    fn cache_bytes_max(&self) -> u64 {
-        match self.cache {
-            Some(mib) => u64::from(mib) << 20,
-            None => (Machine::read().memory_bytes / 10).min(CACHE_BYTES_DEFAULT_MAX),
-        }
     }
 
     fn positions_max(&self, config: &Config) -> Result<usize> {

@@ -37,6 +37,8 @@ enum Benchmark {
     Kernels(KernelsArgs),
     /// Measure what a keystroke costs, by replaying typing sessions
     Keystrokes(KeystrokesArgs),
+    /// Edit at random for long: every request must be answered, and memory must not grow
+    Soak(SoakArgs),
 }
 
 /// Measures the starter model in the program, the one that --model names, or a synthetic one.
@@ -185,7 +187,43 @@ pub fn run(args: &Args) -> Result<()> {
         Benchmark::Speed(args) => run_speed(args),
         Benchmark::Kernels(args) => run_kernels(args),
         Benchmark::Keystrokes(args) => run_keystrokes(args),
+        Benchmark::Soak(args) => run_soak(args),
     }
+}
+
+/// Edits the documents of the typing sessions in the program at random, asks for a completion after each edit,
+/// takes most requests back, and accepts some suggestions: as fast as the server takes it.
+#[derive(clap::Args)]
+struct SoakArgs {
+    /// Edits, each with a request
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
+    edits: u32,
+
+    /// Seed of the edits
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+fn run_soak(args: &SoakArgs) -> Result<()> {
+    let status = ProgressBar::new_spinner();
+    let say = |text| {
+        status.set_message(text);
+        status.tick();
+    };
+    let (engine, _) = args.engine.open()?.into_engine()?;
+    let mut client = Client::start(engine, options(Order::PsmAnchored))?;
+    let sessions = Session::embedded()?;
+    let report = keystrokes::soak::run(&mut client, &sessions, args.edits as usize, args.seed, &say)?;
+    client.finish()?;
+    status.finish_and_clear();
+    if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
 
 /// The settings that editors have by default.

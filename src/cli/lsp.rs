@@ -18,7 +18,8 @@ pub fn run(args: &Args) -> Result<()> {
     yield_to_others();
     let configuration = args.prompt.configuration()?;
     let options = lsp::Options { configuration, order: args.prompt.order(&args.engine), observer: None };
-    let (engine, _) = args.engine.open()?.into_engine()?;
+    let cache_bytes_max = options.configuration.settings().cache.bytes_max;
+    let (engine, _) = args.engine.open_caching(cache_bytes_max)?.into_engine()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -85,6 +85,20 @@ fn a_session_is_typed_with_the_language_server() {
     }
 }
 
+#[test]
+fn whatever_is_edited_every_request_is_answered() {
+    let model = tiny::folder();
+    for (order, seed) in [(Order::PsmAnchored, 1), (Order::Spm, 2), (Order::Psm, 3)] {
+        let options = Options { configuration: Configuration::default(), order, observer: None };
+        let mut client = Client::start(tiny::engine(model.path()), options).unwrap();
+        let report =
+            keystrokes::soak::run(&mut client, &Session::embedded().unwrap(), 400, seed, &say).unwrap();
+        client.finish().unwrap();
+        assert_eq!((report.edits, report.answered + report.superseded), (400, 400));
+        assert!(report.answered > 0 && report.superseded > 0);
+    }
+}
+
 /// Every key is answered with what the model recites from there.
 fn check_script(run: &Run) {
     use Cause::*;

@@ -6,6 +6,7 @@ pub mod plot;
 pub mod replay;
 pub mod report;
 pub mod session;
+pub mod soak;
 pub mod typist;
 
 use anyhow::Result;
