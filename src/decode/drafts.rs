@@ -16,7 +16,7 @@ const WEIGHT: f64 = 0.2;
 /// After how many guesses that were not tried one is tried to learn what it costs now.
 const PROBE_EVERY: usize = 16;
 
-/// What followed the last [`MATCH_TOKENS`] of `tokens` when they last occurred: at most `tokens_max` tokens, none
+/// What followed the last three of `tokens` when they last occurred: at most `tokens_max` tokens, none
 /// where they never did.
 pub fn look_up(tokens: &[u32], tokens_max: usize) -> &[u32] {
     let Some(tail) = tokens.len().checked_sub(MATCH_TOKENS).map(|at| &tokens[at..]) else { return &[] };
