@@ -212,11 +212,7 @@ struct SoakArgs {
 }
 
 fn run_soak(args: &SoakArgs) -> Result<()> {
-    let status = ProgressBar::new_spinner();
-    let say = |text| {
-        status.set_message(text);
-        status.tick();
-    };
+    let (status, say) = spinner();
     let (engine, _) = args.engine.open()?.into_engine()?;
     let mut client = Client::start(engine, options(Order::PsmAnchored))?;
     let sessions = Session::embedded()?;
@@ -226,6 +222,17 @@ fn run_soak(args: &SoakArgs) -> Result<()> {
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
 
+/// A line that says what is going on, and how to change it.
+fn spinner() -> (ProgressBar, impl Fn(String)) {
+    let status = ProgressBar::new_spinner();
+    let said = status.clone();
+    let say = move |text| {
+        said.set_message(text);
+        said.tick();
+    };
+    (status, say)
+}
+
 /// The settings that editors have by default.
 fn options(order: Order) -> lsp::Options {
     lsp::Options { configuration: Configuration::default(), order, observer: None }
@@ -233,11 +240,7 @@ fn options(order: Order) -> lsp::Options {
 
 fn run_keystrokes(args: &KeystrokesArgs) -> Result<()> {
     let sessions = args.sessions()?;
-    let status = ProgressBar::new_spinner();
-    let say = |text| {
-        status.set_message(text);
-        status.tick();
-    };
+    let (status, say) = spinner();
     let who = if args.oracle { Who::Oracle } else { Who::Script };
     let mut runs = Vec::new();
     for order in args.orders() {
@@ -350,12 +353,8 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         generate: args.generate as usize,
         runs: args.runs.into(),
     };
-    let status = ProgressBar::new_spinner();
+    let (status, say) = spinner();
     let open = |layers| args.engine.open_layers(model.as_deref(), layers);
-    let say = |text| {
-        status.set_message(text);
-        status.tick();
-    };
     let engine = Engine { threads: args.engine.compute.threads(), kernels: args.engine.compute.kernels() };
     let report = speed::run(subject, &workload, whole, engine, open, &say)?;
     status.finish_and_clear();

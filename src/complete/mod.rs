@@ -20,7 +20,7 @@ use crate::base::Timings;
 use crate::decode::StopReason;
 use fim::{Format, Order};
 
-pub use plan::{Anchoring, Planned, Planner, Unfit, Window, finish, is_multi_line, should_offer, unfit};
+pub use plan::{Anchoring, Planned, Planner, Unfit, Window, is_multi_line, should_offer, unfit};
 
 /// How prompts are made for a model, and which of its completions are shown.
 #[derive(Clone, Copy, Debug, PartialEq)]

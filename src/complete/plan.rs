@@ -514,11 +514,6 @@ pub fn is_multi_line(place: &Place) -> bool {
     is_free && (is_empty_block || follows_text)
 }
 
-/// What `generated` for `request` by a raw prompt is worth inserting, if anything.
-pub fn finish(request: &Request, generated: Generated) -> Option<Completion> {
-    judge(request, generated, Format::Raw, Some(Options::LOGPROB_MIN)).ok()
-}
-
 fn judge(
     request: &Request,
     generated: Generated,
@@ -620,6 +615,11 @@ mod tests {
         let planned =
             Planner::new(Options::new(order)).plan("a", request, Window::Small, tokenizer, context, None);
         planned.map(|planned| planned.task)
+    }
+
+    /// What a raw prompt's generation is worth inserting, if anything.
+    fn finish(request: &Request, generated: Generated) -> Option<Completion> {
+        judge(request, generated, Format::Raw, Some(Options::LOGPROB_MIN)).ok()
     }
 
     /// The text of a whole prompt.

@@ -187,7 +187,8 @@ enum First<'a> {
 
 /// Runs `task` on `session`, without its alternatives. Ids that `tokenizer` has no text for are never chosen;
 /// without a tokenizer every id may be. `show` is given each stretch of text as it appears, before any rule
-/// cuts it. `pace` learns whether guesses at the next tokens pay. Cancellation is answered between layers and between tokens.
+/// cuts it. `pace` learns whether guesses at the next tokens pay. Cancellation is answered between layers and
+/// between tokens.
 pub fn generate<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
