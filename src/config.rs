@@ -221,7 +221,7 @@ impl Configuration {
 
     /// Fixes the order of prompts.
     pub fn fix_order(&mut self, order: Order) {
-        self.fix("fim.order", spelling(order)).expect("every order has a spelling");
+        self.fix("fim.order", &order.to_string()).expect("every order has a spelling");
     }
 
     /// Takes over an object of settings, also of those named by their path in one. What is wrong is left
@@ -311,20 +311,12 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn spelling(order: Order) -> &'static str {
-    match order {
-        Order::Psm => "psm",
-        Order::Spm => "spm",
-        Order::PsmAnchored => "psm-anchored",
-    }
-}
-
 /// A value spelled as text, or null.
 mod spelled_order {
     use super::{Deserialize, Deserializer, FromStr, Order, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(value: &Option<Order>, serializer: S) -> Result<S::Ok, S::Error> {
-        value.map(super::spelling).serialize(serializer)
+        value.map(|order| order.to_string()).serialize(serializer)
     }
 
     pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Option<Order>, D::Error> {

@@ -13,9 +13,13 @@ use crate::complete::Options;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, Level};
 use crate::config::{Configuration, Settings};
+use crate::daemon::{Client, Place, Wishes, absolute};
 use crate::model::Config;
 use crate::resident::{Opened, Spec};
 use crate::session::Session;
+
+/// What a command says that has nobody to ask.
+pub const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
 
 /// Which model to run, and how.
 #[derive(clap::Args)]
@@ -82,14 +86,15 @@ impl PromptArgs {
         Ok(configuration)
     }
 
-    /// The order of prompts that suits the model that `engine` names.
-    pub fn order(&self, engine: &EngineArgs) -> Order {
-        if engine.model.is_none() { Order::Spm } else { Order::PsmAnchored }
+    /// The settings of the command line by name.
+    pub fn fixed(&self) -> Vec<(String, String)> {
+        let order = self.fim_order.map(|order| ("fim.order".to_owned(), order.to_string()));
+        self.settings.iter().cloned().chain(order).collect()
     }
 
     /// How to make prompts for the model that `engine` names.
     pub fn options(&self, engine: &EngineArgs) -> Result<Options> {
-        Ok(self.configuration()?.settings().prompt(self.order(engine)))
+        Ok(self.configuration()?.settings().prompt(engine.spec(0).order()))
     }
 }
 
@@ -108,6 +113,27 @@ impl EngineArgs {
             cache_bytes_max: self.cache.map_or(cache_bytes_max, |mib| u64::from(mib) << 20),
             ..self.compute.spec()
         }
+    }
+
+    /// The model that is named, for another process.
+    pub fn wishes(&self) -> Result<Wishes> {
+        Ok(Wishes {
+            model: self.model.as_deref().map(absolute).transpose()?,
+            starter: false,
+            context: self.context,
+            cache_bytes_max: self.cache.map(|mib| u64::from(mib) << 20),
+            threads: self.compute.threads.map(usize::from),
+            kernels: self.compute.kernels.map(|level| level.to_string()),
+            exact: self.compute.exact,
+        })
+    }
+
+    /// The daemon, where one runs and is to be used: not where flags say how to run a model.
+    pub fn daemon(&self, no_daemon: bool) -> Result<Option<Client>> {
+        if no_daemon || self.wishes()? != Wishes::default() {
+            return Ok(None);
+        }
+        Client::connect(&Place::find()?)
     }
 
     /// Opens the model.
@@ -155,6 +181,13 @@ impl ComputeArgs {
     pub fn kernels(&self) -> String {
         self.spec().kernels()
     }
+}
+
+/// Parses a time in minutes, a year at most.
+pub fn minutes(text: &str) -> Result<f64, String> {
+    const MAX: f64 = 525_600.0;
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if minutes >= 0.0 && minutes <= MAX { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
 }
 
 /// Reads a UTF-8 file whole.

@@ -1,5 +1,6 @@
 //! The fill-in-the-middle prompt. Pure.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -37,6 +38,16 @@ impl FromStr for Order {
             "psm-anchored" => Ok(Self::PsmAnchored),
             _ => Err("expected psm, spm or psm-anchored".into()),
         }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Psm => "psm",
+            Self::Spm => "spm",
+            Self::PsmAnchored => "psm-anchored",
+        })
     }
 }
 

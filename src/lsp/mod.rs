@@ -12,6 +12,7 @@
 //!   for two cases that clients hide from the user: the client cancelled (-32800), and the document
 //!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
 
+mod bridge;
 mod completion;
 mod documents;
 mod ext;
@@ -25,6 +26,7 @@ mod workspace;
 
 use std::sync::Arc;
 
+pub use bridge::{Connection, Need, bridge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::{LspService, Server};
 

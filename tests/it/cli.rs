@@ -1,14 +1,28 @@
 //! The program as a user runs it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The program, away from the daemon and the settings of whoever runs the tests.
+pub fn command(args: &[&str]) -> Command {
+    let elsewhere = std::env::temp_dir().join(format!("fimd-tests-{}", std::process::id()));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
+    command.args(args).stdin(Stdio::null());
+    command.env("FIMD_RUNTIME_DIR", elsewhere).env("FIMD_CONFIG", settings());
+    command
+}
+
+/// A file of settings that has none.
+pub fn settings() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/empty.toml")
+}
+
 fn fimd(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_fimd")).args(args).stdin(Stdio::null()).output().unwrap()
+    command(args).output().unwrap()
 }
 
 /// The object a command prints.

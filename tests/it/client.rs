@@ -62,11 +62,9 @@ impl Client {
         Self::new(Server::Task(runtime, task), reader, writer)
     }
 
-    /// A client of `fimd lsp` with these arguments, over its stdin and stdout.
-    pub fn spawn(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-        let mut child =
-            command.arg("lsp").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    /// A client of a language server on the stdin and stdout of a program.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (reader, writer) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         Self::new(Server::Process(child), reader, writer)
     }
