@@ -11,10 +11,9 @@ use serde::Serialize;
 use sysinfo::System;
 
 use crate::base::timings::milliseconds;
-use crate::complete::Options;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
-use crate::config::{Configuration, Settings};
+use crate::config::{Configuration, Flag, Settings};
 use crate::format::ModelDir;
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer};
@@ -31,7 +30,7 @@ const BATCH_MAX: usize = 512;
 /// From how many tokens on DeltaNet prefills in chunks.
 const DELTA_CHUNK_ROWS_MIN: usize = 16;
 
-/// Which model to run, and how.
+/// Which model to run, and how. Where a command uses the settings, these count more.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
@@ -78,33 +77,33 @@ pub struct PromptArgs {
     #[arg(long, value_name = "ORDER")]
     fim_order: Option<Order>,
 
-    /// Give a setting a value, whatever an editor says: NAME=VALUE as in budget.soft_ms=400, the value as JSON
+    /// Give a setting a value, whatever a file, the environment or an editor says: NAME=VALUE as in budget.soft_ms=400, the value as JSON
     #[arg(long = "set", value_name = "SETTING", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
 }
 
 impl PromptArgs {
-    /// The settings of the command line.
-    pub fn configuration(&self) -> Result<Configuration> {
-        let mut configuration = Configuration::default();
-        for (name, value) in &self.settings {
-            configuration.fix(name, value).map_err(|problem| anyhow::anyhow!("--set: {problem}"))?;
-        }
-        if let Some(order) = self.fim_order {
-            configuration.fix_order(order);
-        }
-        Ok(configuration)
+    /// What the flags say, as settings; what is said by a flag of its own counts more than `--set`.
+    pub fn flags(&self) -> Vec<Flag> {
+        let set = self.settings.iter().cloned();
+        let set = set.map(|(name, value)| Flag { flag: "--set", name, value });
+        let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order.name()));
+        set.chain(order).collect()
     }
+}
 
-    /// The order of prompts that suits the model that `engine` names.
-    pub fn order(&self, engine: &EngineArgs) -> Order {
-        if engine.model.is_none() { Order::Spm } else { Order::PsmAnchored }
-    }
+fn flag(flag: &'static str, name: &str, value: impl ToString) -> Flag {
+    Flag { flag, name: name.to_owned(), value: value.to_string() }
+}
 
-    /// How to make prompts for the model that `engine` names.
-    pub fn options(&self, engine: &EngineArgs) -> Result<Options> {
-        Ok(self.configuration()?.settings().prompt(self.order(engine)))
+/// The settings of this process with what `flags` say. What is wrong elsewhere is said on stderr and changes
+/// nothing.
+pub fn configuration(flags: &[Flag]) -> Result<Configuration> {
+    let configuration = Configuration::for_process(flags).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+    for problem in configuration.problems() {
+        tracing::warn!("{problem}");
     }
+    Ok(configuration)
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {
@@ -123,16 +122,24 @@ pub struct Opened {
 }
 
 impl EngineArgs {
-    /// Opens the model.
-    pub fn open(&self) -> Result<Opened> {
-        self.open_caching(Settings::default().cache.bytes_max)
+    /// What the flags say, as settings.
+    pub fn flags(&self) -> Vec<Flag> {
+        let model = self.model.as_ref().map(|path| flag("--model", "model", path.display()));
+        let context = self.context.map(|tokens| flag("--context", "context.length", tokens));
+        let cache = self.cache.map(|mib| flag("--cache", "cache.bytes_max", u64::from(mib) << 20));
+        let threads = self.compute.threads.map(|threads| flag("--threads", "threads", threads));
+        [model, context, cache, threads].into_iter().flatten().collect()
     }
 
-    /// Opens the model with so much memory for what earlier prompts leave behind, unless --cache says
-    /// otherwise.
-    pub fn open_caching(&self, bytes_max: u64) -> Result<Opened> {
+    /// Opens the model that the flags alone name. What is measured must not depend on somebody's settings.
+    pub fn open(&self) -> Result<Opened> {
+        self.open_as(&self.flags_alone()?)
+    }
+
+    /// Opens the model as `settings` say, the flags among them.
+    pub fn open_as(&self, settings: &Settings) -> Result<Opened> {
         let started = Instant::now();
-        let dir = hub::open(self.model.as_deref())?;
+        let dir = hub::open(settings.model.as_deref())?;
         let config = Config::read(&dir)?;
         let origin = dir.origin().to_owned();
         let tokenizer = Tokenizer::read(&dir)?;
@@ -144,7 +151,7 @@ impl EngineArgs {
                 config.vocab
             );
         }
-        let session = self.session(&dir, config, bytes_max)?;
+        let session = self.session(&dir, config, settings)?;
         Ok(Opened { session, tokenizer, origin, load_ms: milliseconds(started.elapsed()) })
     }
 
@@ -159,40 +166,51 @@ impl EngineArgs {
         let dir = hub::open(path)?;
         let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
-        self.session(&dir, config, Settings::default().cache.bytes_max)
+        self.session(&dir, config, &self.flags_alone()?)
     }
 
-    fn session(&self, dir: &ModelDir, config: Config, cache_bytes_max: u64) -> Result<Session<Cpu>> {
-        let positions_max = self.positions_max(&config)?;
-        let backend = Cpu::new(self.compute.options(config.eps));
-        let cache_bytes_max = self.cache.map_or(cache_bytes_max, |mib| u64::from(mib) << 20);
+    fn flags_alone(&self) -> Result<Settings> {
+        let configuration = Configuration::of_flags(&self.flags());
+        Ok(configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?.settings().clone())
+    }
+
+    fn session(&self, dir: &ModelDir, config: Config, settings: &Settings) -> Result<Session<Cpu>> {
+        let positions_max = positions_max(&config, settings.context.length)?;
+        let backend =
+            Cpu::new(CpuOptions { threads: threads(settings.threads), ..self.compute.options(config.eps) });
+        let cache_bytes_max = settings.cache_bytes_max();
         let batch_max = BATCH_MAX.min(positions_max);
         let options = ModelOptions { positions_max, batch_max, kv_bytes_max: cache_bytes_max };
         let model = Model::load(dir, config, options, backend)?;
         Ok(Session::new(model, SessionOptions { cache_bytes_max, precision: Precision::F16 }))
     }
+}
 
-    fn positions_max(&self, config: &Config) -> Result<usize> {
-        let Some(context) = self.context else { return Ok(CONTEXT_DEFAULT.min(config.context_max)) };
-        ensure!(
-            context as usize <= config.context_max,
-            "--context {context} is more than the {} tokens the model was made for",
-            config.context_max
-        );
-        Ok(context as usize)
-    }
+fn positions_max(config: &Config, context: Option<u32>) -> Result<usize> {
+    let Some(context) = context else { return Ok(CONTEXT_DEFAULT.min(config.context_max)) };
+    ensure!(
+        context as usize <= config.context_max,
+        "a context of {context} is more than the {} tokens the model was made for",
+        config.context_max
+    );
+    Ok(context as usize)
+}
+
+/// How many threads compute where `wanted` says nothing else.
+fn threads(wanted: Option<u16>) -> usize {
+    wanted.map_or_else(
+        || {
+            let available = thread::available_parallelism().map_or(1, usize::from);
+            System::physical_core_count().unwrap_or(available).min(available)
+        },
+        usize::from,
+    )
 }
 
 impl ComputeArgs {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
-        match self.threads {
-            Some(threads) => threads.into(),
-            None => {
-                let available = thread::available_parallelism().map_or(1, usize::from);
-                System::physical_core_count().unwrap_or(available).min(available)
-            }
-        }
+        threads(self.threads)
     }
 
     /// The options of the CPU for a model with this epsilon of its norms.

@@ -73,8 +73,10 @@ pub fn run(args: &Args) -> Result<()> {
     let Place { file, line, column } = &args.place;
     let text = args::read_text(file)?;
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
-    let options = args.prompt.options(&args.engine)?;
-    let (engine, load_ms) = args.engine.open()?.into_engine()?;
+    let configuration = args::configuration(&[args.prompt.flags(), args.engine.flags()].concat())?;
+    let settings = configuration.settings();
+    let options = settings.prompt(settings.order());
+    let (engine, load_ms) = args.engine.open_as(settings)?.into_engine()?;
     let request = Request {
         path: Some(file.display().to_string()),
         lines: if args.multiline { Lines::Multi } else { Lines::Auto },

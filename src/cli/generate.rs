@@ -69,7 +69,8 @@ struct Prompt {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let mut opened = args.engine.open()?;
+    let configuration = args::configuration(&args.engine.flags())?;
+    let mut opened = args.engine.open_as(configuration.settings())?;
     let prompt = match (&args.prompt.text, &args.prompt.file, &args.prompt.ids) {
         (Some(text), _, _) => opened.tokenizer()?.encode_with_specials(text),
         (_, Some(file), _) => opened.tokenizer()?.encode_with_specials(&args::read_text(file)?),

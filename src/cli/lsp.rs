@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::args::{EngineArgs, PromptArgs};
+use super::args::{self, EngineArgs, PromptArgs};
 use crate::lsp;
 
 #[derive(clap::Args)]
@@ -16,10 +16,11 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     yield_to_others();
-    let configuration = args.prompt.configuration()?;
-    let options = lsp::Options { configuration, order: args.prompt.order(&args.engine), observer: None };
-    let cache_bytes_max = options.configuration.settings().cache.bytes_max;
-    let (engine, _) = args.engine.open_caching(cache_bytes_max)?.into_engine()?;
+    let flags = [args.prompt.flags(), args.engine.flags()].concat();
+    let configuration = args::configuration(&flags)?;
+    let (engine, _) = args.engine.open_as(configuration.settings())?.into_engine()?;
+    let order = configuration.settings().order();
+    let options = lsp::Options { configuration, order, observer: None };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -70,6 +70,7 @@ enum Event {
     Opened(String, Request),
     Closed(String),
     ClosedAll,
+    Configured(Options),
     Streamed(JobId, String),
     Done(JobId, Result<Vec<Generated>>),
 }
@@ -140,6 +141,11 @@ impl Completer {
     /// Says that a part of a suggestion was accepted.
     pub fn partially_accepted(&self) {
         self.shared.stats().partially_accepted();
+    }
+
+    /// Completes in another way from the next request on. What is under way goes on.
+    pub fn configure(&self, options: Options) {
+        self.shared.note(Event::Configured(options));
     }
 
     /// What was counted so far.
@@ -270,6 +276,14 @@ impl State {
                 self.service.closed(now, &key)
             }
             Event::ClosedAll => self.service.closed_all(now),
+            Event::Configured(options) => {
+                if options.prompt != self.options.prompt {
+                    self.planner = Planner::new(options.prompt);
+                }
+                self.options = options;
+                self.service.configure(options.service);
+                Vec::new()
+            }
             Event::Streamed(job, text) => self.service.streamed(now, job, &text),
             Event::Done(job, result) => {
                 let Some(running) = self.jobs.remove(&job) else { return };

@@ -475,6 +475,13 @@ impl Service {
         Self { jobs: self.jobs, ..Self::new(self.options) }
     }
 
+    /// Serves in another way from now on: earlier answers may not be what is wanted any more.
+    pub fn configure(&mut self, options: Options) {
+        self.options = options;
+        self.cache.clear();
+        self.documents.values_mut().for_each(|document| document.screen = None);
+    }
+
     /// Somebody wants a completion.
     pub fn ask(&mut self, now: Instant, ask: Ask) -> Vec<Action> {
         let mut out = Vec::new();

@@ -13,6 +13,7 @@
 //!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
 
 mod completion;
+mod configuration;
 mod documents;
 mod ext;
 mod inline_completion;

@@ -1,26 +1,29 @@
 //! The server itself: what it can do, and what every request has in common.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use ropey::Rope;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tower_lsp::gen_lsp_types::{
-    CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
-    InitializeParams, InitializeResult, InitializedParams, MessageType, ServerCapabilities, ServerInfo,
-    TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
+    CompletionOptions, DidChangeConfigurationParams, DidChangeTextDocumentParams, DidCloseTextDocumentParams,
+    DidOpenTextDocumentParams, InitializeParams, InitializeResult, InitializedParams, ServerCapabilities,
+    ServerInfo, TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
 };
 use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, LanguageServer};
 
 use super::Options;
+use super::configuration::{self, CanConfigure};
 use super::documents::{Documents, Edit, Snapshot};
 use super::position::Encoding;
 use super::workspace::Workspace;
 use crate::complete::driver::Completer;
+use crate::complete::fim::Order;
 use crate::complete::service::{Ask, AskId, Service, Trigger};
 use crate::complete::{ContextFile, Request};
-use crate::config::{Problem, Settings};
+use crate::config::{Configuration, Problem, Settings};
 use crate::serve::Engine;
 
 /// Characters, besides those of words, after which clients with a completion menu ask for more. Few:
@@ -38,11 +41,11 @@ const CONTEXT_FILES_MAX: usize = 8;
 
 /// The state of one connection.
 pub struct Server {
-    client: Client,
+    pub client: Client,
     engine: Engine,
     options: Options,
     pub documents: Documents,
-    ready: OnceLock<Ready>,
+    ready: OnceLock<Arc<Ready>>,
     /// What was wrong with the settings and is not reported yet.
     problems: Mutex<Vec<Problem>>,
     /// Whether the client numbers inline triggers as early VS Code clients did; see
@@ -54,7 +57,16 @@ pub struct Server {
 pub struct Ready {
     pub encoding: Encoding,
     pub completer: Completer,
-    pub settings: Settings,
+    order: Order,
+    roots: Vec<String>,
+    /// Replaced as a whole; whoever looks at it keeps what was current then.
+    configured: RwLock<Arc<Configured>>,
+    can: CanConfigure,
+}
+
+/// What follows from the settings.
+pub struct Configured {
+    configuration: Configuration,
     workspace: Workspace,
 }
 
@@ -69,7 +81,7 @@ impl Drop for GiveUp<'_> {
 
 impl LanguageServer for Server {
     async fn initialize(&self, client: InitializeParams) -> Result<InitializeResult> {
-        let encoding = self.ready.get_or_init(|| self.introduce(&client)).encoding;
+        let encoding = self.ready.get_or_init(|| Arc::new(self.introduce(&client))).encoding;
         let text_document = client.capabilities.text_document.as_ref();
         let shows_inline = text_document.is_some_and(|can| can.inline_completion.is_some());
         // A client that has both would show the same text twice.
@@ -99,9 +111,14 @@ impl LanguageServer for Server {
 
     async fn initialized(&self, _: InitializedParams) {
         let problems = std::mem::take(&mut *self.problems.lock().expect("nothing panics with this lock"));
-        for problem in problems {
-            self.client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;
+        configuration::warn(&self.client, &problems).await;
+        if self.ready().can.register {
+            configuration::register(self.client.clone());
         }
+    }
+
+    async fn did_change_configuration(&self, params: DidChangeConfigurationParams) {
+        self.reconfigure(params.settings).await;
     }
 
     async fn shutdown(&self) -> Result<()> {
@@ -128,16 +145,18 @@ impl Server {
     /// Agrees with a client on how to go on, and takes over its settings.
     fn introduce(&self, client: &InitializeParams) -> Ready {
         let mut configuration = self.options.configuration.clone();
-        let problems = client.initialization_options.as_ref().map(|given| configuration.overlay(given));
-        for problem in problems.iter().flatten() {
-            tracing::warn!("a setting of the client is wrong: {problem}");
+        let mut problems = configuration.problems().to_vec();
+        problems.extend(client.initialization_options.iter().flat_map(|given| configuration.overlay(given)));
+        for problem in &problems {
+            tracing::warn!("a setting is wrong: {problem}");
         }
-        *self.problems.lock().expect("nothing panics with this lock") = problems.unwrap_or_default();
-        let settings = configuration.settings().clone();
-        let options = settings.options(self.options.order);
+        *self.problems.lock().expect("nothing panics with this lock") = problems;
+        let (order, roots) = (self.options.order, roots(client));
+        let options = configuration.settings().options(order);
         let completer = Completer::new(self.engine.clone(), options, self.options.observer.clone());
-        let workspace = Workspace::new(&roots(client), settings.disabled.clone());
-        Ready { encoding: Encoding::negotiate(client), completer, settings, workspace }
+        let configured = RwLock::new(Arc::new(Configured::new(configuration, &roots)));
+        let can = CanConfigure::of(client);
+        Ready { encoding: Encoding::negotiate(client), completer, order, roots, configured, can }
     }
 
     pub async fn did_open(&self, params: DidOpenTextDocumentParams) {
@@ -151,7 +170,7 @@ impl Server {
     pub async fn did_change(&self, params: DidChangeTextDocumentParams) {
         let document = params.text_document;
         let uri = document.text_document_identifier.uri.0;
-        let Ready { encoding, completer, .. } = self.ready();
+        let Ready { encoding, completer, .. } = &**self.ready();
         for edit in self.documents.change(&uri, document.version, &params.content_changes, *encoding) {
             match edit {
                 Edit::Change(change) => completer.changed(&uri, change),
@@ -172,7 +191,7 @@ impl Server {
     }
 
     /// What was agreed on.
-    pub fn ready(&self) -> &Ready {
+    pub fn ready(&self) -> &Arc<Ready> {
         self.ready.get().expect("requests are served after `initialize` only")
     }
 
@@ -190,8 +209,8 @@ impl Server {
         suffix: String,
         trigger: Trigger,
     ) -> Result<Vec<String>> {
-        let Ready { completer, workspace, .. } = self.ready();
-        if !self.may_complete(snapshot) {
+        let (completer, configured) = (&self.ready().completer, self.ready().configured());
+        if !configured.may_complete(snapshot) {
             return Ok(Vec::new());
         }
         let id = completer.next_id();
@@ -201,10 +220,10 @@ impl Server {
         let ask = Ask {
             id,
             key: snapshot.uri.clone(),
-            path: Some(workspace.relative(&snapshot.uri)),
+            path: Some(configured.workspace.relative(&snapshot.uri)),
             prefix,
             suffix,
-            context: self.context(&snapshot.uri),
+            context: self.context(&configured, &snapshot.uri),
             trigger,
         };
         // Nobody listens any more when the client has cancelled.
@@ -222,36 +241,28 @@ impl Server {
 
     /// Has the prompt of a document evaluated where the next request about it is likely to be.
     pub fn warm(&self, uri: &str) {
-        let Ready { completer, workspace, .. } = self.ready();
-        let Some(snapshot) = self.documents.snapshot(uri).filter(|snapshot| self.may_complete(snapshot))
-        else {
-            return;
-        };
+        let (completer, configured) = (&self.ready().completer, self.ready().configured());
+        let snapshot = self.documents.snapshot(uri).filter(|snapshot| configured.may_complete(snapshot));
+        let Some(snapshot) = snapshot else { return };
         let text = snapshot.text.to_string();
         let cursor = match snapshot.cursor {
             Some(cursor) => snapshot.text.char_to_byte(cursor.min(snapshot.text.len_chars())),
             None => Service::first_cursor(&text),
         };
         let (prefix, suffix) = text.split_at(cursor);
-        let (path, context) = (Some(workspace.relative(uri)), self.context(uri));
+        let (path, context) = (Some(configured.workspace.relative(uri)), self.context(&configured, uri));
         completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
-    }
-
-    fn may_complete(&self, snapshot: &Snapshot) -> bool {
-        let Ready { settings, workspace, .. } = self.ready();
-        settings.enabled
-            && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
-            && workspace.allows(&snapshot.uri, &snapshot.language)
     }
 
     /// What other open documents show, those changed or looked at last come last. Only what the editor has sent
     /// is looked at; no file is read.
-    fn context(&self, uri: &str) -> Vec<ContextFile> {
-        let Ready { settings, workspace, .. } = self.ready();
-        if settings.context.tokens_max == 0 {
+    fn context(&self, configured: &Configured, uri: &str) -> Vec<ContextFile> {
+        let Configured { configuration, workspace } = configured;
+        let tokens_max = configuration.settings().context.tokens_max;
+        if tokens_max == 0 {
             return Vec::new();
         }
-        let bytes_max = settings.context.tokens_max * CONTEXT_TOKEN_BYTES_MAX;
+        let bytes_max = tokens_max * CONTEXT_TOKEN_BYTES_MAX;
         let is_text = |snapshot: &Snapshot| {
             let length = snapshot.text.len_bytes();
             (1..=CONTEXT_BYTES_MAX).contains(&length)
@@ -270,6 +281,49 @@ impl Server {
             .collect();
         files.reverse();
         files
+    }
+}
+
+impl Ready {
+    /// What follows from the settings as they are now.
+    pub fn configured(&self) -> Arc<Configured> {
+        self.configured.read().expect("nothing panics with this lock").clone()
+    }
+
+    /// Takes over other settings of the client, from the next request on; returns what is wrong with them.
+    pub fn configure(&self, given: &Value) -> Vec<Problem> {
+        let mut configured = self.configured.write().expect("nothing panics with this lock");
+        let mut configuration = configured.configuration.clone();
+        let problems = configuration.overlay(given);
+        if configuration != configured.configuration {
+            self.completer.configure(configuration.settings().options(self.order));
+            *configured = Arc::new(Configured::new(configuration, &self.roots));
+        }
+        problems
+    }
+
+    /// What the client can do about settings.
+    pub fn can(&self) -> CanConfigure {
+        self.can
+    }
+}
+
+impl Configured {
+    fn new(configuration: Configuration, roots: &[String]) -> Self {
+        let workspace = Workspace::new(roots, configuration.settings().disabled.clone());
+        Self { configuration, workspace }
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        self.configuration.settings()
+    }
+
+    /// Whether a document may be completed.
+    pub fn may_complete(&self, snapshot: &Snapshot) -> bool {
+        self.settings().enabled
+            && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
+            && self.workspace.allows(&snapshot.uri, &snapshot.language)
     }
 }
 
