@@ -75,8 +75,11 @@ pub fn run(args: &Args) -> Result<()> {
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
     let configuration = args::configuration(&[args.prompt.flags(), args.engine.flags()].concat())?;
     let settings = configuration.settings();
-    let options = settings.prompt(settings.order());
-    let (engine, load_ms) = args.engine.open_as(settings)?.into_engine()?;
+    let spec = args.engine.spec(settings);
+    let options = settings.prompt(spec.order());
+    let opened = spec.open()?;
+    let load_ms = opened.facts.load_ms;
+    let engine = opened.into_served()?.engine;
     let request = Request {
         path: Some(file.display().to_string()),
         lines: if args.multiline { Lines::Multi } else { Lines::Auto },

@@ -70,7 +70,7 @@ struct Prompt {
 
 pub fn run(args: &Args) -> Result<()> {
     let configuration = args::configuration(&args.engine.flags())?;
-    let mut opened = args.engine.open_as(configuration.settings())?;
+    let mut opened = args.engine.spec(configuration.settings()).open()?;
     let prompt = match (&args.prompt.text, &args.prompt.file, &args.prompt.ids) {
         (Some(text), _, _) => opened.tokenizer()?.encode_with_specials(text),
         (_, Some(file), _) => opened.tokenizer()?.encode_with_specials(&args::read_text(file)?),
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut generated =
         decode::generate(&mut opened.session, tokenizer, &task, &mut Pace::default(), &cancel, &mut show)?;
     printed?;
-    generated.timings.load_ms = opened.load_ms;
+    generated.timings.load_ms = opened.facts.load_ms;
 
     if args.json {
         return args::print_json(&json!({

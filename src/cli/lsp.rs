@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::args::{self, EngineArgs, PromptArgs};
 use crate::lsp;
+use crate::resident::Resident;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,15 +19,15 @@ pub fn run(args: &Args) -> Result<()> {
     yield_to_others();
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
     let configuration = args::configuration(&flags)?;
-    let (engine, _) = args.engine.open_as(configuration.settings())?.into_engine()?;
-    let order = configuration.settings().order();
-    let options = lsp::Options { configuration, order, observer: None };
+    let spec = args.engine.spec(configuration.settings());
+    let resident = Resident::start(spec, configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime of the language server")?;
-    let ending = runtime.block_on(lsp::serve(tokio::io::stdin(), tokio::io::stdout(), engine, options));
+    let options = lsp::Options::default();
+    let ending = runtime.block_on(lsp::serve(tokio::io::stdin(), tokio::io::stdout(), resident, options));
     // A read of stdin cannot be interrupted; the runtime would wait for it for ever.
     runtime.shutdown_background();
     ensure!(ending == lsp::Ending::Orderly, "the editor left without shutting the server down");

@@ -475,11 +475,11 @@ impl Service {
         Self { jobs: self.jobs, ..Self::new(self.options) }
     }
 
-    /// Serves in another way from now on: earlier answers may not be what is wanted any more.
-    pub fn configure(&mut self, options: Options) {
+    /// Forgets all documents, after [`Service::closed_all`], and goes on in other ways.
+    pub fn start_over(&mut self, options: Options) {
         self.options = options;
+        self.documents.clear();
         self.cache.clear();
-        self.documents.values_mut().for_each(|document| document.screen = None);
     }
 
     /// Somebody wants a completion.

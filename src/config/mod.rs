@@ -97,11 +97,6 @@ impl Settings {
         }
     }
 
-    /// The order of prompts that suits the model.
-    pub fn order(&self) -> Order {
-        if self.model.is_none() { Order::Spm } else { Order::PsmAnchored }
-    }
-
     /// Most bytes of memory for what earlier prompts leave behind, on this machine.
     pub fn cache_bytes_max(&self) -> u64 {
         self.cache.bytes_max.unwrap_or_else(|| {

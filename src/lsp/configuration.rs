@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tower_lsp::Client;
-use tower_lsp::gen_lsp_types::{ConfigurationItem, InitializeParams, MessageType, Registration};
+use tower_lsp::gen_lsp_types::{ClientCapabilities, ConfigurationItem, MessageType, Registration};
 
 use super::server::Server;
 use crate::config::Problem;
@@ -21,8 +21,8 @@ pub struct CanConfigure {
 
 impl CanConfigure {
     /// As the client says.
-    pub fn of(client: &InitializeParams) -> Self {
-        let workspace = client.capabilities.workspace.as_ref();
+    pub fn of(client: &ClientCapabilities) -> Self {
+        let workspace = client.workspace.as_ref();
         let change = workspace.and_then(|can| can.did_change_configuration.as_ref());
         Self {
             tell: workspace.is_some_and(|can| can.configuration == Some(true)),
@@ -35,8 +35,9 @@ impl Server {
     /// Takes over the settings of a client, which replace those it gave before; with null it is asked for them.
     pub async fn reconfigure(&self, settings: Value) {
         let ready = self.ready().clone();
+        ready.activity.notify_one();
         if !settings.is_null() {
-            let problems = ready.configure(&settings);
+            let problems = ready.configure(settings);
             return warn(&self.client, &problems).await;
         }
         if !ready.can().tell {
@@ -48,8 +49,8 @@ impl Server {
             let item = ConfigurationItem { scope_uri: None, section: Some(SECTION.into()) };
             match client.configuration(vec![item]).await {
                 Ok(told) => {
-                    let problems = told.first().map(|settings| ready.configure(settings));
-                    warn(&client, &problems.unwrap_or_default()).await;
+                    let problems = ready.configure(told.into_iter().next().unwrap_or_default());
+                    warn(&client, &problems).await;
                 }
                 Err(error) => tracing::warn!("the client does not tell its settings: {error}"),
             }
@@ -74,6 +75,7 @@ pub fn register(client: Client) {
 /// Shows the user what is wrong with settings.
 pub async fn warn(client: &Client, problems: &[Problem]) {
     for problem in problems {
+        tracing::warn!("a setting is wrong: {problem}");
         client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;
     }
 }

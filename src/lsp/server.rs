@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use ropey::Rope;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tower_lsp::gen_lsp_types::{
-    CompletionOptions, DidChangeConfigurationParams, DidChangeTextDocumentParams, DidCloseTextDocumentParams,
-    DidOpenTextDocumentParams, InitializeParams, InitializeResult, InitializedParams, ServerCapabilities,
-    ServerInfo, TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
+    ClientCapabilities, CompletionOptions, DidChangeConfigurationParams, DidChangeTextDocumentParams,
+    DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams, InitializeResult,
+    InitializedParams, MessageType, ServerCapabilities, ServerInfo, TextDocumentSyncKind,
+    TextDocumentSyncOptions, WorkspaceFolders,
 };
 use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, LanguageServer};
@@ -18,13 +19,14 @@ use super::Options;
 use super::configuration::{self, CanConfigure};
 use super::documents::{Documents, Edit, Snapshot};
 use super::position::Encoding;
-use super::workspace::Workspace;
-use crate::complete::driver::Completer;
-use crate::complete::fim::Order;
+use super::status;
+use super::workspace::{Workspace, path_of};
+use crate::complete::driver::{self, Completer};
 use crate::complete::service::{Ask, AskId, Service, Trigger};
+use crate::complete::stats::Observer;
 use crate::complete::{ContextFile, Request};
-use crate::config::{Configuration, Problem, Settings};
-use crate::serve::Engine;
+use crate::config::{Problem, Settings};
+use crate::resident::{Editor, Membership, Resident, Served, View};
 
 /// Characters, besides those of words, after which clients with a completion menu ask for more. Few:
 /// at each of them the menu pops up.
@@ -42,12 +44,10 @@ const CONTEXT_FILES_MAX: usize = 8;
 /// The state of one connection.
 pub struct Server {
     pub client: Client,
-    engine: Engine,
+    resident: Arc<Resident>,
     options: Options,
     pub documents: Documents,
     ready: OnceLock<Arc<Ready>>,
-    /// What was wrong with the settings and is not reported yet.
-    problems: Mutex<Vec<Problem>>,
     /// Whether the client numbers inline triggers as early VS Code clients did; see
     /// [`Server::inline_completion`].
     pub counts_triggers_from_zero: AtomicBool,
@@ -57,17 +57,27 @@ pub struct Server {
 pub struct Ready {
     pub encoding: Encoding,
     pub completer: Completer,
-    order: Order,
+    /// What the client can do.
+    pub capabilities: ClientCapabilities,
+    /// Something to tell `status` about.
+    pub activity: Arc<Notify>,
+    pub resident: Arc<Resident>,
+    options: Options,
     roots: Vec<String>,
-    /// Replaced as a whole; whoever looks at it keeps what was current then.
-    configured: RwLock<Arc<Configured>>,
-    can: CanConfigure,
+    /// The settings of the editor, as it sent them last.
+    given: Mutex<Value>,
+    rules: RwLock<Arc<Rules>>,
+    _membership: Membership,
 }
 
-/// What follows from the settings.
-pub struct Configured {
-    configuration: Configuration,
-    workspace: Workspace,
+/// What holds until settings change.
+pub struct Rules {
+    pub settings: Settings,
+    pub workspace: Workspace,
+    /// What is wrong with the settings.
+    problems: Vec<Problem>,
+    served: Arc<Served>,
+    options: driver::Options,
 }
 
 /// Gives a request up when dropped; one that was answered does not mind.
@@ -81,7 +91,7 @@ impl Drop for GiveUp<'_> {
 
 impl LanguageServer for Server {
     async fn initialize(&self, client: InitializeParams) -> Result<InitializeResult> {
-        let encoding = self.ready.get_or_init(|| Arc::new(self.introduce(&client))).encoding;
+        let encoding = self.ready.get_or_init(|| self.introduce(&client)).encoding;
         let text_document = client.capabilities.text_document.as_ref();
         let shows_inline = text_document.is_some_and(|can| can.inline_completion.is_some());
         // A client that has both would show the same text twice.
@@ -110,11 +120,16 @@ impl LanguageServer for Server {
     }
 
     async fn initialized(&self, _: InitializedParams) {
-        let problems = std::mem::take(&mut *self.problems.lock().expect("nothing panics with this lock"));
-        configuration::warn(&self.client, &problems).await;
-        if self.ready().can.register {
+        let Some(ready) = self.ready.get() else { return };
+        status::spawn(&self.client, ready);
+        if ready.can().register {
             configuration::register(self.client.clone());
         }
+        ready.apply(&ready.resident.view());
+        if let Some(notice) = &self.options.notice {
+            self.client.show_message(MessageType::Warning, format!("fimd: {notice}")).await;
+        }
+        configuration::warn(&self.client, &ready.rules().problems).await;
     }
 
     async fn did_change_configuration(&self, params: DidChangeConfigurationParams) {
@@ -130,33 +145,48 @@ impl LanguageServer for Server {
 }
 
 impl Server {
-    pub fn new(client: Client, engine: Engine, options: Options) -> Self {
+    pub fn new(client: Client, resident: Arc<Resident>, options: Options) -> Self {
         Self {
             client,
-            engine,
+            resident,
             options,
             documents: Documents::default(),
             ready: OnceLock::new(),
-            problems: Mutex::default(),
             counts_triggers_from_zero: AtomicBool::new(false),
         }
     }
 
     /// Agrees with a client on how to go on, and takes over its settings.
-    fn introduce(&self, client: &InitializeParams) -> Ready {
-        let mut configuration = self.options.configuration.clone();
-        let mut problems = configuration.problems().to_vec();
-        problems.extend(client.initialization_options.iter().flat_map(|given| configuration.overlay(given)));
-        for problem in &problems {
-            tracing::warn!("a setting is wrong: {problem}");
-        }
-        *self.problems.lock().expect("nothing panics with this lock") = problems;
-        let (order, roots) = (self.options.order, roots(client));
-        let options = configuration.settings().options(order);
-        let completer = Completer::new(self.engine.clone(), options, self.options.observer.clone());
-        let configured = RwLock::new(Arc::new(Configured::new(configuration, &roots)));
-        let can = CanConfigure::of(client);
-        Ready { encoding: Encoding::negotiate(client), completer, order, roots, configured, can }
+    fn introduce(&self, client: &InitializeParams) -> Arc<Ready> {
+        let (view, roots) = (self.resident.view(), roots(client));
+        let given = client.initialization_options.clone().unwrap_or_default();
+        let rules = Rules::new(&view, &self.options, &given, &roots);
+        let activity = Arc::new(Notify::new());
+        let (told, observer) = (activity.clone(), self.options.observer.clone());
+        let observer: Observer = Arc::new(move |record| {
+            told.notify_one();
+            observer.iter().for_each(|observer| observer(record));
+        });
+        let total = self.resident.stats().clone();
+        let completer = Completer::new(view.served.engine.clone(), rules.options, total, Some(observer));
+        let info = client.client_info.as_ref();
+        let editor = Editor {
+            name: info.map_or_else(|| "an editor".into(), |info| info.name.clone()),
+            version: info.and_then(|info| info.version.clone()),
+            folder: roots.first().map(|root| path_of(root)),
+        };
+        Arc::new(Ready {
+            encoding: Encoding::negotiate(client),
+            completer,
+            capabilities: client.capabilities.clone(),
+            activity,
+            resident: self.resident.clone(),
+            options: self.options.clone(),
+            roots,
+            given: Mutex::new(given),
+            rules: RwLock::new(Arc::new(rules)),
+            _membership: self.resident.join(editor),
+        })
     }
 
     pub async fn did_open(&self, params: DidOpenTextDocumentParams) {
@@ -209,8 +239,9 @@ impl Server {
         suffix: String,
         trigger: Trigger,
     ) -> Result<Vec<String>> {
-        let (completer, configured) = (&self.ready().completer, self.ready().configured());
-        if !configured.may_complete(snapshot) {
+        let completer = &self.ready().completer;
+        let rules = self.ready().rules();
+        if !self.may_complete(snapshot) {
             return Ok(Vec::new());
         }
         let id = completer.next_id();
@@ -220,14 +251,15 @@ impl Server {
         let ask = Ask {
             id,
             key: snapshot.uri.clone(),
-            path: Some(configured.workspace.relative(&snapshot.uri)),
+            path: Some(rules.workspace.relative(&snapshot.uri)),
             prefix,
             suffix,
-            context: self.context(&configured, &snapshot.uri),
+            context: self.context(&snapshot.uri),
             trigger,
         };
         // Nobody listens any more when the client has cancelled.
         completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
+        self.ready().activity.notify_one();
         let items = answered.await;
         if !self.documents.is_current(&snapshot.uri, snapshot.revision) {
             return Err(Error::content_modified());
@@ -241,28 +273,39 @@ impl Server {
 
     /// Has the prompt of a document evaluated where the next request about it is likely to be.
     pub fn warm(&self, uri: &str) {
-        let (completer, configured) = (&self.ready().completer, self.ready().configured());
-        let snapshot = self.documents.snapshot(uri).filter(|snapshot| configured.may_complete(snapshot));
-        let Some(snapshot) = snapshot else { return };
+        let (completer, rules) = (&self.ready().completer, self.ready().rules());
+        let Some(snapshot) = self.documents.snapshot(uri).filter(|snapshot| self.may_complete(snapshot))
+        else {
+            return;
+        };
         let text = snapshot.text.to_string();
         let cursor = match snapshot.cursor {
             Some(cursor) => snapshot.text.char_to_byte(cursor.min(snapshot.text.len_chars())),
             None => Service::first_cursor(&text),
         };
         let (prefix, suffix) = text.split_at(cursor);
-        let (path, context) = (Some(configured.workspace.relative(uri)), self.context(&configured, uri));
+        let (path, context) = (Some(rules.workspace.relative(uri)), self.context(uri));
         completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
+    }
+
+    fn may_complete(&self, snapshot: &Snapshot) -> bool {
+        let rules = self.ready().rules();
+        let Rules { settings, workspace, .. } = &*rules;
+        settings.enabled
+            && !self.resident.is_paused()
+            && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
+            && workspace.allows(&snapshot.uri, &snapshot.language)
     }
 
     /// What other open documents show, those changed or looked at last come last. Only what the editor has sent
     /// is looked at; no file is read.
-    fn context(&self, configured: &Configured, uri: &str) -> Vec<ContextFile> {
-        let Configured { configuration, workspace } = configured;
-        let tokens_max = configuration.settings().context.tokens_max;
-        if tokens_max == 0 {
+    fn context(&self, uri: &str) -> Vec<ContextFile> {
+        let rules = self.ready().rules();
+        let Rules { settings, workspace, .. } = &*rules;
+        if settings.context.tokens_max == 0 {
             return Vec::new();
         }
-        let bytes_max = tokens_max * CONTEXT_TOKEN_BYTES_MAX;
+        let bytes_max = settings.context.tokens_max * CONTEXT_TOKEN_BYTES_MAX;
         let is_text = |snapshot: &Snapshot| {
             let length = snapshot.text.len_bytes();
             (1..=CONTEXT_BYTES_MAX).contains(&length)
@@ -285,45 +328,60 @@ impl Server {
 }
 
 impl Ready {
-    /// What follows from the settings as they are now.
-    pub fn configured(&self) -> Arc<Configured> {
-        self.configured.read().expect("nothing panics with this lock").clone()
+    /// What holds now.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.read().expect("nothing panics with this lock").clone()
     }
 
-    /// Takes over other settings of the client, from the next request on; returns what is wrong with them.
-    pub fn configure(&self, given: &Value) -> Vec<Problem> {
-        let mut configured = self.configured.write().expect("nothing panics with this lock");
-        let mut configuration = configured.configuration.clone();
-        let problems = configuration.overlay(given);
-        if configuration != configured.configuration {
-            self.completer.configure(configuration.settings().options(self.order));
-            *configured = Arc::new(Configured::new(configuration, &self.roots));
+    /// Takes over other settings of the editor, from the next request on; says what is wrong with them that
+    /// was not wrong before. Null says nothing.
+    pub fn configure(&self, given: Value) -> Vec<Problem> {
+        if !given.is_null() {
+            *self.given.lock().expect("nothing panics with this lock") = given;
         }
+        self.apply(&self.resident.view())
+    }
+
+    /// Lays the settings of the editor over those of the model that answers, which may have changed; says what
+    /// is wrong with them that was not wrong before.
+    pub fn apply(&self, view: &View) -> Vec<Problem> {
+        let given = self.given.lock().expect("nothing panics with this lock");
+        let rules = Rules::new(view, &self.options, &given, &self.roots);
+        let mut current = self.rules.write().expect("nothing panics with this lock");
+        if !Arc::ptr_eq(&current.served, &rules.served) || current.options != rules.options {
+            self.completer.configure(rules.served.engine.clone(), rules.options);
+        }
+        let is_new = |problem: &&Problem| !current.problems.contains(problem);
+        let problems = rules.problems.iter().filter(is_new).cloned().collect();
+        *current = Arc::new(rules);
         problems
     }
 
     /// What the client can do about settings.
     pub fn can(&self) -> CanConfigure {
-        self.can
+        CanConfigure::of(&self.capabilities)
     }
 }
 
-impl Configured {
-    fn new(configuration: Configuration, roots: &[String]) -> Self {
-        let workspace = Workspace::new(roots, configuration.settings().disabled.clone());
-        Self { configuration, workspace }
+impl Rules {
+    fn new(view: &View, options: &Options, given: &Value, roots: &[String]) -> Self {
+        let mut configuration = match &options.overrides {
+            Some(overrides) => view.configuration.with_client(overrides),
+            None => view.configuration.clone(),
+        };
+        let mut problems = configuration.overlay(given);
+        problems.splice(..0, configuration.problems().iter().cloned());
+        let settings = configuration.settings().clone();
+        let workspace = Workspace::new(roots, settings.disabled.clone());
+        let options = settings.options(view.served.order);
+        Self { settings, workspace, problems, served: view.served.clone(), options }
     }
+}
 
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
-        self.configuration.settings()
-    }
-
-    /// Whether a document may be completed.
-    pub fn may_complete(&self, snapshot: &Snapshot) -> bool {
-        self.settings().enabled
-            && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
-            && self.workspace.allows(&snapshot.uri, &snapshot.language)
+impl Drop for Ready {
+    /// Has `status` look, and find that the session is over.
+    fn drop(&mut self) {
+        self.activity.notify_one();
     }
 }
 
