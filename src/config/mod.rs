@@ -264,15 +264,14 @@ impl Configuration {
     /// What the environment and the flags of this process say about settings of an editor, and what is wrong
     /// with them, as JSON: for the process that serves the editor, see [`Configuration::with_client`].
     pub fn client_overrides(&self) -> Value {
-        let is_own = |source: &Source| matches!(source, Source::Environment(_) | Source::Flag(_));
         let settings = SETTINGS.iter().filter(|setting| setting.scope == Scope::Editor);
         let settings = settings.filter_map(|setting| {
-            let given = self.given.get(setting.name)?.iter().filter(|(source, _)| is_own(source));
+            let given = self.given.get(setting.name)?.iter().filter(|(source, _)| is_brought(source));
             let given: Vec<Value> =
                 given.map(|(source, value)| json!({"from": source, "value": value})).collect();
             (!given.is_empty()).then(|| (setting.name.to_owned(), Value::Array(given)))
         });
-        let problems = self.problems.iter().filter(|problem| is_own(&problem.source));
+        let problems = self.problems.iter().filter(|problem| is_brought(&problem.source));
         let problems: Vec<Value> =
             problems.map(|problem| json!({"from": problem.source, "message": problem.message})).collect();
         json!({"settings": settings.collect::<Map<_, _>>(), "problems": problems})
@@ -303,7 +302,9 @@ impl Configuration {
         for (name, given) in overrides["settings"].as_object().into_iter().flatten() {
             for Given { from, value } in Vec::<Given>::deserialize(given).into_iter().flatten() {
                 match this.checked(name, value, &from) {
-                    Ok((setting, value)) if setting.scope == Scope::Editor => this.put(setting, value, from),
+                    Ok((setting, value)) if setting.scope == Scope::Editor && is_brought(&from) => {
+                        this.put(setting, value, from);
+                    }
                     Ok(_) => {}
                     Err(problem) => this.problems.push(problem),
                 }
@@ -467,6 +468,11 @@ impl Configuration {
     }
 }
 
+/// Whether a process has this by how it was started.
+fn is_brought(source: &Source) -> bool {
+    matches!(source, Source::Environment(_) | Source::Flag(_))
+}
+
 /// The default of every setting by its name.
 fn defaults() -> Map<String, Value> {
     let all = serde_json::to_value(Settings::default()).expect("settings are JSON");
@@ -509,4 +515,4 @@ fn beside(file: &Path, path: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

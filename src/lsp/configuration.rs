@@ -1,8 +1,10 @@
 //! `workspace/didChangeConfiguration`, and asking for what it does not say.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tower_lsp::Client;
-use tower_lsp::gen_lsp_types::{ClientCapabilities, ConfigurationItem, MessageType, Registration};
+use tower_lsp::gen_lsp_types::{
+    ClientCapabilities, ConfigurationItem, DidChangeConfigurationParams, MessageType, Registration,
+};
 
 use super::server::Server;
 use crate::config::Problem;
@@ -33,7 +35,8 @@ impl CanConfigure {
 
 impl Server {
     /// Takes over the settings of a client, which replace those it gave before; with null it is asked for them.
-    pub async fn reconfigure(&self, settings: Value) {
+    pub async fn did_change_configuration(&self, params: DidChangeConfigurationParams) {
+        let settings = params.settings;
         let ready = self.ready().clone();
         ready.activity.notify_one();
         if !settings.is_null() {

@@ -76,6 +76,7 @@ pub async fn serve(
             .custom_method("textDocument/didOpen", server::Server::did_open)
             .custom_method("textDocument/didChange", server::Server::did_change)
             .custom_method("textDocument/didClose", server::Server::did_close)
+            .custom_method("workspace/didChangeConfiguration", server::Server::did_change_configuration)
             .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
             .custom_method("textDocument/completion", server::Server::completion)
             .custom_method("textDocument/didFocus", server::Server::did_focus)

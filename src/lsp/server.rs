@@ -7,10 +7,9 @@ use ropey::Rope;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 use tower_lsp::gen_lsp_types::{
-    ClientCapabilities, CompletionOptions, DidChangeConfigurationParams, DidChangeTextDocumentParams,
-    DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams, InitializeResult,
-    InitializedParams, MessageType, ServerCapabilities, ServerInfo, TextDocumentSyncKind,
-    TextDocumentSyncOptions, WorkspaceFolders,
+    ClientCapabilities, CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams,
+    DidOpenTextDocumentParams, InitializeParams, InitializeResult, InitializedParams, MessageType,
+    ServerCapabilities, ServerInfo, TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
 };
 use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, LanguageServer};
@@ -130,10 +129,6 @@ impl LanguageServer for Server {
             self.client.show_message(MessageType::Warning, format!("fimd: {notice}")).await;
         }
         configuration::warn(&self.client, &ready.rules().problems).await;
-    }
-
-    async fn did_change_configuration(&self, params: DidChangeConfigurationParams) {
-        self.reconfigure(params.settings).await;
     }
 
     async fn shutdown(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
+
+use crate::cli::program;
 
 /// Longer than any answer takes on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -64,7 +66,7 @@ impl Client {
 
     /// A client of `fimd lsp` with these arguments, over its stdin and stdout.
     pub fn spawn(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
+        let mut command = program();
         let mut child =
             command.arg("lsp").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (reader, writer) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
@@ -111,6 +113,14 @@ impl Client {
     #[track_caller]
     pub fn notification(&mut self, method: &str) -> Value {
         self.message(&|message| message["method"] == method)["params"].clone()
+    }
+
+    /// Answers the next request of this kind that the server makes, and returns its parameters.
+    #[track_caller]
+    pub fn answer(&mut self, method: &str, result: Value) -> Value {
+        let asked = self.message(&|message| message["method"] == method);
+        self.send(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}));
+        asked["params"].clone()
     }
 
     /// Sends a request and returns its id.

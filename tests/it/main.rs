@@ -15,5 +15,6 @@ mod lsp;
 mod quantize;
 mod reference;
 mod session;
+mod settings;
 mod starter;
 mod tiny;
