@@ -9,10 +9,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sysinfo::System;
 
-use crate::complete::Options;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, Level};
-use crate::config::{Configuration, Settings};
+use crate::config::{Configuration, Flag, Settings};
 use crate::daemon::{Client, Place, Wishes, absolute};
 use crate::model::Config;
 use crate::resident::{Opened, Spec};
@@ -21,7 +20,7 @@ use crate::session::Session;
 /// What a command says that has nobody to ask.
 pub const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
 
-/// Which model to run, and how.
+/// Which model to run, and how. Where a command uses the settings, these count more.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
@@ -68,34 +67,34 @@ pub struct PromptArgs {
     #[arg(long, value_name = "ORDER")]
     fim_order: Option<Order>,
 
-    /// Give a setting a value, whatever an editor says: NAME=VALUE as in budget.soft_ms=400, the value as JSON
+    /// Give a setting a value, whatever a file, the environment or an editor says: NAME=VALUE as in
+    /// budget.soft_ms=400, the value as JSON
     #[arg(long = "set", value_name = "SETTING", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
 }
 
 impl PromptArgs {
-    /// The settings of the command line.
-    pub fn configuration(&self) -> Result<Configuration> {
-        let mut configuration = Configuration::default();
-        for (name, value) in &self.settings {
-            configuration.fix(name, value).map_err(|problem| anyhow::anyhow!("--set: {problem}"))?;
-        }
-        if let Some(order) = self.fim_order {
-            configuration.fix_order(order);
-        }
-        Ok(configuration)
+    /// What the flags say, as settings; what is said by a flag of its own counts more than `--set`.
+    pub fn flags(&self) -> Vec<Flag> {
+        let set = self.settings.iter().cloned();
+        let set = set.map(|(name, value)| Flag { flag: "--set", name, value });
+        let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order.name()));
+        set.chain(order).collect()
     }
+}
 
-    /// The settings of the command line by name.
-    pub fn fixed(&self) -> Vec<(String, String)> {
-        let order = self.fim_order.map(|order| ("fim.order".to_owned(), order.to_string()));
-        self.settings.iter().cloned().chain(order).collect()
-    }
+fn flag(flag: &'static str, name: &str, value: impl ToString) -> Flag {
+    Flag { flag, name: name.to_owned(), value: value.to_string() }
+}
 
-    /// How to make prompts for the model that `engine` names.
-    pub fn options(&self, engine: &EngineArgs) -> Result<Options> {
-        Ok(self.configuration()?.settings().prompt(engine.spec(0).order()))
+/// The settings of this process with what `flags` say. What is wrong elsewhere is said on stderr and changes
+/// nothing.
+pub fn configuration(flags: &[Flag]) -> Result<Configuration> {
+    let configuration = Configuration::for_process(flags).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+    for problem in configuration.problems() {
+        tracing::warn!("{problem}");
     }
+    Ok(configuration)
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {
@@ -104,13 +103,22 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl EngineArgs {
-    /// The model that is named, with so much memory for what earlier prompts leave behind unless --cache says
-    /// otherwise.
-    pub fn spec(&self, cache_bytes_max: u64) -> Spec {
+    /// What the flags say, as settings.
+    pub fn flags(&self) -> Vec<Flag> {
+        let model = self.model.as_ref().map(|path| flag("--model", "model", path.display()));
+        let context = self.context.map(|tokens| flag("--context", "context.length", tokens));
+        let cache = self.cache.map(|mib| flag("--cache", "cache.bytes_max", u64::from(mib) << 20));
+        let threads = self.compute.threads.map(|threads| flag("--threads", "threads", threads));
+        [model, context, cache, threads].into_iter().flatten().collect()
+    }
+
+    /// The model that `settings` name, the flags among them.
+    pub fn spec(&self, settings: &Settings) -> Spec {
         Spec {
-            model: self.model.clone(),
-            context: self.context,
-            cache_bytes_max: self.cache.map_or(cache_bytes_max, |mib| u64::from(mib) << 20),
+            model: settings.model.clone(),
+            context: settings.context.length,
+            cache_bytes_max: settings.cache_bytes_max(),
+            threads: threads(settings.threads),
             ..self.compute.spec()
         }
     }
@@ -136,33 +144,45 @@ impl EngineArgs {
         Client::connect(&Place::find()?)
     }
 
-    /// Opens the model.
+    /// The model that the flags alone name: what is measured must not depend on somebody's settings.
+    fn spec_alone(&self) -> Result<Spec> {
+        let configuration = Configuration::of_flags(&self.flags());
+        let configuration = configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        Ok(self.spec(configuration.settings()))
+    }
+
+    /// Opens the model that the flags alone name.
     pub fn open(&self) -> Result<Opened> {
-        self.spec(Settings::default().cache.bytes_max).open()
+        self.spec_alone()?.open()
     }
 
     /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
     pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<Session<Cpu>> {
         let model = path.map(Path::to_owned);
-        Spec { model, ..self.spec(Settings::default().cache.bytes_max) }.open_layers(layers)
+        Spec { model, ..self.spec_alone()? }.open_layers(layers)
     }
 
-    /// What to call the model, and its sizes.
+    /// What to call the model that the flags alone name, and its sizes.
     pub fn describe(&self) -> Result<(String, Config)> {
-        self.spec(0).describe()
+        self.spec_alone()?.describe()
     }
+}
+
+/// How many threads compute where `wanted` says nothing else.
+fn threads(wanted: Option<u16>) -> usize {
+    wanted.map_or_else(
+        || {
+            let available = thread::available_parallelism().map_or(1, usize::from);
+            System::physical_core_count().unwrap_or(available).min(available)
+        },
+        usize::from,
+    )
 }
 
 impl ComputeArgs {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
-        match self.threads {
-            Some(threads) => threads.into(),
-            None => {
-                let available = thread::available_parallelism().map_or(1, usize::from);
-                System::physical_core_count().unwrap_or(available).min(available)
-            }
-        }
+        threads(self.threads)
     }
 
     /// The starter model, computed this way, without a past.

@@ -106,7 +106,7 @@ impl Args {
             suffix: text[cursor..].to_owned(),
             is_multi_line: self.multiline,
             max_tokens: self.max_tokens,
-            fixed: self.prompt.fixed(),
+            overrides: args::configuration(&self.prompt.flags())?.client_overrides(),
         });
         match daemon.ask(&request)? {
             Answer::Completion(completion) => Ok(completion),
@@ -116,8 +116,11 @@ impl Args {
 
     /// Loads the model and completes; also returns how long loading took, in milliseconds.
     fn complete(&self, text: &str, cursor: usize) -> Result<(Option<Completion>, f64)> {
-        let options = self.prompt.options(&self.engine)?;
-        let opened = self.engine.open()?;
+        let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
+        let settings = configuration.settings();
+        let spec = self.engine.spec(settings);
+        let options = settings.prompt(spec.order());
+        let opened = spec.open()?;
         let load_ms = opened.facts.load_ms;
         let engine = opened.into_served()?.engine;
         let request = Request {

@@ -1,26 +1,17 @@
 //! `fimd daemon`: the process that holds the model.
 
-use std::time::Duration;
+use anyhow::{Result, anyhow};
 
-use anyhow::Result;
-
-use super::args::{EngineArgs, PromptArgs, minutes};
+use super::args::{self, EngineArgs, PromptArgs};
 use crate::base::logging::{self, Target};
+use crate::config::Configuration;
 use crate::daemon::{self, Place};
-use crate::resident::Resident;
-
-/// What the daemon logs unless `FIMD_LOG` says otherwise.
-const LOG_LEVEL: &str = "info";
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Started by an editor: leave its terminal, log to a file
     #[arg(long, hide = true)]
     detached: bool,
-
-    /// End after so many minutes without an editor; 0 for never
-    #[arg(long, value_name = "MINUTES", default_value_t = 30.0, value_parser = minutes)]
-    idle_exit: f64,
 
     #[command(flatten)]
     prompt: PromptArgs,
@@ -32,10 +23,13 @@ pub struct Args {
 impl Args {
     /// Starts logging, which a daemon in the background does to a file.
     pub fn start_logging(&self) -> Result<()> {
+        let flags = [self.prompt.flags(), self.engine.flags()].concat();
+        let configuration = Configuration::for_process(&flags).map_err(|problem| anyhow!("{problem}"))?;
+        let level = &configuration.settings().log.level;
         if self.detached {
-            logging::start(Target::Files(&Place::find()?.log_dir()), LOG_LEVEL)
+            logging::start(Target::Files(&Place::find()?.log_dir()), level)
         } else {
-            logging::start(Target::Stderr, LOG_LEVEL)
+            logging::start(Target::Stderr, level)
         }
     }
 }
@@ -46,12 +40,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     yield_to_others();
     let place = Place::find()?;
-    let configuration = args.prompt.configuration()?;
-    let spec = args.engine.spec(configuration.settings().cache.bytes_max);
-    let idle_exit = Some(Duration::from_secs_f64(args.idle_exit * 60.0)).filter(|time| !time.is_zero());
-    let options = daemon::Options { place, idle_exit };
-    let ran = daemon::run(options, || Resident::start(spec, configuration))?;
-    if !ran {
+    let flags = [args.prompt.flags(), args.engine.flags()].concat();
+    let configure = || {
+        let configuration = args::configuration(&flags)?;
+        let spec = args.engine.spec(configuration.settings());
+        Ok((configuration, spec))
+    };
+    if !daemon::run(&place, &configure)? {
         // Two editors that start at once both start a daemon; one is enough.
         eprintln!("a daemon runs already");
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use tokio::io::{stdin, stdout};
 
-use super::args::{EngineArgs, PromptArgs};
+use super::args::{self, EngineArgs, PromptArgs};
 use super::daemon::yield_to_others;
 use crate::daemon::{Place, Purpose, connect_editor};
 use crate::lsp::{self, Ending, Need};
@@ -31,8 +31,9 @@ pub fn run(args: &Args) -> Result<()> {
 /// Serves the editor from this process.
 fn serve(args: &Args) -> Result<Ending> {
     yield_to_others();
-    let configuration = args.prompt.configuration()?;
-    let spec = args.engine.spec(configuration.settings().cache.bytes_max);
+    let flags = [args.prompt.flags(), args.engine.flags()].concat();
+    let configuration = args::configuration(&flags)?;
+    let spec = args.engine.spec(configuration.settings());
     let resident = Resident::start(spec, configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the runtime of the language server")?;
@@ -45,9 +46,8 @@ fn serve(args: &Args) -> Result<Ending> {
 /// Copies messages between the editor and the daemon.
 fn bridge(args: &Args) -> Result<Ending> {
     let place = Place::find().context("there is no place for the daemon; --no-daemon does without")?;
-    // Flags that are wrong are wrong now, not when the daemon hears of them.
-    args.prompt.configuration()?;
-    let purpose = Purpose::Edit { fixed: args.prompt.fixed(), wishes: args.engine.wishes()? };
+    let overrides = args::configuration(&args.prompt.flags())?.client_overrides();
+    let purpose = Purpose::Edit { overrides, wishes: args.engine.wishes()? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime of the bridge")?;
     let connect = async |need: Need| {

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod complete;
 mod completions;
+mod config;
 mod daemon;
 mod generate;
 mod load;
@@ -48,6 +49,8 @@ enum Command {
     /// router and other small tensors stay f32. A tensor whose rows are no whole number of blocks takes the next
     /// best type, and --report says so. A tensor that keeps its type is copied bit for bit.
     Quantize(quantize::Args),
+    /// Show the settings, and where each came from
+    Config(config::Args),
     /// Measure how fast things are on this machine
     Bench(bench::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
@@ -95,6 +98,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
         Command::Quantize(args) => quantize::run(args),
+        Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Lsp(args) => lsp::run(args),
         Command::Daemon(args) => daemon::run(args),

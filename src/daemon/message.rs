@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::complete::Completion;
 use crate::complete::stats::Statistics;
@@ -46,8 +47,9 @@ pub struct Program {
 pub enum Purpose {
     /// The language protocol follows.
     Edit {
-        /// Settings that the editor cannot change.
-        fixed: Vec<(String, String)>,
+        /// What the program has in its environment and flags, see
+        /// [`Configuration::client_overrides`](crate::config::Configuration::client_overrides).
+        overrides: Value,
         /// Which model is wanted.
         wishes: Wishes,
     },
@@ -124,8 +126,8 @@ pub struct Place {
     pub is_multi_line: bool,
     /// Most tokens to generate.
     pub max_tokens: usize,
-    /// Settings of this request.
-    pub fixed: Vec<(String, String)>,
+    /// What the program has in its environment and flags.
+    pub overrides: Value,
 }
 
 /// A prompt, and how to go on with it.

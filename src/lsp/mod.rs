@@ -14,6 +14,7 @@
 
 mod bridge;
 mod completion;
+mod configuration;
 mod documents;
 mod ext;
 mod inline_completion;
@@ -43,8 +44,9 @@ const PIPE_BYTES: usize = 1 << 16;
 /// How to serve a client.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Settings that the client cannot change, by name, each as JSON or else a string.
-    pub fixed: Vec<(String, String)>,
+    /// What the process that the editor has started has in its environment and flags, where it is another one
+    /// than this ([`Configuration::client_overrides`](crate::config::Configuration::client_overrides)).
+    pub overrides: Option<serde_json::Value>,
     /// What to tell the user first.
     pub notice: Option<String>,
     /// Told of every request.
@@ -76,6 +78,7 @@ pub async fn serve(
             .custom_method("textDocument/didOpen", server::Server::did_open)
             .custom_method("textDocument/didChange", server::Server::did_change)
             .custom_method("textDocument/didClose", server::Server::did_close)
+            .custom_method("workspace/didChangeConfiguration", server::Server::did_change_configuration)
             .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
             .custom_method("textDocument/completion", server::Server::completion)
             .custom_method("textDocument/didFocus", server::Server::did_focus)

@@ -111,6 +111,14 @@ impl Client {
         self.message(&|message| message["method"] == method)["params"].clone()
     }
 
+    /// Answers the next request of this kind that the server makes, and returns its parameters.
+    #[track_caller]
+    pub fn answer(&mut self, method: &str, result: Value) -> Value {
+        let asked = self.message(&|message| message["method"] == method);
+        self.send(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}));
+        asked["params"].clone()
+    }
+
     /// Sends a request and returns its id.
     pub fn request(&mut self, method: &str, params: Value) -> i64 {
         self.next_id += 1;

@@ -17,5 +17,6 @@ mod lsp;
 mod quantize;
 mod reference;
 mod session;
+mod settings;
 mod starter;
 mod tiny;
