@@ -1,0 +1,190 @@
+-- Ghost text is Neovim's own (vim.lsp.inline_completion). Here is what it lacks: accepting a part, taking what was typed
+-- meanwhile into account, asking for alternatives, hiding, line ends of DOS files, and telling the server.
+
+local api = vim.api
+
+local METHOD = 'textDocument/inlineCompletion'
+local INVOKED = vim.lsp.protocol.InlineCompletionTriggerKind.Invoked
+
+local M = {}
+
+---@class fimd.Answer
+---@field items lsp.InlineCompletionItem[] as Neovim shows them
+---@field originals lsp.InlineCompletionItem[] as the server sent them
+---@field show fun(items: lsp.InlineCompletionItem[]) has Neovim show items in place of these
+---@field client vim.lsp.Client
+
+---The last answer for each buffer.
+---@type table<integer, fimd.Answer>
+local answers = {}
+---What to do with the next answer for each buffer, where it was asked for by hand.
+---@type table<integer, fun(answer: fimd.Answer)>
+local invoked = {}
+---The state of each buffer in which the user wants to see nothing.
+---@type table<integer, integer>
+local dismissed = {}
+local watched = setmetatable({}, { __mode = 'k' })
+
+---Whether ghost text is on screen.
+function M.is_shown(buf)
+  local namespace = api.nvim_get_namespaces()['nvim.lsp.inline_completion']
+  return namespace ~= nil and #api.nvim_buf_get_extmarks(buf, namespace, 0, -1, { limit = 1 }) > 0
+end
+
+---Neovim shows and inserts items as they are, but holds the lines of every file without their ends.
+local function without_cr(item)
+  return vim.tbl_extend('force', item, { insertText = item.insertText:gsub('\r\n', '\n') })
+end
+
+---Neovim asks by itself and passes answers to a handler of its own, without an event for either: this steps between.
+---@param client vim.lsp.Client
+function M.watch(client)
+  if watched[client] then
+    return
+  end
+  watched[client] = true
+  local request = client.request
+  client.request = function(self, method, params, handler, buf, ...)
+    if method ~= METHOD or not handler then
+      return request(self, method, params, handler, buf, ...)
+    end
+    buf = vim._resolve_bufnr(buf)
+    local on_answer = invoked[buf]
+    invoked[buf] = nil
+    if on_answer then
+      params.context.triggerKind = INVOKED
+    end
+    return request(self, method, params, function(err, result, ctx)
+      if err or not result then
+        return handler(err, result, ctx)
+      end
+      local is_wanted = dismissed[buf] ~= api.nvim_buf_get_changedtick(buf)
+      local originals = is_wanted and (result.items or result) or {}
+      local answer = {
+        items = vim.tbl_map(without_cr, originals),
+        originals = originals,
+        show = function(items)
+          handler(nil, { items = items }, ctx)
+        end,
+        client = client,
+      }
+      answers[buf] = answer
+      answer.show(answer.items)
+      if M.is_shown(buf) then
+        client:notify('textDocument/didShowCompletion', { item = originals[1] })
+      end
+      if on_answer then
+        on_answer(answer)
+      end
+    end, buf, ...)
+  end
+end
+
+---Accepts as much of the ghost text as `part` takes of what is not in the buffer yet.
+---@param part fun(rest: string): string
+---@return boolean # whether there was something to accept
+local function accept(part)
+  local buf = api.nvim_get_current_buf()
+  return M.is_shown(buf) and vim.lsp.inline_completion.get({
+    on_accept = function(item)
+      local answer = answers[buf]
+      if not answer or item.client_id ~= answer.client.id then
+        return item -- of another server
+      end
+      -- The range is the one of the request. What was typed since belongs to the item, or makes it void.
+      local row, column = api.nvim_win_get_cursor(0)[1] - 1, api.nvim_win_get_cursor(0)[2]
+      local start_row, start_column = item.range:to_extmark()
+      local is_behind = start_row < row or start_row == row and start_column <= column
+      local typed = is_behind
+        and table.concat(api.nvim_buf_get_text(buf, start_row, start_column, row, column, {}), '\n')
+      if not typed or not vim.startswith(item.insert_text, typed) then
+        return
+      end
+      local rest = item.insert_text:sub(#typed + 1)
+      local taken = part(rest)
+      local lines = vim.split(taken, '\n')
+      api.nvim_buf_set_text(buf, row, column, row, column, lines)
+      api.nvim_win_set_cursor(0, { row + #lines, #lines[#lines] + (#lines == 1 and column or 0) })
+      if taken == rest then
+        return
+      end
+      -- The rest stays, and is not asked for again first.
+      for index, other in ipairs(answer.items) do
+        if other.insertText == item.insert_text then
+          answer.show({ other })
+          local accepted = typed .. taken
+          if answer.originals[index].insertText ~= other.insertText then
+            accepted = accepted:gsub('\n', '\r\n')
+          end
+          answer.client:notify('textDocument/didPartiallyAcceptCompletion', {
+            item = answer.originals[index],
+            acceptedLength = vim.str_utfindex(accepted, 'utf-16'),
+          })
+        end
+      end
+    end,
+  })
+end
+
+---@return boolean
+function M.accept()
+  return accept(function(rest)
+    return rest
+  end)
+end
+
+---A word is what `w` moves over, with the space before it.
+---@return boolean
+function M.accept_word()
+  return accept(function(rest)
+    return vim.fn.matchstr(rest, [[^\_s*\%(\k\+\|\%(\k\@!\S\)*\)]])
+  end)
+end
+
+---@return boolean
+function M.accept_line()
+  return accept(function(rest)
+    return vim.fn.matchstr(rest, [[^\n*[^\n]*]])
+  end)
+end
+
+---@param count integer
+local function select(count)
+  local buf = api.nvim_get_current_buf()
+  local answer = answers[buf]
+  if answer and #answer.items > 1 and M.is_shown(buf) then
+    vim.lsp.inline_completion.select({ count = count })
+    return
+  end
+  -- Neovim asks anew when it is told to show ghost text.
+  invoked[buf] = function(new)
+    if #new.items > 1 and answer and vim.deep_equal(new.items[1], answer.items[1]) then
+      vim.lsp.inline_completion.select({ count = count })
+    end
+  end
+  dismissed[buf] = nil
+  api.nvim_exec_autocmds('CursorMovedI', { group = 'nvim.lsp.inline_completion:' .. buf, buffer = buf })
+end
+
+function M.next()
+  select(vim.v.count1)
+end
+
+function M.previous()
+  select(-vim.v.count1)
+end
+
+---Hides ghost text until something is typed.
+---@return boolean # whether there was some
+function M.dismiss()
+  local buf = api.nvim_get_current_buf()
+  local answer = answers[buf]
+  if not answer or not M.is_shown(buf) then
+    return false
+  end
+  dismissed[buf] = api.nvim_buf_get_changedtick(buf)
+  answer.show({})
+  return true
+end
+
+return M
