@@ -11,6 +11,7 @@ local M = {}
 ---@class fimd.Answer
 ---@field items lsp.InlineCompletionItem[] as Neovim shows them
 ---@field originals lsp.InlineCompletionItem[] as the server sent them
+---@field accepted string what was taken of the item already
 ---@field show fun(items: lsp.InlineCompletionItem[]) has Neovim show items in place of these
 ---@field client vim.lsp.Client
 
@@ -63,6 +64,7 @@ function M.watch(client)
       local answer = {
         items = vim.tbl_map(without_cr, originals),
         originals = originals,
+        accepted = '',
         show = function(items)
           handler(nil, { items = items }, ctx)
         end,
@@ -78,6 +80,27 @@ function M.watch(client)
       end
     end, buf, ...)
   end
+end
+
+---The beginning of an item was accepted: the rest stays on screen, and is not asked for again first.
+local function accepted_part(answer, text, accepted)
+  local index = 1
+  while answer.items[index].insertText ~= text do
+    index = index + 1
+  end
+  local original = answer.originals[index]
+  local position = vim.lsp.util.make_position_params(0, answer.client.offset_encoding).position
+  answer.items = { { insertText = text:sub(#accepted + 1), range = { start = position, ['end'] = position } } }
+  answer.originals = { original }
+  answer.accepted = answer.accepted .. accepted
+  answer.show(answer.items)
+
+  local with_cr = original.insertText:find('\r\n', 1, true)
+  local in_all = with_cr and answer.accepted:gsub('\n', '\r\n') or answer.accepted
+  answer.client:notify('textDocument/didPartiallyAcceptCompletion', {
+    item = original,
+    acceptedLength = vim.str_utfindex(in_all, 'utf-16'),
+  })
 end
 
 ---Accepts as much of the ghost text as `part` takes of what is not in the buffer yet.
@@ -105,22 +128,8 @@ local function accept(part)
       local lines = vim.split(taken, '\n')
       api.nvim_buf_set_text(buf, row, column, row, column, lines)
       api.nvim_win_set_cursor(0, { row + #lines, #lines[#lines] + (#lines == 1 and column or 0) })
-      if taken == rest then
-        return
-      end
-      -- The rest stays, and is not asked for again first.
-      for index, other in ipairs(answer.items) do
-        if other.insertText == item.insert_text then
-          answer.show({ other })
-          local accepted = typed .. taken
-          if answer.originals[index].insertText ~= other.insertText then
-            accepted = accepted:gsub('\n', '\r\n')
-          end
-          answer.client:notify('textDocument/didPartiallyAcceptCompletion', {
-            item = answer.originals[index],
-            acceptedLength = vim.str_utfindex(accepted, 'utf-16'),
-          })
-        end
+      if taken ~= rest then
+        accepted_part(answer, item.insert_text, typed .. taken)
       end
     end,
   })

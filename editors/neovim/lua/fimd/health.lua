@@ -48,9 +48,6 @@ function M.check()
   elseif #clients == 0 then
     health.info('Not attached: no buffer with a file is open yet')
   end
-  if vim.lsp.inline_completion.is_enabled() == false and #clients == 0 then
-    health.info('Ghost text is turned on in each buffer that fimd serves')
-  end
 
   local status = output(binary, 'status', '--json')
   local ok, daemon = pcall(vim.json.decode, status or '')

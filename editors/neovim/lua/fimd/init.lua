@@ -85,10 +85,11 @@ end
 ---Tells the server what is looked at.
 function M.focus(buf)
   for _, client in ipairs(vim.lsp.get_clients({ name = 'fimd' })) do
-    local is_attached = client.attached_buffers[buf] ~= nil
-    client:notify('textDocument/didFocus', {
-      textDocument = is_attached and { uri = vim.uri_from_bufnr(buf) } or nil,
-    })
+    local params = vim.empty_dict()
+    if client.attached_buffers[buf] then
+      params.textDocument = { uri = vim.uri_from_bufnr(buf) }
+    end
+    client:notify('textDocument/didFocus', params)
   end
 end
 
