@@ -17,6 +17,9 @@ end
 ---Names the editor in all lines to come.
 function M.of(name)
   editor = name
+  for _, old in ipairs(vim.fn.glob('/out/' .. name .. '-failure-*.txt', true, true)) do
+    os.remove(old)
+  end
 end
 
 ---Ends a check that needs what this binary lacks.
@@ -112,6 +115,25 @@ function M.status()
     M.skip('this fimd has no daemon')
   end
   return vim.json.decode(assert(M.run('fimd', 'status', '--json')))
+end
+
+---Waits until the daemon counts so many editors.
+function M.wait_editors(count)
+  M.wait(count .. ' editors in `fimd status`', function()
+    local status = M.status()
+    return #status.editors == count, status
+  end)
+end
+
+---Kills the daemon as a crash would, runs `use`, and makes sure that a new one answers.
+function M.kill_daemon(use)
+  local pid = M.status().pid
+  assert(vim.uv.kill(pid, 'sigkill'))
+  use()
+  M.wait('another daemon', function()
+    local ok, status = pcall(M.status)
+    return ok and status.pid ~= pid, status
+  end)
 end
 
 ---A folder with the demo file, as a project of the user.
