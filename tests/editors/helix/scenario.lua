@@ -49,7 +49,7 @@ local function start(title, file, text)
     self.command('reload!')
   end
   function self.saved()
-    self.command('write')
+    self.command('write!')
     vim.wait(300)
     return io.open(path, 'rb'):read('*a')
   end
