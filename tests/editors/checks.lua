@@ -104,6 +104,13 @@ function M.terminal(title, command, cwd)
   return terminal
 end
 
+---A picture of a terminal's screen, as the file NAME.svg.
+function M.picture(name, terminal)
+  local file = assert(io.open(('/out/%s.svg'):format(name), 'w'))
+  file:write(require('picture')(terminal.screen('-e')))
+  file:close()
+end
+
 ---Whether the binary has a subcommand.
 function M.has(subcommand)
   return M.run('fimd', subcommand, '--help') ~= nil

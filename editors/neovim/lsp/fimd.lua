@@ -24,10 +24,12 @@ return {
 
   capabilities = { experimental = { fimd = { status = true, explanation = true } } },
 
-  -- Neovim sends settings only once the server runs; this way they hold from the first moment.
   before_init = function(params, config)
+    -- Neovim sends settings only once the server runs; this way they hold from the first moment.
     local settings = vim.tbl_get(config, 'settings', 'fimd') or {}
     params.initializationOptions = vim.tbl_extend('force', config.init_options or vim.empty_dict(), settings)
+    -- Asked to confirm an edit, Neovim asks before it shows anything of it. Undoing it is better.
+    params.capabilities.workspace.workspaceEdit.changeAnnotationSupport = nil
   end,
 
   handlers = {

@@ -67,8 +67,14 @@ local subcommands = {
 
   status = function(client)
     request(client, 'fimd/statistics', nil, function(statistics)
-      local status = vim.tbl_extend('keep', require('fimd.status').of() or {}, statistics)
-      vim.print(status)
+      local lines = {}
+      for _, part in ipairs({ require('fimd.status').of() or {}, statistics }) do
+        for name, value in vim.spairs(part) do
+          local text = vim.inspect(value, { newline = ' ', indent = '' })
+          table.insert(lines, ('%-20s %s'):format(name, type(value) == 'string' and value or text))
+        end
+      end
+      vim.lsp.util.open_floating_preview(lines, '', { border = 'rounded', title = ' fimd ', focus_id = 'fimd' })
     end)
   end,
 }

@@ -35,6 +35,7 @@ local function open(client_id, id)
   vim.wo[win].wrap = true
   vim.wo[win].linebreak = true
   vim.wo[win].conceallevel = 2
+  vim.wo[win].concealcursor = 'n'
   shown = { id = id, client_id = client_id, buf = buf, win = win, done = false }
   vim.keymap.set('n', 'q', '<Cmd>close<CR>', { buffer = buf, nowait = true, desc = 'Close' })
   api.nvim_create_autocmd('BufWipeout', {
