@@ -107,7 +107,7 @@ end
 ---A picture of a terminal's screen, as the file NAME.svg.
 function M.picture(name, terminal)
   local file = assert(io.open(('/out/%s.svg'):format(name), 'w'))
-  file:write(require('picture')(terminal.screen('-e')))
+  file:write(require('picture')(terminal.screen('-e', '-N')))
   file:close()
 end
 

@@ -121,7 +121,7 @@ return function(screen)
     ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d">'):format(width, height, width),
     '<style>text{font:14px ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}</style>',
     ('<rect width="100%%" height="100%%" rx="6" fill="%s"/>'):format(BACKGROUND),
-    table.concat(boxes, '\n'),
+    '<g shape-rendering="crispEdges">' .. table.concat(boxes, '\n') .. '</g>',
     table.concat(texts, '\n'),
     '</svg>\n',
   }, '\n')

@@ -114,6 +114,12 @@ check('the help file has its tags', function()
   first.command('help fimd-mappings | bdelete')
 end)
 
+check(':Fimd completes its commands', function()
+  equal(first.lua([[return vim.fn.getcompletion('Fimd p', 'cmdline')]]), { 'pause' }, 'completion')
+  local all = { 'document', 'explain', 'fix', 'log', 'pause', 'restart', 'resume', 'status' }
+  equal(first.lua([[return vim.fn.getcompletion('Fimd ', 'cmdline')]]), all, 'completion')
+end)
+
 check('fimd is attached without any configuration', first.attached)
 
 check('ghost text appears after typing', function()

@@ -157,22 +157,26 @@ function M.accept_line()
   end)
 end
 
+---Moves among alternatives. Unasked, the server sends one: more, or one where it would show none, have to be asked for.
 ---@param count integer
 local function select(count)
   local buf = api.nvim_get_current_buf()
-  local answer = answers[buf]
-  if answer and #answer.items > 1 and M.is_shown(buf) then
+  local answer = M.is_shown(buf) and answers[buf]
+  if answer and #answer.items > 1 then
     vim.lsp.inline_completion.select({ count = count })
     return
   end
-  -- Neovim asks anew when it is told to show ghost text.
   invoked[buf] = function(new)
-    if #new.items > 1 and answer and vim.deep_equal(new.items[1], answer.items[1]) then
+    if answer and #new.items > 1 and new.items[1].insertText == answer.items[1].insertText then
       vim.lsp.inline_completion.select({ count = count })
     end
   end
   dismissed[buf] = nil
-  api.nvim_exec_autocmds('CursorMovedI', { group = 'nvim.lsp.inline_completion:' .. buf, buffer = buf })
+  -- Neovim asks when the cursor moves, and cannot be told to.
+  local group = 'nvim.lsp.inline_completion:' .. buf
+  if vim.fn.exists('#' .. group) == 1 then
+    api.nvim_exec_autocmds('CursorMovedI', { group = group, buffer = buf })
+  end
 end
 
 function M.next()

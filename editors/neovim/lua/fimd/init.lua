@@ -76,7 +76,8 @@ function M.attach(client, buf)
     local before = lhs and vim.fn.maparg(lhs, 'i', false, true)
     if lhs and vim.fn.hasmapto(plug, 'i') == 0 and before.buffer ~= 1 then
       vim.keymap.set('i', lhs, function()
-        return ghost.is_shown(buf) and plug or otherwise(lhs, before)
+        local is_ask = name == 'next' or name == 'previous'
+        return (is_ask or ghost.is_shown(buf)) and plug or otherwise(lhs, before)
       end, { buffer = buf, expr = true, remap = true, replace_keycodes = true, desc = 'fimd: ' .. name })
     end
   end
