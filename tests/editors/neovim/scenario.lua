@@ -446,6 +446,48 @@ check('checkhealth is clean', function()
   assert(not report:find('ERROR') and not report:find('WARNING'), report)
 end)
 
+check('checkhealth names a program that is missing', function()
+  first.lua([[vim.lsp.config('fimd', { cmd = { 'absent', 'lsp' } })]])
+  first.command('bwipeout! | checkhealth fimd')
+  wait('the error', function()
+    return first.text():find('ERROR `absent` is not on your path', 1, true), first.text()
+  end)
+  first.lua([[vim.lsp.config('fimd', { cmd = { 'fimd', 'lsp' } })]])
+end)
+
+check('settings given before the start hold, and loading late does', function()
+  local init = vim.env.HOME .. '/late.lua'
+  local file = assert(io.open(init, 'w'))
+  file:write(([[
+    vim.api.nvim_create_autocmd('VimEnter', { callback = function()
+      vim.defer_fn(function()
+        vim.opt.runtimepath:append('%s/fimd')
+        vim.cmd.runtime('plugin/fimd.lua')
+        require('fimd').setup({ settings = { enabled = false } })
+      end, 200)
+    end })
+  ]]):format(pack))
+  file:close()
+  local late = start('late', '--clean', '-u', init, 'stack.py')
+  late.attached()
+  late.input('GA ')
+  vim.wait(1500)
+  late.wait_none()
+  late.lua([[require('fimd').setup({ settings = {} })]])
+  if checks.has('config') then
+    late.demo()
+  end
+  late.input('<C-\\><C-n>:qall!<CR>')
+end)
+
+check('the log opens', function()
+  first.command('Fimd log')
+  wait('a log', function()
+    local name = first.lua([[return vim.api.nvim_buf_get_name(0)]])
+    return name:find('%.log$'), name
+  end)
+end)
+
 check('nothing went wrong unseen', function()
   local messages = first.command('messages')
   assert(not messages:find('E%d+:') and not messages:find('Error'), messages)

@@ -90,7 +90,11 @@ local local_subcommands = {
   end,
 
   log = function()
-    vim.cmd.tabedit(vim.fn.fnameescape(vim.lsp.log.get_filename()))
+    -- The daemon's, or where none runs what the server itself said.
+    local daemon = require('fimd.daemon')
+    local status = daemon.binary() and daemon.status()
+    local logs = status and vim.fn.glob(status.log .. '/fimd*.log', true, true) or {}
+    vim.cmd.tabedit(vim.fn.fnameescape(logs[#logs] or vim.lsp.log.get_filename()))
     vim.cmd.normal({ 'G', bang = true })
   end,
 }

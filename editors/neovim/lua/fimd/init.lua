@@ -42,7 +42,7 @@ function M.setup(options)
     vim.lsp.config('fimd', { cmd = options.cmd })
   end
   if options.settings then
-    local settings = { fimd = options.settings }
+    local settings = { fimd = vim.tbl_extend('force', vim.empty_dict(), options.settings) }
     vim.lsp.config('fimd', { settings = settings })
     for _, client in ipairs(vim.lsp.get_clients({ name = 'fimd' })) do
       client.settings = settings
