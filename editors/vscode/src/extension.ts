@@ -1,17 +1,17 @@
 import {
-    CancellationTokenSource,
     commands,
     type ExtensionContext,
     MarkdownString,
-    ProgressLocation,
     type ProviderResult,
     StatusBarAlignment,
+    type TextEditor,
     ThemeColor,
     Uri,
     window,
     workspace,
 } from 'vscode';
-import { ExecuteCommandRequest } from 'vscode-languageclient/node';
+import type { LanguageClient } from 'vscode-languageclient/node';
+import { Actions } from './actions';
 import { ExplanationView } from './explanation';
 import { showMenu } from './menu';
 import { type Events, Server } from './server';
@@ -21,7 +21,7 @@ import { type Status, look } from './status';
 /** Settings that count when the server is started. */
 const AT_START = ['fimd.path', 'fimd.arguments', 'fimd.languages'];
 
-let server: Server | undefined;
+let running: Server | undefined;
 
 export function activate(context: ExtensionContext): void {
     const log = window.createOutputChannel('fimd', { log: true });
@@ -30,45 +30,22 @@ export function activate(context: ExtensionContext): void {
     item.command = 'fimd.showStatus';
     item.show();
 
-    let status: Status = { state: 'starting' };
+    let status: Status;
     const show = (now: Status): void => {
         status = now;
         const { text, label, details, severity } = look(now);
         item.text = text;
-        item.accessibilityInformation = { label: text.replace(/^\$\([^)]*\) fimd/, label) };
+        item.accessibilityInformation = { label: [label, ...details].join(', ') };
         item.tooltip = new MarkdownString();
         item.tooltip.appendText([label, ...details].join('\n\n'));
         item.backgroundColor = severity === 'none' ? undefined : new ThemeColor(`statusBarItem.${severity}Background`);
     };
-    show(status);
+    show({ state: 'starting' });
 
-    const explaining = new Set<CancellationTokenSource>();
+    const actions = new Actions();
     const view = new ExplanationView(() => {
-        for (const source of explaining) source.cancel();
+        actions.cancelAll();
     });
-
-    /** `fimd.explain` as it goes to the server: for as long as its answer is wanted. */
-    const explain = (args: unknown[]): Thenable<void> =>
-        window.withProgress(
-            { location: ProgressLocation.Notification, title: 'fimd: explaining', cancellable: true },
-            async (_progress, token) => {
-                const source = new CancellationTokenSource();
-                const subscription = token.onCancellationRequested(() => {
-                    source.cancel();
-                });
-                explaining.add(source);
-                try {
-                    const params = { command: 'fimd.explain', arguments: args as never[] };
-                    await started.connection?.sendRequest(ExecuteCommandRequest.type, params, source.token);
-                } catch (error) {
-                    if (!source.token.isCancellationRequested) throw error;
-                } finally {
-                    explaining.delete(source);
-                    subscription.dispose();
-                    source.dispose();
-                }
-            },
-        );
 
     const events: Events = {
         onStatus: show,
@@ -84,22 +61,25 @@ export function activate(context: ExtensionContext): void {
         onFailure: (message) => {
             show({ state: 'stopped', message });
             void window.showErrorMessage(message, 'Restart', 'Open Log').then(async (choice) => {
-                if (choice === 'Restart') await server?.restart();
+                if (choice === 'Restart') await restart();
                 if (choice === 'Open Log') log.show();
             });
         },
         executeCommand: (command, args, next): ProviderResult<unknown> =>
-            command === 'fimd.explain' ? explain(args) : next(command, args),
+            command === 'fimd.explain' && server.connection ? actions.explain(server.connection, args) : next(command, args),
     };
-    const started = new Server(declaredSettings(context.extension.packageJSON), log, events);
-    server = started;
-
-    /** Runs the code action of a kind where the cursor is, as its menu would. */
-    const act = (kind: string) => () => commands.executeCommand('editor.action.codeAction', { kind, apply: 'first' });
+    const server = new Server(declaredSettings(context.extension.packageJSON), log, events);
+    running = server;
 
     const restart = async (): Promise<void> => {
         view.reset();
-        await started.restart();
+        await server.restart();
+    };
+
+    /** A command about the text in the active editor. */
+    const about = (run: (client: LanguageClient, editor: TextEditor) => Promise<void>) => async (): Promise<void> => {
+        const editor = window.activeTextEditor;
+        if (server.connection !== undefined && editor !== undefined) await run(server.connection, editor);
     };
 
     context.subscriptions.push(
@@ -111,33 +91,32 @@ export function activate(context: ExtensionContext): void {
             log.show();
         }),
         commands.registerCommand('fimd.showStatus', async () => {
-            const statistics = started.connection?.sendRequest('fimd/statistics').catch(() => undefined);
+            const statistics = server.connection?.sendRequest('fimd/statistics').catch(() => undefined);
             await showMenu(status, await statistics);
         }),
-        commands.registerCommand('fimd.explainSelection', async () => {
-            const editor = window.activeTextEditor;
-            const connection = started.connection;
-            if (editor === undefined || connection === undefined) return;
-            await explain([
-                {
-                    uri: editor.document.uri.toString(),
-                    range: connection.code2ProtocolConverter.asRange(editor.selection),
-                },
-            ]);
-        }),
-        commands.registerCommand('fimd.fix', act('quickfix.fimd')),
-        commands.registerCommand('fimd.document', act('refactor.rewrite.fimd')),
-        window.onDidChangeActiveTextEditor((editor) => started.focus(editor)),
+        commands.registerCommand(
+            'fimd.explainSelection',
+            about((client, editor) => actions.explainSelection(client, editor)),
+        ),
+        commands.registerCommand(
+            'fimd.fix',
+            about((client, editor) => actions.act(client, editor, 'quickfix', 'fixing')),
+        ),
+        commands.registerCommand(
+            'fimd.document',
+            about((client, editor) => actions.act(client, editor, 'refactor', 'documenting')),
+        ),
+        window.onDidChangeActiveTextEditor((editor) => server.focus(editor)),
         workspace.onDidChangeConfiguration(async (event) => {
             if (AT_START.some((name) => event.affectsConfiguration(name))) await restart();
-            else if (event.affectsConfiguration('fimd')) await started.sendSettings();
+            else if (event.affectsConfiguration('fimd')) await server.sendSettings();
         }),
     );
     void restart();
 }
 
 export async function deactivate(): Promise<void> {
-    await server?.stop();
+    await running?.stop();
 }
 
 async function askForBinary(context: ExtensionContext, path: string): Promise<void> {

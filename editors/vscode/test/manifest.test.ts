@@ -21,7 +21,7 @@ interface Section {
 
 describe('the manifest', () => {
     test('has a command for each that is registered, and the other way round', () => {
-        const registered = [...source.matchAll(/registerCommand\('([^']+)'/g)].map((match) => match[1] ?? '');
+        const registered = [...source.matchAll(/registerCommand\(\s*'([^']+)'/g)].map((match) => match[1] ?? '');
         const declared = manifest.contributes.commands.map(({ command }) => command);
         expect([...registered, ...ofServer].filter((command) => command !== 'fimd.explain').sort()).toEqual(declared.sort());
         for (const command of ofServer) expect(registered).not.toContain(command);
