@@ -8,7 +8,7 @@ import {
     workspace,
 } from 'vscode';
 import {
-    CodeAction,
+    type CodeAction,
     CodeActionRequest,
     CodeActionResolveRequest,
     CodeActionTriggerKind,
@@ -43,8 +43,8 @@ export class Actions {
      * same, but here the work can be cancelled, and no other extension's action of that kind is taken instead.
      */
     async act(client: LanguageClient, { document, selection }: TextEditor, kind: string, title: string): Promise<void> {
-        await this.run(title, async (token) => {
-            const version = document.version;
+        const version = document.version;
+        const edit = await this.run(title, async (token) => {
             const to = client.code2ProtocolConverter;
             const diagnostics = languages.getDiagnostics(document.uri).filter(({ range }) => range.intersection(selection));
             const offered = await client.sendRequest(
@@ -60,35 +60,38 @@ export class Actions {
                 },
                 token,
             );
-            const actions = (offered ?? []).filter((action) => CodeAction.is(action));
+            // In the list may be commands too, which old servers have instead of actions.
+            const actions = (offered ?? []).filter((action): action is CodeAction => typeof action.command !== 'string');
             const action = actions.find(({ disabled }) => disabled === undefined);
             if (action === undefined) {
                 const reason = actions[0]?.disabled?.reason ?? 'there is nothing that it can do here';
                 void window.showInformationMessage(`fimd: ${reason}`);
-                return;
+                return undefined;
             }
-            const { edit } = action.edit ? action : await client.sendRequest(CodeActionResolveRequest.type, action, token);
-            if (edit === undefined) return;
-            if (document.version !== version) {
-                void window.showWarningMessage('fimd: the document was changed in the meantime; please try again.');
-                return;
-            }
-            await workspace.applyEdit(await client.protocol2CodeConverter.asWorkspaceEdit(edit), { isRefactoring: true });
+            return action.edit ?? (await client.sendRequest(CodeActionResolveRequest.type, action, token)).edit;
         });
+        if (edit === undefined) return;
+        if (document.version !== version) {
+            void window.showWarningMessage('fimd: the document was changed in the meantime; please try again.');
+            return;
+        }
+        await workspace.applyEdit(await client.protocol2CodeConverter.asWorkspaceEdit(edit), { isRefactoring: true });
     }
 
-    private async run(title: string, work: (token: CancellationToken) => Promise<void>): Promise<void> {
+    /** Nothing is returned when it was cancelled. */
+    private async run<T>(title: string, work: (token: CancellationToken) => Promise<T>): Promise<T | undefined> {
         const options = { location: ProgressLocation.Notification, title: `fimd: ${title}`, cancellable: true };
-        await window.withProgress(options, async (_progress, token) => {
+        return window.withProgress(options, async (_progress, token) => {
             const source = new CancellationTokenSource();
             const subscription = token.onCancellationRequested(() => {
                 source.cancel();
             });
             this.underWay.add(source);
             try {
-                await work(source.token);
+                return await work(source.token);
             } catch (error) {
                 if (!source.token.isCancellationRequested) throw error;
+                return undefined;
             } finally {
                 this.underWay.delete(source);
                 subscription.dispose();

@@ -196,7 +196,7 @@ export class Server {
                 error: () => ({ action: ErrorAction.Continue, handled: true }),
                 closed: async () => {
                     if (this.running) await this.crashed();
-                    return { action: CloseAction.DoNotRestart, handled: true };
+                    return { action: CloseAction.DoNotRestart, handled: true, message: 'The connection to the server was closed.' };
                 },
             },
             stdioOptions: {

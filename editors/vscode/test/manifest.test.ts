@@ -13,7 +13,7 @@ interface Property {
     description?: string;
     markdownDescription?: string;
 }
-const [server, extension] = manifest.contributes.configuration as [Section, Section];
+const [server, extension] = manifest.contributes.configuration as unknown as [Section, Section];
 interface Section {
     title: string;
     properties: Record<string, Property>;

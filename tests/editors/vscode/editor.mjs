@@ -56,6 +56,9 @@ export async function start(extension) {
         await page.waitForSelector('.statusbar-item[id^="fimd."]', { timeout: 120_000 });
         const window = new Window(page);
         await window.waitStatus(/^fimd: ready/);
+        // An editor listens for keys to complete only when it has been idle for the first time.
+        await window.open('');
+        await sleep(1000);
         return window;
     };
 }
@@ -78,12 +81,12 @@ class Window {
 
     /** Opens a new file with a text, and sets the cursor at its end. */
     async open(text, extension = 'py') {
-        this.file = `${project}/file${++files}.${extension}`;
+        this.file = `${project}/stack${++files}.${extension}`;
         writeFileSync(this.file, text);
         await this.page.bringToFront();
         await this.press('Escape', 'Escape', 'Control+p');
         await this.pick(this.file, this.file.split('/').at(-1));
-        await this.page.waitForSelector(`.tab.active[data-resource-name="file${files}.${extension}"]`);
+        await this.page.waitForSelector(`.tab.active[data-resource-name="stack${files}.${extension}"]`);
         await this.page.waitForSelector('.editor-instance .monaco-editor.focused .view-line');
         await this.press('Control+End');
     }

@@ -1,16 +1,14 @@
 // Drives VS Code as a person would: keys go into its page, and what is read is what is shown.
 
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
-import { capabilities, check, equal, finish, has, run, skip, sleep, status, wait, waitEqual } from './checks.mjs';
+import { capabilities, check, equal, finish, has, skip, sleep, status, wait, waitEqual } from './checks.mjs';
 import { project, settings, start } from './editor.mjs';
 
 const OUT = '/out';
 const DEMO = readFileSync('/fimd/tests/data/demo/stack.py', 'utf8').trimEnd();
 
-// The network of this tree is its own, and has not even its loopback device up.
-run('python3', '-c', 'import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))');
-
 const can = await capabilities();
+process.env.FIMD_LOG='debug';
 const openWindow = await start('/fimd/editors/vscode/fimd.vsix');
 const windows = [await openWindow()];
 const [first] = windows;
@@ -53,6 +51,16 @@ function bridges() {
             }
         })
         .map(Number);
+}
+
+/** Waits until so many processes were replaced by others, and the first window's is ready. */
+async function replaced(count, before) {
+    await wait('other processes', () => {
+        const now = bridges();
+        return [now.length === before.length && now.filter((pid) => !before.includes(pid)).length === count, { before, now }];
+    });
+    await sleep(1000); // until then the status bar may say that the old one is ready
+    await first.waitStatus(/^fimd: ready/);
 }
 
 const executes = (command) => {
@@ -132,7 +140,8 @@ await test('Tab does what it did where nothing is shown', async () => {
 });
 
 await test('a change of settings takes effect at once', async () => {
-    settings({ 'fimd.enabled': false });
+    if (!has('config')) skip('this fimd takes no settings from a running editor');
+    settings({}, { 'fimd.enabled': false });
     await first.waitStatus(/^fimd: disabled/);
     await first.open(DEMO.slice(0, -1));
     await first.type(DEMO.slice(-1));
@@ -175,6 +184,7 @@ await test('document proposes documentation, and makes it when that is confirmed
     await first.screenshot(`${OUT}/vscode-document.png`);
     if ((await apply.count()) > 0) {
         equal(first.text(), DEMO, 'the text before it is confirmed');
+        await first.page.locator('.edit-checkbox').first().click();
         await apply.first().click();
     }
     await wait('documentation', () => [first.text().length > DEMO.length, first.text()]);
@@ -216,19 +226,14 @@ await test('a crashed server is started again', async () => {
     const before = bridges();
     if (before.length === 0) throw new Error('there is no process `fimd lsp`');
     for (const pid of before) process.kill(pid, 'SIGKILL');
-    await wait('others', () => bridges().length === before.length);
-    await first.waitStatus(/^fimd: ready/);
+    await replaced(before.length, before);
     await demo();
 });
 
 await test('the server can be restarted', async () => {
     const before = bridges();
     await first.command('fimd: Restart Server');
-    await wait('another process', () => {
-        const now = bridges();
-        return now.length === before.length && now.some((pid) => !before.includes(pid));
-    });
-    await first.waitStatus(/^fimd: ready/);
+    await replaced(1, before);
     await demo();
 });
 
