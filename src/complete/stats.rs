@@ -1,19 +1,22 @@
 //! Counters of what became of requests. Pure; they stay on this machine and hold no text.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::{Record, Source};
 
 /// Told of every request; also of those that gave up.
 pub type Observer = Arc<dyn Fn(&Record) + Send + Sync>;
 
+/// Counters that several editors share.
+pub type Shared = Arc<Mutex<Stats>>;
+
 /// Requests that percentiles look back on.
 const LATENCIES_MAX: usize = 1024;
 
 /// What was counted so far.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// Requests for a completion.
     pub requests: u64,
@@ -52,7 +55,7 @@ pub struct Counters {
 }
 
 /// Milliseconds from request to answer, of late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Half of the answers were as fast.
     pub p50: f64,
@@ -63,7 +66,7 @@ pub struct Percentiles {
 }
 
 /// Counters and what follows from them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     /// The counters.
     #[serde(flatten)]

@@ -1,27 +1,31 @@
 //! The server itself: what it can do, and what every request has in common.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use ropey::Rope;
-use tokio::sync::oneshot;
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
 use tower_lsp::gen_lsp_types::{
-    CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
-    InitializeParams, InitializeResult, InitializedParams, MessageType, ServerCapabilities, ServerInfo,
-    TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
+    ClientCapabilities, CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams,
+    DidOpenTextDocumentParams, InitializeParams, InitializeResult, InitializedParams, MessageType,
+    ServerCapabilities, ServerInfo, TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
 };
 use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, LanguageServer};
 
 use super::Options;
+use super::configuration::{self, CanConfigure};
 use super::documents::{Documents, Edit, Snapshot};
 use super::position::Encoding;
-use super::workspace::Workspace;
-use crate::complete::driver::Completer;
+use super::status;
+use super::workspace::{Workspace, path_of};
+use crate::complete::driver::{self, Completer};
 use crate::complete::service::{Ask, AskId, Service, Trigger};
+use crate::complete::stats::Observer;
 use crate::complete::{ContextFile, Request};
 use crate::config::{Problem, Settings};
-use crate::serve::Engine;
+use crate::resident::{Editor, Membership, Resident, Served, View};
 
 /// Characters, besides those of words, after which clients with a completion menu ask for more. Few:
 /// at each of them the menu pops up.
@@ -38,13 +42,11 @@ const CONTEXT_FILES_MAX: usize = 8;
 
 /// The state of one connection.
 pub struct Server {
-    client: Client,
-    engine: Engine,
+    pub client: Client,
+    resident: Arc<Resident>,
     options: Options,
     pub documents: Documents,
-    ready: OnceLock<Ready>,
-    /// What was wrong with the settings and is not reported yet.
-    problems: Mutex<Vec<Problem>>,
+    ready: OnceLock<Arc<Ready>>,
     /// Whether the client numbers inline triggers as early VS Code clients did; see
     /// [`Server::inline_completion`].
     pub counts_triggers_from_zero: AtomicBool,
@@ -54,8 +56,27 @@ pub struct Server {
 pub struct Ready {
     pub encoding: Encoding,
     pub completer: Completer,
+    /// What the client can do.
+    pub capabilities: ClientCapabilities,
+    /// Something to tell `status` about.
+    pub activity: Arc<Notify>,
+    pub resident: Arc<Resident>,
+    options: Options,
+    roots: Vec<String>,
+    /// The settings of the editor, as it sent them last.
+    given: Mutex<Value>,
+    rules: RwLock<Arc<Rules>>,
+    _membership: Membership,
+}
+
+/// What holds until settings change.
+pub struct Rules {
     pub settings: Settings,
-    workspace: Workspace,
+    pub workspace: Workspace,
+    /// What is wrong with the settings.
+    problems: Vec<Problem>,
+    served: Arc<Served>,
+    options: driver::Options,
 }
 
 /// Gives a request up when dropped; one that was answered does not mind.
@@ -98,10 +119,16 @@ impl LanguageServer for Server {
     }
 
     async fn initialized(&self, _: InitializedParams) {
-        let problems = std::mem::take(&mut *self.problems.lock().expect("nothing panics with this lock"));
-        for problem in problems {
-            self.client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;
+        let Some(ready) = self.ready.get() else { return };
+        status::spawn(&self.client, ready);
+        if ready.can().register {
+            configuration::register(self.client.clone());
         }
+        ready.apply(&ready.resident.view());
+        if let Some(notice) = &self.options.notice {
+            self.client.show_message(MessageType::Warning, format!("fimd: {notice}")).await;
+        }
+        configuration::warn(&self.client, &ready.rules().problems).await;
     }
 
     async fn shutdown(&self) -> Result<()> {
@@ -113,31 +140,48 @@ impl LanguageServer for Server {
 }
 
 impl Server {
-    pub fn new(client: Client, engine: Engine, options: Options) -> Self {
+    pub fn new(client: Client, resident: Arc<Resident>, options: Options) -> Self {
         Self {
             client,
-            engine,
+            resident,
             options,
             documents: Documents::default(),
             ready: OnceLock::new(),
-            problems: Mutex::default(),
             counts_triggers_from_zero: AtomicBool::new(false),
         }
     }
 
     /// Agrees with a client on how to go on, and takes over its settings.
-    fn introduce(&self, client: &InitializeParams) -> Ready {
-        let mut configuration = self.options.configuration.clone();
-        let problems = client.initialization_options.as_ref().map(|given| configuration.overlay(given));
-        for problem in problems.iter().flatten() {
-            tracing::warn!("a setting of the client is wrong: {problem}");
-        }
-        *self.problems.lock().expect("nothing panics with this lock") = problems.unwrap_or_default();
-        let settings = configuration.settings().clone();
-        let options = settings.options(self.options.order);
-        let completer = Completer::new(self.engine.clone(), options, self.options.observer.clone());
-        let workspace = Workspace::new(&roots(client), settings.disabled.clone());
-        Ready { encoding: Encoding::negotiate(client), completer, settings, workspace }
+    fn introduce(&self, client: &InitializeParams) -> Arc<Ready> {
+        let (view, roots) = (self.resident.view(), roots(client));
+        let given = client.initialization_options.clone().unwrap_or_default();
+        let rules = Rules::new(&view, &self.options, &given, &roots);
+        let activity = Arc::new(Notify::new());
+        let (told, observer) = (activity.clone(), self.options.observer.clone());
+        let observer: Observer = Arc::new(move |record| {
+            told.notify_one();
+            observer.iter().for_each(|observer| observer(record));
+        });
+        let total = self.resident.stats().clone();
+        let completer = Completer::new(view.served.engine.clone(), rules.options, total, Some(observer));
+        let info = client.client_info.as_ref();
+        let editor = Editor {
+            name: info.map_or_else(|| "an editor".into(), |info| info.name.clone()),
+            version: info.and_then(|info| info.version.clone()),
+            folder: roots.first().map(|root| path_of(root)),
+        };
+        Arc::new(Ready {
+            encoding: Encoding::negotiate(client),
+            completer,
+            capabilities: client.capabilities.clone(),
+            activity,
+            resident: self.resident.clone(),
+            options: self.options.clone(),
+            roots,
+            given: Mutex::new(given),
+            rules: RwLock::new(Arc::new(rules)),
+            _membership: self.resident.join(editor),
+        })
     }
 
     pub async fn did_open(&self, params: DidOpenTextDocumentParams) {
@@ -151,7 +195,7 @@ impl Server {
     pub async fn did_change(&self, params: DidChangeTextDocumentParams) {
         let document = params.text_document;
         let uri = document.text_document_identifier.uri.0;
-        let Ready { encoding, completer, .. } = self.ready();
+        let Ready { encoding, completer, .. } = &**self.ready();
         for edit in self.documents.change(&uri, document.version, &params.content_changes, *encoding) {
             match edit {
                 Edit::Change(change) => completer.changed(&uri, change),
@@ -172,7 +216,7 @@ impl Server {
     }
 
     /// What was agreed on.
-    pub fn ready(&self) -> &Ready {
+    pub fn ready(&self) -> &Arc<Ready> {
         self.ready.get().expect("requests are served after `initialize` only")
     }
 
@@ -190,7 +234,8 @@ impl Server {
         suffix: String,
         trigger: Trigger,
     ) -> Result<Vec<String>> {
-        let Ready { completer, workspace, .. } = self.ready();
+        let completer = &self.ready().completer;
+        let rules = self.ready().rules();
         if !self.may_complete(snapshot) {
             return Ok(Vec::new());
         }
@@ -201,7 +246,7 @@ impl Server {
         let ask = Ask {
             id,
             key: snapshot.uri.clone(),
-            path: Some(workspace.relative(&snapshot.uri)),
+            path: Some(rules.workspace.relative(&snapshot.uri)),
             prefix,
             suffix,
             context: self.context(&snapshot.uri),
@@ -209,6 +254,7 @@ impl Server {
         };
         // Nobody listens any more when the client has cancelled.
         completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
+        self.ready().activity.notify_one();
         let items = answered.await;
         if !self.documents.is_current(&snapshot.uri, snapshot.revision) {
             return Err(Error::content_modified());
@@ -222,7 +268,7 @@ impl Server {
 
     /// Has the prompt of a document evaluated where the next request about it is likely to be.
     pub fn warm(&self, uri: &str) {
-        let Ready { completer, workspace, .. } = self.ready();
+        let (completer, rules) = (&self.ready().completer, self.ready().rules());
         let Some(snapshot) = self.documents.snapshot(uri).filter(|snapshot| self.may_complete(snapshot))
         else {
             return;
@@ -233,13 +279,15 @@ impl Server {
             None => Service::first_cursor(&text),
         };
         let (prefix, suffix) = text.split_at(cursor);
-        let (path, context) = (Some(workspace.relative(uri)), self.context(uri));
+        let (path, context) = (Some(rules.workspace.relative(uri)), self.context(uri));
         completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
     }
 
     fn may_complete(&self, snapshot: &Snapshot) -> bool {
-        let Ready { settings, workspace, .. } = self.ready();
+        let rules = self.ready().rules();
+        let Rules { settings, workspace, .. } = &*rules;
         settings.enabled
+            && !self.resident.is_paused()
             && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
             && workspace.allows(&snapshot.uri, &snapshot.language)
     }
@@ -247,7 +295,8 @@ impl Server {
     /// What other open documents show, those changed or looked at last come last. Only what the editor has sent
     /// is looked at; no file is read.
     fn context(&self, uri: &str) -> Vec<ContextFile> {
-        let Ready { settings, workspace, .. } = self.ready();
+        let rules = self.ready().rules();
+        let Rules { settings, workspace, .. } = &*rules;
         if settings.context.tokens_max == 0 {
             return Vec::new();
         }
@@ -270,6 +319,64 @@ impl Server {
             .collect();
         files.reverse();
         files
+    }
+}
+
+impl Ready {
+    /// What holds now.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.read().expect("nothing panics with this lock").clone()
+    }
+
+    /// Takes over other settings of the editor, from the next request on; says what is wrong with them that
+    /// was not wrong before. Null says nothing.
+    pub fn configure(&self, given: Value) -> Vec<Problem> {
+        if !given.is_null() {
+            *self.given.lock().expect("nothing panics with this lock") = given;
+        }
+        self.apply(&self.resident.view())
+    }
+
+    /// Lays the settings of the editor over those of the model that answers, which may have changed; says what
+    /// is wrong with them that was not wrong before.
+    pub fn apply(&self, view: &View) -> Vec<Problem> {
+        let given = self.given.lock().expect("nothing panics with this lock");
+        let rules = Rules::new(view, &self.options, &given, &self.roots);
+        let mut current = self.rules.write().expect("nothing panics with this lock");
+        if !Arc::ptr_eq(&current.served, &rules.served) || current.options != rules.options {
+            self.completer.configure(rules.served.engine.clone(), rules.options);
+        }
+        let is_new = |problem: &&Problem| !current.problems.contains(problem);
+        let problems = rules.problems.iter().filter(is_new).cloned().collect();
+        *current = Arc::new(rules);
+        problems
+    }
+
+    /// What the client can do about settings.
+    pub fn can(&self) -> CanConfigure {
+        CanConfigure::of(&self.capabilities)
+    }
+}
+
+impl Rules {
+    fn new(view: &View, options: &Options, given: &Value, roots: &[String]) -> Self {
+        let mut configuration = match &options.overrides {
+            Some(overrides) => view.configuration.with_client(overrides),
+            None => view.configuration.clone(),
+        };
+        let mut problems = configuration.overlay(given);
+        problems.splice(..0, configuration.problems().iter().cloned());
+        let settings = configuration.settings().clone();
+        let workspace = Workspace::new(roots, settings.disabled.clone());
+        let options = settings.options(view.served.order);
+        Self { settings, workspace, problems, served: view.served.clone(), options }
+    }
+}
+
+impl Drop for Ready {
+    /// Has `status` look, and find that the session is over.
+    fn drop(&mut self) {
+        self.activity.notify_one();
     }
 }
 

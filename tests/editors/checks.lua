@@ -37,11 +37,12 @@ function M.check(name, run)
   elseif getmetatable(problem) == SKIP then
     return say('SKIP', name, problem.why)
   end
-  say('FAIL', name, vim.split(problem, '\n')[1])
+  say('FAIL', name, vim.fn.strcharpart(vim.split(problem, '\n')[1], 0, 160))
   local file = assert(io.open(('/out/%s-failure-%d.txt'):format(editor, counts.FAIL), 'w'))
   file:write(name, '\n\n', problem, '\n')
   for title, terminal in vim.spairs(terminals) do
-    file:write('\n== ', title, '\n', terminal.screen(), '\n')
+    local is_open, screen = pcall(terminal.screen)
+    file:write('\n== ', title, '\n', is_open and screen or '(closed)', '\n')
   end
   file:close()
 end

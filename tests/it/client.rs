@@ -12,6 +12,7 @@ use fimd::complete::fim::Order;
 use fimd::complete::stats::Observer;
 use fimd::config::Configuration;
 use fimd::lsp::{self, Ending, Options};
+use fimd::resident::{self, Resident};
 use fimd::serve::Engine;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -53,18 +54,17 @@ impl Client {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (to_server, input) = tokio::io::duplex(PIPE_BYTES);
         let (output, from_server) = tokio::io::duplex(PIPE_BYTES);
-        let options = Options { configuration, order: Order::Psm, observer };
-        let task = runtime.spawn(lsp::serve(input, output, engine, options));
+        let resident = Resident::of(resident::served(engine, Order::Psm), configuration);
+        let options = Options { observer, ..Options::default() };
+        let task = runtime.spawn(lsp::serve(input, output, resident, options));
         let on = |pipe| Blocking(runtime.handle().clone(), pipe);
         let (reader, writer) = (on(from_server), on(to_server));
         Self::new(Server::Task(runtime, task), reader, writer)
     }
 
-    /// A client of `fimd lsp` with these arguments, over its stdin and stdout.
-    pub fn spawn(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-        let mut child =
-            command.arg("lsp").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    /// A client of a language server on the stdin and stdout of a program.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (reader, writer) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         Self::new(Server::Process(child), reader, writer)
     }
@@ -109,6 +109,14 @@ impl Client {
     #[track_caller]
     pub fn notification(&mut self, method: &str) -> Value {
         self.message(&|message| message["method"] == method)["params"].clone()
+    }
+
+    /// Answers the next request of this kind that the server makes, and returns its parameters.
+    #[track_caller]
+    pub fn answer(&mut self, method: &str, result: Value) -> Value {
+        let asked = self.message(&|message| message["method"] == method);
+        self.send(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}));
+        asked["params"].clone()
     }
 
     /// Sends a request and returns its id.
@@ -164,6 +172,11 @@ impl Client {
             }
             self.unread.push_back(message);
         }
+    }
+
+    /// Reads what has come, whatever it is.
+    pub fn forget_unread(&mut self) {
+        self.unread.clear();
     }
 
     pub fn open(&mut self, uri: &str, text: &str) {

@@ -1,5 +1,7 @@
 -- How Neovim starts fimd and what it can show; vim.lsp.config('fimd', {...}) is laid over it.
 
+local restarted_at = -math.huge
+
 return {
   cmd = { 'fimd', 'lsp' },
 
@@ -31,6 +33,15 @@ return {
     -- Asked to confirm an edit, Neovim asks before it shows anything of it. Undoing it is better.
     params.capabilities.workspace.workspaceEdit.changeAnnotationSupport = nil
   end,
+
+  -- A server that crashed is started again, but not over and over.
+  on_exit = vim.schedule_wrap(function(code, signal)
+    local has_crashed = (code ~= 0 or signal ~= 0) and vim.v.exiting == vim.NIL and vim.lsp.is_enabled('fimd')
+    if has_crashed and vim.uv.now() - restarted_at > 10000 then
+      restarted_at = vim.uv.now()
+      vim.lsp.enable('fimd')
+    end
+  end),
 
   handlers = {
     ['fimd/status'] = function(_, status, ctx)

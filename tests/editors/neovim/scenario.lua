@@ -23,6 +23,9 @@ local function start(title, ...)
   function self.lua(code, ...)
     return vim.rpcrequest(channel, 'nvim_exec_lua', code, { ... })
   end
+  wait('the start of ' .. title, function()
+    return self.lua('return vim.v.vim_did_enter == 1')
+  end)
   function self.input(keys)
     vim.rpcrequest(channel, 'nvim_input', keys)
   end
@@ -93,7 +96,7 @@ local function start(title, ...)
     end
   end
   ---The demo file as it was, with the cursor behind its last word, in insert mode: `return` wants a value.
-  function self.demo(before)
+  function self.demo(before, milliseconds)
     self.input('<C-\\><C-n>')
     self.settle()
     self.command('edit! stack.py')
@@ -101,7 +104,7 @@ local function start(title, ...)
     self.attached()
     self.lua([[vim.api.nvim_buf_set_lines(0, -2, -1, false, { ... })]], before or '    retur')
     self.input(before and 'GA' or 'GAn')
-    return self.wait_ghost()
+    return self.wait_ghost(milliseconds)
   end
   return self
 end
@@ -150,6 +153,19 @@ check('accepting inserts exactly what is shown', function()
     return first.text() == before .. ghost .. behind, first.text()
   end)
   equal({ first.split() }, { before .. ghost, behind }, 'text around the cursor')
+end)
+
+check('undo takes back what was accepted, and no more', function()
+  first.demo()
+  local before = first.text()
+  first.input('<C-l>')
+  wait('the accepted text', function()
+    return first.text() ~= before
+  end)
+  first.input('<Esc>u')
+  wait('the text before', function()
+    return first.text() == before, first.text()
+  end)
 end)
 
 check('accepting right after typing through inserts the rest once', function()
@@ -248,16 +264,16 @@ end)
 
 check('alternatives are asked for by hand', function()
   local ghost = first.demo()
-  first.input('<M-]>')
-  local hint = wait('another alternative', function()
-    local now = first.ghost()
-    return now and now ~= ghost and now, now
-  end)
-  first.input('<M-[>')
-  wait('the one before', function()
-    return first.ghost() == ghost, first.ghost()
-  end)
-  assert(hint)
+  local function changes(key, from)
+    first.input(key)
+    return wait('another alternative than ' .. from, function()
+      local now = first.ghost()
+      return now and now ~= vim.NIL and now ~= from and now, now
+    end)
+  end
+  local another = changes('<M-]>', ghost)
+  local before = changes('<M-[>', another)
+  equal(changes('<M-]>', before), another, 'the one after the one before')
 end)
 
 check('files with DOS line ends have no ^M', function()
@@ -357,8 +373,12 @@ check('explain opens a window that q closes', function()
   first.input('<C-\\><C-n>')
   first.settle()
   first.lua([[vim.api.nvim_win_set_cursor(0, { 14, 5 })]])
-  first.command('Fimd explain')
+  first.command('messages clear | Fimd explain')
   wait('an explanation', function()
+    local refusal = first.command('messages'):match('fimd: this model[^\n]*')
+    if refusal then
+      skip(refusal)
+    end
     return first.lua([[return vim.bo.filetype == 'markdown' and vim.fn.getline(1) ~= '']])
   end, 30000)
   vim.wait(1000)
@@ -402,11 +422,33 @@ end)
 
 check('a killed daemon is started again under running editors', function()
   checks.kill_daemon(function()
-    first.demo()
+    wait('ghost text, as somebody types on', function()
+      return (pcall(first.demo, nil, 1000))
+    end, 20000)
     equal(first.lua([[return #vim.lsp.get_clients({ name = 'fimd' })]]), 1, 'number of servers')
     second.demo()
   end)
   checks.wait_editors(2)
+end)
+
+check('a crashed server is started again', function()
+  first.demo()
+  local server = [[return (vim.lsp.get_clients({ name = 'fimd', bufnr = 0 })[1] or {}).id or false]]
+  local id = first.lua(server)
+  first.lua([[
+    for _, pid in ipairs(vim.api.nvim_get_proc_children(vim.fn.getpid())) do
+      if vim.fn.readfile('/proc/' .. pid .. '/comm')[1]:find('fimd') then
+        vim.uv.kill(pid, 'sigkill')
+      end
+    end
+  ]])
+  vim.wait(500)
+  first.input('<CR>') -- Neovim's message of it does not fit on a line
+  wait('another server', function()
+    local now = first.lua(server)
+    return now and now ~= id
+  end)
+  first.demo()
 end)
 
 check('restarting the server brings ghost text back', function()
@@ -431,6 +473,48 @@ check('checkhealth is clean', function()
     return text:find('Attached') and text, text
   end)
   assert(not report:find('ERROR') and not report:find('WARNING'), report)
+end)
+
+check('checkhealth names a program that is missing', function()
+  first.lua([[vim.lsp.config('fimd', { cmd = { 'absent', 'lsp' } })]])
+  first.command('bwipeout! | checkhealth fimd')
+  wait('the error', function()
+    return first.text():find('ERROR `absent` is not on your path', 1, true), first.text()
+  end)
+  first.lua([[vim.lsp.config('fimd', { cmd = { 'fimd', 'lsp' } })]])
+end)
+
+check('settings given before the start hold, and loading late does', function()
+  local init = vim.env.HOME .. '/late.lua'
+  local file = assert(io.open(init, 'w'))
+  file:write(([[
+    vim.api.nvim_create_autocmd('VimEnter', { callback = function()
+      vim.defer_fn(function()
+        vim.opt.runtimepath:append('%s/fimd')
+        vim.cmd.runtime('plugin/fimd.lua')
+        require('fimd').setup({ settings = { enabled = false } })
+      end, 200)
+    end })
+  ]]):format(pack))
+  file:close()
+  local late = start('late', '--clean', '-u', init, 'stack.py')
+  late.attached()
+  late.input('GA ')
+  vim.wait(1500)
+  late.wait_none()
+  late.lua([[require('fimd').setup({ settings = {} })]])
+  if checks.has('config') then
+    late.demo()
+  end
+  late.input('<C-\\><C-n>:qall!<CR>')
+end)
+
+check('the log opens', function()
+  first.command('Fimd log')
+  wait('a log', function()
+    local name = first.lua([[return vim.api.nvim_buf_get_name(0)]])
+    return name:find('%.log$'), name
+  end)
 end)
 
 check('nothing went wrong unseen', function()

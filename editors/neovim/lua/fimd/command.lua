@@ -20,7 +20,7 @@ local function execute(client, command, ...)
 end
 
 ---Has one code action of the server carried out, on the lines of the command or the symbol at the cursor.
-local function act(client, command, kind)
+local function act(client, command, verb)
   local lines
   if command.range > 0 then
     lines = { start = { command.line1, 0 }, ['end'] = { command.line2, vim.fn.col({ command.line2, '$' }) - 1 } }
@@ -29,7 +29,7 @@ local function act(client, command, kind)
     range = lines,
     apply = true,
     filter = function(action, client_id)
-      return client_id == client.id and vim.startswith(action.kind or '', kind)
+      return client_id == client.id and vim.startswith(action.title, 'fimd: ' .. verb)
     end,
   })
 end
@@ -50,11 +50,11 @@ local subcommands = {
   end,
 
   fix = function(client, command)
-    act(client, command, 'quickfix')
+    act(client, command, 'fix')
   end,
 
   document = function(client, command)
-    act(client, command, 'refactor')
+    act(client, command, 'document')
   end,
 
   pause = function(client, command)
@@ -90,7 +90,11 @@ local local_subcommands = {
   end,
 
   log = function()
-    vim.cmd.tabedit(vim.fn.fnameescape(vim.lsp.log.get_filename()))
+    -- The daemon's, or where none runs what the server itself said.
+    local daemon = require('fimd.daemon')
+    local status = daemon.binary() and daemon.status()
+    local logs = status and vim.fn.glob(status.log .. '/fimd*.log', true, true) or {}
+    vim.cmd.tabedit(vim.fn.fnameescape(logs[#logs] or vim.lsp.log.get_filename()))
     vim.cmd.normal({ 'G', bang = true })
   end,
 }

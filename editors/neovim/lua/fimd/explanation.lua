@@ -57,6 +57,9 @@ end
 ---@param explanation {id: integer, title: string, markdown: string, done: boolean}
 function M.show(client_id, explanation)
   if not shown or shown.id ~= explanation.id or shown.client_id ~= client_id then
+    if explanation.markdown == '' then
+      return -- nothing yet, or never: the answer to the request says why
+    end
     if shown and api.nvim_win_is_valid(shown.win) then
       api.nvim_win_close(shown.win, true)
     end

@@ -126,6 +126,7 @@ local function accept(part)
       local rest = item.insert_text:sub(#typed + 1)
       local taken = part(rest)
       local lines = vim.split(taken, '\n')
+      vim.o.undolevels = vim.o.undolevels -- begins an undo block: `u` takes back what was accepted, not what was typed
       api.nvim_buf_set_text(buf, row, column, row, column, lines)
       api.nvim_win_set_cursor(0, { row + #lines, #lines[#lines] + (#lines == 1 and column or 0) })
       if taken ~= rest then

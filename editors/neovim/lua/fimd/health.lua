@@ -2,11 +2,7 @@
 
 local M = {}
 
-local function output(...)
-  local ok, process = pcall(vim.system, { ... }, { text = true })
-  local result = ok and process:wait(5000)
-  return result and result.code == 0 and vim.trim(result.stdout) or nil
-end
+local daemon = require('fimd.daemon')
 
 function M.check()
   local health = vim.health
@@ -18,20 +14,21 @@ function M.check()
   end
   health.ok('Neovim ' .. tostring(vim.version()))
 
-  local cmd = vim.lsp.config.fimd.cmd
-  local binary = type(cmd) == 'table' and vim.fn.exepath(cmd[1]) or ''
-  if binary == '' then
+  local binary = daemon.binary()
+  if not binary then
+    local cmd = vim.lsp.config.fimd.cmd
     health.error(('`%s` is not on your path'):format(type(cmd) == 'table' and cmd[1] or 'fimd'), {
       'Install it, as the README says, and start Neovim again',
       "Or name it: require('fimd').setup({ cmd = { '/path/to/fimd', 'lsp' } })",
     })
     return
   end
-  local version = output(binary, '--version')
-  if not version then
+  local version, runs = daemon.run('--version')
+  if not runs then
     health.error(('`%s --version` fails'):format(binary))
     return
   end
+  version = vim.trim(version)
   health.ok(('%s (`%s`)'):format(version, binary))
 
   local clients = vim.lsp.get_clients({ name = 'fimd' })
@@ -49,14 +46,14 @@ function M.check()
     health.info('Not attached: no buffer with a file is open yet')
   end
 
-  local status = output(binary, 'status', '--json')
-  local ok, daemon = pcall(vim.json.decode, status or '')
-  if ok and type(daemon) == 'table' then
-    health.ok('The daemon runs')
-  elseif #clients > 0 then
-    health.info('No daemon answers: the server runs in a process of its own, or is starting')
+  local status = daemon.status()
+  if not status then
+    health.info('No daemon runs; the first editor starts it, unless `fimd stop` was said')
+  elseif status.failure then
+    health.error('The daemon could not load its model: ' .. status.failure)
   else
-    health.info('No daemon runs; the first editor starts it')
+    local name = vim.tbl_get(status, 'model', 'name') or 'no model yet'
+    health.ok(('The daemon is %s: %s, %d editors'):format(status.state, name, #status.editors))
   end
 end
 

@@ -42,7 +42,7 @@ function M.setup(options)
     vim.lsp.config('fimd', { cmd = options.cmd })
   end
   if options.settings then
-    local settings = { fimd = options.settings }
+    local settings = { fimd = vim.tbl_extend('force', vim.empty_dict(), options.settings) }
     vim.lsp.config('fimd', { settings = settings })
     for _, client in ipairs(vim.lsp.get_clients({ name = 'fimd' })) do
       client.settings = settings
@@ -51,16 +51,15 @@ function M.setup(options)
   end
 end
 
----Runs what `lhs` does where fimd has nothing to show: the mapping it had before, or the key itself.
+---What to press where fimd has nothing to show: what the key was mapped to before, or the key itself.
 local function otherwise(lhs, mapping)
-  if not mapping.lhs then
-    return lhs
+  if mapping.expr == 1 then
+    return mapping.callback and mapping.callback() or vim.api.nvim_eval(mapping.rhs)
+  elseif mapping.callback then
+    vim.schedule(mapping.callback) -- an expression may not change text
+    return ''
   end
-  if mapping.callback then
-    local keys_to_press = mapping.callback()
-    return mapping.expr == 1 and keys_to_press or ''
-  end
-  return mapping.expr == 1 and vim.api.nvim_eval(mapping.rhs) or mapping.rhs
+  return mapping.rhs or lhs
 end
 
 ---@param client vim.lsp.Client
