@@ -79,12 +79,12 @@ class Window {
         await this.page.keyboard.type(text, { delay: 20 });
     }
 
-    /** Opens a new file with a text, and sets the cursor at its end. */
+    /** Opens a new file with a text, alone so that no other is shown to the model, and sets the cursor at its end. */
     async open(text, extension = 'py') {
         this.file = `${project}/stack${++files}.${extension}`;
         writeFileSync(this.file, text);
         await this.page.bringToFront();
-        await this.press('Escape', 'Escape', 'Control+p');
+        await this.press('Escape', 'Escape', 'Control+k', 'Control+w', 'Control+p');
         await this.pick(this.file, this.file.split('/').at(-1));
         await this.page.waitForSelector(`.tab.active[data-resource-name="stack${files}.${extension}"]`);
         await this.page.waitForSelector('.editor-instance .monaco-editor.focused .view-line');
