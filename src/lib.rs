@@ -62,6 +62,7 @@
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod assist;
 pub mod base;
 pub mod bench;
 pub mod cli;

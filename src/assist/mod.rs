@@ -1,0 +1,3 @@
+//! Beyond completion.
+pub mod language;
+pub mod symbol;
