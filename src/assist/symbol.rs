@@ -67,9 +67,9 @@ pub fn named(text: &str, name: &str, language: Language) -> Option<Symbol> {
 
 /// The word around the byte `at`, and whether it is called there.
 pub fn word_at(text: &str, at: usize) -> Option<(&str, bool)> {
-    let start = text[..at].rfind(|c| !is_word(c)).map_or(0, |before| {
-        before + text[before..].chars().next().map_or(0, char::len_utf8)
-    });
+    let start = text[..at]
+        .rfind(|c| !is_word(c))
+        .map_or(0, |before| before + text[before..].chars().next().map_or(0, char::len_utf8));
     let end = text[at..].find(|c| !is_word(c)).map_or(text.len(), |end| at + end);
     let word = &text[start..end];
     let is_name = word.chars().next().is_some_and(|c| !c.is_ascii_digit());
@@ -79,7 +79,8 @@ pub fn word_at(text: &str, at: usize) -> Option<(&str, bool)> {
 /// The whole lines of `range`, without the last line end; one that ends at the start of a line leaves that out.
 pub fn whole_lines(text: &str, range: Range<usize>) -> Range<usize> {
     let start = text[..range.start].rfind('\n').map_or(0, |end| end + 1);
-    let last = if range.end > range.start && text[..range.end].ends_with('\n') { range.end - 1 } else { range.end };
+    let last =
+        if range.end > range.start && text[..range.end].ends_with('\n') { range.end - 1 } else { range.end };
     let end = text[last..].find('\n').map_or(text.len(), |end| last + end);
     let end = if text[start..end].ends_with('\r') { end - 1 } else { end };
     start..end.max(start)
@@ -128,9 +129,16 @@ impl<'a> Lines<'a> {
             Language::Python => line.starts_with('#'),
             Language::Lua => line.starts_with("--"),
             Language::Rust => {
-                line.starts_with("///") || line.starts_with("/**") || line.ends_with("*/") || line.starts_with("* ")
+                line.starts_with("///")
+                    || line.starts_with("/**")
+                    || line.ends_with("*/")
+                    || line.starts_with("* ")
             }
-            _ => ["//", "/*", "* "].iter().any(|mark| line.starts_with(mark)) || line.ends_with("*/") || line == "*",
+            _ => {
+                ["//", "/*", "* "].iter().any(|mark| line.starts_with(mark))
+                    || line.ends_with("*/")
+                    || line == "*"
+            }
         }
     }
 
@@ -139,7 +147,9 @@ impl<'a> Lines<'a> {
         match self.language {
             Language::Rust => line.starts_with("#[") && line.ends_with(']'),
             Language::Python | Language::Script => line.starts_with('@'),
-            Language::C => line.starts_with('@') || line.starts_with("template<") || line.starts_with("template <"),
+            Language::C => {
+                line.starts_with('@') || line.starts_with("template<") || line.starts_with("template <")
+            }
             _ => false,
         }
     }
@@ -229,7 +239,8 @@ impl<'a> Lines<'a> {
             Language::Python => last_written(indented).unwrap_or(head_last),
             Language::Lua => {
                 let ends = |line: usize| self.text(line).trim_start().starts_with("end");
-                let is_one_line = self.text(head_last).trim_end().trim_end_matches([')', ',', ';']).ends_with(" end");
+                let is_one_line =
+                    self.text(head_last).trim_end().trim_end_matches([')', ',', ';']).ends_with(" end");
                 match indented + 1 {
                     _ if is_one_line => head_last,
                     next if next < self.len() && ends(next) => next,
@@ -300,7 +311,8 @@ fn rust(line: &str, mut at: usize) -> Option<Range<usize>> {
         }
         if KEYS.contains(&text) {
             let name = word_from(line, next)?;
-            let is_modifier = text == "const" && matches!(&line[name.clone()], "fn" | "async" | "unsafe" | "extern");
+            let is_modifier =
+                text == "const" && matches!(&line[name.clone()], "fn" | "async" | "unsafe" | "extern");
             if !is_modifier && &line[name.clone()] != "mut" {
                 return Some(name);
             }
@@ -315,12 +327,22 @@ fn script(line: &str, mut at: usize) -> Option<Range<usize>> {
     const KEYS: [&str; 6] = ["function", "class", "interface", "enum", "type", "namespace"];
     const BINDINGS: [&str; 3] = ["const", "let", "var"];
     const MODIFIERS: [&str; 13] = [
-        "export", "default", "declare", "abstract", "async", "public", "private", "protected", "static",
-        "readonly", "override", "get", "set",
+        "export",
+        "default",
+        "declare",
+        "abstract",
+        "async",
+        "public",
+        "private",
+        "protected",
+        "static",
+        "readonly",
+        "override",
+        "get",
+        "set",
     ];
-    const CONTROL: [&str; 11] = [
-        "if", "for", "while", "switch", "catch", "return", "with", "else", "do", "try", "new",
-    ];
+    const CONTROL: [&str; 11] =
+        ["if", "for", "while", "switch", "catch", "return", "with", "else", "do", "try", "new"];
     let is_indented = at > 0;
     loop {
         let word = word_from(line, at)?;
@@ -382,8 +404,8 @@ fn c(line: &str, at: usize) -> Option<Range<usize>> {
     const MODIFIERS: [&str; 8] =
         ["typedef", "static", "const", "public", "private", "protected", "abstract", "final"];
     const OTHERS: [&str; 16] = [
-        "if", "for", "while", "switch", "return", "else", "do", "case", "goto", "new", "delete", "throw", "using",
-        "catch", "sizeof", "default",
+        "if", "for", "while", "switch", "return", "else", "do", "case", "goto", "new", "delete", "throw",
+        "using", "catch", "sizeof", "default",
     ];
     let first = word_from(line, at)?;
     if OTHERS.contains(&&line[first]) {
@@ -397,7 +419,8 @@ fn c(line: &str, at: usize) -> Option<Range<usize>> {
     let name = word_from(line, start).filter(|name| name.end == before.len())?;
     let kind = &line[at..name.start.max(at)];
     let is_kind = |c: char| is_word(c) || c.is_whitespace() || "*&:<>,~[]".contains(c);
-    let is_definition = !kind.trim().is_empty() && kind.chars().all(is_kind) && !OTHERS.contains(&&line[name.clone()]);
+    let is_definition =
+        !kind.trim().is_empty() && kind.chars().all(is_kind) && !OTHERS.contains(&&line[name.clone()]);
     is_definition.then_some(name)
 }
 
@@ -449,7 +472,10 @@ mod tests {
     fn python() {
         let check = |marked, name| check(Language::Python, marked, name);
         check("import os\n\n[[def f(a,\n      b) -> int:\n^    $0return a\n\n    # more]]\n\nx = 1\n", "f");
-        check("class A:\n    \"\"\"Doc.\"\"\"\n\n[[    @property\n    async def g(self):\n^        return 1$0]]\n", "g");
+        check(
+            "class A:\n    \"\"\"Doc.\"\"\"\n\n[[    @property\n    async def g(self):\n^        return 1$0]]\n",
+            "g",
+        );
         check("[[class A:\n    '''Doc.'''\n    x = 1$0\n\n    def g(self):\n        pass]]\n", "A");
         check("[[@cache$0\ndef f():\n^    pass]]\n", "f");
         check("[[def f(): return$0 1]]\n", "f");
@@ -460,7 +486,10 @@ mod tests {
     #[test]
     fn rust() {
         let check = |marked, name| check(Language::Rust, marked, name);
-        check("use a;\n\n^[[#[inline]\npub(crate) const fn f<'a>(x: &'a str) -> u8\nwhere\n    T: A,\n{\n    '}';$0\n}]]\n", "f");
+        check(
+            "use a;\n\n^[[#[inline]\npub(crate) const fn f<'a>(x: &'a str) -> u8\nwhere\n    T: A,\n{\n    '}';$0\n}]]\n",
+            "f",
+        );
         check("[[/// Doc.\npub struct A {\n    x: u8,$0\n}]]\n\nimpl A {}\n", "A");
         check("impl A {\n^[[    fn f(&self) -> u8 {\n        $0{ 1 }\n    }]]\n\n    fn g() {}\n}\n", "f");
         check("trait B {\n^[[    fn f(&self)$0;]]\n}\n", "f");
@@ -472,9 +501,15 @@ mod tests {
     #[test]
     fn typescript() {
         let check = |marked, name| check(Language::Script, marked, name);
-        check("^[[export async function load<T>(\n  url: string,\n): Promise<T> {\n  return `}`;$0\n}]]\n", "load");
+        check(
+            "^[[export async function load<T>(\n  url: string,\n): Promise<T> {\n  return `}`;$0\n}]]\n",
+            "load",
+        );
         check("^[[const add = (a: number, b: number) => {\n  return a + b;$0\n};]]\n", "add");
-        check("class A {\n^[[  private static of(x: number): A {\n    if (x) {\n      $0\n    }\n  }]]\n}\n", "of");
+        check(
+            "class A {\n^[[  private static of(x: number): A {\n    if (x) {\n      $0\n    }\n  }]]\n}\n",
+            "of",
+        );
         check("[[/**\n * Doc.\n */\nexport interface P {\n  x: number;$0\n}]]\n", "P");
         check("for (const x of y) {\n  $0\n}\n", "");
     }
@@ -490,7 +525,10 @@ mod tests {
     #[test]
     fn c() {
         let check = |marked, name| check(Language::C, marked, name);
-        check("#include <a.h>\n\n^[[static int *find(const char *s,\n                 int n)\n{\n\tif (n) {\n\t\t$0return 0;\n\t}\n}]]\n", "find");
+        check(
+            "#include <a.h>\n\n^[[static int *find(const char *s,\n                 int n)\n{\n\tif (n) {\n\t\t$0return 0;\n\t}\n}]]\n",
+            "find",
+        );
         check("[[/* Doc. */\nstruct point {\n    int x;$0\n};]]\n", "point");
         check("int find(const char *s)$0;\n", "");
         check("int main(void) {\n    return f(1);\n}\n$0\n", "");
@@ -521,9 +559,15 @@ mod tests {
     #[test]
     fn selections_become_whole_lines() {
         let text = "ab\r\ncd\r\n\r\nef";
-        for (range, expected) in
-            [(1..1, "ab"), (1..4, "ab"), (1..5, "ab\r\ncd"), (4..8, "cd"), (8..8, ""), (11..12, "ef"), (12..12, "ef")]
-        {
+        for (range, expected) in [
+            (1..1, "ab"),
+            (1..4, "ab"),
+            (1..5, "ab\r\ncd"),
+            (4..8, "cd"),
+            (8..8, ""),
+            (11..12, "ef"),
+            (12..12, "ef"),
+        ] {
             assert_eq!(&text[whole_lines(text, range.clone())], expected, "{range:?}");
         }
     }

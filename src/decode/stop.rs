@@ -192,7 +192,8 @@ impl Passage {
                     // What follows may yet make it a fence that opens.
                     let (line, _) = rest.split_once('\n').unwrap_or((rest, ""));
                     let blank = line.len() - line.trim_start().len();
-                    let is_bare = line.trim().strip_prefix(&fence).is_some_and(|rest| rest.chars().all(|c| c == '`'));
+                    let is_bare =
+                        line.trim().strip_prefix(&fence).is_some_and(|rest| rest.chars().all(|c| c == '`'));
                     (blank <= INDENT_MAX && is_bare).then_some(end)
                 })
             }
