@@ -28,9 +28,11 @@
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming |
 //! | 8 | [`config`] | every setting, and what the layers are given of them |
-//! | 9 | [`lsp`] | the language server |
-//! | 10 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
-//! | 11 | [`cli`] | arguments and one file for each subcommand |
+//! | 9 | [`resident`] | the model that stays in memory and what all editors share of it |
+//! | 10 | [`lsp`] | the language server, and the bridge that editors start |
+//! | 11 | [`daemon`] | one process per user: socket, life cycle, what it is asked besides |
+//! | 11 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
+//! | 12 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
 //!
@@ -43,7 +45,7 @@
 //!   layer name.
 //! - Nothing below `config` reads settings. Open documents are what the editor sent; no other file of a
 //!   workspace is read but `.gitignore`.
-//! - No async below `lsp`. No network but in `bench/keystrokes/infill.rs`, which asks the server on this machine
+//! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in `bench/keystrokes/infill.rs`, which asks the server on this machine
 //!   that a benchmark is told to compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
@@ -69,10 +71,12 @@ pub mod cli;
 pub mod complete;
 pub mod compute;
 pub mod config;
+pub mod daemon;
 pub mod decode;
 pub mod format;
 pub mod hub;
 pub mod lsp;
 pub mod model;
+pub mod resident;
 pub mod serve;
 pub mod session;

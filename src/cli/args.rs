@@ -4,32 +4,18 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use sysinfo::System;
 
-use crate::base::timings::milliseconds;
 use crate::complete::Options;
 use crate::complete::fim::Order;
-use crate::compute::cpu::{Cpu, CpuOptions, Level};
+use crate::compute::cpu::{Cpu, Level};
 use crate::config::{Configuration, Settings};
-use crate::format::ModelDir;
-use crate::hub;
-use crate::model::{Config, Model, ModelOptions, Tokenizer};
-use crate::serve::Engine;
-use crate::session::packed::Precision;
-use crate::session::{Session, SessionOptions};
-
-/// Context without --context, unless the model's own is smaller: enough for any completion prompt.
-const CONTEXT_DEFAULT: usize = 4096;
-
-/// Most tokens of one forward pass.
-const BATCH_MAX: usize = 512;
-
-/// From how many tokens on DeltaNet prefills in chunks.
-const DELTA_CHUNK_ROWS_MIN: usize = 16;
+use crate::model::Config;
+use crate::resident::{Opened, Spec};
+use crate::session::Session;
 
 /// Which model to run, and how.
 #[derive(clap::Args)]
@@ -112,74 +98,32 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// A model ready to run.
-pub struct Opened {
-    pub session: Session<Cpu>,
-    /// None when the model has none.
-    pub tokenizer: Option<Tokenizer>,
-    /// What to call the model in messages.
-    pub origin: String,
-    pub load_ms: f64,
-}
-
 impl EngineArgs {
+    /// The model that is named, with so much memory for what earlier prompts leave behind unless --cache says
+    /// otherwise.
+    pub fn spec(&self, cache_bytes_max: u64) -> Spec {
+        Spec {
+            model: self.model.clone(),
+            context: self.context,
+            cache_bytes_max: self.cache.map_or(cache_bytes_max, |mib| u64::from(mib) << 20),
+            ..self.compute.spec()
+        }
+    }
+
     /// Opens the model.
     pub fn open(&self) -> Result<Opened> {
-        self.open_caching(Settings::default().cache.bytes_max)
-    }
-
-    /// Opens the model with so much memory for what earlier prompts leave behind, unless --cache says
-    /// otherwise.
-    pub fn open_caching(&self, bytes_max: u64) -> Result<Opened> {
-        let started = Instant::now();
-        let dir = hub::open(self.model.as_deref())?;
-        let config = Config::read(&dir)?;
-        let origin = dir.origin().to_owned();
-        let tokenizer = Tokenizer::read(&dir)?;
-        if let Some(tokenizer) = &tokenizer {
-            ensure!(
-                tokenizer.vocab_size() <= config.vocab,
-                "{origin}: the tokenizer has ids up to {}, the model only {} rows; the files do not belong together",
-                tokenizer.vocab_size() - 1,
-                config.vocab
-            );
-        }
-        let session = self.session(&dir, config, bytes_max)?;
-        Ok(Opened { session, tokenizer, origin, load_ms: milliseconds(started.elapsed()) })
-    }
-
-    /// What to call the model, and its sizes.
-    pub fn describe(&self) -> Result<(String, Config)> {
-        let dir = hub::open(self.model.as_deref())?;
-        Ok((dir.origin().to_owned(), Config::read(&dir)?))
+        self.spec(Settings::default().cache.bytes_max).open()
     }
 
     /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
     pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<Session<Cpu>> {
-        let dir = hub::open(path)?;
-        let mut config = Config::read(&dir)?;
-        config.layers.truncate(layers);
-        self.session(&dir, config, Settings::default().cache.bytes_max)
+        let model = path.map(Path::to_owned);
+        Spec { model, ..self.spec(Settings::default().cache.bytes_max) }.open_layers(layers)
     }
 
-    fn session(&self, dir: &ModelDir, config: Config, cache_bytes_max: u64) -> Result<Session<Cpu>> {
-        let positions_max = self.positions_max(&config)?;
-        let backend = Cpu::new(self.compute.options(config.eps));
-        let cache_bytes_max = self.cache.map_or(cache_bytes_max, |mib| u64::from(mib) << 20);
-        let batch_max = BATCH_MAX.min(positions_max);
-        let options = ModelOptions { positions_max, batch_max, kv_bytes_max: cache_bytes_max };
-        let model = Model::load(dir, config, options, backend)?;
-        Ok(Session::new(model, SessionOptions { cache_bytes_max, precision: Precision::F16 }))
-    }
-
-    fn positions_max(&self, config: &Config) -> Result<usize> {
-        let Some(context) = self.context else { return Ok(CONTEXT_DEFAULT.min(config.context_max)) };
-        ensure!(
-            context as usize <= config.context_max,
-            "--context {context} is more than the {} tokens the model was made for",
-            config.context_max
-        );
-        Ok(context as usize)
+    /// What to call the model, and its sizes.
+    pub fn describe(&self) -> Result<(String, Config)> {
+        self.spec(0).describe()
     }
 }
 
@@ -195,44 +139,22 @@ impl ComputeArgs {
         }
     }
 
-    /// The options of the CPU for a model with this epsilon of its norms.
-    pub fn options(&self, eps: f32) -> CpuOptions {
-        CpuOptions {
+    /// The starter model, computed this way, without a past.
+    pub fn spec(&self) -> Spec {
+        Spec {
+            model: None,
+            context: None,
+            cache_bytes_max: 0,
             threads: self.threads(),
-            eps,
-            delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
-            level: self.level(),
+            level: self.kernels.unwrap_or_else(Level::detect),
             exact: self.exact,
         }
     }
 
     /// What to call the kernels that compute.
     pub fn kernels(&self) -> String {
-        format!("{}{}", self.level(), if self.exact { " exact" } else { "" })
+        self.spec().kernels()
     }
-
-    fn level(&self) -> Level {
-        self.kernels.unwrap_or_else(Level::detect)
-    }
-}
-
-impl Opened {
-    /// The tokenizer, or an error that says what is missing.
-    pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().with_context(|| missing_tokenizer(&self.origin))
-    }
-
-    /// Moves the model to an engine thread; also returns how long loading took, in milliseconds.
-    pub fn into_engine(self) -> Result<(Engine, f64)> {
-        let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.origin))?;
-        Ok((Engine::start(self.session, tokenizer), self.load_ms))
-    }
-}
-
-fn missing_tokenizer(origin: &str) -> String {
-    format!(
-        "{origin}: there is no tokenizer (tokenizer.json, or the metadata of a GGUF file); only `generate --ids` and `score --ids` work without"
-    )
 }
 
 /// Reads a UTF-8 file whole.

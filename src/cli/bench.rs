@@ -19,9 +19,9 @@ use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Synthetic};
 use crate::bench::{kernels, machine};
 use crate::complete::fim::Order;
-use crate::config::Configuration;
-use crate::lsp;
+
 use crate::model::export::Recipe;
+use crate::resident::Served;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -213,8 +213,8 @@ struct SoakArgs {
 
 fn run_soak(args: &SoakArgs) -> Result<()> {
     let (status, say) = spinner();
-    let (engine, _) = args.engine.open()?.into_engine()?;
-    let mut client = Client::start(engine, options(Order::PsmAnchored))?;
+    let served = args.engine.open()?.into_served()?;
+    let mut client = Client::start(Served { order: Order::PsmAnchored, ..served })?;
     let sessions = Session::embedded()?;
     let report = keystrokes::soak::run(&mut client, &sessions, args.edits as usize, args.seed, &say)?;
     client.finish()?;
@@ -233,11 +233,6 @@ fn spinner() -> (ProgressBar, impl Fn(String)) {
     (status, say)
 }
 
-/// The settings that editors have by default.
-fn options(order: Order) -> lsp::Options {
-    lsp::Options { configuration: Configuration::default(), order, observer: None }
-}
-
 fn run_keystrokes(args: &KeystrokesArgs) -> Result<()> {
     let sessions = args.sessions()?;
     let (status, say) = spinner();
@@ -245,12 +240,11 @@ fn run_keystrokes(args: &KeystrokesArgs) -> Result<()> {
     let mut runs = Vec::new();
     for order in args.orders() {
         let opened = args.engine.open()?;
-        let origin = opened.origin.clone();
-        let (engine, _) = opened.into_engine()?;
-        let mut client = Client::start(engine, options(order))?;
+        let name = opened.facts.name.clone();
+        let mut client = Client::start(Served { order, ..opened.into_served()? })?;
         let mut run = keystrokes::run(&mut client, "fimd", order, &sessions, who, args.pace, &say)?;
         client.finish()?;
-        (run.model, run.threads) = (Some(origin), Some(args.engine.compute.threads()));
+        (run.model, run.threads) = (Some(name), Some(args.engine.compute.threads()));
         runs.push(run);
     }
     if let Some(address) = &args.url {
@@ -328,7 +322,7 @@ fn run_kernels(args: &KernelsArgs) -> Result<()> {
         inputs: args.inputs.iter().map(|&inputs| inputs as usize).collect(),
         time: Duration::from_millis(args.time),
     };
-    let options = args.compute.options(1e-6);
+    let options = args.compute.spec().cpu(1e-6);
     let speeds = kernels::run(&workload, options)?;
     if args.json {
         return args::print_json(&speeds);

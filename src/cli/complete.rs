@@ -74,7 +74,9 @@ pub fn run(args: &Args) -> Result<()> {
     let text = args::read_text(file)?;
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
     let options = args.prompt.options(&args.engine)?;
-    let (engine, load_ms) = args.engine.open()?.into_engine()?;
+    let opened = args.engine.open()?;
+    let load_ms = opened.facts.load_ms;
+    let engine = opened.into_served()?.engine;
     let request = Request {
         path: Some(file.display().to_string()),
         lines: if args.multiline { Lines::Multi } else { Lines::Auto },

@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut generated =
         decode::generate(&mut opened.session, tokenizer, &task, &mut Pace::default(), &cancel, &mut show)?;
     printed?;
-    generated.timings.load_ms = opened.load_ms;
+    generated.timings.load_ms = opened.facts.load_ms;
 
     if args.json {
         return args::print_json(&json!({

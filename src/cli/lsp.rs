@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::args::{EngineArgs, PromptArgs};
 use crate::lsp;
+use crate::resident::Resident;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -17,15 +18,15 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     yield_to_others();
     let configuration = args.prompt.configuration()?;
-    let options = lsp::Options { configuration, order: args.prompt.order(&args.engine), observer: None };
-    let cache_bytes_max = options.configuration.settings().cache.bytes_max;
-    let (engine, _) = args.engine.open_caching(cache_bytes_max)?.into_engine()?;
+    let spec = args.engine.spec(configuration.settings().cache.bytes_max);
+    let resident = Resident::start(spec, configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime of the language server")?;
-    let ending = runtime.block_on(lsp::serve(tokio::io::stdin(), tokio::io::stdout(), engine, options));
+    let options = lsp::Options::default();
+    let ending = runtime.block_on(lsp::serve(tokio::io::stdin(), tokio::io::stdout(), resident, options));
     // A read of stdin cannot be interrupted; the runtime would wait for it for ever.
     runtime.shutdown_background();
     ensure!(ending == lsp::Ending::Orderly, "the editor left without shutting the server down");

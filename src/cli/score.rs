@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
     });
     let bits_per_byte = bytes.map(|bytes| nll / std::f64::consts::LN_2 / bytes as f64);
     let timings = Timings {
-        load_ms: opened.load_ms,
+        load_ms: opened.facts.load_ms,
         prefill_tokens: evaluated,
         prefill_ms: milliseconds(started.elapsed()),
         ..Timings::default()

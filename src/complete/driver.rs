@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::record::Record;
 use super::service::{self, Action, Ask, AskId, Change, Item, JobId, Outcome, Purpose, Service, Start};
-use super::stats::{Observer, Statistics, Stats};
+use super::stats::{self, Observer, Statistics, Stats};
 use super::{Completion, Planner, Request, Window};
 use crate::base::Cancel;
 use crate::decode::{Generated, StopReason, Task};
@@ -37,17 +37,19 @@ pub struct Completer {
 }
 
 struct Shared {
-    engine: Engine,
     /// Keeps its documents apart from those of other editors on the same engine.
     editor: u64,
     asks: AtomicU64,
     inbox: Mutex<VecDeque<(Instant, Event)>>,
     state: Mutex<State>,
     stats: Mutex<Stats>,
+    /// Counts what this editor does too.
+    total: stats::Shared,
     observer: Option<Observer>,
 }
 
 struct State {
+    engine: Engine,
     options: Options,
     service: Service,
     planner: Planner,
@@ -70,6 +72,7 @@ enum Event {
     Opened(String, Request),
     Closed(String),
     ClosedAll,
+    Configured(Box<(Engine, Options)>),
     Streamed(JobId, String),
     Done(JobId, Result<Vec<Generated>>),
 }
@@ -78,15 +81,16 @@ enum Event {
 static EDITORS: AtomicU64 = AtomicU64::new(0);
 
 impl Completer {
-    /// Completes on `engine`; `observer` is told of every request, on whatever thread ends it.
-    pub fn new(engine: Engine, options: Options, observer: Option<Observer>) -> Self {
+    /// Completes on `engine`, and counts what it does in `total` too; `observer` is told of every request, on
+    /// whatever thread ends it.
+    pub fn new(engine: Engine, options: Options, total: stats::Shared, observer: Option<Observer>) -> Self {
         let shared = Shared {
-            engine,
             editor: EDITORS.fetch_add(1, Ordering::Relaxed),
             asks: AtomicU64::new(0),
             inbox: Mutex::default(),
-            state: Mutex::new(State::new(options)),
+            state: Mutex::new(State::new(engine, options)),
             stats: Mutex::default(),
+            total,
             observer,
         };
         Self { shared: Arc::new(shared) }
@@ -132,19 +136,30 @@ impl Completer {
         self.shared.note(Event::ClosedAll);
     }
 
+    /// Completes on another engine, or in other ways, from now on. Whoever waits is answered with nothing.
+    pub fn configure(&self, engine: Engine, options: Options) {
+        self.shared.note(Event::Configured(Box::new((engine, options))));
+    }
+
+    /// Whether somebody waits for an answer.
+    pub fn is_busy(&self) -> bool {
+        // Whoever holds the state works on something.
+        self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty())
+    }
+
     /// Says that the editor shows a suggestion.
     pub fn shown(&self) {
-        self.shared.stats().shown();
+        self.shared.count(Stats::shown);
     }
 
     /// Says that a part of a suggestion was accepted.
     pub fn partially_accepted(&self) {
-        self.shared.stats().partially_accepted();
+        self.shared.count(Stats::partially_accepted);
     }
 
     /// What was counted so far.
     pub fn statistics(&self) -> Statistics {
-        self.shared.stats().statistics()
+        stats(&self.shared.stats).statistics()
     }
 }
 
@@ -203,7 +218,7 @@ impl Shared {
                     // Whoever waits is answered by its reply being dropped.
                     state.jobs.values().for_each(|running| running.cancel.cancel());
                     let service = state.service.emptied();
-                    *state = State { service, ..State::new(state.options) };
+                    *state = State { service, ..State::new(state.engine.clone(), state.options) };
                 }
             }
             drop(state);
@@ -217,12 +232,13 @@ impl Shared {
         self.inbox.lock().expect("the lock is never held across a panic")
     }
 
-    fn stats(&self) -> MutexGuard<'_, Stats> {
-        self.stats.lock().expect("the lock is never held across a panic")
+    fn count(&self, happened: impl Fn(&mut Stats)) {
+        happened(&mut stats(&self.stats));
+        happened(&mut stats(&self.total));
     }
 
     fn record(&self, record: &Record) {
-        self.stats().record(record);
+        self.count(|stats| stats.record(record));
         tracing::info!(
             source = ?record.source,
             cancelled = record.is_cancelled,
@@ -244,9 +260,14 @@ impl Shared {
     }
 }
 
+fn stats(shared: &Mutex<Stats>) -> MutexGuard<'_, Stats> {
+    shared.lock().expect("the lock is never held across a panic")
+}
+
 impl State {
-    fn new(options: Options) -> Self {
+    fn new(engine: Engine, options: Options) -> Self {
         Self {
+            engine,
             options,
             service: Service::new(options.service),
             planner: Planner::new(options.prompt),
@@ -270,6 +291,13 @@ impl State {
                 self.service.closed(now, &key)
             }
             Event::ClosedAll => self.service.closed_all(now),
+            Event::Configured(new) => {
+                let answers = self.service.closed_all(now);
+                (self.engine, self.options) = *new;
+                self.planner = Planner::new(self.options.prompt);
+                self.service.start_over(self.options.service);
+                answers
+            }
             Event::Streamed(job, text) => self.service.streamed(now, job, &text),
             Event::Done(job, result) => {
                 let Some(running) = self.jobs.remove(&job) else { return };
@@ -293,8 +321,10 @@ impl State {
                 }
             }
             Action::Record(record) => shared.record(&record),
-            Action::Unasked { evaluated, generated } => shared.stats().unasked(evaluated, generated),
-            Action::Accepted { chars } => shared.stats().accepted(chars),
+            Action::Unasked { evaluated, generated } => {
+                shared.count(|stats| stats.unasked(evaluated, generated))
+            }
+            Action::Accepted { chars } => shared.count(|stats| stats.accepted(chars)),
             Action::Cancel { job } => {
                 if let Some(running) = self.jobs.get(&job) {
                     running.cancel.cancel();
@@ -306,7 +336,7 @@ impl State {
 
     fn start(&mut self, shared: &Arc<Shared>, start: Start) {
         let (priority, not_before, job) = (start.priority(), start.not_before, start.job);
-        let task = plan(&mut self.planner, &start.key, &start.request, start.window, &shared.engine);
+        let task = plan(&mut self.planner, &start.key, &start.request, start.window, &self.engine);
         let task = task.map(|task| Task { budget: start.budget, alternatives: start.alternatives, ..task });
         let (prompt_tokens, cancel) = (task.as_ref().map_or(0, |task| task.prompt.len()), Cancel::new());
         let running = Running { request: start.request, prompt_tokens, cancel: cancel.clone() };
@@ -336,7 +366,7 @@ impl State {
                 shared.note(event);
             }
         });
-        shared.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });
+        self.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });
     }
 
     /// What the alternatives are worth, the likeliest of which stands for how it went.

@@ -475,6 +475,13 @@ impl Service {
         Self { jobs: self.jobs, ..Self::new(self.options) }
     }
 
+    /// Forgets all documents, after [`Service::closed_all`], and goes on in other ways.
+    pub fn start_over(&mut self, options: Options) {
+        self.options = options;
+        self.documents.clear();
+        self.cache.clear();
+    }
+
     /// Somebody wants a completion.
     pub fn ask(&mut self, now: Instant, ask: Ask) -> Vec<Action> {
         let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! Counters of what became of requests. Pure; they stay on this machine and hold no text.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
@@ -8,6 +8,9 @@ use super::record::{Record, Source};
 
 /// Told of every request; also of those that gave up.
 pub type Observer = Arc<dyn Fn(&Record) + Send + Sync>;
+
+/// Counters that several editors share.
+pub type Shared = Arc<Mutex<Stats>>;
 
 /// Requests that percentiles look back on.
 const LATENCIES_MAX: usize = 1024;

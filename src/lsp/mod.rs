@@ -2,8 +2,8 @@
 //!
 //! One file for each method that asks for something; [`serve`] lists them all. `wire` keeps damaged
 //! messages away from the server, `documents` holds what the editor shows, `position` translates
-//! between the editor's way of counting and ours, `workspace` knows which files to leave alone, and `ext` has
-//! the methods that the protocol lacks.
+//! between the editor's way of counting and ours, `workspace` knows which files to leave alone, `ext` has the
+//! methods that the protocol lacks, and `status` tells the client how the model is doing.
 //!
 //! - A document change is applied before the first `await` of its handler: messages are handled in
 //!   order up to there. No lock is held across an `await`, nor while the model runs.
@@ -19,16 +19,17 @@ mod inline_completion;
 mod position;
 mod secret;
 mod server;
+mod status;
 mod wire;
 mod workspace;
+
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::{LspService, Server};
 
-use crate::complete::fim::Order;
 use crate::complete::stats::Observer;
-use crate::config::Configuration;
-use crate::serve::Engine;
+use crate::resident::Resident;
 
 /// Handlers that may be under way at the same time. Waiting ones cost nothing, but at the limit the
 /// server stops reading, and with it `didChange` and `$/cancelRequest`.
@@ -38,12 +39,12 @@ const CONCURRENCY_MAX: usize = 256;
 const PIPE_BYTES: usize = 1 << 16;
 
 /// How to serve a client.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Options {
-    /// What the client's `initializationOptions` are laid over.
-    pub configuration: Configuration,
-    /// The order of prompts that suits the model.
-    pub order: Order,
+    /// Settings that the client cannot change, by name, each as JSON or else a string.
+    pub fixed: Vec<(String, String)>,
+    /// What to tell the user first.
+    pub notice: Option<String>,
     /// Told of every request.
     pub observer: Option<Observer>,
 }
@@ -65,11 +66,11 @@ pub enum Ending {
 pub async fn serve(
     input: impl AsyncRead + Unpin,
     output: impl AsyncWrite,
-    engine: Engine,
+    resident: Arc<Resident>,
     options: Options,
 ) -> Ending {
     let (service, socket) =
-        LspService::build_with_lifecycle_methods(|client| server::Server::new(client, engine, options))
+        LspService::build_with_lifecycle_methods(|client| server::Server::new(client, resident, options))
             .custom_method("textDocument/didOpen", server::Server::did_open)
             .custom_method("textDocument/didChange", server::Server::did_change)
             .custom_method("textDocument/didClose", server::Server::did_close)

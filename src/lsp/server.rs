@@ -1,14 +1,15 @@
 //! The server itself: what it can do, and what every request has in common.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use ropey::Rope;
-use tokio::sync::oneshot;
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
 use tower_lsp::gen_lsp_types::{
-    CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
-    InitializeParams, InitializeResult, InitializedParams, MessageType, ServerCapabilities, ServerInfo,
-    TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
+    ClientCapabilities, CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams,
+    DidOpenTextDocumentParams, InitializeParams, InitializeResult, InitializedParams, MessageType,
+    ServerCapabilities, ServerInfo, TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
 };
 use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, LanguageServer};
@@ -16,12 +17,14 @@ use tower_lsp::{Client, LanguageServer};
 use super::Options;
 use super::documents::{Documents, Edit, Snapshot};
 use super::position::Encoding;
-use super::workspace::Workspace;
-use crate::complete::driver::Completer;
+use super::status;
+use super::workspace::{Workspace, path_of};
+use crate::complete::driver::{self, Completer};
 use crate::complete::service::{Ask, AskId, Service, Trigger};
+use crate::complete::stats::Observer;
 use crate::complete::{ContextFile, Request};
 use crate::config::{Problem, Settings};
-use crate::serve::Engine;
+use crate::resident::{Editor, Membership, Resident, Served, View};
 
 /// Characters, besides those of words, after which clients with a completion menu ask for more. Few:
 /// at each of them the menu pops up.
@@ -39,12 +42,10 @@ const CONTEXT_FILES_MAX: usize = 8;
 /// The state of one connection.
 pub struct Server {
     client: Client,
-    engine: Engine,
+    resident: Arc<Resident>,
     options: Options,
     pub documents: Documents,
-    ready: OnceLock<Ready>,
-    /// What was wrong with the settings and is not reported yet.
-    problems: Mutex<Vec<Problem>>,
+    ready: OnceLock<Arc<Ready>>,
     /// Whether the client numbers inline triggers as early VS Code clients did; see
     /// [`Server::inline_completion`].
     pub counts_triggers_from_zero: AtomicBool,
@@ -54,8 +55,25 @@ pub struct Server {
 pub struct Ready {
     pub encoding: Encoding,
     pub completer: Completer,
+    /// What the client can do.
+    pub capabilities: ClientCapabilities,
+    /// Something to tell `status` about.
+    pub activity: Arc<Notify>,
+    pub resident: Arc<Resident>,
+    options: Options,
+    roots: Vec<String>,
+    /// The settings of the editor, as it sent them last.
+    given: Mutex<Value>,
+    rules: RwLock<Arc<Rules>>,
+    _membership: Membership,
+}
+
+/// What holds until settings change.
+pub struct Rules {
     pub settings: Settings,
-    workspace: Workspace,
+    pub workspace: Workspace,
+    served: Arc<Served>,
+    options: driver::Options,
 }
 
 /// Gives a request up when dropped; one that was answered does not mind.
@@ -98,9 +116,11 @@ impl LanguageServer for Server {
     }
 
     async fn initialized(&self, _: InitializedParams) {
-        let problems = std::mem::take(&mut *self.problems.lock().expect("nothing panics with this lock"));
-        for problem in problems {
-            self.client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;
+        let Some(ready) = self.ready.get() else { return };
+        status::spawn(&self.client, ready);
+        let problems = ready.apply(&ready.resident.view());
+        for said in self.options.notice.iter().cloned().chain(problems.iter().map(ToString::to_string)) {
+            self.client.show_message(MessageType::Warning, format!("fimd: {said}")).await;
         }
     }
 
@@ -113,31 +133,48 @@ impl LanguageServer for Server {
 }
 
 impl Server {
-    pub fn new(client: Client, engine: Engine, options: Options) -> Self {
+    pub fn new(client: Client, resident: Arc<Resident>, options: Options) -> Self {
         Self {
             client,
-            engine,
+            resident,
             options,
             documents: Documents::default(),
             ready: OnceLock::new(),
-            problems: Mutex::default(),
             counts_triggers_from_zero: AtomicBool::new(false),
         }
     }
 
     /// Agrees with a client on how to go on, and takes over its settings.
-    fn introduce(&self, client: &InitializeParams) -> Ready {
-        let mut configuration = self.options.configuration.clone();
-        let problems = client.initialization_options.as_ref().map(|given| configuration.overlay(given));
-        for problem in problems.iter().flatten() {
-            tracing::warn!("a setting of the client is wrong: {problem}");
-        }
-        *self.problems.lock().expect("nothing panics with this lock") = problems.unwrap_or_default();
-        let settings = configuration.settings().clone();
-        let options = settings.options(self.options.order);
-        let completer = Completer::new(self.engine.clone(), options, self.options.observer.clone());
-        let workspace = Workspace::new(&roots(client), settings.disabled.clone());
-        Ready { encoding: Encoding::negotiate(client), completer, settings, workspace }
+    fn introduce(&self, client: &InitializeParams) -> Arc<Ready> {
+        let (view, roots) = (self.resident.view(), roots(client));
+        let given = client.initialization_options.clone().unwrap_or_default();
+        let (rules, _) = Rules::new(&view, &self.options, &given, &roots);
+        let activity = Arc::new(Notify::new());
+        let (told, observer) = (activity.clone(), self.options.observer.clone());
+        let observer: Observer = Arc::new(move |record| {
+            told.notify_one();
+            observer.iter().for_each(|observer| observer(record));
+        });
+        let total = self.resident.stats().clone();
+        let completer = Completer::new(view.served.engine.clone(), rules.options, total, Some(observer));
+        let info = client.client_info.as_ref();
+        let editor = Editor {
+            name: info.map_or_else(|| "an editor".into(), |info| info.name.clone()),
+            version: info.and_then(|info| info.version.clone()),
+            folder: roots.first().map(|root| path_of(root)),
+        };
+        Arc::new(Ready {
+            encoding: Encoding::negotiate(client),
+            completer,
+            capabilities: client.capabilities.clone(),
+            activity,
+            resident: self.resident.clone(),
+            options: self.options.clone(),
+            roots,
+            given: Mutex::new(given),
+            rules: RwLock::new(Arc::new(rules)),
+            _membership: self.resident.join(editor),
+        })
     }
 
     pub async fn did_open(&self, params: DidOpenTextDocumentParams) {
@@ -151,7 +188,7 @@ impl Server {
     pub async fn did_change(&self, params: DidChangeTextDocumentParams) {
         let document = params.text_document;
         let uri = document.text_document_identifier.uri.0;
-        let Ready { encoding, completer, .. } = self.ready();
+        let Ready { encoding, completer, .. } = &**self.ready();
         for edit in self.documents.change(&uri, document.version, &params.content_changes, *encoding) {
             match edit {
                 Edit::Change(change) => completer.changed(&uri, change),
@@ -172,7 +209,7 @@ impl Server {
     }
 
     /// What was agreed on.
-    pub fn ready(&self) -> &Ready {
+    pub fn ready(&self) -> &Arc<Ready> {
         self.ready.get().expect("requests are served after `initialize` only")
     }
 
@@ -190,7 +227,8 @@ impl Server {
         suffix: String,
         trigger: Trigger,
     ) -> Result<Vec<String>> {
-        let Ready { completer, workspace, .. } = self.ready();
+        let completer = &self.ready().completer;
+        let rules = self.ready().rules();
         if !self.may_complete(snapshot) {
             return Ok(Vec::new());
         }
@@ -201,7 +239,7 @@ impl Server {
         let ask = Ask {
             id,
             key: snapshot.uri.clone(),
-            path: Some(workspace.relative(&snapshot.uri)),
+            path: Some(rules.workspace.relative(&snapshot.uri)),
             prefix,
             suffix,
             context: self.context(&snapshot.uri),
@@ -209,6 +247,7 @@ impl Server {
         };
         // Nobody listens any more when the client has cancelled.
         completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
+        self.ready().activity.notify_one();
         let items = answered.await;
         if !self.documents.is_current(&snapshot.uri, snapshot.revision) {
             return Err(Error::content_modified());
@@ -222,7 +261,7 @@ impl Server {
 
     /// Has the prompt of a document evaluated where the next request about it is likely to be.
     pub fn warm(&self, uri: &str) {
-        let Ready { completer, workspace, .. } = self.ready();
+        let (completer, rules) = (&self.ready().completer, self.ready().rules());
         let Some(snapshot) = self.documents.snapshot(uri).filter(|snapshot| self.may_complete(snapshot))
         else {
             return;
@@ -233,13 +272,15 @@ impl Server {
             None => Service::first_cursor(&text),
         };
         let (prefix, suffix) = text.split_at(cursor);
-        let (path, context) = (Some(workspace.relative(uri)), self.context(uri));
+        let (path, context) = (Some(rules.workspace.relative(uri)), self.context(uri));
         completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
     }
 
     fn may_complete(&self, snapshot: &Snapshot) -> bool {
-        let Ready { settings, workspace, .. } = self.ready();
+        let rules = self.ready().rules();
+        let Rules { settings, workspace, .. } = &*rules;
         settings.enabled
+            && !self.resident.is_paused()
             && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
             && workspace.allows(&snapshot.uri, &snapshot.language)
     }
@@ -247,7 +288,8 @@ impl Server {
     /// What other open documents show, those changed or looked at last come last. Only what the editor has sent
     /// is looked at; no file is read.
     fn context(&self, uri: &str) -> Vec<ContextFile> {
-        let Ready { settings, workspace, .. } = self.ready();
+        let rules = self.ready().rules();
+        let Rules { settings, workspace, .. } = &*rules;
         if settings.context.tokens_max == 0 {
             return Vec::new();
         }
@@ -270,6 +312,49 @@ impl Server {
             .collect();
         files.reverse();
         files
+    }
+}
+
+impl Ready {
+    /// What holds now.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.read().expect("nothing panics with this lock").clone()
+    }
+
+    /// Lays the settings of the editor over those of the model that answers, which may have changed, and
+    /// returns what is wrong with them.
+    pub fn apply(&self, view: &View) -> Vec<Problem> {
+        let given = self.given.lock().expect("nothing panics with this lock");
+        let (rules, problems) = Rules::new(view, &self.options, &given, &self.roots);
+        let mut current = self.rules.write().expect("nothing panics with this lock");
+        if !Arc::ptr_eq(&current.served, &rules.served) || current.options != rules.options {
+            self.completer.configure(rules.served.engine.clone(), rules.options);
+        }
+        *current = Arc::new(rules);
+        problems
+    }
+}
+
+impl Rules {
+    fn new(view: &View, options: &Options, given: &Value, roots: &[String]) -> (Self, Vec<Problem>) {
+        let mut configuration = view.configuration.clone();
+        let fixed = options.fixed.iter().filter_map(|(name, text)| configuration.fix(name, text).err());
+        let mut problems: Vec<Problem> = fixed.collect();
+        problems.extend(configuration.overlay(given));
+        for problem in &problems {
+            tracing::warn!("a setting of the client is wrong: {problem}");
+        }
+        let settings = configuration.settings().clone();
+        let workspace = Workspace::new(roots, settings.disabled.clone());
+        let options = settings.options(view.served.order);
+        (Self { settings, workspace, served: view.served.clone(), options }, problems)
+    }
+}
+
+impl Drop for Ready {
+    /// Has `status` look, and find that the session is over.
+    fn drop(&mut self) {
+        self.activity.notify_one();
     }
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
+use serde::Serialize;
 
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
@@ -17,7 +18,7 @@ use crate::compute::Backend;
 use crate::decode::drafts::Pace;
 use crate::decode::{self, Generated, StopReason, Task};
 use crate::model::Tokenizer;
-use crate::session::Session;
+use crate::session::{Session, Usage};
 use queue::{Entry, Next, Queue};
 
 /// How urgent a request is. One that is less urgent than a newer one is interrupted between two tokens, and goes
@@ -83,7 +84,21 @@ struct Inbox {
 struct State {
     queue: Queue<Waiting>,
     prefill: Speed,
+    decode: Speed,
+    usage: Usage,
     closed: bool,
+}
+
+/// How an engine is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Gauge {
+    /// Prompt tokens evaluated per second, of late.
+    pub prefill_per_second: Option<f64>,
+    /// Tokens generated per second, of late.
+    pub decode_per_second: Option<f64>,
+    /// What the past takes.
+    #[serde(flatten)]
+    pub usage: Usage,
 }
 
 struct Waiting {
@@ -96,13 +111,15 @@ struct Waiting {
 struct Speed(Option<f64>);
 
 impl Speed {
-    /// Fewer tokens say more about overheads than about speed.
-    const TOKENS_MIN: usize = 32;
+    /// Fewer tokens of a prompt say more about overheads than about speed.
+    const PREFILL_TOKENS_MIN: usize = 32;
+    /// The same of tokens that are generated, each of which takes a pass.
+    const DECODE_TOKENS_MIN: usize = 4;
     /// How much one measurement counts.
     const WEIGHT: f64 = 0.3;
 
-    fn note(&mut self, tokens: usize, ms: f64) {
-        if tokens >= Self::TOKENS_MIN && ms > 0.0 {
+    fn note(&mut self, tokens: usize, tokens_min: usize, ms: f64) {
+        if tokens >= tokens_min && ms > 0.0 {
             let now = tokens as f64 / ms * 1e3;
             self.0 = Some(self.0.map_or(now, |before| before + Self::WEIGHT * (now - before)));
         }
@@ -164,6 +181,12 @@ impl Engine {
     pub fn prefill_per_second(&self) -> Option<f64> {
         self.shared.inbox.lock().prefill.0
     }
+
+    /// How it is doing.
+    pub fn gauge(&self) -> Gauge {
+        let state = self.shared.inbox.lock();
+        Gauge { prefill_per_second: state.prefill.0, decode_per_second: state.decode.0, usage: state.usage }
+    }
 }
 
 impl Drop for Handle {
@@ -212,8 +235,11 @@ impl Inbox {
         }
         let mut state = self.lock();
         if let Ok([first, ..]) = result.as_deref() {
-            state.prefill.note(first.timings.prefill_tokens, first.timings.prefill_ms);
+            let timings = first.timings;
+            state.prefill.note(timings.prefill_tokens, Speed::PREFILL_TOKENS_MIN, timings.prefill_ms);
+            state.decode.note(timings.decode_tokens, Speed::DECODE_TOKENS_MIN, timings.decode_ms);
         }
+        state.usage = session.usage();
         let is_unfinished = result.iter().flatten().any(|done| done.stop == StopReason::Cancelled);
         if let Ok([only]) = result.as_deref() {
             waiting.request.task.resume_after(only);

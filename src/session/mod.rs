@@ -91,7 +91,7 @@ pub struct Synced {
 }
 
 /// What a session's past takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Bytes of KV blocks.
     pub kv_bytes: u64,

@@ -12,6 +12,7 @@ use fimd::complete::fim::Order;
 use fimd::complete::stats::Observer;
 use fimd::config::Configuration;
 use fimd::lsp::{self, Ending, Options};
+use fimd::resident::{self, Resident};
 use fimd::serve::Engine;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -53,8 +54,9 @@ impl Client {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (to_server, input) = tokio::io::duplex(PIPE_BYTES);
         let (output, from_server) = tokio::io::duplex(PIPE_BYTES);
-        let options = Options { configuration, order: Order::Psm, observer };
-        let task = runtime.spawn(lsp::serve(input, output, engine, options));
+        let resident = Resident::of(resident::served(engine, Order::Psm), configuration);
+        let options = Options { observer, ..Options::default() };
+        let task = runtime.spawn(lsp::serve(input, output, resident, options));
         let on = |pipe| Blocking(runtime.handle().clone(), pipe);
         let (reader, writer) = (on(from_server), on(to_server));
         Self::new(Server::Task(runtime, task), reader, writer)

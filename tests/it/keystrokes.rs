@@ -11,8 +11,7 @@ use fimd::bench::keystrokes::report::Run;
 use fimd::bench::keystrokes::session::Session;
 use fimd::bench::keystrokes::{self, Who};
 use fimd::complete::fim::Order;
-use fimd::config::Configuration;
-use fimd::lsp::Options;
+use fimd::resident::served;
 use serde_json::{Value, json};
 
 use crate::cli::{check_fails, json};
@@ -67,9 +66,8 @@ fn say(_: String) {}
 fn a_session_is_typed_with_the_language_server() {
     let model = tiny::folder();
     for (who, pace) in [(Who::Script, 0.0), (Who::Script, 3.0), (Who::Oracle, 1.0)] {
-        let options =
-            Options { configuration: Configuration::default(), order: Order::PsmAnchored, observer: None };
-        let mut client = Client::start(tiny::engine(model.path()), options).unwrap();
+        let served = served(tiny::engine(model.path()), Order::PsmAnchored);
+        let mut client = Client::start(served).unwrap();
         let sessions = [session(), session()];
         let run =
             keystrokes::run(&mut client, "fimd", Order::PsmAnchored, &sessions, who, pace, &say).unwrap();
@@ -89,8 +87,7 @@ fn a_session_is_typed_with_the_language_server() {
 fn whatever_is_edited_every_request_is_answered() {
     let model = tiny::folder();
     for (order, seed) in [(Order::PsmAnchored, 1), (Order::Spm, 2), (Order::Psm, 3)] {
-        let options = Options { configuration: Configuration::default(), order, observer: None };
-        let mut client = Client::start(tiny::engine(model.path()), options).unwrap();
+        let mut client = Client::start(served(tiny::engine(model.path()), order)).unwrap();
         let report =
             keystrokes::soak::run(&mut client, &Session::embedded().unwrap(), 400, seed, &say).unwrap();
         client.finish().unwrap();

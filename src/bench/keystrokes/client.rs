@@ -18,8 +18,10 @@ use tokio::task::JoinHandle;
 use super::replay::{Answer, Figures, Peer};
 use super::session::{Change, Editor, Session};
 use crate::complete::record::Record;
+use crate::complete::stats::Observer;
+use crate::config::Configuration;
 use crate::lsp::{self, Ending, Options};
-use crate::serve::Engine;
+use crate::resident::{Resident, Served};
 
 /// Bytes between the client and the server.
 const PIPE_BYTES: usize = 1 << 16;
@@ -57,24 +59,25 @@ fn start(
     runtime: &Runtime,
     input: DuplexStream,
     output: DuplexStream,
-    engine: Engine,
-    mut options: Options,
+    resident: Arc<Resident>,
 ) -> (JoinHandle<Ending>, mpsc::Receiver<Record>) {
     let (sender, receiver) = mpsc::channel();
-    options.observer = Some(Arc::new(move |record: &Record| {
+    let observer: Observer = Arc::new(move |record: &Record| {
         let _ = sender.send(*record);
-    }));
-    (runtime.spawn(lsp::serve(input, output, engine, options)), receiver)
+    });
+    let options = Options { observer: Some(observer), ..Options::default() };
+    (runtime.spawn(lsp::serve(input, output, resident, options)), receiver)
 }
 
 impl Client {
-    /// Starts a server of `engine` and introduces itself.
-    pub fn start(engine: Engine, options: Options) -> Result<Self> {
+    /// Starts a server of the model, with the settings that editors have by default, and introduces itself.
+    pub fn start(served: Served) -> Result<Self> {
+        let resident = Resident::of(served, Configuration::default());
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.context("cannot start the runtime of the language server")?;
         let (to_server, input) = tokio::io::duplex(PIPE_BYTES);
         let (output, from_server) = tokio::io::duplex(PIPE_BYTES);
-        let (server, receiver) = start(&runtime, input, output, engine, options);
+        let (server, receiver) = start(&runtime, input, output, resident);
         let (outbox, outgoing) = unbounded_channel();
         let (incoming, inbox) = mpsc::channel();
         runtime.spawn(write(to_server, outgoing));

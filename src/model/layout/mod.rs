@@ -21,6 +21,11 @@ pub fn load<B: Backend>(dir: &ModelDir, config: &Config, backend: &mut B) -> Res
     }
 }
 
+/// Whether a tensor of this name belongs to the routed experts, of which a token needs few.
+pub fn is_of_experts(name: &str) -> bool {
+    name.contains(".experts.") || name.contains("_exps.")
+}
+
 /// Where a kind of checkpoint keeps the parts of a model. Layers count from 0.
 trait Source<B: Backend> {
     fn embedding(&mut self) -> Result<B::Matrix>;

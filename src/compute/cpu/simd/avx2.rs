@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::{Kernel, LANES, Simd, methods};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Avx2(());
 
 impl Avx2 {

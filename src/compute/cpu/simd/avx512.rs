@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::{Kernel, LANES, Simd, methods};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Avx512(());
 
 impl Avx512 {

@@ -123,10 +123,10 @@ pub trait Kernel {
 }
 
 /// A level of vector instructions that this CPU has.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Level(Token);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
     Portable(portable::Portable),
     #[cfg(target_arch = "x86_64")]

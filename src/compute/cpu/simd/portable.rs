@@ -3,7 +3,7 @@
 use super::{LANES, Simd};
 
 /// Always available.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Portable;
 
 #[inline(always)]

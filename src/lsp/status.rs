@@ -1,0 +1,144 @@
+//! What the client is told of the model without asking: `fimd/status`, progress of loading, and why it failed.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+use tower_lsp::gen_lsp_types::{
+    LspNotificationMethod, MessageDirection, MessageType, Notification, ProgressToken,
+};
+use tower_lsp::{Bounded, Client, NotCancellable, OngoingProgress};
+
+use super::server::Ready;
+use crate::resident::View;
+
+/// A client is told of changes no more often.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How a progress of loading is named; clients have one of these at most.
+const TOKEN: &str = "fimd/loading";
+
+/// Whether completions are to be expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ready,
+    Loading,
+    Paused,
+    Disabled,
+    Failed,
+}
+
+/// The parameters of `fimd/status`, as `editors/README.md` describes them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    state: State,
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percentage: Option<u32>,
+    busy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer_ms: Option<f64>,
+}
+
+impl Notification for Status {
+    type Params = Self;
+    const METHOD: LspNotificationMethod<'static> = LspNotificationMethod::new("fimd/status");
+    const MESSAGE_DIRECTION: MessageDirection = MessageDirection::ServerToClient;
+}
+
+impl Status {
+    fn new(ready: &Ready, view: &View) -> Self {
+        let counted = ready.completer.statistics();
+        let state = match view {
+            View { loading: Some(_), .. } => State::Loading,
+            View { pause: Some(_), .. } => State::Paused,
+            _ if !ready.rules().settings.enabled => State::Disabled,
+            View { failure: Some(_), .. } => State::Failed,
+            _ => State::Ready,
+        };
+        Self {
+            state,
+            model: view.served.name().to_owned(),
+            message: match &view.loading {
+                Some(loading) => Some(format!("loading {}", loading.name)),
+                None => view.failure.clone(),
+            },
+            percentage: view.loading.as_ref().map(|loading| loading.percentage),
+            busy: ready.completer.is_busy(),
+            answer_ms: (counted.counters.requests > 0).then_some(counted.answer_ms.p50),
+        }
+    }
+}
+
+/// Follows the model, until the session with the client ends.
+pub fn spawn(client: &Client, ready: &Arc<Ready>) {
+    let does_progress =
+        ready.capabilities.window.as_ref().is_some_and(|window| window.work_done_progress == Some(true));
+    let experimental = ready.capabilities.experimental.as_ref();
+    let wants_status = experimental.is_some_and(|can| can["fimd"]["status"] == true);
+    tokio::spawn(follow(client.clone(), Arc::downgrade(ready), wants_status, does_progress));
+}
+
+async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_progress: bool) {
+    let Some((activity, mut changes)) =
+        ready.upgrade().map(|ready| (ready.activity.clone(), ready.resident.watch()))
+    else {
+        return;
+    };
+    let (mut told, mut failure, mut progress) = (None, None, None);
+    loop {
+        let Some(now) = ready.upgrade() else { return };
+        let view = changes.borrow_and_update().clone();
+        // Problems of settings are said when they are given.
+        now.apply(&view);
+        let status = Status::new(&now, &view);
+        drop(now);
+        if wants_status && told.as_ref() != Some(&status) {
+            client.send_notification::<Status>(status.clone()).await;
+            told = Some(status);
+        }
+        if view.failure != failure {
+            if let Some(message) = &view.failure {
+                client.show_message(MessageType::Error, format!("fimd: {message}")).await;
+            }
+            failure.clone_from(&view.failure);
+        }
+        if does_progress {
+            progress = show(&client, progress, &view).await;
+        }
+        drop(view);
+        let settled = sleep(INTERVAL);
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = activity.notified() => {}
+        }
+        settled.await;
+    }
+}
+
+type Progress = OngoingProgress<Bounded, NotCancellable>;
+
+/// Begins, goes on with or ends the progress of loading.
+async fn show(client: &Client, progress: Option<Progress>, view: &View) -> Option<Progress> {
+    match (progress, &view.loading) {
+        (None, Some(loading)) => {
+            let token = ProgressToken::String(TOKEN.into());
+            client.create_work_done_progress(token.clone()).await.ok()?;
+            let progress = client.progress(token, "fimd: loading the model");
+            let progress = progress.with_message(loading.name.clone()).with_percentage(loading.percentage);
+            Some(progress.begin().await)
+        }
+        (Some(progress), Some(loading)) => {
+            progress.report_with_message(loading.name.clone(), loading.percentage).await;
+            Some(progress)
+        }
+        (Some(progress), None) => {
+            progress.finish().await;
+            None
+        }
+        (None, None) => None,
+    }
+}

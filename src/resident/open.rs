@@ -1,0 +1,221 @@
+//! From files to a model that runs.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+use super::{Served, served};
+use crate::base::timings::milliseconds;
+use crate::complete::fim::Order;
+use crate::compute::cpu::{Cpu, CpuOptions, Level};
+use crate::format::ModelDir;
+use crate::hub;
+use crate::model::{Config, Model, ModelOptions, Tokenizer, layout};
+use crate::serve::Engine;
+use crate::session::packed::Precision;
+use crate::session::{Session, SessionOptions};
+
+/// Context where none is asked for, unless the model's own is smaller: enough for any completion prompt.
+const CONTEXT_DEFAULT: usize = 4096;
+/// Most tokens of one forward pass.
+const BATCH_MAX: usize = 512;
+/// From how many tokens on DeltaNet prefills in chunks.
+const DELTA_CHUNK_ROWS_MIN: usize = 16;
+/// Mapped files are read in steps of the smallest page of any system fimd runs on.
+const PAGE_BYTES: usize = 4096;
+/// How much is read between two looks at the clock.
+const STEP_BYTES: usize = 1 << 24;
+/// The share of the memory that is free which a model may be read into ahead of use.
+const MEMORY_SHARE: f64 = 0.8;
+
+/// Which model to run, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// A checkpoint; the starter model in the program where there is none.
+    pub model: Option<PathBuf>,
+    /// Most tokens that prompt and completion may have together; by default 4096, or the model's own.
+    pub context: Option<u32>,
+    /// Bytes that earlier prompts may leave behind.
+    pub cache_bytes_max: u64,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Vector instructions to compute with.
+    pub level: Level,
+    /// Whether quantised weights are converted to f32 instead of rounding activations.
+    pub exact: bool,
+}
+
+/// What is worth knowing about a model that runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Facts {
+    /// What to call it: the path it comes from, or that it is the starter.
+    pub name: String,
+    /// Layers.
+    pub layers: usize,
+    /// Bytes of weights as stored.
+    pub weight_bytes: u64,
+    /// Of these, the bytes of routed experts.
+    pub expert_bytes: u64,
+    /// Most tokens that prompt and completion may have together.
+    pub context: usize,
+    /// Threads that compute.
+    pub threads: usize,
+    /// What the products are computed with.
+    pub kernels: String,
+    /// Opening it took so many milliseconds.
+    pub load_ms: f64,
+}
+
+/// A model ready to run.
+pub struct Opened {
+    /// The model, with an empty past.
+    pub session: Session<Cpu>,
+    /// None when the model has none.
+    pub tokenizer: Option<Tokenizer>,
+    /// About it.
+    pub facts: Facts,
+    order: Order,
+}
+
+impl Spec {
+    /// The starter model, run the same way.
+    pub fn starter(&self) -> Self {
+        Self { model: None, context: None, ..self.clone() }
+    }
+
+    /// Opens the model.
+    pub fn open(&self) -> Result<Opened> {
+        let started = Instant::now();
+        let dir = hub::open(self.model.as_deref())?;
+        let config = Config::read(&dir)?;
+        let name = dir.origin().to_owned();
+        let tokenizer = Tokenizer::read(&dir)?;
+        if let Some(tokenizer) = &tokenizer {
+            ensure!(
+                tokenizer.vocab_size() <= config.vocab,
+                "{name}: the tokenizer has ids up to {}, the model only {} rows; the files do not belong together",
+                tokenizer.vocab_size() - 1,
+                config.vocab
+            );
+        }
+        let layers = config.layers.len();
+        let session = self.session(&dir, config)?;
+        let bytes = session.model().weight_bytes();
+        let facts = Facts {
+            name,
+            layers,
+            weight_bytes: bytes.embedding + bytes.experts + bytes.rest,
+            expert_bytes: bytes.experts,
+            context: session.context(),
+            threads: self.threads,
+            kernels: self.kernels(),
+            load_ms: milliseconds(started.elapsed()),
+        };
+        Ok(Opened { session, tokenizer, facts, order: self.order() })
+    }
+
+    /// Reads the weights into memory, those that every token needs first, as far as there is memory for them:
+    /// the first completions then do not wait for the disk. `go_on` is told the share that is read, and whether
+    /// to go on is its answer.
+    pub fn read_ahead(&self, mut go_on: impl FnMut(f64) -> bool) -> Result<()> {
+        let dir = hub::open(self.model.as_deref())?;
+        let mut names: Vec<&str> = dir.names().collect();
+        names.sort_by_key(|name| (layout::is_of_experts(name), *name));
+        let tensors: Vec<_> = names.into_iter().filter_map(|name| dir.tensor(name).ok()).collect();
+        let all: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
+        let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+        let free = System::new_with_specifics(memory).available_memory() as f64 * MEMORY_SHARE;
+        let wanted = all.min(free as usize).max(1);
+        let mut read = 0;
+        for step in tensors.iter().flat_map(|tensor| tensor.bytes.chunks(STEP_BYTES)) {
+            if read >= wanted {
+                break;
+            }
+            black_box(step.iter().step_by(PAGE_BYTES).fold(0, |sum, byte| sum ^ byte));
+            read += step.len();
+            if !go_on((read as f64 / wanted as f64).min(1.0)) {
+                bail!("another model was asked for");
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the first `layers` layers of the model, without a tokenizer.
+    pub fn open_layers(&self, layers: usize) -> Result<Session<Cpu>> {
+        let dir = hub::open(self.model.as_deref())?;
+        let mut config = Config::read(&dir)?;
+        config.layers.truncate(layers);
+        self.session(&dir, config)
+    }
+
+    /// What to call the model, and its sizes.
+    pub fn describe(&self) -> Result<(String, Config)> {
+        let dir = hub::open(self.model.as_deref())?;
+        Ok((dir.origin().to_owned(), Config::read(&dir)?))
+    }
+
+    /// What to call the kernels that compute.
+    pub fn kernels(&self) -> String {
+        format!("{}{}", self.level, if self.exact { " exact" } else { "" })
+    }
+
+    /// The order of prompts that suits the model.
+    pub fn order(&self) -> Order {
+        if self.model.is_none() { Order::Spm } else { Order::PsmAnchored }
+    }
+
+    /// The options of the CPU for a model with this epsilon of its norms.
+    pub fn cpu(&self, eps: f32) -> CpuOptions {
+        CpuOptions {
+            threads: self.threads,
+            eps,
+            delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
+            level: self.level,
+            exact: self.exact,
+        }
+    }
+
+    fn session(&self, dir: &ModelDir, config: Config) -> Result<Session<Cpu>> {
+        let positions_max = self.positions_max(&config)?;
+        let backend = Cpu::new(self.cpu(config.eps));
+        let cache_bytes_max = self.cache_bytes_max;
+        let batch_max = BATCH_MAX.min(positions_max);
+        let options = ModelOptions { positions_max, batch_max, kv_bytes_max: cache_bytes_max };
+        let model = Model::load(dir, config, options, backend)?;
+        Ok(Session::new(model, SessionOptions { cache_bytes_max, precision: Precision::F16 }))
+    }
+
+    fn positions_max(&self, config: &Config) -> Result<usize> {
+        let Some(context) = self.context else { return Ok(CONTEXT_DEFAULT.min(config.context_max)) };
+        ensure!(
+            context as usize <= config.context_max,
+            "a context of {context} is more than the {} tokens the model was made for",
+            config.context_max
+        );
+        Ok(context as usize)
+    }
+}
+
+impl Opened {
+    /// The tokenizer, or an error that says what is missing.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().with_context(|| missing_tokenizer(&self.facts.name))
+    }
+
+    /// Moves the model to an engine thread.
+    pub fn into_served(self) -> Result<Served> {
+        let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.facts.name))?;
+        let engine = Engine::start(self.session, tokenizer);
+        Ok(Served { facts: Some(self.facts), ..served(engine, self.order) })
+    }
+}
+
+fn missing_tokenizer(name: &str) -> String {
+    format!(
+        "{name}: there is no tokenizer (tokenizer.json, or the metadata of a GGUF file); only `generate --ids` and `score --ids` work without"
+    )
+}
