@@ -14,6 +14,8 @@ pub mod symbol;
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::complete::{self, Planner, Window};
 use crate::decode::stop::{Passage, Stop};
 use crate::decode::{Generated, StopReason, Task};
@@ -40,7 +42,8 @@ pub struct Options {
 }
 
 /// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
     /// What the code does, in Markdown.
     Explain,
@@ -80,7 +83,8 @@ pub struct Subject {
 }
 
 /// What a compiler or a linter says about a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Problem {
     /// The line, from 0.
     pub line: usize,

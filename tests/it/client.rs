@@ -113,6 +113,12 @@ impl Client {
         self.message(&|message| message["method"] == method)["params"].clone()
     }
 
+    /// The next request of the server with this method, which wants an answer.
+    #[track_caller]
+    pub fn asked(&mut self, method: &str) -> Value {
+        self.message(&|message| message["method"] == method && message.get("id").is_some())
+    }
+
     /// Sends a request and returns its id.
     pub fn request(&mut self, method: &str, params: Value) -> i64 {
         self.next_id += 1;
