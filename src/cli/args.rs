@@ -9,15 +9,18 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sysinfo::System;
 
-use crate::complete::Options;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, Level};
-use crate::config::{Configuration, Settings};
+use crate::config::{Configuration, Flag, Settings};
+use crate::daemon::{Client, Place, Wishes, absolute};
 use crate::model::Config;
 use crate::resident::{Opened, Spec};
 use crate::session::Session;
 
-/// Which model to run, and how.
+/// What a command says that has nobody to ask.
+pub const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
+
+/// Which model to run, and how. Where a command uses the settings, these count more.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
@@ -64,33 +67,34 @@ pub struct PromptArgs {
     #[arg(long, value_name = "ORDER")]
     fim_order: Option<Order>,
 
-    /// Give a setting a value, whatever an editor says: NAME=VALUE as in budget.soft_ms=400, the value as JSON
+    /// Give a setting a value, whatever a file, the environment or an editor says: NAME=VALUE as in
+    /// budget.soft_ms=400, the value as JSON
     #[arg(long = "set", value_name = "SETTING", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
 }
 
 impl PromptArgs {
-    /// The settings of the command line.
-    pub fn configuration(&self) -> Result<Configuration> {
-        let mut configuration = Configuration::default();
-        for (name, value) in &self.settings {
-            configuration.fix(name, value).map_err(|problem| anyhow::anyhow!("--set: {problem}"))?;
-        }
-        if let Some(order) = self.fim_order {
-            configuration.fix_order(order);
-        }
-        Ok(configuration)
+    /// What the flags say, as settings; what is said by a flag of its own counts more than `--set`.
+    pub fn flags(&self) -> Vec<Flag> {
+        let set = self.settings.iter().cloned();
+        let set = set.map(|(name, value)| Flag { flag: "--set", name, value });
+        let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order.name()));
+        set.chain(order).collect()
     }
+}
 
-    /// The order of prompts that suits the model that `engine` names.
-    pub fn order(&self, engine: &EngineArgs) -> Order {
-        if engine.model.is_none() { Order::Spm } else { Order::PsmAnchored }
-    }
+fn flag(flag: &'static str, name: &str, value: impl ToString) -> Flag {
+    Flag { flag, name: name.to_owned(), value: value.to_string() }
+}
 
-    /// How to make prompts for the model that `engine` names.
-    pub fn options(&self, engine: &EngineArgs) -> Result<Options> {
-        Ok(self.configuration()?.settings().prompt(self.order(engine)))
+/// The settings of this process with what `flags` say. What is wrong elsewhere is said on stderr and changes
+/// nothing.
+pub fn configuration(flags: &[Flag]) -> Result<Configuration> {
+    let configuration = Configuration::for_process(flags).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+    for problem in configuration.problems() {
+        tracing::warn!("{problem}");
     }
+    Ok(configuration)
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {
@@ -99,44 +103,86 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl EngineArgs {
-    /// The model that is named, with so much memory for what earlier prompts leave behind unless --cache says
-    /// otherwise.
-    pub fn spec(&self, cache_bytes_max: u64) -> Spec {
+    /// What the flags say, as settings.
+    pub fn flags(&self) -> Vec<Flag> {
+        let model = self.model.as_ref().map(|path| flag("--model", "model", path.display()));
+        let context = self.context.map(|tokens| flag("--context", "context.length", tokens));
+        let cache = self.cache.map(|mib| flag("--cache", "cache.bytes_max", u64::from(mib) << 20));
+        let threads = self.compute.threads.map(|threads| flag("--threads", "threads", threads));
+        [model, context, cache, threads].into_iter().flatten().collect()
+    }
+
+    /// The model that `settings` name, the flags among them.
+    pub fn spec(&self, settings: &Settings) -> Spec {
         Spec {
-            model: self.model.clone(),
-            context: self.context,
-            cache_bytes_max: self.cache.map_or(cache_bytes_max, |mib| u64::from(mib) << 20),
+            model: settings.model.clone(),
+            context: settings.context.length,
+            cache_bytes_max: settings.cache_bytes_max(),
+            threads: threads(settings.threads),
             ..self.compute.spec()
         }
     }
 
-    /// Opens the model.
+    /// The model that is named, for another process.
+    pub fn wishes(&self) -> Result<Wishes> {
+        Ok(Wishes {
+            model: self.model.as_deref().map(absolute).transpose()?,
+            starter: false,
+            context: self.context,
+            cache_bytes_max: self.cache.map(|mib| u64::from(mib) << 20),
+            threads: self.compute.threads.map(usize::from),
+            kernels: self.compute.kernels.map(|level| level.to_string()),
+            exact: self.compute.exact,
+        })
+    }
+
+    /// The daemon, where one runs and is to be used: not where flags say how to run a model.
+    pub fn daemon(&self, no_daemon: bool) -> Result<Option<Client>> {
+        if no_daemon || self.wishes()? != Wishes::default() {
+            return Ok(None);
+        }
+        Client::connect(&Place::find()?)
+    }
+
+    /// The model that the flags alone name: what is measured must not depend on somebody's settings.
+    fn spec_alone(&self) -> Result<Spec> {
+        let configuration = Configuration::of_flags(&self.flags());
+        let configuration = configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        Ok(self.spec(configuration.settings()))
+    }
+
+    /// Opens the model that the flags alone name.
     pub fn open(&self) -> Result<Opened> {
-        self.spec(Settings::default().cache.bytes_max).open()
+        self.spec_alone()?.open()
     }
 
     /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
     pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<Session<Cpu>> {
         let model = path.map(Path::to_owned);
-        Spec { model, ..self.spec(Settings::default().cache.bytes_max) }.open_layers(layers)
+        Spec { model, ..self.spec_alone()? }.open_layers(layers)
     }
 
-    /// What to call the model, and its sizes.
+    /// What to call the model that the flags alone name, and its sizes.
     pub fn describe(&self) -> Result<(String, Config)> {
-        self.spec(0).describe()
+        self.spec_alone()?.describe()
     }
+}
+
+/// How many threads compute where `wanted` says nothing else.
+fn threads(wanted: Option<u16>) -> usize {
+    wanted.map_or_else(
+        || {
+            let available = thread::available_parallelism().map_or(1, usize::from);
+            System::physical_core_count().unwrap_or(available).min(available)
+        },
+        usize::from,
+    )
 }
 
 impl ComputeArgs {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
-        match self.threads {
-            Some(threads) => threads.into(),
-            None => {
-                let available = thread::available_parallelism().map_or(1, usize::from);
-                System::physical_core_count().unwrap_or(available).min(available)
-            }
-        }
+        threads(self.threads)
     }
 
     /// The starter model, computed this way, without a past.
@@ -155,6 +201,13 @@ impl ComputeArgs {
     pub fn kernels(&self) -> String {
         self.spec().kernels()
     }
+}
+
+/// Parses a time in minutes, a year at most.
+pub fn minutes(text: &str) -> Result<f64, String> {
+    const MAX: f64 = 525_600.0;
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if minutes >= 0.0 && minutes <= MAX { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
 }
 
 /// Reads a UTF-8 file whole.

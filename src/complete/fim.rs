@@ -1,8 +1,10 @@
 //! The fill-in-the-middle prompt. Pure.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::model::Tokenizer;
 use crate::model::tokenizer::FimTokens;
@@ -16,7 +18,8 @@ const LINE_END_TOKENS: usize = 4;
 /// In which order a prompt shows the text around the cursor. One builder makes all three: they
 /// differ in where the anchor stands, and what was typed after it opens the middle, as if the model
 /// had generated it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Prefix, suffix, middle: the anchor is the cursor.
     Psm,
@@ -25,6 +28,17 @@ pub enum Order {
     /// The anchor is the start of a line, the cursor's or one above, and stays there while only what
     /// follows it changes: typing only appends to the prompt.
     PsmAnchored,
+}
+
+impl Order {
+    /// How it is spelled.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Psm => "psm",
+            Self::Spm => "spm",
+            Self::PsmAnchored => "psm-anchored",
+        }
+    }
 }
 
 impl FromStr for Order {
@@ -40,26 +54,25 @@ impl FromStr for Order {
     }
 }
 
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Psm => "psm",
+            Self::Spm => "spm",
+            Self::PsmAnchored => "psm-anchored",
+        })
+    }
+}
+
 /// How a model is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// The prompt is the fill-in-the-middle string: for base models, and those trained on it.
     Raw,
     /// The same string is what the user says in ChatML; what was typed since the anchor is how the answer
     /// begins.
     Chat,
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "raw" => Ok(Self::Raw),
-            "chat" => Ok(Self::Chat),
-            _ => Err("expected raw or chat".into()),
-        }
-    }
 }
 
 /// What stands around the parts of a prompt, made once for a model.

@@ -134,8 +134,8 @@ impl Document {
         Snapshot {
             uri: uri.to_owned(),
             text: self.text.clone(),
-            language: self.language.clone(),
             version: self.version,
+            language: self.language.clone(),
             revision: self.revision,
             cursor: self.cursor,
             touched: self.touched,

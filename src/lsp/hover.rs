@@ -20,8 +20,6 @@ use crate::base::cancel::CancelOnDrop;
 use crate::decode::{Generated, StopReason};
 use crate::serve::{self, Priority};
 
-/// How long a hover waits for the model.
-const BUDGET: Duration = Duration::from_millis(400);
 /// Other documents that are searched for a definition, and how large they may be, in bytes.
 const OTHERS_MAX: usize = 32;
 const OTHER_BYTES_MAX: usize = 1 << 20;
@@ -58,7 +56,10 @@ impl Server {
     pub async fn hover(&self, params: HoverParams) -> Result<Option<Hover>> {
         let at = params.text_document_position_params;
         let snapshot = self.documents.snapshot(&at.text_document.uri.0);
-        let Some(snapshot) = snapshot.filter(|snapshot| self.may_complete(snapshot)) else { return Ok(None) };
+        let is_wanted = self.ready().rules().settings.hover.enabled;
+        let Some(snapshot) = snapshot.filter(|snapshot| is_wanted && self.may_complete(snapshot)) else {
+            return Ok(None);
+        };
         let char = self.encoding().to_char(&snapshot.text, at.position);
         let at = snapshot.text.char_to_byte(char);
         let Some(subject) = self.defined(&snapshot, at) else { return Ok(None) };
@@ -131,7 +132,8 @@ impl Server {
                 changed.await;
             }
         };
-        let known = match timeout(BUDGET, complete).await {
+        let budget = Duration::from_millis(self.ready().rules().settings.hover.budget_ms);
+        let known = match timeout(budget, complete).await {
             Ok(known) => known,
             Err(_) => shared.memory().get(key),
         };

@@ -13,8 +13,10 @@
 //!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
 
 mod assist;
+mod bridge;
 mod code_action;
 mod completion;
+mod configuration;
 mod documents;
 mod execute_command;
 mod explain;
@@ -31,6 +33,7 @@ mod workspace;
 
 use std::sync::Arc;
 
+pub use bridge::{Connection, Need, bridge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::{LspService, Server};
 
@@ -47,8 +50,9 @@ const PIPE_BYTES: usize = 1 << 16;
 /// How to serve a client.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Settings that the client cannot change, by name, each as JSON or else a string.
-    pub fixed: Vec<(String, String)>,
+    /// What the process that the editor has started has in its environment and flags, where it is another one
+    /// than this ([`Configuration::client_overrides`](crate::config::Configuration::client_overrides)).
+    pub overrides: Option<serde_json::Value>,
     /// What to tell the user first.
     pub notice: Option<String>,
     /// Told of every request.
@@ -80,6 +84,7 @@ pub async fn serve(
             .custom_method("textDocument/didOpen", server::Server::did_open)
             .custom_method("textDocument/didChange", server::Server::did_change)
             .custom_method("textDocument/didClose", server::Server::did_close)
+            .custom_method("workspace/didChangeConfiguration", server::Server::did_change_configuration)
             .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
             .custom_method("textDocument/completion", server::Server::completion)
             .custom_method("textDocument/codeAction", server::Server::code_action)

@@ -18,6 +18,7 @@ use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, LanguageServer};
 
 use super::Options;
+use super::configuration::{self, CanConfigure};
 use super::documents::{Documents, Edit, Snapshot};
 use super::hover::Hovers;
 use super::position::Encoding;
@@ -87,17 +88,16 @@ pub struct Ready {
 pub struct Rules {
     pub settings: Settings,
     pub workspace: Workspace,
+    /// What is wrong with the settings.
+    problems: Vec<Problem>,
     served: Arc<Served>,
     options: driver::Options,
 }
 
-/// Most tokens of an explanation, a correction or a comment.
-const ASSIST_TOKENS_MAX: usize = 1024;
-
 impl Rules {
     /// How to explain, fix and document.
     pub fn assist(&self) -> assist::Options {
-        assist::Options { prompt: self.options.prompt, max_tokens: ASSIST_TOKENS_MAX }
+        assist::Options { prompt: self.options.prompt, max_tokens: self.settings.assist.max_tokens }
     }
 }
 
@@ -155,10 +155,14 @@ impl LanguageServer for Server {
     async fn initialized(&self, _: InitializedParams) {
         let Some(ready) = self.ready.get() else { return };
         status::spawn(&self.client, ready);
-        let problems = ready.apply(&ready.resident.view());
-        for said in self.options.notice.iter().cloned().chain(problems.iter().map(ToString::to_string)) {
-            self.client.show_message(MessageType::Warning, format!("fimd: {said}")).await;
+        if ready.can().register {
+            configuration::register(self.client.clone());
         }
+        ready.apply(&ready.resident.view());
+        if let Some(notice) = &self.options.notice {
+            self.client.show_message(MessageType::Warning, format!("fimd: {notice}")).await;
+        }
+        configuration::warn(&self.client, &ready.rules().problems).await;
     }
 
     async fn shutdown(&self) -> Result<()> {
@@ -190,7 +194,7 @@ impl Server {
     fn introduce(&self, client: &InitializeParams) -> Arc<Ready> {
         let (view, roots) = (self.resident.view(), roots(client));
         let given = client.initialization_options.clone().unwrap_or_default();
-        let (rules, _) = Rules::new(&view, &self.options, &given, &roots);
+        let rules = Rules::new(&view, &self.options, &given, &roots);
         let activity = Arc::new(Notify::new());
         let (told, observer) = (activity.clone(), self.options.observer.clone());
         let observer: Observer = Arc::new(move |record| {
@@ -373,33 +377,48 @@ impl Ready {
         self.rules.read().expect("nothing panics with this lock").clone()
     }
 
-    /// Lays the settings of the editor over those of the model that answers, which may have changed, and
-    /// returns what is wrong with them.
+    /// Takes over other settings of the editor, from the next request on; says what is wrong with them that
+    /// was not wrong before. Null says nothing.
+    pub fn configure(&self, given: Value) -> Vec<Problem> {
+        if !given.is_null() {
+            *self.given.lock().expect("nothing panics with this lock") = given;
+        }
+        self.apply(&self.resident.view())
+    }
+
+    /// Lays the settings of the editor over those of the model that answers, which may have changed; says what
+    /// is wrong with them that was not wrong before.
     pub fn apply(&self, view: &View) -> Vec<Problem> {
         let given = self.given.lock().expect("nothing panics with this lock");
-        let (rules, problems) = Rules::new(view, &self.options, &given, &self.roots);
+        let rules = Rules::new(view, &self.options, &given, &self.roots);
         let mut current = self.rules.write().expect("nothing panics with this lock");
         if !Arc::ptr_eq(&current.served, &rules.served) || current.options != rules.options {
             self.completer.configure(rules.served.engine.clone(), rules.options);
         }
+        let is_new = |problem: &&Problem| !current.problems.contains(problem);
+        let problems = rules.problems.iter().filter(is_new).cloned().collect();
         *current = Arc::new(rules);
         problems
+    }
+
+    /// What the client can do about settings.
+    pub fn can(&self) -> CanConfigure {
+        CanConfigure::of(&self.capabilities)
     }
 }
 
 impl Rules {
-    fn new(view: &View, options: &Options, given: &Value, roots: &[String]) -> (Self, Vec<Problem>) {
-        let mut configuration = view.configuration.clone();
-        let fixed = options.fixed.iter().filter_map(|(name, text)| configuration.fix(name, text).err());
-        let mut problems: Vec<Problem> = fixed.collect();
-        problems.extend(configuration.overlay(given));
-        for problem in &problems {
-            tracing::warn!("a setting of the client is wrong: {problem}");
-        }
+    fn new(view: &View, options: &Options, given: &Value, roots: &[String]) -> Self {
+        let mut configuration = match &options.overrides {
+            Some(overrides) => view.configuration.with_client(overrides),
+            None => view.configuration.clone(),
+        };
+        let mut problems = configuration.overlay(given);
+        problems.splice(..0, configuration.problems().iter().cloned());
         let settings = configuration.settings().clone();
         let workspace = Workspace::new(roots, settings.disabled.clone());
         let options = settings.options(view.served.order);
-        (Self { settings, workspace, served: view.served.clone(), options }, problems)
+        Self { settings, workspace, problems, served: view.served.clone(), options }
     }
 }
 

@@ -10,6 +10,7 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::{Bounded, Client, NotCancellable, OngoingProgress};
 
+use super::configuration;
 use super::server::Ready;
 use crate::resident::View;
 
@@ -92,10 +93,10 @@ async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_pro
     loop {
         let Some(now) = ready.upgrade() else { return };
         let view = changes.borrow_and_update().clone();
-        // Problems of settings are said when they are given.
-        now.apply(&view);
+        let problems = now.apply(&view);
         let status = Status::new(&now, &view);
         drop(now);
+        configuration::warn(&client, &problems).await;
         if wants_status && told.as_ref() != Some(&status) {
             client.send_notification::<Status>(status.clone()).await;
             told = Some(status);

@@ -48,7 +48,7 @@ impl Workspace {
     /// Whether a document may be completed and shown as context.
     pub fn allows(&self, uri: &str, language: &str) -> bool {
         let path = path_of(uri);
-        if is_secret(&path) || self.disabled.languages.iter().any(|disabled| disabled == language) {
+        if is_secret(&path) || is_disabled(&self.disabled.languages, language) {
             return false;
         }
         let relative = PathBuf::from("/").join(self.relative(uri));
@@ -57,6 +57,16 @@ impl Workspace {
         }
         !(uri.starts_with("file:") && self.ignored.contains(Path::new(local(&path))))
     }
+}
+
+/// Whether the last pattern that is about `language` is one without `!`.
+fn is_disabled(patterns: &[String], language: &str) -> bool {
+    let is_about = |pattern: &&str| {
+        let named = pattern.strip_prefix('!').unwrap_or(pattern);
+        named == "*" || named == language
+    };
+    let last = patterns.iter().map(String::as_str).rfind(is_about);
+    last.is_some_and(|pattern| !pattern.starts_with('!'))
 }
 
 /// The path of a URI of any scheme, decoded.
@@ -197,6 +207,27 @@ mod tests {
             ("", "", true),
         ] {
             assert_eq!(workspace.allows(uri, language), is_allowed, "{uri} {language}");
+        }
+    }
+
+    #[test]
+    fn languages_and_files_are_taken_out_again() {
+        for (languages, globs, uri, language, is_allowed) in [
+            (&["*", "!rust"][..], &[][..], "file:///a/b.rs", "rust", true),
+            (&["*", "!rust"], &[], "file:///a/b.py", "python", false),
+            (&["!rust", "*"], &[], "file:///a/b.rs", "rust", false),
+            (&["rust", "!rust"], &[], "file:///a/b.rs", "rust", true),
+            (&["!rust"], &[], "file:///a/b.py", "python", true),
+            (&[], &["*", "!*.rs"], "file:///a/b.rs", "rust", true),
+            (&[], &["*", "!*.rs"], "file:///a/b.py", "python", false),
+            (&[], &["/gen/*", "!/gen/kept.rs"], "file:///a/gen/kept.rs", "rust", true),
+            (&[], &["/gen/*", "!/gen/kept.rs"], "file:///a/gen/other.rs", "rust", false),
+            (&["rust"], &["!*.rs"], "file:///a/b.rs", "rust", false),
+        ] {
+            let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+            let disabled = Disabled { languages: texts(languages), globs: texts(globs) };
+            let workspace = Workspace::new(&["file:///a".into()], disabled);
+            assert_eq!(workspace.allows(uri, language), is_allowed, "{languages:?} {globs:?} {uri}");
         }
     }
 

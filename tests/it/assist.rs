@@ -83,14 +83,6 @@ impl Editor {
         let position = json!({"line": line, "character": character});
         self.client.call("textDocument/hover", json!({"textDocument": {"uri": URI}, "position": position}))
     }
-
-    /// Answers the next request of the server with this method, and returns its parameters.
-    #[track_caller]
-    fn answer(&mut self, method: &str, result: Value) -> Value {
-        let request = self.client.asked(method);
-        self.client.send(&json!({"jsonrpc": "2.0", "id": request["id"], "result": result}));
-        request["params"].clone()
-    }
 }
 
 fn titles(actions: &[Value]) -> Vec<&str> {
@@ -194,7 +186,7 @@ fn a_client_that_cannot_resolve_is_sent_the_edit() {
     let argument = action["arguments"][0].clone();
     let params = json!({"command": "fimd.apply", "arguments": [argument], "workDoneToken": 7});
     let id = editor.client.request("workspace/executeCommand", params);
-    let edit = editor.answer("workspace/applyEdit", json!({"applied": true}))["edit"].clone();
+    let edit = editor.client.answer("workspace/applyEdit", json!({"applied": true}))["edit"].clone();
     assert_eq!(edit["changes"][URI][0]["range"], at(4, 0, 0));
     assert_eq!(editor.client.result(id), Value::Null);
     let mut kinds = Vec::new();
@@ -216,8 +208,8 @@ fn an_explanation_is_a_file_that_goes_with_the_session() {
     let capabilities = json!({"window": {"showDocument": {"support": true}, "workDoneProgress": true}});
     let mut editor = editor(tiny::chatting_folder(), capabilities);
     let id = editor.command("fimd.explain", json!({"uri": URI, "range": at(3, 4, 4)}));
-    editor.answer("window/workDoneProgress/create", Value::Null);
-    let shown = editor.answer("window/showDocument", json!({"success": true}));
+    editor.client.answer("window/workDoneProgress/create", Value::Null);
+    let shown = editor.client.answer("window/showDocument", json!({"success": true}));
     editor.client.result(id);
     while editor.client.notification("$/progress")["value"]["kind"] != "end" {}
     let path = shown["uri"].as_str().unwrap().strip_prefix("file://").unwrap().to_owned();

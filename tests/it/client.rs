@@ -62,11 +62,9 @@ impl Client {
         Self::new(Server::Task(runtime, task), reader, writer)
     }
 
-    /// A client of `fimd lsp` with these arguments, over its stdin and stdout.
-    pub fn spawn(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-        let mut child =
-            command.arg("lsp").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    /// A client of a language server on the stdin and stdout of a program.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (reader, writer) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         Self::new(Server::Process(child), reader, writer)
     }
@@ -113,10 +111,12 @@ impl Client {
         self.message(&|message| message["method"] == method)["params"].clone()
     }
 
-    /// The next request of the server with this method, which wants an answer.
+    /// Answers the next request of this kind that the server makes, and returns its parameters.
     #[track_caller]
-    pub fn asked(&mut self, method: &str) -> Value {
-        self.message(&|message| message["method"] == method && message.get("id").is_some())
+    pub fn answer(&mut self, method: &str, result: Value) -> Value {
+        let asked = self.message(&|message| message["method"] == method);
+        self.send(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}));
+        asked["params"].clone()
     }
 
     /// Sends a request and returns its id.
@@ -172,6 +172,11 @@ impl Client {
             }
             self.unread.push_back(message);
         }
+    }
+
+    /// Reads what has come, whatever it is.
+    pub fn forget_unread(&mut self) {
+        self.unread.clear();
     }
 
     pub fn open(&mut self, uri: &str, text: &str) {

@@ -173,11 +173,3 @@ fn sources() -> Vec<(String, String)> {
     assert!(files.len() > 20);
     files
 }
-
-#[test]
-fn every_setting_is_in_the_readme() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    for name in fimd::config::names() {
-        assert!(readme.contains(&format!("`{name}`")), "README.md does not name the setting {name}");
-    }
-}

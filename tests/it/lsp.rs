@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{CANCELLED, CONTENT_MODIFIED, Client, calm, place};
-use crate::tiny;
+use crate::{cli, tiny};
 
 const INLINE: &str = "textDocument/inlineCompletion";
 const MENU: &str = "textDocument/completion";
@@ -370,7 +370,9 @@ fn sessions_end_as_the_client_wants() {
 #[test]
 fn the_program_serves_its_stdin() {
     let model = tiny::folder();
-    let mut client = Client::spawn(&["--model", model.path().to_str().unwrap(), "--threads", "1"]);
+    let mut program = cli::program();
+    program.args(["lsp", "--no-daemon", "--threads", "1", "--model"]).arg(model.path());
+    let mut client = Client::spawn(program);
     client.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
     client.open(URI, "x = ");
     let id = client.request_inline(URI, [0, 4], automatic());
@@ -517,7 +519,7 @@ fn wrong_settings_are_reported_by_name() {
         .collect();
     let says = |text: &str| messages.iter().any(|message| message.contains(text));
     assert!(says("no setting alternative; did you mean alternatives?"), "{messages:?}");
-    assert!(says("disabled.languages: invalid type: string"), "{messages:?}");
+    assert!(says("disabled.languages: expected a list of texts"), "{messages:?}");
     editor.client.open(URI, "x = ");
     editor.check([0, 4], automatic(), &tiny::LINE[..3], [0, 4, 4]);
 }

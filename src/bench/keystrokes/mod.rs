@@ -39,7 +39,7 @@ pub fn run(
 ) -> Result<Run> {
     let mut replayed = Vec::new();
     for session in sessions {
-        say(format!("{server}, {}: {}", report::name(order), session.name));
+        say(format!("{server}, {}: {}", order.name(), session.name));
         let typist = match who {
             Who::Script => Typist::script(session),
             Who::Oracle => Typist::oracle(session),

@@ -137,21 +137,12 @@ impl Run {
         let keystrokes: Vec<Keystroke> =
             sessions.into_iter().flat_map(|session| session.keystrokes).collect();
         let summary = Summary::of(&keystrokes, &wasted);
-        Self { server, model: None, threads: None, order: name(order), summary, keystrokes }
+        Self { server, model: None, threads: None, order: order.name(), summary, keystrokes }
     }
 
     /// What to call it beside others.
     pub fn title(&self) -> String {
         format!("{}, {}", self.server, self.order)
-    }
-}
-
-/// How an order is spelled.
-pub fn name(order: Order) -> &'static str {
-    match order {
-        Order::Psm => "psm",
-        Order::Spm => "spm",
-        Order::PsmAnchored => "psm-anchored",
     }
 }
 

@@ -1,0 +1,149 @@
+//! Values of settings: what is right for a kind, and how text stands for it.
+
+use serde_json::{Number, Value};
+
+use super::definition::{Kind, Setting};
+
+impl Kind {
+    /// Says what is expected instead of `value`, if it is wrong.
+    pub fn check(&self, value: &Value) -> Result<(), String> {
+        let is_right = match (self, value) {
+            (Self::Bool, Value::Bool(_)) | (Self::Text | Self::Path, Value::String(_)) => true,
+            (Self::Integer(range), Value::Number(number)) => {
+                number.as_u64().is_some_and(|n| range.contains(&n))
+            }
+            (Self::Number(range), Value::Number(number)) => {
+                number.as_f64().is_some_and(|n| range.contains(&n))
+            }
+            (Self::Texts, Value::Array(items)) => items.iter().all(Value::is_string),
+            (Self::Choice(choices), Value::String(text)) => choices.contains(&text.as_str()),
+            _ => false,
+        };
+        if is_right { Ok(()) } else { Err(format!("expected {}, not {}", self.expected(), shown(value))) }
+    }
+
+    /// What its values are, in words.
+    pub fn expected(&self) -> String {
+        match self {
+            Self::Bool => "true or false".into(),
+            Self::Integer(range) => format!("a whole number from {} to {}", range.start(), range.end()),
+            Self::Number(_) => "a number".into(),
+            Self::Text => "a text".into(),
+            Self::Path => "a path".into(),
+            Self::Texts => "a list of texts".into(),
+            Self::Choice(choices) => match choices {
+                [first @ .., last] => format!("{} or {last}", first.join(", ")),
+                [] => "nothing".into(),
+            },
+        }
+    }
+}
+
+impl Setting {
+    /// The value that `text` stands for, as an environment variable or a flag gives it. `null` stands for no
+    /// value where there may be none; a list is JSON, or separated by commas.
+    pub fn parse(&self, text: &str) -> Result<Value, String> {
+        if text == "null" && self.unset.is_some() {
+            return Ok(Value::Null);
+        }
+        let as_text = || Value::String(text.to_owned());
+        let value = match &self.kind {
+            Kind::Text | Kind::Path | Kind::Choice(_) => as_text(),
+            Kind::Texts if !text.trim_start().starts_with('[') => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                items.map(|item| Value::String(item.to_owned())).collect()
+            }
+            Kind::Bool | Kind::Integer(_) | Kind::Number(_) | Kind::Texts => {
+                serde_json::from_str(text).unwrap_or_else(|_| as_text())
+            }
+        };
+        self.kind.check(&value).map(|()| value)
+    }
+}
+
+/// A value as messages show it: not at length.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "a group".into(),
+        Value::String(text) if text.chars().count() > 40 => "this text".into(),
+        _ => value.to_string(),
+    }
+}
+
+/// A TOML value as JSON; what JSON lacks is given as the text it is written as.
+pub fn from_toml(value: &toml::de::DeValue) -> Value {
+    use toml::de::DeValue;
+    match value {
+        DeValue::String(text) => Value::String(text.clone().into_owned()),
+        DeValue::Integer(number) => {
+            let parsed = i128::from_str_radix(number.as_str(), number.radix()).ok();
+            let parsed = parsed.and_then(Number::from_i128);
+            parsed.map_or_else(|| Value::String(number.as_str().to_owned()), Value::Number)
+        }
+        DeValue::Float(number) => {
+            let parsed = number.as_str().parse().ok().and_then(Number::from_f64);
+            parsed.map_or_else(|| Value::String(number.as_str().to_owned()), Value::Number)
+        }
+        DeValue::Boolean(value) => Value::Bool(*value),
+        DeValue::Datetime(date) => Value::String(date.to_string()),
+        DeValue::Array(items) => items.iter().map(|item| from_toml(item.get_ref())).collect(),
+        DeValue::Table(table) => Value::Object(
+            table
+                .iter()
+                .map(|(key, value)| (key.get_ref().clone().into_owned(), from_toml(value.get_ref())))
+                .collect(),
+        ),
+    }
+}
+
+/// How many characters have to be changed, added or left out to make one of the other (Levenshtein).
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for j in 0..b.len() {
+            let changed = diagonal + usize::from(a != b[j]);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn text_stands_for_values() {
+        for (name, text, expected) in [
+            ("enabled", "false", Ok(json!(false))),
+            ("enabled", "no", Err("expected true or false, not \"no\"")),
+            ("alternatives", "2", Ok(json!(2))),
+            ("alternatives", "2.5", Err("expected a whole number from 1 to 3, not 2.5")),
+            ("logprob_min", "-3", Ok(json!(-3))),
+            ("logprob_min", "nan", Err("expected a number, not \"nan\"")),
+            ("model", "7", Ok(json!("7"))),
+            ("model", "null", Ok(Value::Null)),
+            ("enabled", "null", Err("expected true or false, not null")),
+            ("disabled.languages", "a, b,", Ok(json!(["a", "b"]))),
+            ("disabled.languages", "[\"a\"]", Ok(json!(["a"]))),
+            ("disabled.languages", "[1]", Err("expected a list of texts, not a list")),
+            ("disabled.languages", "", Ok(json!([]))),
+            ("fim.order", "x", Err("expected psm, spm or psm-anchored, not \"x\"")),
+        ] {
+            let setting = Setting::named(name).unwrap();
+            assert_eq!(setting.parse(text), expected.map_err(str::to_owned), "{name}={text}");
+        }
+    }
+
+    #[test]
+    fn names_that_differ_little_are_near() {
+        for (a, b, expected) in [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
+            assert_eq!(distance(a, b), expected);
+        }
+    }
+}
