@@ -236,7 +236,7 @@ fn workspace_edit(
 ) -> WorkspaceEdit {
     let uri = snapshot.uri.as_str().into();
     let can = client.workspace.as_ref().and_then(|can| can.workspace_edit.as_ref());
-    if !can.is_some_and(|can| can.document_changes == Some(true)) {
+    if can.is_none_or(|can| can.document_changes != Some(true)) {
         let changes = Some(HashMap::from([(uri, vec![edit])]));
         return WorkspaceEdit { changes, ..WorkspaceEdit::default() };
     }
