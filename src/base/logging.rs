@@ -1,26 +1,49 @@
-//! Logging, always to stderr: stdout carries results or the LSP wire. Document text is never logged.
+//! Logging, never to stdout, which carries results or the LSP wire. Document text is never logged.
 
+use std::fs;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
+use anyhow::{Context, Result};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::EnvFilter;
 
 /// The LSP library logs whole messages, and so documents, at its lowest level.
 const WIRE: &str = "tower_lsp_server=warn";
 
-/// Starts logging to stderr at the level of `FIMD_LOG` (as `RUST_LOG` spells it), warnings if unset, and
-/// makes panics say where they happened and nothing else: their messages may quote text.
-pub fn start() {
-    let filter = EnvFilter::try_from_env("FIMD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+/// Days that a log is kept.
+const DAYS_MAX: usize = 7;
+
+/// Where to log to.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'p> {
+    /// The terminal, or whoever started the program.
+    Stderr,
+    /// Files in this folder, one for each day.
+    Files(&'p Path),
+}
+
+/// Starts logging at the level of `FIMD_LOG` (as `RUST_LOG` spells it), or else at `level`, and makes panics say
+/// where they happened and nothing else: their messages may quote text.
+pub fn start(target: Target, level: &str) -> Result<()> {
+    let filter = EnvFilter::try_from_env("FIMD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let wire = WIRE.parse().expect("the directive is well formed");
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.add_directive(wire))
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .compact()
-        .init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter.add_directive(wire)).with_target(false).compact();
+    match target {
+        Target::Stderr => log.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init(),
+        Target::Files(dir) => log.with_writer(files(dir)?).with_ansi(false).init(),
+    }
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".into(), ToString::to_string);
         tracing::error!("fimd has a bug at {place}; please report it");
     }));
+    Ok(())
+}
+
+fn files(dir: &Path) -> Result<RollingFileAppender> {
+    let describe = || format!("cannot write logs in {}", dir.display());
+    fs::create_dir_all(dir).with_context(describe)?;
+    let rotation = RollingFileAppender::builder().rotation(Rotation::DAILY).max_log_files(DAYS_MAX);
+    rotation.filename_prefix("fimd").filename_suffix("log").build(dir).with_context(describe)
 }

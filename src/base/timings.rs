@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the time of one run went. `prefill_tokens` counts evaluated prompt tokens only: what a
 /// session reused costs nothing and is not in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
     /// Opening the model, in milliseconds.
     pub load_ms: f64,

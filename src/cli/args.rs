@@ -12,9 +12,13 @@ use sysinfo::System;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, Level};
 use crate::config::{Configuration, Flag, Settings};
+use crate::daemon::{Client, Place, Wishes, absolute};
 use crate::model::Config;
 use crate::resident::{Opened, Spec};
 use crate::session::Session;
+
+/// What a command says that has nobody to ask.
+pub const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
 
 /// Which model to run, and how. Where a command uses the settings, these count more.
 #[derive(clap::Args)]
@@ -74,7 +78,7 @@ impl PromptArgs {
     pub fn flags(&self) -> Vec<Flag> {
         let set = self.settings.iter().cloned();
         let set = set.map(|(name, value)| Flag { flag: "--set", name, value });
-        let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order.name()));
+        let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order));
         set.chain(order).collect()
     }
 }
@@ -117,6 +121,27 @@ impl EngineArgs {
             threads: threads(settings.threads),
             ..self.compute.spec()
         }
+    }
+
+    /// The model that is named, for another process.
+    pub fn wishes(&self) -> Result<Wishes> {
+        Ok(Wishes {
+            model: self.model.as_deref().map(absolute).transpose()?,
+            starter: false,
+            context: self.context,
+            cache_bytes_max: self.cache.map(|mib| u64::from(mib) << 20),
+            threads: self.compute.threads.map(usize::from),
+            kernels: self.compute.kernels.map(|level| level.to_string()),
+            exact: self.compute.exact,
+        })
+    }
+
+    /// The daemon, where one runs and is to be used: not where flags say how to run a model.
+    pub fn daemon(&self, no_daemon: bool) -> Result<Option<Client>> {
+        if no_daemon || self.wishes()? != Wishes::default() {
+            return Ok(None);
+        }
+        Client::connect(&Place::find()?)
     }
 
     /// The model that the flags alone name: what is measured must not depend on somebody's settings.
@@ -176,6 +201,13 @@ impl ComputeArgs {
     pub fn kernels(&self) -> String {
         self.spec().kernels()
     }
+}
+
+/// Parses a time in minutes, a year at most.
+pub fn minutes(text: &str) -> Result<f64, String> {
+    const MAX: f64 = 525_600.0;
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if minutes >= 0.0 && minutes <= MAX { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
 }
 
 /// Reads a UTF-8 file whole.

@@ -17,9 +17,8 @@ use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Synthetic};
-use crate::bench::{kernels, machine};
+use crate::bench::{daemon, kernels, machine};
 use crate::complete::fim::Order;
-
 use crate::model::export::Recipe;
 use crate::resident::Served;
 
@@ -39,6 +38,8 @@ enum Benchmark {
     Keystrokes(KeystrokesArgs),
     /// Edit at random for long: every request must be answered, and memory must not grow
     Soak(SoakArgs),
+    /// Measure what the daemon costs, and serve many editors at once
+    Daemon(DaemonArgs),
 }
 
 /// Measures the starter model in the program, the one that --model names, or a synthetic one.
@@ -188,7 +189,62 @@ pub fn run(args: &Args) -> Result<()> {
         Benchmark::Kernels(args) => run_kernels(args),
         Benchmark::Keystrokes(args) => run_keystrokes(args),
         Benchmark::Soak(args) => run_soak(args),
+        Benchmark::Daemon(args) => run_daemon(args),
     }
+}
+
+/// Starts this program as editors do, with a daemon of its own and the starter model: how much later answers come
+/// through the daemon, how fast an editor starts, what it takes of the memory, and how many editors that type, take
+/// requests back and crash are served.
+#[derive(clap::Args)]
+struct DaemonArgs {
+    /// Answers to measure, with the daemon and without
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    answers: u32,
+
+    /// Size of the document that is open then, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    document: u32,
+
+    /// Editors that type at once
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    clients: u32,
+
+    /// Edits of all of them in a second
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+
+    /// For how long they type
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+
+    /// Seed of their edits
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn run_daemon(args: &DaemonArgs) -> Result<()> {
+    let (status, say) = spinner();
+    let dir = tempfile::tempdir().context("cannot make a folder for the daemon")?;
+    let report = daemon::run(
+        &daemon::Options {
+            program: std::env::current_exe().context("cannot find the program fimd")?,
+            runtime: dir.path().join("run"),
+            answers: args.answers as usize,
+            document_bytes: (args.document as usize) << 10,
+            clients: args.clients as usize,
+            edits_per_second: args.rate.into(),
+            time: Duration::from_secs(args.seconds.into()),
+            seed: args.seed,
+        },
+        &say,
+    )?;
+    status.finish_and_clear();
+    if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
 
 /// Edits the documents of the typing sessions in the program at random, asks for a completion after each edit,

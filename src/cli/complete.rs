@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anstyle::{AnsiColor, Style};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::args::{self, EngineArgs, PromptArgs};
 use crate::complete::{Completion, Lines, Request, driver};
+use crate::daemon::{self, Answer, Client, Cursor};
 
 /// Lines shown before and after the completion.
 const LINES_AROUND: usize = 4;
@@ -34,6 +35,10 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+
+    /// Load the model even if a daemon runs that has it
+    #[arg(long)]
+    no_daemon: bool,
 
     #[command(flatten)]
     prompt: PromptArgs,
@@ -73,21 +78,10 @@ pub fn run(args: &Args) -> Result<()> {
     let Place { file, line, column } = &args.place;
     let text = args::read_text(file)?;
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
-    let configuration = args::configuration(&[args.prompt.flags(), args.engine.flags()].concat())?;
-    let settings = configuration.settings();
-    let spec = args.engine.spec(settings);
-    let options = settings.prompt(spec.order());
-    let opened = spec.open()?;
-    let load_ms = opened.facts.load_ms;
-    let engine = opened.into_served()?.engine;
-    let request = Request {
-        path: Some(file.display().to_string()),
-        lines: if args.multiline { Lines::Multi } else { Lines::Auto },
-        max_tokens: args.max_tokens,
-        is_invoked: true,
-        ..Request::new(&text[..cursor], &text[cursor..])
+    let (completion, load_ms) = match args.engine.daemon(args.no_daemon)? {
+        Some(daemon) => (args.ask(daemon, &text, cursor)?, 0.0),
+        None => args.complete(&text, cursor)?,
     };
-    let completion = driver::once(&engine, options, request)?;
     let shown = completion.as_ref().map_or("", |completion| completion.text.as_str());
 
     if args.json {
@@ -101,6 +95,42 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let lines = render(&text, cursor, shown);
     args::print(&format!("{lines}{QUIET}{}{QUIET:#}\n", summary(completion.as_ref(), load_ms)))
+}
+
+impl Args {
+    /// Has the daemon complete.
+    fn ask(&self, daemon: Client, text: &str, cursor: usize) -> Result<Option<Completion>> {
+        let request = daemon::Request::Complete(Cursor {
+            path: self.place.file.display().to_string(),
+            prefix: text[..cursor].to_owned(),
+            suffix: text[cursor..].to_owned(),
+            is_multi_line: self.multiline,
+            max_tokens: self.max_tokens,
+            overrides: args::configuration(&self.prompt.flags())?.client_overrides(),
+        });
+        match daemon.ask(&request)? {
+            Answer::Completion(completion) => Ok(completion),
+            _ => bail!("the daemon answers something else"),
+        }
+    }
+
+    /// Loads the model and completes; also returns how long loading took, in milliseconds.
+    fn complete(&self, text: &str, cursor: usize) -> Result<(Option<Completion>, f64)> {
+        let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
+        let spec = self.engine.spec(configuration.settings());
+        let options = configuration.settings().prompt(spec.order());
+        let opened = spec.open()?;
+        let load_ms = opened.facts.load_ms;
+        let engine = opened.into_served()?.engine;
+        let request = Request {
+            path: Some(self.place.file.display().to_string()),
+            lines: if self.multiline { Lines::Multi } else { Lines::Auto },
+            max_tokens: self.max_tokens,
+            is_invoked: true,
+            ..Request::new(&text[..cursor], &text[cursor..])
+        };
+        Ok((driver::once(&engine, options, request)?, load_ms))
+    }
 }
 
 /// Byte offset of a line and character column, both from 1. The end of a line is a valid column.

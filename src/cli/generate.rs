@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
 use super::args::{self, EngineArgs};
 use crate::base::Cancel;
+use crate::daemon::{Answer, Client, Generation, Request};
 use crate::decode::drafts::Pace;
 use crate::decode::sample::Sampling;
-use crate::decode::{self, Task};
+use crate::decode::{self, Generated, Task};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,6 +49,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Load the model even if a daemon runs that has it
+    #[arg(long)]
+    no_daemon: bool,
+
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -69,62 +74,105 @@ struct Prompt {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let configuration = args::configuration(&args.engine.flags())?;
-    let mut opened = args.engine.spec(configuration.settings()).open()?;
-    let prompt = match (&args.prompt.text, &args.prompt.file, &args.prompt.ids) {
-        (Some(text), _, _) => opened.tokenizer()?.encode_with_specials(text),
-        (_, Some(file), _) => opened.tokenizer()?.encode_with_specials(&args::read_text(file)?),
-        (_, _, ids) => ids.clone().unwrap_or_default(),
-    };
-    ensure!(!prompt.is_empty(), "the prompt is empty: give at least one token");
-    let stop_ids = match &opened.tokenizer {
-        Some(tokenizer) if !args.ignore_eos => tokenizer.stop_ids(),
-        _ => Vec::new(),
-    };
-    let task = Task {
-        sampling: Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            seed: args.seed,
-        },
-        stop_ids,
-        top_logprobs: args.top_logprobs,
-        ..Task::greedy(prompt, args.max_tokens)
-    };
-    let cancel = Cancel::new();
-    let mut printed = Ok(());
-    let mut show = |text: &str| {
-        if !args.json && printed.is_ok() {
-            printed = args::print(text);
-            if printed.is_err() {
-                cancel.cancel();
+    match args.engine.daemon(args.no_daemon)? {
+        Some(daemon) => args.ask(daemon),
+        None => args.generate(),
+    }
+}
+
+impl Args {
+    /// Has the daemon generate.
+    fn ask(&self, mut daemon: Client) -> Result<()> {
+        daemon.send(&Request::Generate(Box::new(Generation {
+            text: self.prompt.read()?,
+            ids: self.prompt.ids.clone(),
+            max_tokens: self.max_tokens,
+            sampling: self.sampling(),
+            ignores_end: self.ignore_eos,
+            top_logprobs: self.top_logprobs,
+        })))?;
+        loop {
+            match daemon.next()? {
+                Answer::Text(text) if !self.json => args::print(&text)?,
+                Answer::Text(_) => {}
+                Answer::Generated(prompt, generated) => return self.finish(&prompt, &generated, true),
+                _ => bail!("the daemon answers something else"),
             }
         }
-    };
-    let tokenizer = opened.tokenizer.as_ref();
-    let mut generated =
-        decode::generate(&mut opened.session, tokenizer, &task, &mut Pace::default(), &cancel, &mut show)?;
-    printed?;
-    generated.timings.load_ms = opened.facts.load_ms;
+    }
 
-    if args.json {
-        return args::print_json(&json!({
-            "prompt_ids": task.prompt,
-            "ids": generated.ids,
-            "text": tokenizer.map(|_| &generated.text),
-            "logprobs": generated.logprobs,
-            "top_logprobs": generated.top_logprobs,
-            "stop": generated.stop,
-            "drafts": { "guessed": generated.guessed, "accepted": generated.accepted },
-            "timings": generated.timings,
-        }));
+    /// Loads the model and generates.
+    fn generate(&self) -> Result<()> {
+        let configuration = args::configuration(&self.engine.flags())?;
+        let mut opened = self.engine.spec(configuration.settings()).open()?;
+        let prompt = match (self.prompt.read()?, &self.prompt.ids) {
+            (Some(text), _) => opened.tokenizer()?.encode_with_specials(&text),
+            (None, ids) => ids.clone().unwrap_or_default(),
+        };
+        ensure!(!prompt.is_empty(), "the prompt is empty: give at least one token");
+        let stop_ids = match &opened.tokenizer {
+            Some(tokenizer) if !self.ignore_eos => tokenizer.stop_ids(),
+            _ => Vec::new(),
+        };
+        let task = Task {
+            sampling: self.sampling(),
+            stop_ids,
+            top_logprobs: self.top_logprobs,
+            ..Task::greedy(prompt, self.max_tokens)
+        };
+        let cancel = Cancel::new();
+        let mut printed = Ok(());
+        let mut show = |text: &str| {
+            if !self.json && printed.is_ok() {
+                printed = args::print(text);
+                if printed.is_err() {
+                    cancel.cancel();
+                }
+            }
+        };
+        let tokenizer = opened.tokenizer.as_ref();
+        let (session, pace) = (&mut opened.session, &mut Pace::default());
+        let mut generated = decode::generate(session, tokenizer, &task, pace, &cancel, &mut show)?;
+        printed?;
+        generated.timings.load_ms = opened.facts.load_ms;
+        self.finish(&task.prompt, &generated, tokenizer.is_some())
     }
-    if tokenizer.is_none() {
-        let ids: Vec<String> = generated.ids.iter().map(u32::to_string).collect();
-        args::print(&ids.join(","))?;
+
+    fn sampling(&self) -> Sampling {
+        Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed }
     }
-    args::print("\n")
+
+    /// Prints what is left to print.
+    fn finish(&self, prompt: &[u32], generated: &Generated, has_text: bool) -> Result<()> {
+        if self.json {
+            return args::print_json(&json!({
+                "prompt_ids": prompt,
+                "ids": generated.ids,
+                "text": has_text.then_some(&generated.text),
+                "logprobs": generated.logprobs,
+                "top_logprobs": generated.top_logprobs,
+                "stop": generated.stop,
+                "drafts": { "guessed": generated.guessed, "accepted": generated.accepted },
+                "timings": generated.timings,
+            }));
+        }
+        if !has_text {
+            let ids: Vec<String> = generated.ids.iter().map(u32::to_string).collect();
+            args::print(&ids.join(","))?;
+        }
+        args::print("\n")
+    }
+}
+
+impl Prompt {
+    /// The prompt, where it is text.
+    fn read(&self) -> Result<Option<String>> {
+        match (&self.text, &self.file) {
+            (Some(text), _) => Ok(Some(text.clone())),
+            (_, Some(file)) => args::read_text(file).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 fn temperature(text: &str) -> Result<f32, String> {

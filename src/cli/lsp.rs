@@ -1,13 +1,20 @@
 //! `fimd lsp`: the language server on stdin and stdout.
 
 use anyhow::{Context, Result, ensure};
+use tokio::io::{stdin, stdout};
 
 use super::args::{self, EngineArgs, PromptArgs};
-use crate::lsp;
+use super::daemon::yield_to_others;
+use crate::daemon::{Place, Purpose, connect_editor};
+use crate::lsp::{self, Ending, Need};
 use crate::resident::Resident;
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// Hold the model in this process instead of sharing a daemon with other editors
+    #[arg(long)]
+    no_daemon: bool,
+
     #[command(flatten)]
     prompt: PromptArgs,
 
@@ -16,31 +23,38 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    yield_to_others();
-    let flags = [args.prompt.flags(), args.engine.flags()].concat();
-    let configuration = args::configuration(&flags)?;
-    let spec = args.engine.spec(configuration.settings());
-    let resident = Resident::start(spec, configuration)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime of the language server")?;
-    let options = lsp::Options::default();
-    let ending = runtime.block_on(lsp::serve(tokio::io::stdin(), tokio::io::stdout(), resident, options));
-    // A read of stdin cannot be interrupted; the runtime would wait for it for ever.
-    runtime.shutdown_background();
-    ensure!(ending == lsp::Ending::Orderly, "the editor left without shutting the server down");
+    let ending = if args.no_daemon { serve(args) } else { bridge(args) }?;
+    ensure!(ending == Ending::Orderly, "the editor left without shutting the server down");
     Ok(())
 }
 
-/// Lowers the priority of this process, so that the editor stays responsive while a model computes.
-fn yield_to_others() {
-    #[cfg(unix)]
-    {
-        const NICE: i32 = 5;
-        if let Err(error) = rustix::process::nice(NICE) {
-            tracing::warn!("cannot lower the priority: {error}");
-        }
-    }
+/// Serves the editor from this process.
+fn serve(args: &Args) -> Result<Ending> {
+    yield_to_others();
+    let configuration = args::configuration(&[args.prompt.flags(), args.engine.flags()].concat())?;
+    let spec = args.engine.spec(configuration.settings());
+    let resident = Resident::start(spec, configuration)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("cannot start the runtime of the language server")?;
+    let ending = runtime.block_on(lsp::serve(stdin(), stdout(), resident, lsp::Options::default()));
+    // A read of stdin cannot be interrupted; the runtime would wait for it for ever.
+    runtime.shutdown_background();
+    Ok(ending)
+}
+
+/// Copies messages between the editor and the daemon.
+fn bridge(args: &Args) -> Result<Ending> {
+    let place = Place::find().context("there is no place for the daemon; --no-daemon does without")?;
+    // Flags that are wrong are wrong now, not when the daemon hears of them.
+    let overrides = args::configuration(&args.prompt.flags())?.client_overrides();
+    let purpose = Purpose::Edit { overrides, wishes: args.engine.wishes()? };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime of the bridge")?;
+    let connect = async |need: Need| {
+        let connected = connect_editor(&place, purpose.clone(), need == Need::Start).await?;
+        Ok(connected.map(|(connection, _)| connection))
+    };
+    let ending = runtime.block_on(lsp::bridge(stdin(), stdout(), connect));
+    runtime.shutdown_background();
+    Ok(ending)
 }

@@ -4,14 +4,25 @@ mod args;
 mod bench;
 mod complete;
 mod config;
+mod daemon;
 mod generate;
+mod load;
 mod lsp;
+mod pause;
 mod quantize;
 mod score;
+mod status;
+mod stop;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::base::logging;
+
+/// What commands log unless `FIMD_LOG` says otherwise.
+const LOG_LEVEL: &str = "warn";
 
 /// Private code completion on your own machine.
 ///
@@ -42,14 +53,42 @@ enum Command {
     /// Measure how fast things are on this machine
     Bench(bench::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
+    ///
+    /// All editors of a user share one daemon, which the first one starts.
     Lsp(lsp::Args),
+    /// Hold the model for all editors of this user; they start it themselves when they need it
+    Daemon(daemon::Args),
+    /// Say how the daemon is doing
+    Status(status::Args),
+    /// End the daemon; editors that are open do not start it again
+    Stop,
+    /// Have the daemon serve another model
+    Load(load::Args),
+    /// Show no completions for a while
+    Pause(pause::Args),
+    /// End a pause
+    Resume,
 }
 
 /// Runs the program: 0 on success, 1 with a message on stderr, 2 for wrong usage.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    crate::base::logging::start();
-    let result = match &cli.command {
+    let started = match &cli.command {
+        Command::Daemon(args) => args.start_logging(),
+        _ => logging::start(logging::Target::Stderr, LOG_LEVEL),
+    };
+    let result = started.and_then(|()| dispatch(&cli.command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fimd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> Result<()> {
+    match command {
         Command::Complete(args) => complete::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
@@ -57,12 +96,11 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Lsp(args) => lsp::run(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fimd: {error:#}");
-            ExitCode::FAILURE
-        }
+        Command::Daemon(args) => daemon::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Stop => stop::run(),
+        Command::Load(args) => load::run(args),
+        Command::Pause(args) => pause::run(args),
+        Command::Resume => pause::resume(),
     }
 }

@@ -1,5 +1,6 @@
 //! The fill-in-the-middle prompt. Pure.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -29,6 +30,19 @@ pub enum Order {
     PsmAnchored,
 }
 
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "psm" => Ok(Self::Psm),
+            "spm" => Ok(Self::Spm),
+            "psm-anchored" => Ok(Self::PsmAnchored),
+            _ => Err("expected psm, spm or psm-anchored".into()),
+        }
+    }
+}
+
 impl Order {
     /// How it is spelled.
     pub fn name(self) -> &'static str {
@@ -40,16 +54,9 @@ impl Order {
     }
 }
 
-impl FromStr for Order {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "psm" => Ok(Self::Psm),
-            "spm" => Ok(Self::Spm),
-            "psm-anchored" => Ok(Self::PsmAnchored),
-            _ => Err("expected psm, spm or psm-anchored".into()),
-        }
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

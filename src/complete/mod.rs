@@ -14,7 +14,7 @@ pub mod service;
 pub mod stats;
 pub mod trim;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::Timings;
 use crate::decode::StopReason;
@@ -104,7 +104,7 @@ pub enum Lines {
 }
 
 /// Text to insert at the cursor.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Completion {
     /// The text, with the line ends of the document; never blank.
     pub text: String,

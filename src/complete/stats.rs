@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::{Record, Source};
 
@@ -16,7 +16,7 @@ pub type Shared = Arc<Mutex<Stats>>;
 const LATENCIES_MAX: usize = 1024;
 
 /// What was counted so far.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// Requests for a completion.
     pub requests: u64,
@@ -55,7 +55,7 @@ pub struct Counters {
 }
 
 /// Milliseconds from request to answer, of late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Half of the answers were as fast.
     pub p50: f64,
@@ -66,7 +66,7 @@ pub struct Percentiles {
 }
 
 /// Counters and what follows from them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     /// The counters.
     #[serde(flatten)]

@@ -1,1 +1,14 @@
-//! One process per user.
+//! One process per user that holds the model, for all editors and commands.
+//!
+//! `host` is that process, `client` how others reach it, `message` what they say to one another, and `place` where
+//! they meet.
+
+mod client;
+mod host;
+mod message;
+mod place;
+
+pub use client::{Client, Started, connect_editor, stop, wait_until_gone};
+pub use host::{Options, run};
+pub use message::{Answer, Generation, Place as Cursor, Purpose, Request, Status, Wishes, absolute};
+pub use place::Place;

@@ -8,7 +8,7 @@ pub mod stop;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::timings::milliseconds;
 use crate::base::{Cancel, Timings};
@@ -76,7 +76,7 @@ pub struct Budget {
 }
 
 /// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The model produced one of the stop tokens.
@@ -94,7 +94,7 @@ pub enum StopReason {
 }
 
 /// What a generation produced.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Generated {
     /// Generated ids, without the stop token.
     pub ids: Vec<u32>,

@@ -1,9 +1,11 @@
 //! Choosing the next token from its logits.
 
+use serde::{Deserialize, Serialize};
+
 use anyhow::{Result, bail};
 
 /// How to choose the next token.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 chooses the likeliest token; above, logits are divided by it before sampling.
     pub temperature: f32,

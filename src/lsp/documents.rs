@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub text: Rope,
     /// What the client calls its language.
     pub language: String,
+    /// The version the client gave it.
+    pub version: i32,
     /// Tells whether the document is still the same, see [`Documents::is_current`].
     pub revision: u64,
     /// The character after the last change, if it was changed.
@@ -132,6 +134,7 @@ impl Document {
         Snapshot {
             uri: uri.to_owned(),
             text: self.text.clone(),
+            version: self.version,
             language: self.language.clone(),
             revision: self.revision,
             cursor: self.cursor,

@@ -12,6 +12,7 @@
 //!   for two cases that clients hide from the user: the client cancelled (-32800), and the document
 //!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
 
+mod bridge;
 mod completion;
 mod configuration;
 mod documents;
@@ -26,6 +27,7 @@ mod workspace;
 
 use std::sync::Arc;
 
+pub use bridge::{Connection, Need, bridge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::{LspService, Server};
 

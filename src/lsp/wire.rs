@@ -1,7 +1,7 @@
 //! What stands between the wire and the server: tower-lsp stops for good at the first message it
 //! cannot read, and clients deserve better.
 
-use std::io;
+use std::io::{self, Write};
 
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
@@ -15,6 +15,9 @@ pub const UNREADABLE: &str = "fimd/unreadable";
 
 const UNREADABLE_MESSAGE: &str = r#"{"jsonrpc":"2.0","id":null,"method":"fimd/unreadable"}"#;
 const EXIT_MESSAGE: &str = r#"{"jsonrpc":"2.0","method":"exit"}"#;
+
+/// Enough for the header of a message.
+const HEADER_BYTES: usize = 40;
 
 /// Longest header line that is looked at; a longer one is read as several.
 const HEADER_BYTES_MAX: u64 = 1 << 12;
@@ -50,17 +53,25 @@ pub async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + 
                 (UNREADABLE_MESSAGE, false)
             }
         };
-        let framed = format!("Content-Length: {}\r\n\r\n{text}", text.len());
-        let sent = output.write_all(framed.as_bytes()).await;
+        let sent = write(&mut output, text.as_bytes()).await;
         if is_exit || sent.is_err() {
             return ending;
         }
     }
 }
 
+/// Writes a message.
+pub async fn write(output: &mut (impl AsyncWrite + Unpin), body: &[u8]) -> io::Result<()> {
+    let mut framed = Vec::with_capacity(body.len() + HEADER_BYTES);
+    write!(framed, "Content-Length: {}\r\n\r\n", body.len())?;
+    framed.extend(body);
+    output.write_all(&framed).await?;
+    output.flush().await
+}
+
 /// The body of the next message, empty when it is too long to be read; `None` at the end of the input.
 /// Between messages, everything is skipped that is not a `Content-Length`.
-async fn read(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+pub async fn read(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     const LENGTH: &str = "content-length:";
     let mut length: Option<u64> = None;
     loop {

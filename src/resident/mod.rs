@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use open::{Facts, Opened, Spec};
@@ -79,7 +79,7 @@ pub struct Pause {
 }
 
 /// An editor that is connected.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Editor {
     /// What it calls itself.
     pub name: String,
@@ -90,11 +90,13 @@ pub struct Editor {
 }
 
 /// An editor and how long it has been there.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connected {
+    /// The editor.
     #[serde(flatten)]
-    editor: Editor,
-    connected_s: u64,
+    pub editor: Editor,
+    /// Seconds since it came.
+    pub connected_s: u64,
 }
 
 /// The model in memory and what surrounds it. Dropping the last handle ends its threads.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
@@ -88,7 +88,7 @@ struct State {
 }
 
 /// How an engine is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gauge {
     /// Prompt tokens evaluated per second, of late.
     pub prefill_per_second: Option<f64>,

@@ -12,7 +12,7 @@ pub mod prefix;
 use std::ops::Range;
 
 use anyhow::{Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::Cancel;
 use crate::compute::{Backend, BlockId, Keep};
@@ -63,7 +63,7 @@ pub struct Mark {
 }
 
 /// Where the recurrent state came from that [`Session::sync`] went on with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restored {
     /// It was the one in place, or none was needed.
@@ -76,7 +76,7 @@ pub enum Restored {
 }
 
 /// What [`Session::sync`] had to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synced {
     /// Tokens that were already evaluated.
     pub reused: usize,
@@ -91,7 +91,7 @@ pub struct Synced {
 }
 
 /// What a session's past takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Bytes of KV blocks.
     pub kv_bytes: u64,

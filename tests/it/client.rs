@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -18,8 +18,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
-
-use crate::cli::program;
 
 /// Longer than any answer takes on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -64,11 +62,9 @@ impl Client {
         Self::new(Server::Task(runtime, task), reader, writer)
     }
 
-    /// A client of `fimd lsp` with these arguments, over its stdin and stdout.
-    pub fn spawn(args: &[&str]) -> Self {
-        let mut command = program();
-        let mut child =
-            command.arg("lsp").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    /// A client of a language server on the stdin and stdout of a program.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (reader, writer) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         Self::new(Server::Process(child), reader, writer)
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{CANCELLED, CONTENT_MODIFIED, Client, calm, place};
-use crate::tiny;
+use crate::{cli, tiny};
 
 const INLINE: &str = "textDocument/inlineCompletion";
 const MENU: &str = "textDocument/completion";
@@ -367,7 +367,14 @@ fn sessions_end_as_the_client_wants() {
 #[test]
 fn the_program_serves_its_stdin() {
     let model = tiny::folder();
-    let mut client = Client::spawn(&["--model", model.path().to_str().unwrap(), "--threads", "1"]);
+    let mut client = Client::spawn(cli::command(&[
+        "lsp",
+        "--no-daemon",
+        "--model",
+        model.path().to_str().unwrap(),
+        "--threads",
+        "1",
+    ]));
     client.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
     client.open(URI, "x = ");
     let id = client.request_inline(URI, [0, 4], automatic());

@@ -5,6 +5,7 @@ mod checkpoint;
 mod cli;
 mod client;
 mod convert;
+mod daemon;
 mod engine;
 mod fuzz;
 mod gguf;

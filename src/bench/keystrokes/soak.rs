@@ -47,7 +47,7 @@ pub fn run(
     seed: u64,
     say: &dyn Fn(String),
 ) -> Result<Report> {
-    let mut dice = Dice { seed, thrown: 0 };
+    let mut dice = Dice::new(seed);
     let (mut answered, mut superseded, mut suggestions) = (0, 0, 0);
     let (mut memory_first, started) = (None, Instant::now());
     for first in (0..edits).step_by(EDITS_OF_A_DOCUMENT) {
@@ -105,13 +105,25 @@ impl fmt::Display for Report {
 }
 
 /// A sequence of random numbers.
-struct Dice {
+pub struct Dice {
     seed: u64,
     thrown: u64,
 }
 
 impl Dice {
-    fn below(&mut self, count: usize) -> usize {
+    /// The sequence that `seed` begins.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, thrown: 0 }
+    }
+
+    /// From 0 to below 1.
+    pub fn share(&mut self) -> f64 {
+        self.thrown += 1;
+        fraction(self.seed, self.thrown).into()
+    }
+
+    /// From 0 to below `count`.
+    pub fn below(&mut self, count: usize) -> usize {
         self.thrown += 1;
         (fraction(self.seed, self.thrown) * count as f32) as usize
     }

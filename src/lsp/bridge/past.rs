@@ -1,0 +1,200 @@
+//! What a daemon has to be told to go on where another one left off, and who still waits for an answer.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tower_lsp::gen_lsp_types::{
+    DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams,
+};
+
+use crate::lsp::documents::Documents;
+use crate::lsp::position::Encoding;
+
+/// The id of `initialize` when it is said again.
+const AGAIN: &str = "fimd/again";
+/// The error of a request that nobody is going to answer: clients hide it.
+const CONTENT_MODIFIED: i64 = -32801;
+/// The error of a session that cannot begin.
+const INTERNAL: i64 = -32603;
+
+/// What is known of a session.
+#[derive(Default)]
+pub struct Past {
+    /// The id and the parameters of `initialize`.
+    introduction: Option<(Value, Box<RawValue>)>,
+    is_introduced: bool,
+    is_initialized: bool,
+    is_shutting_down: bool,
+    wants_status: bool,
+    encoding: Option<Encoding>,
+    /// The last `workspace/didChangeConfiguration`.
+    configuration: Option<Vec<u8>>,
+    documents: Documents,
+    /// The requests of the editor that are not answered, with their methods.
+    pending: HashMap<String, (Value, String)>,
+    /// The requests of the daemon that are not answered.
+    asked: HashSet<String>,
+}
+
+/// What kind of message an editor sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It wants an answer.
+    Request,
+    /// It ends the session.
+    Exit,
+    /// It answers a daemon that is gone.
+    StaleResponse,
+    /// A notification, a response, or nothing that can be read.
+    Other,
+}
+
+/// What all messages have in common.
+#[derive(Deserialize)]
+struct Envelope<'m> {
+    id: Option<Value>,
+    method: Option<String>,
+    #[serde(borrow)]
+    params: Option<&'m RawValue>,
+}
+
+impl Past {
+    pub fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down
+    }
+
+    pub fn is_initialized(&self) -> bool {
+        self.is_initialized
+    }
+
+    pub fn wants_status(&self) -> bool {
+        self.is_initialized && self.wants_status
+    }
+
+    /// Whether a message is part of what [`Past::retell`] says.
+    pub fn is_told(&self, message: &[u8]) -> bool {
+        let envelope = serde_json::from_slice::<Envelope>(message);
+        envelope.is_ok_and(|envelope| envelope.method.as_deref() == Some("initialize"))
+    }
+
+    /// Takes note of what the editor says.
+    pub fn note_of_editor(&mut self, message: &[u8]) -> Kind {
+        let Ok(Envelope { id, method, params }) = serde_json::from_slice(message) else { return Kind::Other };
+        let Some(method) = method else {
+            let is_expected = id.is_none_or(|id| self.asked.remove(&id.to_string()));
+            return if is_expected { Kind::Other } else { Kind::StaleResponse };
+        };
+        let params = params.map_or("null", RawValue::get);
+        match (method.as_str(), &id) {
+            ("initialize", Some(id)) => self.introduce(id, params),
+            ("initialized", _) => self.is_initialized = true,
+            ("shutdown", _) => self.is_shutting_down = true,
+            ("exit", _) => return Kind::Exit,
+            ("workspace/didChangeConfiguration", _) => self.configuration = Some(message.to_owned()),
+            ("textDocument/didOpen", _) => {
+                if let Ok(params) = serde_json::from_str::<DidOpenTextDocumentParams>(params) {
+                    let document = params.text_document;
+                    let (uri, language) = (document.uri.0, document.language_id.into());
+                    self.documents.open(uri, language, document.version, &document.text);
+                }
+            }
+            ("textDocument/didChange", _) => {
+                if let Ok(params) = serde_json::from_str::<DidChangeTextDocumentParams>(params) {
+                    let uri = &params.text_document.text_document_identifier.uri.0;
+                    let encoding = self.encoding.unwrap_or(Encoding::Utf16);
+                    self.documents.change(
+                        uri,
+                        params.text_document.version,
+                        &params.content_changes,
+                        encoding,
+                    );
+                }
+            }
+            ("textDocument/didClose", _) => {
+                if let Ok(params) = serde_json::from_str::<DidCloseTextDocumentParams>(params) {
+                    self.documents.close(&params.text_document.uri.0);
+                }
+            }
+            _ => {}
+        }
+        let Some(id) = id else { return Kind::Other };
+        self.pending.insert(id.to_string(), (id, method));
+        Kind::Request
+    }
+
+    fn introduce(&mut self, id: &Value, params: &str) {
+        let Ok(params) = RawValue::from_string(params.to_owned()) else { return };
+        if let Ok(client) = serde_json::from_str::<InitializeParams>(params.get()) {
+            self.encoding = Some(Encoding::negotiate(&client));
+            let experimental = client.capabilities.experimental;
+            self.wants_status = experimental.is_some_and(|can| can["fimd"]["status"] == true);
+        }
+        self.introduction = Some((id.clone(), params));
+    }
+
+    /// Takes note of what the daemon says, and returns whether it is for the editor.
+    pub fn note_of_daemon(&mut self, message: &[u8]) -> bool {
+        let Ok(Envelope { id: Some(id), method, .. }) = serde_json::from_slice(message) else { return true };
+        if method.is_some() {
+            self.asked.insert(id.to_string());
+            return true;
+        }
+        match self.pending.remove(&id.to_string()) {
+            Some((_, method)) => self.is_introduced |= method == "initialize",
+            None => return id.is_null(),
+        }
+        true
+    }
+
+    /// What another daemon is told first. What it would ask again, the editor has answered to the one before.
+    pub fn retell(&mut self) -> Vec<Vec<u8>> {
+        self.asked.clear();
+        let Some((id, params)) = &self.introduction else { return Vec::new() };
+        let id = if self.is_introduced { &json!(AGAIN) } else { id };
+        let text = |message: Value| message.to_string().into_bytes();
+        let notification =
+            |method: &str, params: Value| text(json!({"jsonrpc": "2.0", "method": method, "params": params}));
+        let introduction =
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{}}}"#, params.get());
+        let mut messages = vec![introduction.into_bytes()];
+        if self.is_initialized {
+            messages.push(notification("initialized", json!({})));
+            messages.extend(self.configuration.clone());
+        }
+        // The one changed last is opened last.
+        for snapshot in self.documents.others("").iter().rev() {
+            let document = json!({
+                "uri": snapshot.uri,
+                "languageId": snapshot.language,
+                "version": snapshot.version,
+                "text": snapshot.text.to_string(),
+            });
+            messages.push(notification("textDocument/didOpen", json!({"textDocument": document})));
+        }
+        messages
+    }
+
+    /// Answers to everyone who waits; with a `reason` that there is no daemon, to `initialize` too.
+    pub fn answers(&mut self, reason: Option<&str>) -> Vec<Vec<u8>> {
+        let is_kept = |method: &str| method == "initialize" && reason.is_none();
+        let pending = std::mem::take(&mut self.pending);
+        let (kept, ended) = pending.into_iter().partition(|(_, (_, method))| is_kept(method));
+        self.pending = kept;
+        let ended: HashMap<String, (Value, String)> = ended;
+        let answer = |(id, method): (Value, String)| {
+            let error = |code: i64, message: &str| json!({"code": code, "message": message});
+            let (key, value) = match (method.as_str(), reason) {
+                ("initialize", Some(reason)) => ("error", error(INTERNAL, reason)),
+                ("shutdown", _) => ("result", Value::Null),
+                // Null leaves the text of before on the screens of some clients.
+                ("textDocument/inlineCompletion", Some(_)) => ("result", json!({"items": []})),
+                (_, Some(_)) => ("result", Value::Null),
+                (_, None) => ("error", error(CONTENT_MODIFIED, "the fimd daemon was replaced")),
+            };
+            json!({"jsonrpc": "2.0", "id": id, key: value}).to_string().into_bytes()
+        };
+        ended.into_values().map(answer).collect()
+    }
+}

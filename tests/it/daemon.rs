@@ -1,0 +1,347 @@
+//! The daemon as editors, commands and strangers meet it.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{CONTENT_MODIFIED, Client};
+use crate::{cli, tiny};
+
+const URI: &str = "file:///home/me/a.py";
+/// Longer than anything takes on a slow and busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A user of their own, whose daemon ends with the test.
+struct User {
+    dir: TempDir,
+}
+
+impl User {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
+        command.args(args).env("FIMD_RUNTIME_DIR", self.runtime()).stdin(Stdio::null());
+        command.env("FIMD_CONFIG", cli::settings());
+        command
+    }
+
+    fn runtime(&self) -> std::path::PathBuf {
+        self.dir.path().join("run")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn fails(&self, args: &[&str], words: &str) {
+        let output = self.run(args);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && errors.contains(words), "{args:?}: {errors}");
+    }
+
+    #[track_caller]
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.ok(&["status", "--json"])).unwrap()
+    }
+
+    /// Waits until the status is as it should be.
+    #[track_caller]
+    fn wait(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "{status:#}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// An editor that has started `fimd lsp` and opened a document.
+    fn editor(&self, args: &[&str], text: &str) -> Client {
+        let mut client = Client::spawn(self.command(&[&["lsp"], args].concat()));
+        client.initialize_with(
+            json!({"textDocument": {"inlineCompletion": {}}, "general": {"positionEncodings": ["utf-8"]}}),
+            json!({"warm": false, "speculate": false, "budget": {"soft_ms": 600_000, "hard_ms": 600_000}}),
+        );
+        client.open(URI, text);
+        client
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.run(&["stop"]);
+    }
+}
+
+/// The ghost text at a place, asked for by hand.
+#[track_caller]
+fn ghost(client: &mut Client, line: u32, column: u32) -> Option<String> {
+    let id = client.request_inline(URI, [line, column], json!({"triggerKind": 1}));
+    let result = client.result(id);
+    result["items"].as_array().unwrap().first().map(|item| item["insertText"].as_str().unwrap().to_owned())
+}
+
+const STACK: &str = "class Stack:\n    def pop(self):\n        item = self.items.pop()\n        return ";
+
+fn kill(pid: u64) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn editors_share_a_daemon_and_its_model() {
+    let user = User::new();
+    assert_eq!(user.run(&["status"]).status.code(), Some(1));
+    let (mut one, mut two) = (user.editor(&[], STACK), user.editor(&[], STACK));
+    for editor in [&mut one, &mut two] {
+        assert!(ghost(editor, 3, 15).unwrap().starts_with("item"));
+    }
+    let status = user.status();
+    assert_eq!(status["editors"].as_array().unwrap().len(), 2, "{status:#}");
+    assert_eq!(status["statistics"]["requests"], 2);
+    assert!(status["statistics"]["tokens_reused"].as_u64().unwrap() > 10, "the second had it from the first");
+
+    let elsewhere =
+        |args: &[&str]| user.ok(&[&["complete", "tests/data/demo/stack.py:22:11", "--json"], args].concat());
+    let [shared, own] = [elsewhere(&[]), elsewhere(&["--no-daemon"])];
+    let [shared, own]: [Value; 2] = [shared, own].map(|text| serde_json::from_str(&text).unwrap());
+    assert_eq!(shared["text"], own["text"]);
+    assert!(shared["timings"]["load_ms"] == 0.0 && own["timings"]["load_ms"].as_f64().unwrap() > 0.0);
+    let generate = |args: &[&str]| {
+        user.ok(&[&["generate", "--prompt", "def f(x):\n    return", "--max-tokens", "8"], args].concat())
+    };
+    assert_eq!(generate(&[]), generate(&["--no-daemon"]));
+
+    user.ok(&["pause"]);
+    assert_eq!((ghost(&mut one, 3, 15), user.status()["state"].clone()), (None, json!("paused")));
+    user.ok(&["resume"]);
+    assert!(ghost(&mut one, 3, 15).is_some());
+    user.ok(&["pause", "0.005"]);
+    user.wait(|status| status["state"] == "ready");
+    drop(two);
+    user.wait(|status| status["editors"].as_array().unwrap().len() == 1);
+}
+
+#[test]
+fn an_editor_outlives_its_daemon() {
+    let user = User::new();
+    let mut editor = user.editor(&[], "x = 1\n");
+    let whole = |text: &str| json!([{"text": text}]);
+    editor.change(URI, 2, whole(STACK));
+    assert!(ghost(&mut editor, 3, 15).is_some());
+    let first = user.status()["pid"].as_u64().unwrap();
+    kill(first);
+    let insert = json!([{"range": {"start": {"line": 3, "character": 15}, "end": {"line": 3, "character": 15}},
+        "text": "it"}]);
+    editor.change(URI, 3, insert);
+    let started = Instant::now();
+    // One that was on its way when the daemon went is answered, but not by it.
+    let text = loop {
+        let id = editor.request_inline(URI, [3, 17], json!({"triggerKind": 1}));
+        let response = editor.response(&json!(id));
+        if let Some(items) = response["result"]["items"].as_array().filter(|items| !items.is_empty()) {
+            break items[0]["insertText"].clone();
+        }
+        assert!(
+            response["error"]["code"] == CONTENT_MODIFIED || response["result"].is_object(),
+            "{response}"
+        );
+        assert!(started.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert!(text.as_str().unwrap().starts_with("em"), "{text}");
+    assert_ne!(user.status()["pid"].as_u64().unwrap(), first);
+}
+
+#[test]
+fn a_stopped_daemon_stays_stopped_until_it_is_wanted_again() {
+    let user = User::new();
+    let mut editor = user.editor(&[], STACK);
+    assert!(ghost(&mut editor, 3, 15).is_some());
+    user.ok(&["stop"]);
+    user.fails(&["stop"], "no daemon runs");
+    assert_eq!(ghost(&mut editor, 3, 15), None);
+    assert_eq!(user.run(&["status"]).status.code(), Some(1));
+    let mut other = user.editor(&[], STACK);
+    assert!(ghost(&mut other, 3, 15).is_some());
+    let started = Instant::now();
+    while ghost(&mut editor, 3, 15).is_none() {
+        assert!(started.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(100));
+    }
+    user.wait(|status| status["editors"].as_array().unwrap().len() == 2);
+}
+
+#[test]
+fn editors_that_start_at_once_start_one_daemon() {
+    let user = User::new();
+    let editors: Vec<Client> = thread::scope(|scope| {
+        let started: Vec<_> = (0..6).map(|_| scope.spawn(|| user.command(&["lsp"]))).collect();
+        let spawned: Vec<Client> =
+            started.into_iter().map(|command| Client::spawn(command.join().unwrap())).collect();
+        spawned
+    });
+    let mut editors = editors;
+    for editor in &mut editors {
+        editor.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
+    }
+    user.wait(|status| status["editors"].as_array().unwrap().len() == 6);
+}
+
+#[test]
+fn another_model_is_a_swap_that_editors_do_not_notice() {
+    let (user, model) = (User::new(), tiny::folder());
+    user.fails(&["load"], "no daemon runs");
+    let mut editor = user.editor(&[], "x = 1\n");
+    let path = model.path().to_str().unwrap();
+    user.ok(&["load", path]);
+    let status = user.wait(|status| status["model"]["name"] == path);
+    assert_eq!((status["state"].clone(), status["is_stand_in"].clone()), (json!("ready"), json!(false)));
+    assert!(ghost(&mut editor, 0, 5).is_some());
+    user.fails(&["load", "/nowhere"], "/nowhere");
+    let status = user.status();
+    assert_eq!((status["state"].clone(), status["model"]["name"].clone()), (json!("failed"), json!(path)));
+    // An editor that wants another model while others are there is told.
+    let mut other = user.editor(&["--model", "/elsewhere"], "");
+    let said = other.notification("window/showMessage")["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("/elsewhere") && said.contains("fimd load"), "{said}");
+    user.ok(&["load"]);
+    user.wait(|status| status["model"]["layers"] != 4 && status["state"] == "ready");
+    assert!(ghost(&mut editor, 0, 5).is_none_or(|text| !text.is_empty()));
+}
+
+#[test]
+fn a_daemon_without_editors_ends() {
+    let user = User::new();
+    let mut daemon = user.command(&["daemon", "--idle-exit", "0.02"]).spawn().unwrap();
+    let started = Instant::now();
+    let status = loop {
+        match daemon.try_wait().unwrap() {
+            Some(status) => break status,
+            None => assert!(started.elapsed() < PATIENCE),
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success());
+    assert!(!user.runtime().join("daemon.sock").exists());
+}
+
+#[cfg(unix)]
+mod strangers {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_makes_no_sense_does_not_take_the_daemon_down() {
+        let user = User::new();
+        let mut editor = user.editor(&[], STACK);
+        let socket = user.runtime().join("daemon.sock");
+        assert_eq!((mode(&user.runtime()), mode(&socket)), (0o700, 0o600));
+        let silent = UnixStream::connect(&socket).unwrap();
+        let greeting = |protocol: u32, purpose: &str| {
+            format!(
+                "{{\"protocol\":{protocol},\"program\":{{\"version\":\"0\",\"built_s\":0}},\"purpose\":{purpose}}}\n"
+            )
+        };
+        let edit = r#"{"edit":{"fixed":[["alternatives","many"],["x","y"]],"wishes":{"threads":0}}}"#;
+        for said in [
+            b"\n".to_vec(),
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            vec![b'x'; 1 << 20],
+            vec![0xff; 100],
+            b"[[[[[[[[[[".repeat(5000),
+            greeting(0, "\"ask\"").into_bytes(),
+            greeting(1, "\"ask\"").into_bytes(),
+            [greeting(1, "\"ask\"").into_bytes(), b"{\"pause\":{\"minutes\":-1}}\n".to_vec()].concat(),
+            [greeting(1, "\"ask\"").into_bytes(), b"{\"generate\":{}}\n".to_vec()].concat(),
+            [greeting(1, edit).into_bytes(), b"Content-Length: 99999999999\r\n\r\n{".to_vec()].concat(),
+            [greeting(1, edit).into_bytes(), b"Content-Length: 2\r\n\r\n{}".repeat(50)].concat(),
+        ] {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            // The daemon may hang up in the middle.
+            let _ = stream.write_all(&said);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        assert!(ghost(&mut editor, 3, 15).is_some());
+        let status = user.status();
+        assert_eq!(
+            (status["editors"].as_array().unwrap().len(), status["state"].clone()),
+            (1, json!("ready"))
+        );
+        drop(silent);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_enter_is_refused() {
+        let user = User::new();
+        fs::create_dir(user.runtime()).unwrap();
+        fs::set_permissions(user.runtime(), fs::Permissions::from_mode(0o755)).unwrap();
+        user.fails(&["status"], "mode 755");
+        user.fails(&["lsp"], "--no-daemon");
+        fs::set_permissions(user.runtime(), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    /// Only root can become somebody else.
+    #[test]
+    fn other_users_are_refused() {
+        if !rustix_is_root() {
+            eprintln!("skipped: only root can try to connect as another user");
+            return;
+        }
+        let user = User::new();
+        let mut editor = user.editor(&[], STACK);
+        for path in [user.dir.path().to_owned(), user.runtime()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let socket = user.runtime().join("daemon.sock");
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+        let script = format!(
+            "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect({socket:?})\ns.sendall(b'{{}}\\n')\nsys.stdout.buffer.write(s.recv(100))"
+        );
+        let stranger = Command::new("setpriv")
+            .args(["--reuid=65534", "--clear-groups", "python3", "-c", &script])
+            .output();
+        fs::set_permissions(user.runtime(), fs::Permissions::from_mode(0o700)).unwrap();
+        match stranger {
+            Ok(output) => assert!(output.stdout.is_empty(), "{output:?}"),
+            Err(error) => eprintln!("skipped: there is no setpriv: {error}"),
+        }
+        let log = fs::read_dir(user.runtime())
+            .unwrap()
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+        assert!(log.collect::<String>().contains("from user 65534"), "the daemon says whom it refused");
+        assert!(ghost(&mut editor, 3, 15).is_some());
+    }
+
+    fn rustix_is_root() -> bool {
+        let output = Command::new("id").arg("-u").output();
+        output.is_ok_and(|output| output.stdout == b"0\n")
+    }
+}
