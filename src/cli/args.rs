@@ -78,7 +78,7 @@ impl PromptArgs {
     pub fn flags(&self) -> Vec<Flag> {
         let set = self.settings.iter().cloned();
         let set = set.map(|(name, value)| Flag { flag: "--set", name, value });
-        let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order));
+        let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order.name()));
         set.chain(order).collect()
     }
 }

@@ -117,8 +117,9 @@ impl Args {
     /// Loads the model and completes; also returns how long loading took, in milliseconds.
     fn complete(&self, text: &str, cursor: usize) -> Result<(Option<Completion>, f64)> {
         let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
-        let spec = self.engine.spec(configuration.settings());
-        let options = configuration.settings().prompt(spec.order());
+        let settings = configuration.settings();
+        let spec = self.engine.spec(settings);
+        let options = settings.prompt(spec.order());
         let opened = spec.open()?;
         let load_ms = opened.facts.load_ms;
         let engine = opened.into_served()?.engine;

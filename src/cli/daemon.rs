@@ -1,24 +1,17 @@
 //! `fimd daemon`: the process that holds the model.
 
-use std::time::Duration;
+use anyhow::{Result, anyhow};
 
-use anyhow::Result;
-
-use super::args::{self, EngineArgs, PromptArgs, minutes};
+use super::args::{self, EngineArgs, PromptArgs};
 use crate::base::logging::{self, Target};
-use crate::config::{Configuration, Flag, Settings};
+use crate::config::Configuration;
 use crate::daemon::{self, Place};
-use crate::resident::Resident;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Started by an editor: leave its terminal, log to a file
     #[arg(long, hide = true)]
     detached: bool,
-
-    /// End after so many minutes without an editor; 0 for never [default: 30]
-    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
-    idle_exit: Option<f64>,
 
     #[command(flatten)]
     prompt: PromptArgs,
@@ -28,20 +21,16 @@ pub struct Args {
 }
 
 impl Args {
-    /// Starts logging, which a daemon in the background does to a file, at the level of `FIMD_LOG` or else of the
-    /// settings.
+    /// Starts logging, which a daemon in the background does to a file.
     pub fn start_logging(&self) -> Result<()> {
-        let configuration = Configuration::for_process(&self.flags());
-        let settings = configuration.map_or_else(|_| Settings::default(), |known| known.settings().clone());
+        let flags = [self.prompt.flags(), self.engine.flags()].concat();
+        let configuration = Configuration::for_process(&flags).map_err(|problem| anyhow!("{problem}"))?;
+        let level = &configuration.settings().log.level;
         if self.detached {
-            logging::start(Target::Files(&Place::find()?.log_dir()), &settings.log.level)
+            logging::start(Target::Files(&Place::find()?.log_dir()), level)
         } else {
-            logging::start(Target::Stderr, &settings.log.level)
+            logging::start(Target::Stderr, level)
         }
-    }
-
-    fn flags(&self) -> Vec<Flag> {
-        [self.prompt.flags(), self.engine.flags()].concat()
     }
 }
 
@@ -51,13 +40,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     yield_to_others();
     let place = Place::find()?;
-    let configuration = args::configuration(&args.flags())?;
-    let spec = args.engine.spec(configuration.settings());
-    let idle_minutes = args.idle_exit.unwrap_or(configuration.settings().daemon.idle_exit_minutes as f64);
-    let idle_exit = Some(Duration::from_secs_f64(idle_minutes * 60.0)).filter(|time| !time.is_zero());
-    let options = daemon::Options { place, idle_exit };
-    let ran = daemon::run(options, || Resident::start(spec, configuration))?;
-    if !ran {
+    let flags = [args.prompt.flags(), args.engine.flags()].concat();
+    let configure = || {
+        let configuration = args::configuration(&flags)?;
+        let spec = args.engine.spec(configuration.settings());
+        Ok((configuration, spec))
+    };
+    if !daemon::run(&place, &configure)? {
         // Two editors that start at once both start a daemon; one is enough.
         eprintln!("a daemon runs already");
     }

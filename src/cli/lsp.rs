@@ -31,7 +31,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// Serves the editor from this process.
 fn serve(args: &Args) -> Result<Ending> {
     yield_to_others();
-    let configuration = args::configuration(&[args.prompt.flags(), args.engine.flags()].concat())?;
+    let flags = [args.prompt.flags(), args.engine.flags()].concat();
+    let configuration = args::configuration(&flags)?;
     let spec = args.engine.spec(configuration.settings());
     let resident = Resident::start(spec, configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -45,7 +46,6 @@ fn serve(args: &Args) -> Result<Ending> {
 /// Copies messages between the editor and the daemon.
 fn bridge(args: &Args) -> Result<Ending> {
     let place = Place::find().context("there is no place for the daemon; --no-daemon does without")?;
-    // Flags that are wrong are wrong now, not when the daemon hears of them.
     let overrides = args::configuration(&args.prompt.flags())?.client_overrides();
     let purpose = Purpose::Edit { overrides, wishes: args.engine.wishes()? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

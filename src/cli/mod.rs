@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod complete;
+mod completions;
 mod config;
 mod daemon;
 mod generate;
@@ -68,6 +69,10 @@ enum Command {
     Pause(pause::Args),
     /// End a pause
     Resume,
+    /// Print a script that completes the arguments of fimd in a shell
+    Completions(completions::Args),
+    /// Print the manual page
+    Man(completions::ManArgs),
 }
 
 /// Runs the program: 0 on success, 1 with a message on stderr, 2 for wrong usage.
@@ -102,5 +107,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Load(args) => load::run(args),
         Command::Pause(args) => pause::run(args),
         Command::Resume => pause::resume(),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::man(args),
     }
 }

@@ -30,6 +30,17 @@ pub enum Order {
     PsmAnchored,
 }
 
+impl Order {
+    /// How it is spelled.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Psm => "psm",
+            Self::Spm => "spm",
+            Self::PsmAnchored => "psm-anchored",
+        }
+    }
+}
+
 impl FromStr for Order {
     type Err = String;
 
@@ -43,20 +54,13 @@ impl FromStr for Order {
     }
 }
 
-impl Order {
-    /// How it is spelled.
-    pub fn name(self) -> &'static str {
-        match self {
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
             Self::Psm => "psm",
             Self::Spm => "spm",
             Self::PsmAnchored => "psm-anchored",
-        }
-    }
-}
-
-impl fmt::Display for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        })
     }
 }
 

@@ -202,7 +202,7 @@ settings! {
         /// The process that all editors share.
         daemon: Daemon {
             /// After so many minutes without an editor the daemon ends; 0 for never.
-            idle_exit_minutes: u64 = 30, Process, Kind::Integer(0..=1_000_000);
+            idle_exit_minutes: f64 = 30.0, Process, Kind::Number(0.0..=1e6);
         }
 
         /// What is logged.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use interprocess::local_socket::ListenerOptions;
@@ -23,9 +23,10 @@ use super::message::{
 use super::place::Place;
 use crate::base::Cancel;
 use crate::complete::{Lines, driver};
+use crate::config::{self, Configuration};
 use crate::decode::Task;
 use crate::lsp;
-use crate::resident::Resident;
+use crate::resident::{Resident, Spec};
 use crate::serve::{self, Event, Priority};
 
 /// How long a client may take to say what it wants.
@@ -35,13 +36,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After a failed `accept`, as when there are too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How to be the daemon.
-pub struct Options {
-    /// Where it is found.
-    pub place: Place,
-    /// It ends after so long without an editor; never if there is none.
-    pub idle_exit: Option<Duration>,
-}
+/// The settings of the daemon and the model that they name, read anew each time.
+pub type Configure<'c> = &'c dyn Fn() -> Result<(Configuration, Spec)>;
 
 struct Host {
     resident: Arc<Resident>,
@@ -51,25 +47,25 @@ struct Host {
     stop: watch::Sender<bool>,
 }
 
-/// Serves until told to stop. `start` loads the model, once it is certain that no other daemon runs; returns false
-/// without calling it when one does.
-pub fn run(options: Options, start: impl FnOnce() -> Result<Arc<Resident>>) -> Result<bool> {
-    let Options { place, idle_exit } = options;
+/// Serves until told to stop, or until no editor came for a while. Returns false at once when another daemon runs.
+pub fn run(place: &Place, configure: Configure) -> Result<bool> {
     let Some(_lock) = place.lock()? else { return Ok(false) };
     place.forget_stop();
-    let resident = start()?;
+    let file = Watched::new(config::file());
+    let (configuration, spec) = configure()?;
+    let resident = Resident::start(spec.clone(), configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime of the daemon")?;
     let result = runtime.block_on(async {
-        let listener = listen(&place)?;
-        let stop = watch::Sender::new(false);
+        let listener = listen(place)?;
+        let (place, stop) = (place.clone(), watch::Sender::new(false));
         let host =
             Arc::new(Host { resident, place, started: Instant::now(), requests: AtomicU64::new(0), stop });
         tracing::info!("listening at {}", host.place.socket_path().display());
-        host.serve(listener, idle_exit).await;
+        host.serve(listener, file, spec, configure).await;
         tracing::info!("ending");
         Ok(true)
     });
@@ -91,7 +87,14 @@ fn listen(place: &Place) -> Result<Listener> {
 }
 
 impl Host {
-    async fn serve(self: Arc<Self>, listener: Listener, idle_exit: Option<Duration>) {
+    /// `spec` is the model that the settings name.
+    async fn serve(
+        self: Arc<Self>,
+        listener: Listener,
+        mut file: Watched,
+        mut spec: Spec,
+        configure: Configure<'_>,
+    ) {
         let mut stop = self.stop.subscribe();
         let mut terminated = std::pin::pin!(terminated());
         loop {
@@ -105,15 +108,38 @@ impl Host {
                 },
                 () = &mut terminated => return,
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = sleep(LOOK) => {
-                    let idle = self.resident.idle();
-                    if idle_exit.is_some_and(|most| idle.is_some_and(|idle| idle >= most)) {
-                        tracing::info!("no editor came for a while");
-                        return;
-                    }
-                }
+                () = sleep(LOOK) => {}
+            }
+            if file.has_changed() {
+                self.reload(configure, &mut spec);
+            }
+            if self.is_idle() {
+                tracing::info!("no editor came for a while");
+                return;
             }
         }
+    }
+
+    /// Follows changed settings. A model that was asked for otherwise stays until they name another one than
+    /// before.
+    fn reload(&self, configure: Configure, spec: &mut Spec) {
+        match configure() {
+            Ok((configuration, new)) => {
+                tracing::info!("the settings have changed");
+                self.resident.configure(configuration);
+                if new != *spec {
+                    self.resident.load(new.clone());
+                    *spec = new;
+                }
+            }
+            Err(error) => tracing::error!("the settings stay as they were: {error:#}"),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let minutes = self.resident.view().configuration.settings().daemon.idle_exit_minutes;
+        let most = Duration::from_secs_f64(minutes * 60.0);
+        !most.is_zero() && self.resident.idle().is_some_and(|idle| idle >= most)
     }
 
     fn accept(self: Arc<Self>, stream: Stream) {
@@ -140,8 +166,8 @@ impl Host {
         write(&mut writer, &Welcome::Yes(Program::own())).await?;
         match greeting.purpose {
             Purpose::Edit { overrides, wishes } => {
-                let notice = self.wish(&wishes);
-                let options = lsp::Options { overrides: Some(overrides), notice, observer: None };
+                let options =
+                    lsp::Options { overrides: Some(overrides), notice: self.wish(&wishes), observer: None };
                 let mut stop = self.stop.subscribe();
                 tokio::select! {
                     _ = lsp::serve(reader, writer, self.resident.clone(), options) => {}
@@ -362,6 +388,25 @@ fn memory_bytes() -> u64 {
     let kind = ProcessRefreshKind::nothing().with_memory();
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, kind);
     system.process(pid).map_or(0, sysinfo::Process::memory)
+}
+
+/// A file that may change.
+struct Watched {
+    path: Option<PathBuf>,
+    written: Option<SystemTime>,
+}
+
+impl Watched {
+    fn new(path: Option<PathBuf>) -> Self {
+        let mut this = Self { path, written: None };
+        this.has_changed();
+        this
+    }
+
+    fn has_changed(&mut self) -> bool {
+        let written = self.path.as_ref().and_then(|path| path.metadata().ok()?.modified().ok());
+        std::mem::replace(&mut self.written, written) != written
+    }
 }
 
 async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), bytes_max: usize) -> Result<String> {

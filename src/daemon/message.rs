@@ -47,7 +47,7 @@ pub struct Program {
 pub enum Purpose {
     /// The language protocol follows.
     Edit {
-        /// What the environment and the flags of the bridge say about settings, see
+        /// What the program has in its environment and flags, see
         /// [`Configuration::client_overrides`](crate::config::Configuration::client_overrides).
         overrides: Value,
         /// Which model is wanted.
@@ -126,7 +126,7 @@ pub struct Place {
     pub is_multi_line: bool,
     /// Most tokens to generate.
     pub max_tokens: usize,
-    /// What the environment and the flags of the command say about settings.
+    /// What the program has in its environment and flags.
     pub overrides: Value,
 }
 

@@ -9,6 +9,6 @@ mod message;
 mod place;
 
 pub use client::{Client, Started, connect_editor, stop, wait_until_gone};
-pub use host::{Options, run};
+pub use host::{Configure, run};
 pub use message::{Answer, Generation, Place as Cursor, Purpose, Request, Status, Wishes, absolute};
 pub use place::Place;

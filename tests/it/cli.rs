@@ -1,28 +1,22 @@
 //! The program as a user runs it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program, away from the daemon and the settings of whoever runs the tests.
-pub fn command(args: &[&str]) -> Command {
+pub fn program() -> Command {
     let elsewhere = std::env::temp_dir().join(format!("fimd-tests-{}", std::process::id()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-    command.args(args).stdin(Stdio::null());
-    command.env("FIMD_RUNTIME_DIR", elsewhere).env("FIMD_CONFIG", settings());
+    command.env("FIMD_RUNTIME_DIR", elsewhere).env("FIMD_CONFIG", "").stdin(Stdio::null());
     command
 }
 
-/// A file of settings that has none.
-pub fn settings() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/empty.toml")
-}
-
 fn fimd(args: &[&str]) -> Output {
-    command(args).output().unwrap()
+    program().args(args).output().unwrap()
 }
 
 /// The object a command prints.
@@ -196,10 +190,8 @@ fn a_full_or_closed_stdout_is_no_panic() {
         &["score", "--text-file", &path],
     ];
     for args in commands {
-        let run = |stdout: Stdio| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-            command.args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).output().unwrap()
-        };
+        let run =
+            |stdout: Stdio| program().args(args).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
         let full = run(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
         assert_eq!(full.status.code(), Some(1), "{args:?}");
         assert!(String::from_utf8_lossy(&full.stderr).contains("stdout"), "{args:?}");

@@ -174,6 +174,11 @@ impl Client {
         }
     }
 
+    /// Reads what has come, whatever it is.
+    pub fn forget_unread(&mut self) {
+        self.unread.clear();
+    }
+
     pub fn open(&mut self, uri: &str, text: &str) {
         let document = json!({"uri": uri, "languageId": "python", "version": 1, "text": text});
         self.notify("textDocument/didOpen", json!({"textDocument": document}));

@@ -1,7 +1,7 @@
 //! The daemon as editors, commands and strangers meet it.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,19 @@ struct User {
 
 impl User {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        let user = Self { dir: tempfile::tempdir().unwrap() };
+        std::fs::write(user.settings(), "").unwrap();
+        user
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-        command.args(args).env("FIMD_RUNTIME_DIR", self.runtime()).stdin(Stdio::null());
-        command.env("FIMD_CONFIG", cli::settings());
+        let mut command = cli::program();
+        command.args(args).env("FIMD_RUNTIME_DIR", self.runtime()).env("FIMD_CONFIG", self.settings());
         command
+    }
+
+    fn settings(&self) -> std::path::PathBuf {
+        self.dir.path().join("fimd.toml")
     }
 
     fn runtime(&self) -> std::path::PathBuf {
@@ -231,7 +236,7 @@ fn another_model_is_a_swap_that_editors_do_not_notice() {
 #[test]
 fn a_daemon_without_editors_ends() {
     let user = User::new();
-    let mut daemon = user.command(&["daemon", "--idle-exit", "0.02"]).spawn().unwrap();
+    let mut daemon = user.command(&["daemon", "--set", "daemon.idle_exit_minutes=0.02"]).spawn().unwrap();
     let started = Instant::now();
     let status = loop {
         match daemon.try_wait().unwrap() {
@@ -269,7 +274,7 @@ mod strangers {
                 "{{\"protocol\":{protocol},\"program\":{{\"version\":\"0\",\"built_s\":0}},\"purpose\":{purpose}}}\n"
             )
         };
-        let edit = r#"{"edit":{"fixed":[["alternatives","many"],["x","y"]],"wishes":{"threads":0}}}"#;
+        let edit = r#"{"edit":{"overrides":{"settings":{"alternatives":[{"from":"editor","value":"many"}]}},"wishes":{"threads":0}}}"#;
         for said in [
             b"\n".to_vec(),
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),

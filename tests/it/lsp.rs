@@ -367,14 +367,9 @@ fn sessions_end_as_the_client_wants() {
 #[test]
 fn the_program_serves_its_stdin() {
     let model = tiny::folder();
-    let mut client = Client::spawn(cli::command(&[
-        "lsp",
-        "--no-daemon",
-        "--model",
-        model.path().to_str().unwrap(),
-        "--threads",
-        "1",
-    ]));
+    let mut program = cli::program();
+    program.args(["lsp", "--no-daemon", "--threads", "1", "--model"]).arg(model.path());
+    let mut client = Client::spawn(program);
     client.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
     client.open(URI, "x = ");
     let id = client.request_inline(URI, [0, 4], automatic());

@@ -9,6 +9,7 @@ mod daemon;
 mod engine;
 mod fuzz;
 mod gguf;
+mod hostile;
 mod keystrokes;
 mod layering;
 mod load;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cli::{check_fails, command};
+use crate::cli::{check_fails, program};
 use crate::client::{Client, calm, place};
 use crate::tiny;
 
@@ -109,8 +109,8 @@ fn config_says_where_every_value_came_from() {
     let path = dir.path().join("fimd.toml");
     fs::write(&path, "threads = 1\n[budget]\nsoft_ms = 300\nhard_ms = 'x'\n").unwrap();
     let run = |args: &[&str]| {
-        let mut command = command(&[&["config"], args].concat());
-        command.env("FIMD_CONFIG", &path).env("FIMD_WARM", "false");
+        let mut command = program();
+        command.arg("config").args(args).env("FIMD_CONFIG", &path).env("FIMD_WARM", "false");
         let output = command.env("FIMD_WRAM", "1").output().unwrap();
         assert!(output.status.success());
         [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
@@ -145,7 +145,7 @@ fn config_says_where_every_value_came_from() {
 fn a_file_of_settings_is_begun_and_never_overwritten() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("new/fimd.toml");
-    let init = || command(&["config", "--init"]).env("FIMD_CONFIG", &path).output().unwrap();
+    let init = || program().args(["config", "--init"]).env("FIMD_CONFIG", &path).output().unwrap();
     assert!(init().status.success());
     assert_eq!(fs::read_to_string(&path).unwrap(), config::template());
     fs::write(&path, "mine").unwrap();
@@ -163,7 +163,7 @@ fn measurements_do_not_depend_on_settings() {
         (&["generate", "--prompt", "x", "--max-tokens", "1"], false),
         (&["complete", &format!("{}:1:1", text.display())], false),
     ] {
-        let output = command(args).env("FIMD_MODEL", "/nonexistent/model").output().unwrap();
+        let output = program().args(args).env("FIMD_MODEL", "/nonexistent/model").output().unwrap();
         assert_eq!(output.status.success(), is_free, "{args:?}");
     }
 }

@@ -1,0 +1,48 @@
+//! `fimd completions` and `fimd man`: what packages put beside the program.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+
+use super::{Cli, args};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// For which shell
+    shell: Shell,
+}
+
+#[derive(clap::Args)]
+pub struct ManArgs {
+    /// Write a page for each command into this folder, instead of the first to stdout
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "fimd", &mut script);
+    args::print(&String::from_utf8_lossy(&script))
+}
+
+pub fn man(args: &ManArgs) -> Result<()> {
+    match &args.out {
+        Some(folder) => write_pages(folder),
+        None => args::print(&String::from_utf8_lossy(&page(Cli::command())?)),
+    }
+}
+
+fn write_pages(folder: &Path) -> Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::generate_to(command, folder)
+        .with_context(|| format!("cannot write manual pages into {}", folder.display()))
+}
+
+fn page(command: Command) -> Result<Vec<u8>> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).context("cannot make the manual page")?;
+    Ok(page)
+}
