@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
     let configure = || {
         let configuration = args::configuration(&flags)?;
-        let spec = args.engine.spec(configuration.settings());
+        let spec = args.engine.spec(configuration.settings())?;
         Ok((configuration, spec))
     };
     let ran = daemon::run(&place, &configure)?;

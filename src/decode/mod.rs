@@ -133,7 +133,7 @@ pub struct Generated {
 
 impl Budget {
     /// How much of `text` to keep if the time is over, in bytes.
-    fn check(&self, text: &str) -> Option<usize> {
+    pub fn check(&self, text: &str) -> Option<usize> {
         let is_over = |until: Option<Instant>| until.is_some_and(|until| Instant::now() >= until);
         if is_over(self.until) {
             return Some(text.len());

@@ -29,6 +29,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("std::arch", &["compute/cpu/"]),
     ("memmap2", &["format/"]),
     ("std::net", &["bench/keystrokes/infill.rs"]),
+    ("ureq", &["complete/remote.rs", "base/logging.rs"]),
     ("println!", &["cli/mod.rs"]),
     ("unsafe {", &["base/pool.rs", "format/mmap.rs", "compute/cpu/"]),
     ("unsafe fn", &["base/pool.rs", "compute/cpu/"]),

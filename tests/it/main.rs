@@ -17,6 +17,7 @@ mod load;
 mod lsp;
 mod quantize;
 mod reference;
+mod remote;
 mod session;
 mod settings;
 mod starter;
