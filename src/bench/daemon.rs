@@ -28,6 +28,8 @@ const TURN: usize = 50;
 /// In a thousand edits, how many requests are taken back, and how often a client goes away without a word.
 const CANCELLED: usize = 200;
 const GONE: usize = 5;
+/// What the daemon may keep of earlier prompts: little, so that it is full soon and memory says whether it grows.
+const CACHE_BYTES: u64 = 64 << 20;
 /// What clients that type together look at.
 const TEXT: &str = include_str!("../../tests/data/demo/stack.py");
 const URI: &str = "file:///bench/a.py";
@@ -62,7 +64,7 @@ pub struct Report {
     pub daemon: Latency,
     /// From the start of the program to the answer to `initialize`, with a daemon that runs, in milliseconds.
     pub start_ms: Vec<f64>,
-    /// Memory of a bridge, in bytes, of which the system counts `shared_bytes` as shared with other processes.
+    /// Memory of a bridge, in bytes.
     pub bridge_bytes: u64,
     /// Many editors at once.
     pub crowd: Crowd,
@@ -175,7 +177,8 @@ impl Drop for Stop<'_> {
 
 fn command(options: &Options, args: &[&str]) -> Command {
     let mut command = Command::new(&options.program);
-    command.args(args).env("FIMD_RUNTIME_DIR", &options.runtime).stdin(Stdio::null());
+    command.args(args).stdin(Stdio::null()).env("FIMD_RUNTIME_DIR", &options.runtime);
+    command.env("FIMD_CONFIG", "").env("FIMD_CACHE_BYTES_MAX", CACHE_BYTES.to_string());
     command
 }
 

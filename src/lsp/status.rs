@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tower_lsp::gen_lsp_types::{
     LspNotificationMethod, MessageDirection, MessageType, Notification, ProgressToken,
 };
@@ -90,16 +90,18 @@ async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_pro
         return;
     };
     let (mut told, mut failure, mut progress) = (None, None, None);
+    let mut next = Instant::now();
     loop {
         let Some(now) = ready.upgrade() else { return };
         let view = changes.borrow_and_update().clone();
-        let problems = now.apply(&view);
+        // Problems of settings are said when they are given.
+        now.apply(&view);
         let status = Status::new(&now, &view);
         drop(now);
-        configuration::warn(&client, &problems).await;
-        if wants_status && told.as_ref() != Some(&status) {
+        let mut is_late = wants_status && told.as_ref() != Some(&status);
+        if is_late && Instant::now() >= next {
             client.send_notification::<Status>(status.clone()).await;
-            told = Some(status);
+            (told, next, is_late) = (Some(status), Instant::now() + INTERVAL, false);
         }
         if view.failure != failure {
             if let Some(message) = &view.failure {
@@ -111,12 +113,11 @@ async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_pro
             progress = show(&client, progress, &view).await;
         }
         drop(view);
-        let settled = sleep(INTERVAL);
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = activity.notified() => {}
+            () = sleep_until(next), if is_late => {}
         }
-        settled.await;
     }
 }
 

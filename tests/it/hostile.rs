@@ -98,6 +98,8 @@ fn survives(client: &mut Client, wrong: &[Vec<u8>]) {
     for body in wrong {
         client.send_body(body);
     }
+    // What was damaged may have become a pause.
+    client.call("workspace/executeCommand", json!({"command": "fimd.resume"}));
     let uri = "file:///home/me/b.py";
     client.open(uri, "x = ");
     let id = client.request_inline(uri, [0, 4], json!({"triggerKind": 1}));

@@ -141,7 +141,7 @@ fn initialize_says_what_the_server_can_do() {
             "inlineCompletionProvider": true,
             "hoverProvider": true,
             "codeActionProvider": {"codeActionKinds": ["quickfix", "refactor.rewrite"], "resolveProvider": true},
-            "executeCommandProvider": {"commands": ["fimd.apply", "fimd.explain"]},
+            "executeCommandProvider": {"commands": ["fimd.apply", "fimd.explain", "fimd.pause", "fimd.resume"]},
         });
         assert_eq!(result["capabilities"], capabilities);
     }
@@ -373,7 +373,10 @@ fn the_program_serves_its_stdin() {
     let mut program = cli::program();
     program.args(["lsp", "--no-daemon", "--threads", "1", "--model"]).arg(model.path());
     let mut client = Client::spawn(program);
-    client.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
+    let experimental = json!({"fimd": {"status": true}});
+    client.initialize(json!({"textDocument": {"inlineCompletion": {}}, "experimental": experimental}));
+    // The starter answers until the model is loaded.
+    while client.notification("fimd/status")["model"] != json!(model.path()) {}
     client.open(URI, "x = ");
     let id = client.request_inline(URI, [0, 4], automatic());
     assert_eq!(items(client.result(id))[0]["insertText"], tiny::LINE);
