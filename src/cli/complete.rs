@@ -119,7 +119,7 @@ impl Args {
         let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
         let settings = configuration.settings();
         let spec = self.engine.spec(settings);
-        let options = settings.prompt(spec.order());
+        let options = settings.prompt(spec.suited());
         let opened = spec.open()?;
         let load_ms = opened.facts.load_ms;
         let engine = opened.into_served()?.engine;

@@ -10,6 +10,7 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use super::{Served, served};
 use crate::base::timings::milliseconds;
+use crate::complete::Suited;
 use crate::complete::fim::Order;
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
 use crate::format::ModelDir;
@@ -78,7 +79,7 @@ pub struct Opened {
     pub tokenizer: Option<Tokenizer>,
     /// About it.
     pub facts: Facts,
-    order: Order,
+    suited: Suited,
 }
 
 impl Spec {
@@ -115,7 +116,7 @@ impl Spec {
             kernels: self.kernels(),
             load_ms: milliseconds(started.elapsed()),
         };
-        Ok(Opened { session, tokenizer, facts, order: self.order() })
+        Ok(Opened { session, tokenizer, facts, suited: self.suited() })
     }
 
     /// Reads the weights into memory, those that every token needs first, as far as there is memory for them:
@@ -163,9 +164,9 @@ impl Spec {
         format!("{}{}", self.level, if self.exact { " exact" } else { "" })
     }
 
-    /// The order of prompts that suits the model.
-    pub fn order(&self) -> Order {
-        if self.model.is_none() { Order::Spm } else { Order::PsmAnchored }
+    /// How prompts are best made for the model.
+    pub fn suited(&self) -> Suited {
+        if self.model.is_none() { Suited::STARTER } else { Order::PsmAnchored.into() }
     }
 
     /// The options of the CPU for a model with this epsilon of its norms.
@@ -210,7 +211,7 @@ impl Opened {
     pub fn into_served(self) -> Result<Served> {
         let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.facts.name))?;
         let engine = Engine::start(self.session, tokenizer);
-        Ok(Served { facts: Some(self.facts), ..served(engine, self.order) })
+        Ok(Served { facts: Some(self.facts), ..served(engine, self.suited) })
     }
 }
 
