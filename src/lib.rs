@@ -52,7 +52,7 @@
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
-//!   `complete/{anchor,context,encode,fim,gate,plan,record,service,stats,trim}.rs`,
+//!   `complete/{anchor,context,encode,fim,gate,plan,record,retained,service,stats,trim}.rs`,
 //!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is

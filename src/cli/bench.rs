@@ -270,7 +270,7 @@ struct SoakArgs {
 fn run_soak(args: &SoakArgs) -> Result<()> {
     let (status, say) = spinner();
     let served = args.engine.open()?.into_served()?;
-    let mut client = Client::start(Served { order: Order::PsmAnchored, ..served })?;
+    let mut client = Client::start(Served { suited: Order::PsmAnchored.into(), ..served })?;
     let sessions = Session::embedded()?;
     let report = keystrokes::soak::run(&mut client, &sessions, args.edits as usize, args.seed, &say)?;
     client.finish()?;
@@ -297,7 +297,7 @@ fn run_keystrokes(args: &KeystrokesArgs) -> Result<()> {
     for order in args.orders() {
         let opened = args.engine.open()?;
         let name = opened.facts.name.clone();
-        let mut client = Client::start(Served { order, ..opened.into_served()? })?;
+        let mut client = Client::start(Served { suited: order.into(), ..opened.into_served()? })?;
         let mut run = keystrokes::run(&mut client, "fimd", order, &sessions, who, args.pace, &say)?;
         client.finish()?;
         (run.model, run.threads) = (Some(name), Some(args.engine.compute.threads()));

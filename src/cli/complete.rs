@@ -119,7 +119,7 @@ impl Args {
         let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
         let settings = configuration.settings();
         let served = self.engine.spec(settings)?.serve()?;
-        let options = settings.prompt(served.order);
+        let options = settings.prompt(served.suited);
         let load_ms = served.facts.as_ref().map_or(0.0, |facts| facts.load_ms);
         let request = Request {
             path: Some(self.place.file.display().to_string()),

@@ -324,6 +324,7 @@ impl State {
             Action::Unasked { evaluated, generated } => {
                 shared.count(|stats| stats.unasked(evaluated, generated))
             }
+            Action::Looked(looked) => shared.count(|stats| stats.looked(&looked)),
             Action::Accepted { chars } => shared.count(|stats| stats.accepted(chars)),
             Action::Cancel { job } => {
                 if let Some(running) = self.jobs.get(&job) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Tokenizer;
 use crate::model::tokenizer::FimTokens;
+use crate::model::tokenizer::chat::{Message, Role};
 use crate::session::Mark;
 
 /// How many tokens before the end of a growing prefix its last word may have changed.
@@ -70,17 +71,43 @@ impl fmt::Display for Order {
 pub enum Format {
     /// The prompt is the fill-in-the-middle string: for base models, and those trained on it.
     Raw,
-    /// The same string is what the user says in ChatML; what was typed since the anchor is how the answer
+    /// The same string is what the user says in a chat; what was typed since the anchor is how the answer
     /// begins.
     Chat,
+    /// The user shows the code with a mark in the cursor's line and asks for what is to replace the mark; the
+    /// answer begins with what was typed. For models that chat and were not trained to fill in.
+    SearchReplace,
 }
+
+impl Format {
+    /// The one that suits a model with this tokenizer.
+    pub fn suiting(tokenizer: &Tokenizer) -> Self {
+        match (tokenizer.fim(), tokenizer.cannot_chat()) {
+            (Err(_), None) => Self::SearchReplace,
+            _ => Self::Raw,
+        }
+    }
+}
+
+/// Stands for the code in the question before it is split into what comes before and after.
+const GAP: &str = "\u{f1000}";
+/// The mark at the cursor's line.
+const MARK: &str = "<<<HERE>>>";
+/// Longer than what code has.
+const FENCE: &str = "`````";
+const QUESTION: &str = "In this code, something is missing at the mark";
+const TASK: &str = "Write what replaces the mark, so that the code goes on after it as it is shown. It may be a part \
+                    of a line. Answer with one code block and nothing else.";
 
 /// What stands around the parts of a prompt, made once for a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     order: Order,
-    fim: FimTokens,
+    /// The special tokens, for those formats that have them.
+    fim: Option<FimTokens>,
     head: Vec<u32>,
+    /// Before the text that precedes the gap, between the two, and after both.
+    parts: [Vec<u32>; 3],
     tail: Vec<u32>,
 }
 
@@ -100,45 +127,44 @@ pub struct Parts<'a> {
 }
 
 impl Frame {
-    /// Fails, naming the missing token, for a tokenizer that cannot fill in the middle or has no chat.
+    /// Fails, naming what is missing, for a tokenizer that cannot fill in the middle or has no chat.
     pub fn new(order: Order, format: Format, tokenizer: &Tokenizer) -> Result<Self> {
-        let fim = tokenizer.fim()?;
-        let special = |text| {
-            let missing = || format!("the tokenizer has no {text}: use the format raw instead of chat");
-            tokenizer.special(text).with_context(missing)
-        };
-        let (mut head, mut tail) = (Vec::new(), Vec::new());
-        if format == Format::Chat {
-            let (start, end) = (special("<|im_start|>")?, special("<|im_end|>")?);
-            head.push(start);
-            head.extend(tokenizer.encode("system\nYou are a code completion assistant."));
-            head.push(end);
-            head.extend(tokenizer.encode("\n"));
-            head.push(start);
-            head.extend(tokenizer.encode("user\n"));
-            tail.push(end);
-            tail.extend(tokenizer.encode("\n"));
-            tail.push(start);
-            tail.extend(tokenizer.encode("assistant\n"));
+        if format == Format::SearchReplace {
+            let system = "You complete code. You write only what is missing.";
+            let (head, mut tail) = chat(tokenizer, system)?;
+            tail.extend(tokenizer.encode(&format!("{FENCE}\n")));
+            let parts =
+                [format!("{QUESTION} {MARK}:\n\n{FENCE}\n"), MARK.to_owned(), format!("\n{FENCE}\n\n{TASK}")];
+            let parts = parts.map(|part| tokenizer.encode(&part));
+            return Ok(Self { order, fim: None, head, parts, tail });
         }
-        Ok(Self { order, fim, head, tail })
+        let fim = tokenizer.fim()?;
+        let parts = [fim.prefix, fim.suffix, fim.middle].map(|id| vec![id]);
+        let system = "You are a code completion assistant.";
+        let (head, tail) = match format {
+            Format::Chat if tokenizer.cannot_chat().is_none() => chat(tokenizer, system)?,
+            Format::Chat => chat_ml(tokenizer, system)?,
+            Format::Raw | Format::SearchReplace => (Vec::new(), Vec::new()),
+        };
+        Ok(Self { order, fim: Some(fim), head, parts, tail })
     }
 
     /// How many tokens [`Frame::prompt`] adds to those of the parts.
     pub fn tokens(&self) -> usize {
-        self.head.len() + self.tail.len() + 3
+        self.head.len() + self.parts.iter().map(Vec::len).sum::<usize>() + self.tail.len()
     }
 
     /// The ids of a file shown as context, before those of its text.
     pub fn file_header(&self, path: &str, tokenizer: &Tokenizer) -> Option<Vec<u32>> {
-        let mut ids = vec![self.fim.file_sep?];
+        let Some(fim) = self.fim else { return Some(tokenizer.encode(&format!("File `{path}`:\n"))) };
+        let mut ids = vec![fim.file_sep?];
         ids.extend(tokenizer.encode(&format!("{path}\n")));
         Some(ids)
     }
 
     /// The ids of a repository's name, before those of its files.
     pub fn repository_header(&self, name: &str, tokenizer: &Tokenizer) -> Option<Vec<u32>> {
-        let mut ids = vec![self.fim.repo_name?];
+        let mut ids = vec![self.fim?.repo_name?];
         ids.extend(tokenizer.encode(&format!("{name}\n")));
         Some(ids)
     }
@@ -153,7 +179,7 @@ impl Frame {
             marks.push(Mark { at: ids.len(), behind: 0 });
         }
         ids.extend_from_slice(header);
-        ids.push(self.fim.prefix);
+        ids.extend_from_slice(&self.parts[0]);
         ids.extend_from_slice(before);
         let behind = match self.order {
             Order::Spm => None,
@@ -161,14 +187,44 @@ impl Frame {
             Order::PsmAnchored => Some(LINE_END_TOKENS),
         };
         marks.extend(behind.map(|behind| Mark { at: ids.len(), behind: behind.min(before.len()) }));
-        ids.push(self.fim.suffix);
+        ids.extend_from_slice(&self.parts[1]);
         ids.extend_from_slice(suffix);
-        ids.push(self.fim.middle);
+        ids.extend_from_slice(&self.parts[2]);
         ids.extend_from_slice(&self.tail);
         marks.push(Mark { at: ids.len(), behind: 0 });
         ids.extend_from_slice(typed);
         (ids, marks)
     }
+}
+
+/// What stands around the question in a chat, by the model's own template.
+fn chat(tokenizer: &Tokenizer, system: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+    let both = [Message::new(Role::System, system), Message::new(Role::User, GAP)];
+    // Some templates know no system messages.
+    let one = [Message::new(Role::User, format!("{system}\n\n{GAP}"))];
+    tokenizer
+        .encode_chat_around(&both, GAP)
+        .or_else(|error| tokenizer.encode_chat_around(&one, GAP).map_err(|_| error))
+}
+
+/// The same for a model of which is only known that it has ChatML's tokens.
+fn chat_ml(tokenizer: &Tokenizer, system: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+    let special = |text| {
+        let missing = || format!("the tokenizer has no {text}: use the format raw instead of chat");
+        tokenizer.special(text).with_context(missing)
+    };
+    let (start, end) = (special("<|im_start|>")?, special("<|im_end|>")?);
+    let encode = |text: &str| tokenizer.encode(text);
+    let head = [
+        &[start],
+        &encode(&format!("system\n{system}"))[..],
+        &[end],
+        &encode("\n"),
+        &[start],
+        &encode("user\n"),
+    ];
+    let tail = [&[end], &encode("\n")[..], &[start], &encode("assistant\n")];
+    Ok((head.concat(), tail.concat()))
 }
 
 /// The suffix a prompt shows. It begins right after the cursor; but where only closers and
@@ -233,6 +289,56 @@ mod tests {
         assert_eq!(typed, [99]);
         let error = Frame::new(Order::Psm, Format::Chat, &tiny_fim()).unwrap_err().to_string();
         assert!(error.contains("<|im_start|>"), "{error}");
+    }
+
+    #[test]
+    fn a_chat_is_written_as_the_model_has_it() {
+        const TEMPLATE: &str =
+            "{% for m in messages %}<s>{{ m.role }}: {{ m.content.strip() }}</s>{% endfor %}<s>";
+        let specials = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<s>", "</s>"];
+        let parts = Parts { context: &[], header: &[], before: &[97, 10], suffix: &[98], typed: &[99] };
+        let ids = |format: Format, specials: &[&str], template: &str| {
+            let tokenizer = tiny(specials).with_chat(template);
+            let frame = Frame::new(Order::PsmAnchored, format, &tokenizer).unwrap();
+            let (ids, marks) = frame.prompt(&parts);
+            assert_eq!(ids.len(), frame.tokens() + 4);
+            assert_eq!(ids[marks.last().unwrap().at..], [99]);
+            tokenizer.decode(&ids)
+        };
+        let system = "<s>system: You are a code completion assistant.</s>";
+        assert_eq!(
+            ids(Format::Chat, &specials, TEMPLATE),
+            format!("{system}<s>user: <|fim_prefix|>a\n<|fim_suffix|>b<|fim_middle|></s><s>c")
+        );
+        let asked = format!("{QUESTION} {MARK}:\n\n{FENCE}\na\n{MARK}b\n{FENCE}\n\n{TASK}");
+        let system = "You complete code. You write only what is missing.";
+        assert_eq!(
+            ids(Format::SearchReplace, &specials[3..], TEMPLATE),
+            format!("<s>system: {system}</s><s>user: {asked}</s><s>{FENCE}\nc")
+        );
+        let refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}<s>{{ messages[0].content }}</s>";
+        assert_eq!(
+            ids(Format::SearchReplace, &specials[3..], refusing),
+            format!("<s>{system}\n\n{asked}</s>{FENCE}\nc")
+        );
+    }
+
+    #[test]
+    fn the_format_is_what_the_model_was_made_for() {
+        let fim = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"];
+        for (specials, template, expected) in [
+            (&fim[..], None, Format::Raw),
+            (&fim, Some("{{ messages }}"), Format::Raw),
+            (&[], Some("{{ messages }}"), Format::SearchReplace),
+            (&[], None, Format::Raw),
+        ] {
+            let tokenizer = tiny(specials);
+            let tokenizer = match template {
+                Some(template) => tokenizer.with_chat(template),
+                None => tokenizer,
+            };
+            assert_eq!(Format::suiting(&tokenizer), expected);
+        }
     }
 
     #[test]

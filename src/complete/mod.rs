@@ -12,6 +12,7 @@ pub mod gate;
 pub mod plan;
 pub mod record;
 pub mod remote;
+pub mod retained;
 pub mod service;
 pub mod stats;
 pub mod trim;
@@ -29,8 +30,8 @@ pub use plan::{Anchoring, Planned, Planner, Unfit, Window, is_multi_line, should
 pub struct Options {
     /// The order of their parts.
     pub order: Order,
-    /// How the model is asked.
-    pub format: Format,
+    /// How the model is asked; by default what suits its tokenizer.
+    pub format: Option<Format>,
     /// Most tokens of text before the cursor.
     pub prefix_tokens_max: usize,
     /// Most tokens of text after the cursor.
@@ -43,6 +44,27 @@ pub struct Options {
     pub logprob_min: Option<f32>,
 }
 
+/// How prompts are best made for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suited {
+    /// The order of their parts.
+    pub order: Order,
+    /// Most tokens of other files.
+    pub context_tokens_max: usize,
+}
+
+impl Suited {
+    /// For the starter model: it goes on writing, and was never shown other files.
+    pub const STARTER: Self = Self { order: Order::Spm, context_tokens_max: 0 };
+}
+
+impl From<Order> for Suited {
+    /// For a model that knows what other files are for.
+    fn from(order: Order) -> Self {
+        Self { order, context_tokens_max: 512 }
+    }
+}
+
 impl Options {
     /// The usual least mean natural log-probability: less than one in eight for each token is a guess.
     pub const LOGPROB_MIN: f32 = -2.1;
@@ -51,7 +73,7 @@ impl Options {
     pub fn new(order: Order) -> Self {
         Self {
             order,
-            format: Format::Raw,
+            format: None,
             prefix_tokens_max: 4096,
             suffix_tokens_max: 1024,
             context_tokens_max: 4096,

@@ -10,7 +10,7 @@ use super::context::{self, Indentation, Place};
 use super::encode::Encoder;
 use super::fim::{Format, Frame, Order, Parts, after_cursor};
 use super::gate::{self, Dropped};
-use super::trim::{trim, without_fence};
+use super::trim::{inside_fence, trim, without_fence};
 use super::{Completion, Lines, Options, Request};
 use crate::decode::stop::{Block, Extent, Stop, Syntax, indent_width, opener_of};
 use crate::decode::{Generated, StopReason, Task};
@@ -172,7 +172,12 @@ impl Planner {
         context_tokens: usize,
         prefill_per_second: Option<f64>,
     ) -> Result<Planned> {
-        let Options { order, format, .. } = self.options;
+        let format = *self.options.format.get_or_insert_with(|| Format::suiting(tokenizer));
+        if format == Format::SearchReplace {
+            // In another order the answer would begin with more than a line, or in the middle of one.
+            self.options.order = Order::PsmAnchored;
+        }
+        let order = self.options.order;
         let frame = match self.frame.take() {
             Some(frame) => frame,
             None => Frame::new(order, format, tokenizer)?,
@@ -203,7 +208,11 @@ impl Planner {
         self.documents.insert(key.to_owned(), document);
 
         let stop = stop(request, &Place::new(&request.prefix, &request.suffix));
-        let stop = if format == Format::Chat { stop.with_fences() } else { stop };
+        let stop = match format {
+            Format::Raw => stop,
+            Format::Chat => stop.with_fences(),
+            Format::SearchReplace => stop.inside_fence(),
+        };
         let task =
             Task { open, marks, stop_ids: tokenizer.stop_ids(), stop, ..Task::greedy(prompt, max_tokens) };
         Ok(Planned { task, anchoring })
@@ -216,7 +225,7 @@ impl Planner {
 
     /// What `generated` for `request` is worth inserting, or why nothing is.
     pub fn finish(&self, request: &Request, generated: Generated) -> Result<Completion, Dropped> {
-        judge(request, generated, self.options.format, self.options.logprob_min)
+        judge(request, generated, self.options.format.unwrap_or(Format::Raw), self.options.logprob_min)
     }
 }
 
@@ -526,6 +535,7 @@ fn judge(
     let output = match format {
         Format::Raw => &generated.text,
         Format::Chat => without_fence(&generated.text),
+        Format::SearchReplace => inside_fence(&generated.text),
     };
     let text = trimmed(request, output)?;
     let mean = generated.mean_logprob();
@@ -833,7 +843,7 @@ mod tests {
 
     #[test]
     fn a_chat_is_prefilled_and_its_fence_is_dropped() {
-        let options = Options { format: Format::Chat, ..Options::new(Order::PsmAnchored) };
+        let options = Options { format: Some(Format::Chat), ..Options::new(Order::PsmAnchored) };
         let prompts = prompts(options, &[("a\nx = 1$0\nb", Window::Small)], Request::new("", ""));
         assert!(
             prompts[0].0.ends_with("<|fim_middle|><|im_end|>\n<|im_start|>assistant\nx = 1"),
@@ -853,6 +863,26 @@ mod tests {
                 ..Generated::nothing(StopReason::Rule)
             };
             assert_eq!(planner.finish(&request, generated).unwrap().text, expected);
+        }
+    }
+
+    #[test]
+    fn a_model_that_only_chats_is_asked_for_a_replacement() {
+        let tokenizer = tiny(&["<s>"]).with_chat("{% for m in messages %}<s>{{ m.content }}{% endfor %}<s>");
+        let mut planner = Planner::new(Options::new(Order::Spm));
+        let request = request("a\n    x = 1$0)\nb\n");
+        let task = planner.plan("a", &request, Window::Small, &tokenizer, 4096, None).unwrap().task;
+        let spelled = spell(&task, &tokenizer);
+        assert!(spelled.contains("a\n<<<HERE>>>\nb\n"), "{spelled}");
+        assert!(spelled.ends_with("<s>`````\n    x = 1"), "{spelled}");
+        for (output, expected) in [("2\n`````\nDone.", Some("2")), ("2", Some("2")), ("`````", None)] {
+            let mut stop = task.stop.clone();
+            let cut = (0..=output.len()).find_map(|end| stop.check(&output[..end]));
+            let text = output[..cut.unwrap_or(output.len())].into();
+            let generated = Generated { text, ..Generated::nothing(StopReason::Rule) };
+            let invoked = Request { is_invoked: true, ..request.clone() };
+            let completion = planner.finish(&invoked, generated).ok();
+            assert_eq!(completion.as_ref().map(|completion| completion.text.as_str()), expected, "{output}");
         }
     }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::plan::trimmed;
 use super::record::{Record, Source};
+use super::retained::{Looked, Retention};
 use super::{ContextFile, Lines, Request, Window, should_offer};
 use crate::base::Timings;
 use crate::base::timings::milliseconds;
@@ -200,6 +201,8 @@ pub enum Action {
         /// How long it was.
         chars: usize,
     },
+    /// Count what is left of an accepted suggestion.
+    Looked(Looked),
 }
 
 /// The state of the documents of one editor.
@@ -210,6 +213,7 @@ pub struct Service {
     jobs: JobId,
     /// Of requests that gave up while their generation was under way.
     pending: HashMap<JobId, Record>,
+    retention: Retention,
 }
 
 #[derive(Default)]
@@ -467,7 +471,14 @@ impl Job {
 impl Service {
     /// No documents yet.
     pub fn new(options: Options) -> Self {
-        Self { options, documents: HashMap::new(), cache: VecDeque::new(), jobs: 0, pending: HashMap::new() }
+        Self {
+            options,
+            documents: HashMap::new(),
+            cache: VecDeque::new(),
+            jobs: 0,
+            pending: HashMap::new(),
+            retention: Retention::default(),
+        }
     }
 
     /// No documents, and names for generations that were not given before.
@@ -484,7 +495,7 @@ impl Service {
 
     /// Somebody wants a completion.
     pub fn ask(&mut self, now: Instant, ask: Ask) -> Vec<Action> {
-        let mut out = Vec::new();
+        let mut out = self.look(now);
         let document = self.documents.entry(ask.key.clone()).or_default();
         document.give_up(now, &mut self.pending, &mut out);
         document.pace.asked(now);
@@ -519,14 +530,17 @@ impl Service {
 
     /// A document changed: whoever waits does so for the wrong text.
     pub fn changed(&mut self, now: Instant, key: &str, change: &Change) -> Vec<Action> {
-        let mut out = Vec::new();
+        let mut out = self.look(now);
+        self.retention.changed(key, change);
         let Some(document) = self.documents.get_mut(key) else { return out };
         document.give_up(now, &mut self.pending, &mut out);
         document.accepted_to = None;
+        let start = document.screen.as_ref().map_or(0, |screen| screen.cursor);
         if let Some(screen) = &mut document.screen
             && let Some((chars, cursor)) = screen.accept(change)
         {
             document.accepted_to = Some(cursor);
+            self.retention.accepted(now, key, start..cursor);
             out.push(Action::Accepted { chars });
             return out;
         }
@@ -541,7 +555,8 @@ impl Service {
 
     /// A document is another one now, as far as can be told.
     pub fn replaced(&mut self, now: Instant, key: &str) -> Vec<Action> {
-        let mut out = Vec::new();
+        let mut out = self.look(now);
+        self.retention.forget(key);
         if let Some(document) = self.documents.get_mut(key) {
             document.give_up(now, &mut self.pending, &mut out);
             document.stop(&mut out);
@@ -662,7 +677,8 @@ impl Service {
 
     /// A document is gone, and everything that was known of it.
     pub fn closed(&mut self, now: Instant, key: &str) -> Vec<Action> {
-        let mut out = Vec::new();
+        let mut out = self.look(now);
+        self.retention.forget(key);
         if let Some(mut document) = self.documents.remove(key) {
             document.give_up(now, &mut self.pending, &mut out);
             document.stop(&mut out);
@@ -676,6 +692,11 @@ impl Service {
     pub fn closed_all(&mut self, now: Instant) -> Vec<Action> {
         let keys: Vec<String> = self.documents.keys().cloned().collect();
         keys.iter().flat_map(|key| self.closed(now, key)).collect()
+    }
+
+    /// What is left of accepted suggestions.
+    fn look(&mut self, now: Instant) -> Vec<Action> {
+        self.retention.due(now).into_iter().map(Action::Looked).collect()
     }
 
     fn document(&mut self, key: &str) -> &mut Document {
@@ -987,6 +1008,7 @@ mod tests {
             }
             Action::Cancel { job } => format!("cancel {job}"),
             Action::Accepted { chars } => format!("accepted {chars}"),
+            Action::Looked(Looked { accepted, retained, .. }) => format!("retained {retained} of {accepted}"),
         }
     }
 
@@ -1127,6 +1149,24 @@ mod tests {
                 (Invoke(5, "x = $0y\n"), &["start 3 Multi"]),
             ],
         );
+    }
+
+    #[test]
+    fn what_was_accepted_is_looked_at_again() {
+        let (mut service, start) = (Service::new(OPTIONS), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        service.ask(at(0), ask(1, "x = $0\n", Trigger::Automatic));
+        service.done(at(0), 1, outcome(&["foo(a)"]));
+        let change = |at, removed, inserted: &str| super::Change { at, removed, inserted: inserted.into() };
+        assert_eq!(service.changed(at(1), "a", &change(4, 0, "foo(a)")).len(), 1);
+        service.changed(at(2), "a", &change(7, 3, "(b, c)"));
+        let looked: Vec<String> = service
+            .changed(at(40), "a", &change(0, 1, "y"))
+            .iter()
+            .filter(|action| matches!(action, Action::Looked(_)))
+            .map(describe)
+            .collect();
+        assert_eq!(looked, ["retained 3 of 6"]);
     }
 
     #[test]
@@ -1358,7 +1398,7 @@ mod tests {
                                 queue.extend(service.done(now, job, void));
                             }
                         }
-                        Action::Unasked { .. } | Action::Accepted { .. } => {}
+                        Action::Unasked { .. } | Action::Accepted { .. } | Action::Looked(_) => {}
                     }
                 }
             }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Record, Source};
+use super::retained::Looked;
 
 /// Told of every request; also of those that gave up.
 pub type Observer = Arc<dyn Fn(&Record) + Send + Sync>;
@@ -40,6 +41,14 @@ pub struct Counters {
     pub accepted_chars: u64,
     /// Suggestions that the editor says were accepted in part.
     pub partially_accepted: u64,
+    /// Bytes of accepted suggestions that were looked at again after 30 s.
+    pub looked_bytes_30s: u64,
+    /// Those of them that were still in their document.
+    pub retained_bytes_30s: u64,
+    /// The same after 120 s.
+    pub looked_bytes_120s: u64,
+    /// Those of them that were still in their document.
+    pub retained_bytes_120s: u64,
     /// Prompt tokens that were there already when they were asked for.
     pub tokens_reused: u64,
     /// Prompt tokens evaluated for requests.
@@ -74,6 +83,10 @@ pub struct Statistics {
     /// Accepted suggestions as a share of those shown, or of those offered where the editor does not say
     /// what it shows.
     pub acceptance: f64,
+    /// The share of the accepted text that was still in its document 30 s later.
+    pub retained_30s: f64,
+    /// The share that was still there 120 s later.
+    pub retained_120s: f64,
     /// The share of answers with something in them that the model did not have to run for.
     pub without_model: f64,
     /// Of all answers that were not given up.
@@ -163,6 +176,18 @@ impl Stats {
         self.counters.accepted_chars += chars as u64;
     }
 
+    /// An accepted suggestion was looked at again.
+    pub fn looked(&mut self, looked: &Looked) {
+        let Counters { looked_bytes_30s, retained_bytes_30s, looked_bytes_120s, retained_bytes_120s, .. } =
+            &mut self.counters;
+        let (all, retained) = match looked.after {
+            0 => (looked_bytes_30s, retained_bytes_30s),
+            _ => (looked_bytes_120s, retained_bytes_120s),
+        };
+        *all += looked.accepted as u64;
+        *retained += looked.retained as u64;
+    }
+
     /// The editor says that a part of a suggestion was accepted.
     pub fn partially_accepted(&mut self) {
         self.counters.partially_accepted += 1;
@@ -175,6 +200,8 @@ impl Stats {
         let seen = if counters.shown > 0 { counters.shown } else { counters.offered };
         Statistics {
             acceptance: share(counters.accepted, seen),
+            retained_30s: share(counters.retained_bytes_30s, counters.looked_bytes_30s),
+            retained_120s: share(counters.retained_bytes_120s, counters.looked_bytes_120s),
             without_model: share(counters.offered - counters.model, counters.offered),
             answer_ms: self.answers.percentiles(),
             model_ms: self.models.percentiles(),
@@ -206,6 +233,10 @@ mod tests {
         assert_eq!((counters.requests, counters.cancelled, counters.offered), (7, 1, 4));
         assert_eq!((counters.model, counters.typed_through, counters.cache, counters.joined), (1, 2, 1, 0));
         assert_eq!((acceptance, without_model), (0.25, 0.75));
+        stats.looked(&Looked { after: 0, accepted: 8, retained: 6 });
+        stats.looked(&Looked { after: 1, accepted: 8, retained: 2 });
+        let kept = stats.statistics();
+        assert_eq!((kept.retained_30s, kept.retained_120s), (0.75, 0.25));
         stats.shown();
         stats.shown();
         assert_eq!(stats.statistics().acceptance, 0.5);

@@ -55,6 +55,14 @@ pub fn without_fence(text: &str) -> &str {
     }
 }
 
+/// What a model wrote after a fence that was opened for it.
+pub fn inside_fence(text: &str) -> &str {
+    if text.starts_with("```") {
+        return "";
+    }
+    &text[..text.find("\n```").unwrap_or(text.len())]
+}
+
 /// Drops blank at the start that the cursor already stands behind: any after a word, and on a blank
 /// line the indentation, unless it leads deeper into a block opened above.
 fn without_repeated_blank<'a>(text: &'a str, place: &Place) -> &'a str {

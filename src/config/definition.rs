@@ -164,7 +164,8 @@ settings! {
         /// What a prompt shows.
         context: Context {
             /// Most tokens of other open files in a prompt; 0 for none.
-            tokens_max: usize = 512, Editor, Kind::Integer(0..=1_048_576);
+            tokens_max: Option<usize> = None, Editor, Kind::Integer(0..=1_048_576),
+                unset: "512; none for the starter model, which was not trained with them";
             /// Most tokens that a prompt and its completion may have together.
             length: Option<u32> = None, Process, Kind::Integer(1..=1_048_576), unset: "4096, or the model's own";
         }
@@ -175,8 +176,10 @@ settings! {
             /// the cursor's line, then the text after it, then the line (`psm-anchored`).
             order: Option<Order> = None, Editor, Kind::Choice(&["psm", "spm", "psm-anchored"]),
                 unset: "what suits the model";
-            /// Whether the model is given the prompt as it is (`raw`) or in a chat (`chat`).
-            format: Option<Format> = None, Editor, Kind::Choice(&["raw", "chat"]), unset: "what suits the model";
+            /// Whether the model is given the prompt as it is (`raw`), in a chat (`chat`), or asked in a chat for what
+            /// replaces a mark in the cursor's line (`search-replace`, for models that chat and cannot fill in).
+            format: Option<Format> = None, Editor, Kind::Choice(&["raw", "chat", "search-replace"]),
+                unset: "what suits the model";
         }
 
         /// Documentation on hover.

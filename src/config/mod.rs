@@ -36,8 +36,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::complete::fim::Order;
-use crate::complete::{self, driver, service};
+use crate::complete::{self, Suited, driver, service};
 use value::{distance, from_toml};
 
 pub use definition::*;
@@ -68,10 +67,10 @@ const SECTION: &str = "fimd";
 const OF_EXTENSIONS: [&str; 4] = ["path", "arguments", "trace", "ghostText"];
 
 impl Settings {
-    /// How to complete with a model whose prompts are best made in `order`.
-    pub fn options(&self, order: Order) -> driver::Options {
+    /// How to complete with a model whose prompts are best made like this.
+    pub fn options(&self, suited: Suited) -> driver::Options {
         driver::Options {
-            prompt: self.prompt(order),
+            prompt: self.prompt(suited),
             service: service::Options {
                 debounce_max: Duration::from_millis(self.debounce_ms_max),
                 soft: Duration::from_millis(self.budget.soft_ms),
@@ -86,13 +85,13 @@ impl Settings {
         }
     }
 
-    /// How to make prompts for a model whose prompts are best made in `order`.
-    pub fn prompt(&self, order: Order) -> complete::Options {
-        let order = self.fim.order.unwrap_or(order);
+    /// How to make prompts for a model whose prompts are best made like this.
+    pub fn prompt(&self, suited: Suited) -> complete::Options {
+        let order = self.fim.order.unwrap_or(suited.order);
         let defaults = complete::Options::new(order);
         complete::Options {
-            format: self.fim.format.unwrap_or(defaults.format),
-            context_tokens_max: self.context.tokens_max,
+            format: self.fim.format.or(defaults.format),
+            context_tokens_max: self.context.tokens_max.unwrap_or(suited.context_tokens_max),
             logprob_min: Some(self.logprob_min),
             ..defaults
         }

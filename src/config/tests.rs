@@ -96,7 +96,7 @@ fn settings_are_given_nested_by_path_and_under_our_name() {
         let (configuration, problems) = configured(&Given { editor, ..Given::default() });
         assert_eq!(problems, Vec::<String>::new());
         let expected = Settings {
-            fim: Fim { order: Some(Order::Spm), format: Some(complete::fim::Format::Chat) },
+            fim: Fim { order: Some(complete::fim::Order::Spm), format: Some(complete::fim::Format::Chat) },
             budget: Budget { hard_ms: 900, ..Budget::default() },
             ..Settings::default()
         };

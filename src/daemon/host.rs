@@ -260,7 +260,7 @@ impl Host {
     fn complete(&self, cursor: Cursor) -> Result<Option<crate::complete::Completion>> {
         let view = self.resident.view();
         let configuration = view.configuration.with_client(&cursor.overrides);
-        let options = configuration.settings().prompt(view.served.order);
+        let options = configuration.settings().prompt(view.served.suited);
         let request = crate::complete::Request {
             path: Some(cursor.path),
             lines: if cursor.is_multi_line { Lines::Multi } else { Lines::Auto },

@@ -288,6 +288,11 @@ impl Stop {
         self
     }
 
+    /// The same where a Markdown fence was opened before the text, which ends where that is closed.
+    pub fn inside_fence(self) -> Self {
+        Self { fence: Fence::Open(0), ..self }
+    }
+
     /// The same where the text may come between Markdown fences, which then count for nothing.
     pub fn with_fences(self) -> Self {
         Self { fence: Fence::Possible, ..self }
@@ -307,7 +312,7 @@ impl Stop {
         }
         let skipped = self.fence.skip(text)?;
         let cut = self.check_inside(&text[skipped..]);
-        let closing = text[skipped..].find("\n```").filter(|_| skipped > 0);
+        let closing = text[skipped..].find("\n```").filter(|_| self.fence != Fence::None);
         cut.or(closing).map(|cut| skipped + cut)
     }
 

@@ -345,11 +345,12 @@ impl Server {
     /// is looked at; no file is read.
     fn context(&self, uri: &str) -> Vec<ContextFile> {
         let rules = self.ready().rules();
-        let Rules { settings, workspace, .. } = &*rules;
-        if settings.context.tokens_max == 0 {
+        let Rules { workspace, options, .. } = &*rules;
+        let tokens_max = options.prompt.context_tokens_max;
+        if tokens_max == 0 {
             return Vec::new();
         }
-        let bytes_max = settings.context.tokens_max * CONTEXT_TOKEN_BYTES_MAX;
+        let bytes_max = tokens_max * CONTEXT_TOKEN_BYTES_MAX;
         let is_text = |snapshot: &Snapshot| {
             let length = snapshot.text.len_bytes();
             (1..=CONTEXT_BYTES_MAX).contains(&length)
@@ -417,7 +418,7 @@ impl Rules {
         problems.splice(..0, configuration.problems().iter().cloned());
         let settings = configuration.settings().clone();
         let workspace = Workspace::new(roots, settings.disabled.clone());
-        let options = settings.options(view.served.order);
+        let options = settings.options(view.served.suited);
         Self { settings, workspace, problems, served: view.served.clone(), options }
     }
 }

@@ -90,14 +90,14 @@ async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_pro
         return;
     };
     let (mut told, mut failure, mut progress) = (None, None, None);
-    let mut next = Instant::now();
+    let (mut next, mut has_changed) = (Instant::now(), true);
     loop {
         let Some(now) = ready.upgrade() else { return };
         let view = changes.borrow_and_update().clone();
-        // Problems of settings are said when they are given.
-        now.apply(&view);
+        let problems = if has_changed { now.apply(&view) } else { Vec::new() };
         let status = Status::new(&now, &view);
         drop(now);
+        configuration::warn(&client, &problems).await;
         let mut is_late = wants_status && told.as_ref() != Some(&status);
         if is_late && Instant::now() >= next {
             client.send_notification::<Status>(status.clone()).await;
@@ -113,11 +113,14 @@ async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_pro
             progress = show(&client, progress, &view).await;
         }
         drop(view);
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            () = activity.notified() => {}
-            () = sleep_until(next), if is_late => {}
-        }
+        has_changed = tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => return,
+            },
+            () = activity.notified() => false,
+            () = sleep_until(next), if is_late => false,
+        };
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use open::{Facts, Opened, Spec};
 
-use crate::complete::fim::Order;
+use crate::complete::Suited;
 use crate::complete::stats::{Shared, Statistics};
 use crate::config::Configuration;
 use crate::serve::Engine;
@@ -27,8 +27,8 @@ use crate::serve::Engine;
 pub struct Served {
     /// Runs it.
     pub engine: Engine,
-    /// The order of prompts that suits it.
-    pub order: Order,
+    /// How prompts are best made for it.
+    pub suited: Suited,
     /// About it, where it came from files.
     pub facts: Option<Facts>,
     /// What to call it, where it is a server elsewhere.
@@ -38,8 +38,8 @@ pub struct Served {
 }
 
 /// A model that runs already.
-pub fn served(engine: Engine, order: Order) -> Served {
-    Served { engine, order, facts: None, remote: None, is_stand_in: false }
+pub fn served(engine: Engine, suited: impl Into<Suited>) -> Served {
+    Served { engine, suited: suited.into(), facts: None, remote: None, is_stand_in: false }
 }
 
 impl Served {

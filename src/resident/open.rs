@@ -10,6 +10,7 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use super::{Served, served};
 use crate::base::timings::milliseconds;
+use crate::complete::Suited;
 use crate::complete::fim::Order;
 use crate::complete::remote::{self, Remote};
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
@@ -81,7 +82,7 @@ pub struct Opened {
     pub tokenizer: Option<Tokenizer>,
     /// About it.
     pub facts: Facts,
-    order: Order,
+    suited: Suited,
 }
 
 impl Spec {
@@ -97,7 +98,7 @@ impl Spec {
         let tokenizer = Tokenizer::read(&starter)?.context("the starter model has no tokenizer")?;
         let remote = Remote::new(options.clone(), tokenizer)?;
         let name = remote.describe();
-        Ok(Served { remote: Some(name), ..served(remote.engine(), self.order()) })
+        Ok(Served { remote: Some(name), ..served(remote.engine(), self.suited()) })
     }
 
     /// What to call it before it is there.
@@ -137,7 +138,7 @@ impl Spec {
             kernels: self.kernels(),
             load_ms: milliseconds(started.elapsed()),
         };
-        Ok(Opened { session, tokenizer, facts, order: self.order() })
+        Ok(Opened { session, tokenizer, facts, suited: self.suited() })
     }
 
     /// Reads the weights into memory, those that every token needs first, as far as there is memory for them:
@@ -185,9 +186,13 @@ impl Spec {
         format!("{}{}", self.level, if self.exact { " exact" } else { "" })
     }
 
-    /// The order of prompts that suits the model.
-    pub fn order(&self) -> Order {
-        if self.model.is_none() && self.remote.is_none() { Order::Spm } else { Order::PsmAnchored }
+    /// How prompts are best made for the model.
+    pub fn suited(&self) -> Suited {
+        if self.model.is_none() && self.remote.is_none() {
+            Suited::STARTER
+        } else {
+            Order::PsmAnchored.into()
+        }
     }
 
     /// The options of the CPU for a model with this epsilon of its norms.
@@ -232,7 +237,7 @@ impl Opened {
     pub fn into_served(self) -> Result<Served> {
         let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.facts.name))?;
         let engine = Engine::start(self.session, tokenizer);
-        Ok(Served { facts: Some(self.facts), ..served(engine, self.order) })
+        Ok(Served { facts: Some(self.facts), ..served(engine, self.suited) })
     }
 }
 

@@ -49,6 +49,7 @@ const PURE: &[&str] = &[
     "complete/gate.rs",
     "complete/plan.rs",
     "complete/record.rs",
+    "complete/retained.rs",
     "complete/service.rs",
     "complete/stats.rs",
     "complete/trim.rs",

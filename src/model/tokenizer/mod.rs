@@ -288,8 +288,24 @@ impl Tokenizer {
     /// The ids of a prompt that has said `messages` and begins the model's answer. Texts of special tokens in
     /// a message are plain text. Fails when the model has no chat template, or one that refuses the messages.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let (text, guard) = self.guarded_chat(messages)?;
+        Ok(self.encode_marked(&text, |plain| self.encode(&plain.replace(guard, ""))))
+    }
+
+    /// The ids of such a prompt around the place where the last message holds `gap`, which is a text that the
+    /// messages have only there.
+    pub fn encode_chat_around(&self, messages: &[Message], gap: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+        let (text, guard) = self.guarded_chat(messages)?;
+        let (before, after) = text.split_once(gap).context("the chat template drops what was said")?;
+        ensure!(!after.contains(gap), "the chat template repeats what was said");
+        let encode = |text| self.encode_marked(text, |plain| self.encode(&plain.replace(guard, "")));
+        Ok((encode(before), encode(after)))
+    }
+
+    /// The text of a chat, in which a character that is nowhere else keeps what the messages say from reading
+    /// like special tokens.
+    fn guarded_chat(&self, messages: &[Message]) -> Result<(String, char)> {
         let template = self.chat.as_ref().map_err(|why| anyhow!("{why}"))?;
-        // What the messages say is kept apart from what the template says by a character in neither.
         let is_said = |c: char| messages.iter().any(|message| message.content.contains(c));
         let guard =
             ('\u{f0000}'..'\u{f1000}').find(|&c| !is_said(c)).context("the messages hold odd text")?;
@@ -304,8 +320,7 @@ impl Tokenizer {
         };
         let messages: Vec<Message> =
             messages.iter().map(|said| Message::new(said.role, guarded(&said.content))).collect();
-        let text = template.render(&messages)?;
-        Ok(self.encode_marked(&text, |plain| self.encode(&plain.replace(guard, ""))))
+        Ok((template.render(&messages)?, guard))
     }
 
     /// The id of the special token whose text is `text`.

@@ -1,0 +1,138 @@
+//! How much of what was accepted is still there some time later. Pure.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::service::Change;
+
+/// When accepted text is looked at again.
+pub const AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(120)];
+/// Most accepted texts that are followed; the oldest are given up.
+const FOLLOWED_MAX: usize = 256;
+
+/// Follows accepted texts through the changes of their documents.
+#[derive(Debug, Default)]
+pub struct Retention {
+    followed: Vec<Followed>,
+}
+
+/// What was found when a text was looked at again, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// Which of [`AFTER`].
+    pub after: usize,
+    /// How much was accepted.
+    pub accepted: usize,
+    /// How much of it is there.
+    pub retained: usize,
+}
+
+#[derive(Debug)]
+struct Followed {
+    key: String,
+    since: Instant,
+    /// How many of [`AFTER`] are over.
+    looked: usize,
+    accepted: usize,
+    /// Where the rest of it stands.
+    pieces: Vec<Range<usize>>,
+}
+
+impl Retention {
+    /// A text was accepted and stands in these bytes of the document `key`.
+    pub fn accepted(&mut self, now: Instant, key: &str, range: Range<usize>) {
+        if self.followed.len() == FOLLOWED_MAX {
+            self.followed.remove(0);
+        }
+        let (key, accepted) = (key.to_owned(), range.len());
+        self.followed.push(Followed { key, since: now, looked: 0, accepted, pieces: vec![range] });
+    }
+
+    /// What is to be counted at `now`. To be called before a change, so that nothing is found later than it was
+    /// due.
+    pub fn due(&mut self, now: Instant) -> Vec<Looked> {
+        let mut all = Vec::new();
+        for followed in &mut self.followed {
+            let Followed { since, accepted, .. } = *followed;
+            while AFTER.get(followed.looked).is_some_and(|&after| now >= since + after) {
+                let retained = followed.pieces.iter().map(Range::len).sum();
+                all.push(Looked { after: followed.looked, accepted, retained });
+                followed.looked += 1;
+            }
+        }
+        self.followed.retain(|followed| followed.looked < AFTER.len());
+        all
+    }
+
+    /// The document `key` has changed.
+    pub fn changed(&mut self, key: &str, change: &Change) {
+        let removed = change.at..change.at + change.removed;
+        let moved = |at: usize| at - change.removed + change.inserted.len();
+        for followed in self.followed.iter_mut().filter(|followed| followed.key == key) {
+            let split = |piece: &Range<usize>| {
+                let before = piece.start..piece.end.min(removed.start);
+                let after = piece.start.max(removed.end)..piece.end;
+                let after = (!after.is_empty()).then(|| moved(after.start)..moved(after.end));
+                [Some(before).filter(|before| !before.is_empty()), after].into_iter().flatten()
+            };
+            followed.pieces = followed.pieces.iter().flat_map(split).collect();
+        }
+    }
+
+    /// Nothing is known any more of the document `key`.
+    pub fn forget(&mut self, key: &str) {
+        self.followed.retain(|followed| followed.key != key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_found() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let change = |at, removed, inserted: &str| Change { at, removed, inserted: inserted.into() };
+        for (changes, retained) in [
+            (&[][..], 10),
+            (&[change(0, 0, "abc"), change(2, 1, "")], 10),
+            (&[change(20, 0, "abc"), change(30, 5, "")], 10),
+            (&[change(15, 0, "abc")], 10),
+            (&[change(15, 0, "abc"), change(15, 3, "")], 10),
+            (&[change(15, 2, "xy")], 8),
+            (&[change(5, 10, "")], 5),
+            (&[change(15, 100, "")], 5),
+            (&[change(10, 10, "0123456789")], 0),
+            (&[change(0, 12, ""), change(0, 3, "")], 5),
+        ] {
+            let mut retention = Retention::default();
+            retention.accepted(at(0), "a", 10..20);
+            for change in changes {
+                retention.changed("b", change);
+                retention.changed("a", change);
+            }
+            assert_eq!(retention.due(at(29)), []);
+            let looked = |after| Looked { after, accepted: 10, retained };
+            assert_eq!(retention.due(at(30)), [looked(0)], "{changes:?}");
+            assert_eq!(retention.due(at(119)), []);
+            retention.changed("a", &change(0, 1000, ""));
+            assert_eq!(retention.due(at(500)), [Looked { retained: 0, ..looked(1) }]);
+            assert!(retention.followed.is_empty());
+        }
+    }
+
+    #[test]
+    fn little_is_remembered() {
+        let (now, mut retention) = (Instant::now(), Retention::default());
+        for i in 0..1000 {
+            retention.accepted(now, "a", i..i + 1);
+        }
+        assert_eq!(retention.followed.len(), FOLLOWED_MAX);
+        retention.forget("b");
+        assert_eq!(retention.due(now + AFTER[1]).len(), 2 * FOLLOWED_MAX);
+        retention.accepted(now, "a", 0..1);
+        retention.forget("a");
+        assert_eq!(retention.due(now + AFTER[1]), []);
+    }
+}
