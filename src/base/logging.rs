@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::EnvFilter;
 
-/// The LSP library logs whole messages, and so documents, at its lowest level.
-const WIRE: &str = "tower_lsp_server=warn";
+/// What stands between us and a client or a server logs whole messages, and so documents, at its lowest levels.
+const WIRES: [&str; 4] = ["tower_lsp_server=warn", "ureq=warn", "ureq_proto=warn", "rustls=warn"];
 
 /// Days that a log is kept.
 const DAYS_MAX: usize = 7;
@@ -27,9 +27,9 @@ pub enum Target<'p> {
 /// where they happened and nothing else: their messages may quote text.
 pub fn start(target: Target, level: &str) -> Result<()> {
     let filter = EnvFilter::try_from_env("FIMD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let wire = WIRE.parse().expect("the directive is well formed");
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter.add_directive(wire)).with_target(false).compact();
+    let wires = WIRES.map(|wire| wire.parse().expect("the directive is well formed"));
+    let filter = wires.into_iter().fold(filter, EnvFilter::add_directive);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).compact();
     match target {
         Target::Stderr => log.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init(),
         Target::Files(dir) => log.with_writer(files(dir)?).with_ansi(false).init(),

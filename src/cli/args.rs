@@ -113,14 +113,16 @@ impl EngineArgs {
     }
 
     /// The model that `settings` name, the flags among them.
-    pub fn spec(&self, settings: &Settings) -> Spec {
-        Spec {
+    pub fn spec(&self, settings: &Settings) -> Result<Spec> {
+        Ok(Spec {
             model: settings.model.clone(),
+            // Whoever names a model means that one.
+            remote: if self.model.is_none() { settings.remote()? } else { None },
             context: settings.context.length,
             cache_bytes_max: settings.cache_bytes_max(),
             threads: threads(settings.threads),
             ..self.compute.spec()
-        }
+        })
     }
 
     /// The model that is named, for another process.
@@ -148,7 +150,7 @@ impl EngineArgs {
     fn spec_alone(&self) -> Result<Spec> {
         let configuration = Configuration::of_flags(&self.flags());
         let configuration = configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        Ok(self.spec(configuration.settings()))
+        self.spec(configuration.settings())
     }
 
     /// Opens the model that the flags alone name.
@@ -189,6 +191,7 @@ impl ComputeArgs {
     pub fn spec(&self) -> Spec {
         Spec {
             model: None,
+            remote: None,
             context: None,
             cache_bytes_max: 0,
             threads: self.threads(),

@@ -118,11 +118,9 @@ impl Args {
     fn complete(&self, text: &str, cursor: usize) -> Result<(Option<Completion>, f64)> {
         let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
         let settings = configuration.settings();
-        let spec = self.engine.spec(settings);
-        let options = settings.prompt(spec.order());
-        let opened = spec.open()?;
-        let load_ms = opened.facts.load_ms;
-        let engine = opened.into_served()?.engine;
+        let served = self.engine.spec(settings)?.serve()?;
+        let options = settings.prompt(served.order);
+        let load_ms = served.facts.as_ref().map_or(0.0, |facts| facts.load_ms);
         let request = Request {
             path: Some(self.place.file.display().to_string()),
             lines: if self.multiline { Lines::Multi } else { Lines::Auto },
@@ -130,7 +128,7 @@ impl Args {
             is_invoked: true,
             ..Request::new(&text[..cursor], &text[cursor..])
         };
-        Ok((driver::once(&engine, options, request)?, load_ms))
+        Ok((driver::once(&served.engine, options, request)?, load_ms))
     }
 }
 

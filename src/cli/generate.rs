@@ -104,7 +104,7 @@ impl Args {
     /// Loads the model and generates.
     fn generate(&self) -> Result<()> {
         let configuration = args::configuration(&self.engine.flags())?;
-        let mut opened = self.engine.spec(configuration.settings()).open()?;
+        let mut opened = self.engine.spec(configuration.settings())?.open()?;
         let prompt = match (self.prompt.read()?, &self.prompt.ids) {
             (Some(text), _) => opened.tokenizer()?.encode_with_specials(&text),
             (None, ids) => ids.clone().unwrap_or_default(),

@@ -33,7 +33,7 @@ fn serve(args: &Args) -> Result<Ending> {
     yield_to_others();
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
     let configuration = args::configuration(&flags)?;
-    let spec = args.engine.spec(configuration.settings());
+    let spec = args.engine.spec(configuration.settings())?;
     let resident = Resident::start(spec, configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the runtime of the language server")?;

@@ -1,6 +1,7 @@
 //! Ghost text, with no LSP and no tensors: from a document and a cursor to what to insert there.
 //!
-//! [`service`] decides what to do about each keystroke, [`driver`] does it.
+//! [`service`] decides what to do about each keystroke, [`driver`] does it, on the model of this machine or on a
+//! server elsewhere ([`remote`]).
 
 pub mod anchor;
 pub mod context;
@@ -10,6 +11,7 @@ pub mod fim;
 pub mod gate;
 pub mod plan;
 pub mod record;
+pub mod remote;
 pub mod service;
 pub mod stats;
 pub mod trim;

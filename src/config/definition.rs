@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::complete;
 use crate::complete::fim::{Format, Order};
+use crate::complete::remote::Template;
 
 /// Who may set a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +198,29 @@ settings! {
             /// Most bytes of memory for what earlier prompts leave behind.
             bytes_max: Option<u64> = None, Process, Kind::Integer(1..=1 << 50),
                 unset: "a tenth of the memory, at most 4 GiB";
+        }
+
+        /// A server elsewhere that completes in the place of the model on this machine.
+        remote: Remote {
+            /// The address of an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as `https://host:8000`: what you
+            /// edit is sent there, and completed there.
+            url: Option<String> = None, Process, Kind::Text, unset: "the model on this machine";
+            /// Which of its models.
+            model: Option<String> = None, Process, Kind::Text, unset: "the server's choice";
+            /// The environment variable that holds the token of the server.
+            token_env: String = "FIMD_REMOTE_TOKEN".to_owned(), Process, Kind::Text;
+            /// A file that holds the token, which nobody else may read (mode 0600).
+            token_file: Option<PathBuf> = None, Process, Kind::Path, unset: "none";
+            /// A program that prints the token, and its arguments:
+            /// `["secret-tool", "lookup", "service", "fimd"]`.
+            token_command: Vec<String> = Vec::new(), Process, Kind::Texts;
+            /// Longest wait for a connection, and for the server to say more, in milliseconds.
+            timeout_ms: u64 = 10_000, Process, Kind::Integer(1..=600_000);
+            /// New attempts after a connection that failed, or a server that was busy; the waits between them double.
+            retries: u32 = 2, Process, Kind::Integer(0..=10);
+            /// What shows the server the text around the cursor: our prompt (`ours`), as for Qwen models, or `prompt`
+            /// and `suffix` in the template of the server (`server`), which shows no other files.
+            fim: Template = Template::Ours, Process, Kind::Choice(&["ours", "server"]);
         }
 
         /// The process that all editors share.

@@ -20,6 +20,7 @@
 //! of their own.
 
 mod definition;
+mod remote;
 mod render;
 mod value;
 
@@ -373,6 +374,7 @@ impl Configuration {
             }
         }
         self.settle();
+        unknown.retain(|name| *name != self.settings.remote.token_env);
         for name in unknown {
             let nearest = known.iter().min_by_key(|(variable, _)| distance(variable, &name));
             let nearest = nearest.map_or("", |(variable, _)| variable);

@@ -243,6 +243,7 @@ impl Wishes {
             threads: self.threads.unwrap_or(before.threads),
             level,
             exact: self.exact || before.exact,
+            remote: before.remote.clone().filter(|_| same_model),
         })
     }
 }

@@ -31,19 +31,22 @@ pub struct Served {
     pub order: Order,
     /// About it, where it came from files.
     pub facts: Option<Facts>,
+    /// What to call it, where it is a server elsewhere.
+    pub remote: Option<String>,
     /// Whether it answers only until another is loaded.
     pub is_stand_in: bool,
 }
 
 /// A model that runs already.
 pub fn served(engine: Engine, order: Order) -> Served {
-    Served { engine, order, facts: None, is_stand_in: false }
+    Served { engine, order, facts: None, remote: None, is_stand_in: false }
 }
 
 impl Served {
     /// What to call it.
     pub fn name(&self) -> &str {
-        self.facts.as_ref().map_or("a model", |facts| &facts.name)
+        let name = self.facts.as_ref().map(|facts| &facts.name).or(self.remote.as_ref());
+        name.map_or("a model", |name| name)
     }
 }
 
@@ -136,8 +139,8 @@ impl Resident {
 
     /// Loads a model; the starter answers until a large one is there.
     pub fn start(spec: Spec, configuration: Configuration) -> Result<Arc<Self>> {
-        let served = spec.starter().open()?.into_served()?;
-        let is_stand_in = spec.model.is_some();
+        let is_stand_in = spec.model.is_some() && spec.remote.is_none();
+        let served = if is_stand_in { spec.starter().serve()? } else { spec.serve()? };
         let resident = Self::of(Served { is_stand_in, ..served }, configuration);
         if is_stand_in {
             resident.load(spec);
@@ -166,7 +169,7 @@ impl Resident {
     pub fn load(self: &Arc<Self>, spec: Spec) {
         let number = self.loads.fetch_add(1, Ordering::Relaxed) + 1;
         *self.spec() = Some(spec.clone());
-        let name = spec.model.as_ref().map_or("the starter model".into(), |path| path.display().to_string());
+        let name = spec.name();
         tracing::info!("loading {name}");
         self.view.send_modify(|view| {
             view.loading = Some(Loading { name: name.clone(), percentage: 0 });
@@ -193,6 +196,9 @@ impl Resident {
     }
 
     fn open(&self, spec: &Spec, number: u64) -> Result<Served> {
+        if spec.remote.is_some() {
+            return spec.serve();
+        }
         let opened = spec.open()?;
         spec.read_ahead(|share| {
             let percentage = (share * 100.0) as u32;

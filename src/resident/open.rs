@@ -11,6 +11,7 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use super::{Served, served};
 use crate::base::timings::milliseconds;
 use crate::complete::fim::Order;
+use crate::complete::remote::{self, Remote};
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
 use crate::format::ModelDir;
 use crate::hub;
@@ -47,6 +48,8 @@ pub struct Spec {
     pub level: Level,
     /// Whether quantised weights are converted to f32 instead of rounding activations.
     pub exact: bool,
+    /// A server elsewhere that completes in the place of any model here.
+    pub remote: Option<remote::Options>,
 }
 
 /// What is worth knowing about a model that runs.
@@ -84,7 +87,26 @@ pub struct Opened {
 impl Spec {
     /// The starter model, run the same way.
     pub fn starter(&self) -> Self {
-        Self { model: None, context: None, ..self.clone() }
+        Self { model: None, context: None, remote: None, ..self.clone() }
+    }
+
+    /// The model, or the server elsewhere, ready to answer.
+    pub fn serve(&self) -> Result<Served> {
+        let Some(options) = &self.remote else { return self.open()?.into_served() };
+        let starter = hub::open(None)?;
+        let tokenizer = Tokenizer::read(&starter)?.context("the starter model has no tokenizer")?;
+        let remote = Remote::new(options.clone(), tokenizer)?;
+        let name = remote.describe();
+        Ok(Served { remote: Some(name), ..served(remote.engine(), self.order()) })
+    }
+
+    /// What to call it before it is there.
+    pub fn name(&self) -> String {
+        match (&self.remote, &self.model) {
+            (Some(remote), _) => remote.url.clone(),
+            (None, Some(path)) => path.display().to_string(),
+            (None, None) => "the starter model".into(),
+        }
     }
 
     /// Opens the model.
@@ -165,7 +187,7 @@ impl Spec {
 
     /// The order of prompts that suits the model.
     pub fn order(&self) -> Order {
-        if self.model.is_none() { Order::Spm } else { Order::PsmAnchored }
+        if self.model.is_none() && self.remote.is_none() { Order::Spm } else { Order::PsmAnchored }
     }
 
     /// The options of the CPU for a model with this epsilon of its norms.

@@ -21,19 +21,21 @@ use crate::model::Tokenizer;
 use crate::session::{Session, Usage};
 use queue::{Entry, Next, Queue};
 
-/// How urgent a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How urgent a request is. One that is less urgent than a newer one is interrupted between two tokens, and goes
+/// on afterwards where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Somebody waits for it.
-    Interactive,
-    /// It is worth doing when there is nothing else to do: an interactive request interrupts it, and it
-    /// goes on afterwards with what was evaluated.
+    /// It is worth doing when there is nothing else to do.
     Background,
+    /// Somebody waits for a long answer.
+    Patient,
+    /// Somebody waits who is typing.
+    Interactive,
 }
 
 /// What the engine says about a request.
 pub enum Event<'a> {
-    /// More text of an interactive request, before any rule cuts it.
+    /// More text, before any rule cuts it.
     Text(&'a str),
     /// It is over: the alternatives, at least one, the likeliest first. Comes exactly once, last.
     Done(Result<Vec<Generated>>),
@@ -132,15 +134,38 @@ impl Engine {
         Session<B>: Send,
     {
         let tokenizer = Arc::new(tokenizer);
+        let (context, words, mut pace) = (session.context(), tokenizer.clone(), Pace::default());
+        Self::start_with(tokenizer, context, move |request, cancel| {
+            let result = serve(&mut session, &words, &mut pace, request, cancel);
+            (result, session.usage())
+        })
+    }
+
+    /// An engine that has its work done somewhere else: `work` is called on the engine's thread, with one task at
+    /// a time, whether it is still wanted, and who is told of text as it appears.
+    pub fn elsewhere(
+        tokenizer: Arc<Tokenizer>,
+        context: usize,
+        mut work: impl FnMut(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>> + Send + 'static,
+    ) -> Self {
+        Self::start_with(tokenizer, context, move |request, cancel| {
+            let result = run(request, |task, show| work(task, cancel, show));
+            (result.unwrap_or_else(|| Err(failed())), Usage::default())
+        })
+    }
+
+    fn start_with(
+        tokenizer: Arc<Tokenizer>,
+        context: usize,
+        mut work: impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage) + Send + 'static,
+    ) -> Self {
         let inbox = Arc::new(Inbox::default());
-        let context = session.context();
-        let (for_thread, words) = (inbox.clone(), tokenizer.clone());
+        let for_thread = inbox.clone();
         thread::Builder::new()
             .name("fimd-engine".into())
             .spawn(move || {
-                let mut pace = Pace::default();
                 while let Some((waiting, cancel)) = for_thread.next() {
-                    for_thread.run(&mut session, &words, &mut pace, waiting, &cancel);
+                    for_thread.run(&mut work, waiting, &cancel);
                 }
             })
             .expect("the system can start a thread");
@@ -217,17 +242,14 @@ impl Inbox {
         }
     }
 
-    fn run<B: Backend>(
+    fn run(
         &self,
-        session: &mut Session<B>,
-        tokenizer: &Tokenizer,
-        pace: &mut Pace,
+        work: &mut impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage),
         mut waiting: Waiting,
         cancel: &Cancel,
     ) {
-        let Waiting { request, since } = &mut waiting;
-        let queue_ms = milliseconds(since.elapsed());
-        let mut result = serve(session, tokenizer, pace, request, cancel);
+        let queue_ms = milliseconds(waiting.since.elapsed());
+        let (mut result, usage) = work(&mut waiting.request, cancel);
         for generated in result.iter_mut().flatten() {
             generated.timings.queue_ms = queue_ms;
         }
@@ -237,8 +259,11 @@ impl Inbox {
             state.prefill.note(timings.prefill_tokens, Speed::PREFILL_TOKENS_MIN, timings.prefill_ms);
             state.decode.note(timings.decode_tokens, Speed::DECODE_TOKENS_MIN, timings.decode_ms);
         }
-        state.usage = session.usage();
+        state.usage = usage;
         let is_unfinished = result.iter().flatten().any(|done| done.stop == StopReason::Cancelled);
+        if let Ok([only]) = result.as_deref() {
+            waiting.request.task.resume_after(only);
+        }
         let ended = {
             let may_resume = is_unfinished && !state.closed;
             state.queue.finish(waiting, may_resume)
@@ -263,15 +288,28 @@ fn serve<B: Backend>(
     request: &mut Request,
     cancel: &Cancel,
 ) -> Result<Vec<Generated>> {
-    let Request { priority, task, listener, .. } = request;
+    let result =
+        run(request, |task, show| decode::alternatives(session, Some(tokenizer), task, pace, cancel, show));
+    result.unwrap_or_else(|| {
+        session.reset();
+        Err(failed())
+    })
+}
+
+/// Does the work of a request; `None` if that panics.
+fn run(
+    request: &mut Request,
+    work: impl FnOnce(&Task, &mut dyn FnMut(&str)) -> Result<Vec<Generated>>,
+) -> Option<Result<Vec<Generated>>> {
+    let Request { task, listener, .. } = request;
     let mut show = |text: &str| {
-        if *priority == Priority::Interactive {
+        if !text.is_empty() {
             listener(Event::Text(text));
         }
     };
-    let run = || decode::alternatives(session, Some(tokenizer), task, pace, cancel, &mut show);
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        session.reset();
-        Err(anyhow!("the engine failed on this request; it was dropped and the engine goes on"))
-    })
+    catch_unwind(AssertUnwindSafe(|| work(task, &mut show))).ok()
+}
+
+fn failed() -> anyhow::Error {
+    anyhow!("the engine failed on this request; it was dropped and the engine goes on")
 }

@@ -139,6 +139,9 @@ fn initialize_says_what_the_server_can_do() {
             "positionEncoding": agreed,
             "textDocumentSync": {"openClose": true, "change": 2},
             "inlineCompletionProvider": true,
+            "hoverProvider": true,
+            "codeActionProvider": {"codeActionKinds": ["quickfix", "refactor.rewrite"], "resolveProvider": true},
+            "executeCommandProvider": {"commands": ["fimd.apply", "fimd.explain"]},
         });
         assert_eq!(result["capabilities"], capabilities);
     }

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: each module drives one boundary of fimd from outside.
 
+mod assist;
 mod bench;
 mod checkpoint;
 mod cli;
@@ -16,6 +17,7 @@ mod load;
 mod lsp;
 mod quantize;
 mod reference;
+mod remote;
 mod session;
 mod settings;
 mod starter;

@@ -5,13 +5,14 @@
 
 mod past;
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Ending, wire};
 use past::{Kind, Past};
@@ -32,6 +33,8 @@ pub enum Need {
 const MESSAGES_MAX: usize = 64;
 /// Without a daemon, the next attempt to reach one is not made earlier.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a daemon may take to answer `initialize` when it is said again.
+const RETELL_MAX: Duration = Duration::from_secs(20);
 /// A daemon that lasts less long has failed early.
 const LIFE_MIN: Duration = Duration::from_secs(10);
 /// After more that fail early in a row, the next one is not started at once.
@@ -139,8 +142,7 @@ where
         }
         if self.link.is_none() && kind == Kind::Request {
             let need = if self.connected_at.is_none() { Need::Start } else { Need::Again };
-            // What the past tells the new daemon includes this message only if it changes documents.
-            if self.reconnect(need).await? && !self.past.is_told(message) {
+            if self.reconnect(need).await? {
                 self.to_daemon(message).await?;
             }
         } else if self.link.is_some() {
@@ -171,6 +173,7 @@ where
     /// The daemon went away.
     async fn lost(&mut self) -> Result<(), Over> {
         self.link = None;
+        self.past.forget_asked();
         if self.past.is_shutting_down() {
             return self.answer_all().await;
         }
@@ -185,6 +188,10 @@ where
             self.to_editor(&message).await?;
         }
         if self.reconnect(Need::Again).await? {
+            if let (Some(message), Some(link)) = (self.past.unanswered_introduction(), &mut self.link) {
+                // A connection that breaks here is found out like any other.
+                let _ = wire::write(&mut link.writer, &message).await;
+            }
             return Ok(());
         }
         self.say_disconnected().await?;
@@ -212,14 +219,14 @@ where
             }
         };
         self.complaint.clear();
-        for message in self.past.retell() {
-            if wire::write(&mut writer, &message).await.is_err() {
-                return Ok(false);
-            }
+        let mut reader = BufReader::new(reader);
+        if self.past.is_introduced()
+            && timeout(RETELL_MAX, self.retell(&mut reader, &mut writer)).await.is_err()
+        {
+            return Ok(false);
         }
         let (send, messages) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            let mut reader = BufReader::new(reader);
             while let Ok(Some(message)) = wire::read(&mut reader).await {
                 if send.send(message).is_err() {
                     break;
@@ -229,6 +236,26 @@ where
         self.link = Some(Link { writer, messages });
         (self.connected_at, self.retry_at) = (Some(Instant::now()), None);
         Ok(true)
+    }
+
+    /// Introduces the editor to another daemon and tells it what the one before knew. Where the connection breaks
+    /// meanwhile, the next message finds out.
+    async fn retell(
+        &self,
+        reader: &mut (impl AsyncBufRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        wire::write(writer, &self.past.introduction()).await?;
+        // Nothing may be said to a server before it has answered this.
+        while let Some(message) = wire::read(reader).await? {
+            if past::answers_introduction(&message) {
+                break;
+            }
+        }
+        for message in self.past.retell() {
+            wire::write(writer, &message).await?;
+        }
+        Ok(())
     }
 
     /// Answers everyone who waits: there is no daemon.

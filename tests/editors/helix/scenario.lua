@@ -117,14 +117,20 @@ end)
 check('document is among the code actions, and writes documentation', function()
   first.afresh()
   first.type('15G')
-  first.type('w')
+  first.type('ww') -- `reverse`
   first.type(' a')
   vim.wait(1000)
   if first.screen():find('No configured language server supports code actions') then
     skip('this fimd has no code actions')
   end
-  first.sees('document in the list', '[Dd]ocument')
-  first.type('document')
+  first.sees('document in the list', 'fimd: document `reverse`')
+  checks.picture('helix-actions', first)
+  for action in first.screen():gmatch('fimd: (%w+)') do
+    first.keys('Down')
+    if action == 'document' then
+      break
+    end
+  end
   first.keys('Enter')
   local before = demo
   wait('documentation', function()
@@ -136,7 +142,7 @@ end)
 check('hover shows documentation', function()
   first.afresh()
   first.type('15G')
-  first.type('w')
+  first.type('ww') -- `reverse`
   first.type(' k')
   vim.wait(1000)
   if first.screen():find('No configured language server supports hover') then

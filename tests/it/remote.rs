@@ -1,0 +1,439 @@
+//! Completing on a server elsewhere, with a small server that says what a test wants.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fimd::base::Cancel;
+use fimd::complete::fim::Order;
+use fimd::complete::remote::{Options, Remote, Template, Token};
+use fimd::complete::{self, Request, driver};
+use fimd::decode::{Budget, Generated, StopReason, Task};
+use fimd::model::Tokenizer;
+use fimd::serve::{self, Engine, Event, Priority};
+use serde_json::{Value, json};
+
+use crate::cli::program;
+use crate::client::{Client, calm, place};
+
+/// Longer than anything takes that does not hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the server does with a request.
+#[derive(Clone)]
+enum Act {
+    /// Streams these texts, with a pause before each, and then the end.
+    Stream(&'static [&'static str], Duration),
+    /// Streams them with log-probabilities of so much each.
+    Likely(&'static [&'static str], f64),
+    /// Streams them and breaks off.
+    Cut(&'static [&'static str]),
+    /// Answers with a status, headers and a text.
+    Status(u16, String, &'static str),
+    /// Answers with this kind and text.
+    Say(&'static str, &'static str),
+    /// Says nothing.
+    Hang,
+}
+
+/// A request as it came.
+struct Asked {
+    head: String,
+    body: Value,
+}
+
+/// A server that does one thing after the other; the last again and again.
+struct Server {
+    url: String,
+    asked: mpsc::Receiver<Asked>,
+    /// Connections that the client dropped while it was being answered.
+    dropped: mpsc::Receiver<()>,
+    connections: Arc<Mutex<usize>>,
+}
+
+impl Server {
+    fn new(acts: &[Act]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (tell, asked) = mpsc::channel();
+        let (drop_, dropped) = mpsc::channel();
+        let acts = Arc::new(Mutex::new(acts.iter().cloned().collect::<VecDeque<Act>>()));
+        let connections = Arc::new(Mutex::new(0));
+        let counted = connections.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                *counted.lock().unwrap() += 1;
+                let (acts, tell, drop_) = (acts.clone(), tell.clone(), drop_.clone());
+                thread::spawn(move || serve_connection(stream.unwrap(), &acts, &tell, &drop_));
+            }
+        });
+        Self { url, asked, dropped, connections }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            url: self.url.clone(),
+            model: None,
+            token: None,
+            timeout: Duration::from_secs(20),
+            retries: 2,
+            template: Template::Ours,
+            context: 4096,
+        }
+    }
+
+    fn engine(&self) -> Engine {
+        engine(self.options())
+    }
+
+    fn asked(&self) -> Asked {
+        self.asked.recv_timeout(PATIENCE).expect("the server was asked")
+    }
+}
+
+fn serve_connection(
+    stream: TcpStream,
+    acts: &Mutex<VecDeque<Act>>,
+    tell: &mpsc::Sender<Asked>,
+    dropped: &mpsc::Sender<()>,
+) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let length = head.to_ascii_lowercase();
+        let length = length.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap();
+        let mut body = vec![0; length.trim().parse().unwrap()];
+        reader.read_exact(&mut body).unwrap();
+        let _ = tell.send(Asked { head, body: serde_json::from_slice(&body).unwrap() });
+        let act = {
+            let mut acts = acts.lock().unwrap();
+            if acts.len() > 1 { acts.pop_front().unwrap() } else { acts[0].clone() }
+        };
+        match perform(&mut stream, act) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return dropped.send(()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Whether the connection stays open; an error when the client dropped it.
+fn perform(stream: &mut TcpStream, act: Act) -> std::io::Result<bool> {
+    let event = |text: &str, logprobs: Value, end: Value| json!({"choices": [{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": end}]});
+    let mut whole = |kind: &str, text: &str, status: u16, headers: &str| {
+        let length = text.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n{headers}content-length: {length}\r\n\r\n{text}"
+        )
+    };
+    let (texts, pause, logprob, is_cut) = match act {
+        Act::Stream(texts, pause) => (texts, pause, None, false),
+        Act::Likely(texts, logprob) => (texts, Duration::ZERO, Some(logprob), false),
+        Act::Cut(texts) => (texts, Duration::ZERO, None, true),
+        Act::Status(status, headers, text) => {
+            return whole("text/plain", text, status, &headers).map(|()| true);
+        }
+        Act::Say(kind, text) => return whole(kind, text, 200, "").map(|()| true),
+        Act::Hang => {
+            let ended = stream.read(&mut [0])?;
+            return Err(std::io::Error::other(format!("{ended} bytes")));
+        }
+    };
+    let start = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(start.as_bytes())?;
+    let mut chunk = |data: String| {
+        let data = format!("data: {data}\n\n");
+        write!(stream, "{:x}\r\n{data}\r\n", data.len())
+    };
+    for text in texts {
+        thread::sleep(pause);
+        let logprobs = logprob.map_or(Value::Null, |logprob| json!({"token_logprobs": [logprob]}));
+        chunk(event(text, logprobs, Value::Null).to_string())?;
+    }
+    if is_cut {
+        return Ok(false);
+    }
+    chunk(event("", Value::Null, json!("stop")).to_string())?;
+    chunk("[DONE]".into())?;
+    stream.write_all(b"0\r\n\r\n")?;
+    Ok(true)
+}
+
+fn tokenizer() -> Tokenizer {
+    Tokenizer::from_bytes("starter", include_bytes!("../../src/starter/tokenizer.json")).unwrap()
+}
+
+fn engine(options: Options) -> Engine {
+    Remote::new(options, tokenizer()).unwrap().engine()
+}
+
+const NOW: Duration = Duration::ZERO;
+const WORD: Act = Act::Stream(&["wor", "d"], NOW);
+
+fn status(status: u16, headers: &str) -> Act {
+    Act::Status(status, headers.into(), "secret words of a document")
+}
+
+/// A generation, and the text that was streamed meanwhile.
+fn generate(engine: &Engine, budget: Budget, cancel: &Cancel) -> (Result<Generated, String>, String) {
+    let task = Task { budget, ..Task::greedy(engine.tokenizer().encode("x = "), 16) };
+    let (send, receive) = mpsc::channel();
+    engine.submit(serve::Request {
+        key: String::new(),
+        priority: Priority::Interactive,
+        not_before: None,
+        task,
+        cancel: cancel.clone(),
+        listener: Box::new(move |event| match event {
+            Event::Text(text) => send.send((None, text.to_owned())).unwrap(),
+            Event::Done(result) => send.send((Some(result), String::new())).unwrap(),
+        }),
+    });
+    let mut streamed = String::new();
+    loop {
+        match receive.recv_timeout(PATIENCE).expect("every request is answered") {
+            (None, text) => streamed += &text,
+            (Some(result), _) => {
+                let result = result.map(|mut all| all.remove(0)).map_err(|error| format!("{error:#}"));
+                return (result, streamed);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prompt_goes_there_and_a_completion_comes_back() {
+    let request = || Request::new("import os\nx = os.", ")\ny = 1\n");
+    for (template, prompt, suffix) in [
+        (Template::Ours, "<|fim_prefix|>import os\n<|fim_suffix|>\ny = 1\n<|fim_middle|>x = os.", None),
+        (Template::Server, "import os\nx = os.", Some("\ny = 1\n")),
+    ] {
+        let server = Server::new(&[WORD]);
+        let token = Some(Token::new("sesame").unwrap());
+        let model = Some("coder".to_owned());
+        let engine = engine(Options { template, token, model, ..server.options() });
+        let options = complete::Options::new(Order::PsmAnchored);
+        let completion = driver::once(&engine, options, request()).unwrap().unwrap();
+        assert_eq!((&*completion.text, completion.stop), ("word", StopReason::EndToken));
+        assert_eq!(completion.timings.decode_tokens, 2);
+        let Asked { head, body } = server.asked();
+        assert!(head.starts_with("POST /v1/completions HTTP/1.1\r\n"), "{head}");
+        assert!(head.to_ascii_lowercase().contains("authorization: bearer sesame\r\n"), "{head}");
+        assert_eq!((&body["prompt"], body["suffix"].as_str()), (&json!(prompt), suffix));
+        assert_eq!(
+            (&body["model"], &body["stream"], &body["max_tokens"]),
+            (&json!("coder"), &json!(true), &json!(64))
+        );
+        assert_eq!((&body["temperature"], &body["logprobs"]), (&json!(0.0), &json!(1)));
+    }
+}
+
+#[test]
+fn completions_are_judged_where_the_server_says_how_likely_they_are() {
+    let options = complete::Options::new(Order::PsmAnchored);
+    for (act, is_shown) in
+        [(Act::Likely(&["word"], -0.1), true), (Act::Likely(&["word"], -9.0), false), (WORD, true)]
+    {
+        let server = Server::new(&[act]);
+        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap();
+        assert_eq!(shown.is_some(), is_shown);
+    }
+}
+
+#[test]
+fn what_passes_is_tried_again_and_what_lasts_is_not() {
+    let garbage = Act::Say("text/html", "<html>secret words</html>");
+    for (acts, count, expected) in [
+        (vec![status(500, ""), status(503, ""), WORD], 3, Ok("word")),
+        (vec![status(429, "retry-after: 1\r\n"), WORD], 2, Ok("word")),
+        (vec![Act::Cut(&[]), WORD], 2, Ok("word")),
+        (vec![garbage.clone(), Act::Say("text/event-stream", "data: x\n\n"), WORD], 3, Ok("word")),
+        (vec![status(500, "")], 3, Err("answers 500")),
+        (vec![garbage], 3, Err("broke off")),
+        (vec![status(400, "")], 1, Err("answers 400")),
+        (vec![status(401, "")], 1, Err("remote.token_env")),
+        (vec![status(404, "")], 1, Err("remote.url")),
+        (
+            vec![Act::Say(
+                "application/json",
+                "{\"choices\":[{\"text\":\"word\",\"finish_reason\":\"stop\"}]}",
+            )],
+            1,
+            Ok("word"),
+        ),
+        (
+            vec![Act::Say("text/event-stream", "data: {\"error\":{\"message\":\"secret words\"}}\n\n")],
+            3,
+            Err("an error"),
+        ),
+        (vec![Act::Cut(&["one\n", "tw"])], 1, Ok("one")),
+        (vec![Act::Cut(&["on"])], 1, Err("broke off")),
+        (vec![Act::Status(500, String::new(), "logits_all must be True"), WORD, WORD], 2, Ok("word")),
+    ] {
+        let server = Server::new(&acts);
+        let engine = server.engine();
+        let started = Instant::now();
+        let (result, streamed) = generate(&engine, Budget::default(), &Cancel::new());
+        match (&result, expected) {
+            (Ok(generated), Ok(text)) => {
+                assert!(generated.text == text && streamed.starts_with(text), "{streamed}")
+            }
+            (Err(error), Err(words)) => {
+                assert!(error.contains(words) && !error.contains("secret"), "{error}")
+            }
+            _ => panic!("{result:?} is not {expected:?}"),
+        }
+        let bodies: Vec<Value> = server.asked.try_iter().map(|asked| asked.body).collect();
+        assert_eq!(bodies.len(), count, "{expected:?}");
+        if let [Act::Status(429, ..), ..] = &acts[..] {
+            assert!(started.elapsed() >= Duration::from_secs(1));
+        }
+        if let [Act::Status(500, _, "logits_all must be True"), ..] = &acts[..] {
+            assert!(bodies[0]["logprobs"] == 1 && bodies[1]["logprobs"].is_null());
+            generate(&engine, Budget::default(), &Cancel::new()).0.unwrap();
+            assert!(server.asked().body["logprobs"].is_null());
+        }
+    }
+}
+
+#[test]
+fn time_that_is_over_ends_what_the_server_does_not() {
+    let slow = Act::Stream(&["one\n", "two\n", "three\n", "four\n"], Duration::from_millis(400));
+    let until = |ms| Budget { until: Some(Instant::now() + Duration::from_millis(ms)), ..Budget::default() };
+    // The budget ends a hanging server, a slow one with what there is, and a wait for a new attempt.
+    for (act, expected) in
+        [(Act::Hang, Ok("")), (slow, Ok("one\n")), (status(429, "retry-after: 30\r\n"), Err("answers 429"))]
+    {
+        let server = Server::new(&[act]);
+        let engine = server.engine();
+        let started = Instant::now();
+        let (result, _) = generate(&engine, until(600), &Cancel::new());
+        match (result, expected) {
+            (Ok(generated), Ok(text)) => {
+                assert_eq!((&*generated.text, generated.stop), (text, StopReason::Time));
+                server.dropped.recv_timeout(PATIENCE).expect("the connection is dropped");
+            }
+            (Err(error), Err(words)) => {
+                assert!(error.contains(words), "{error}");
+                // The server is left alone for as long as it wants.
+                let (again, _) = generate(&engine, until(200), &Cancel::new());
+                assert!(again.unwrap_err().contains("left alone"));
+                assert_eq!(server.asked.try_iter().count(), 1);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+    // Without a budget, the time-out does.
+    let server = Server::new(&[Act::Hang]);
+    let impatient = engine(Options { timeout: Duration::from_millis(200), retries: 1, ..server.options() });
+    let (result, _) = generate(&impatient, Budget::default(), &Cancel::new());
+    assert!(result.unwrap_err().contains("timeout"));
+    assert_eq!(server.asked.try_iter().count(), 2);
+}
+
+#[test]
+fn giving_up_drops_the_connection() {
+    let endless = Act::Stream(&["word "; 1000], Duration::from_millis(50));
+    for act in [Act::Hang, endless, status(503, "retry-after: 30\r\n")] {
+        let hangs_up = !matches!(act, Act::Status(..));
+        let server = Server::new(&[act]);
+        let (engine, cancel) = (server.engine(), Cancel::new());
+        let giving_up = cancel.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(300));
+            giving_up.cancel();
+        });
+        let started = Instant::now();
+        let (result, _) = generate(&engine, Budget::default(), &cancel);
+        assert_eq!(result.unwrap().stop, StopReason::Cancelled);
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        if hangs_up {
+            server.dropped.recv_timeout(PATIENCE).expect("the connection is dropped");
+        }
+    }
+}
+
+#[test]
+fn a_connection_serves_again() {
+    let server = Server::new(&[WORD]);
+    let engine = server.engine();
+    for _ in 0..3 {
+        assert_eq!(generate(&engine, Budget::default(), &Cancel::new()).0.unwrap().text, "word");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!((server.asked.try_iter().count(), *server.connections.lock().unwrap()), (3, 1));
+}
+
+#[test]
+fn nothing_goes_anywhere_else() {
+    let elsewhere = Server::new(&[WORD]);
+    let location = format!("location: {}/v1/completions\r\n", elsewhere.url);
+    for code in [301, 302, 307, 308] {
+        let server = Server::new(&[status(code, &location)]);
+        let (result, _) = generate(&server.engine(), Budget::default(), &Cancel::new());
+        assert!(result.unwrap_err().contains("not followed"));
+    }
+    assert_eq!(*elsewhere.connections.lock().unwrap(), 0);
+
+    // Nobody listens there.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = engine(Options { url: format!("http://{port}"), retries: 1, ..elsewhere.options() });
+    assert!(generate(&nobody, Budget::default(), &Cancel::new()).0.is_err());
+}
+
+#[test]
+fn an_editor_is_served_as_by_a_model_of_our_own() {
+    const URI: &str = "file:///home/me/a.py";
+    let server = Server::new(&[Act::Stream(&["alpha", "bet()"], NOW)]);
+    let mut client = Client::start_with(server.engine(), calm(), None);
+    client.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
+    client.open(URI, "x = ");
+    let inline = |client: &mut Client, character: u32| {
+        let params = place(URI, [0, character], json!({"triggerKind": 2}));
+        client.call("textDocument/inlineCompletion", params)["items"][0]["insertText"].clone()
+    };
+    assert_eq!(inline(&mut client, 4), "alphabet()");
+    let at = json!({"line": 0, "character": 4});
+    client.change(URI, 2, json!([{"range": {"start": at, "end": at}, "text": "alp"}]));
+    assert_eq!(inline(&mut client, 7), "habet()");
+    assert_eq!(server.asked.try_iter().count(), 1, "what is on screen is served without the server");
+    client.change(URI, 3, json!([{"text": "y = "}]));
+    assert_eq!(inline(&mut client, 4), "alphabet()");
+    assert_eq!(server.asked.try_iter().count(), 1);
+}
+
+#[test]
+fn the_program_says_nothing_of_tokens_and_documents() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.py");
+    std::fs::write(&file, "password = hunter2.\n").unwrap();
+    let server = Server::new(&[status(500, ""), WORD, status(401, "")]);
+    for is_answered in [true, false] {
+        let output = program()
+            .args(["complete", &format!("{}:1:20", file.display()), "--no-daemon"])
+            .env("FIMD_REMOTE_URL", &server.url)
+            .env("FIMD_REMOTE_TOKEN", "sesame")
+            .env("FIMD_LOG", "trace")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.success(), is_answered);
+        let (said, logged) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(said.contains("word"), is_answered, "{said}");
+        assert_eq!(logged.contains("answers 401"), !is_answered, "{logged}");
+        for secret in ["sesame", "hunter2", "secret words"] {
+            assert!(!logged.contains(secret), "{secret} is in {logged}");
+        }
+    }
+}
