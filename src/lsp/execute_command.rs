@@ -1,5 +1,7 @@
 //! `workspace/executeCommand`: what clients have no method for.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower_lsp::gen_lsp_types::{ExecuteCommandParams, MessageType};
@@ -12,9 +14,16 @@ use super::server::Server;
 pub const EXPLAIN: &str = "fimd.explain";
 /// Computes what a code action changes and has the client change it: what the action has as arguments.
 pub const APPLY: &str = "fimd.apply";
+/// Stops completing in all editors, for `[minutes]` or until resumed.
+pub const PAUSE: &str = "fimd.pause";
+/// Completes again.
+pub const RESUME: &str = "fimd.resume";
 
 /// All commands.
-pub const COMMANDS: [&str; 2] = [APPLY, EXPLAIN];
+pub const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
+
+/// A pause without a longer end: a year.
+const PAUSE_MINUTES_MAX: f64 = 525_600.0;
 
 impl Server {
     /// Carries a command out. The answer is null, and comes when it is done.
@@ -35,9 +44,24 @@ impl Server {
                     }
                 });
             }
+            PAUSE => self.ready().resident.pause(time(&arguments)?),
+            RESUME => self.ready().resident.resume(),
             unknown => return Err(Error::invalid_params(format!("there is no command {unknown}"))),
         }
         Ok(Value::Null)
+    }
+}
+
+/// How long a pause is to be, if it is to end by itself.
+fn time(arguments: &[Value]) -> Result<Option<Duration>> {
+    match arguments {
+        [] | [Value::Null] => Ok(None),
+        [minutes] => {
+            let minutes = minutes.as_f64().filter(|minutes| (0.0..=PAUSE_MINUTES_MAX).contains(minutes));
+            let minutes = minutes.ok_or_else(|| Error::invalid_params("expected a number of minutes"))?;
+            Ok(Some(Duration::from_secs_f64(minutes * 60.0)))
+        }
+        _ => Err(Error::invalid_params("expected a number of minutes or nothing")),
     }
 }
 

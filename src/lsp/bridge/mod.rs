@@ -72,7 +72,7 @@ where
     };
     loop {
         let link = &mut bridge.link;
-        let from_daemon = async {
+        let next = async {
             match link {
                 Some(link) => link.messages.recv().await,
                 None => std::future::pending().await,
@@ -81,12 +81,12 @@ where
         let go_on = tokio::select! {
             // Answers first: a client that floods the bridge still gets them.
             biased;
-            message = from_daemon => match message {
-                Some(message) => bridge.from_daemon(&message).await,
+            message = next => match message {
+                Some(message) => bridge.daemon_said(&message).await,
                 None => bridge.lost().await,
             },
             message = messages.recv() => match message {
-                Some(message) => bridge.from_editor(&message).await,
+                Some(message) => bridge.editor_said(&message).await,
                 None => Err(Over),
             },
         };
@@ -123,7 +123,7 @@ where
     O: AsyncWrite + Unpin,
     C: AsyncFn(Need) -> Result<Option<Connection>>,
 {
-    async fn from_editor(&mut self, message: &[u8]) -> Result<(), Over> {
+    async fn editor_said(&mut self, message: &[u8]) -> Result<(), Over> {
         let kind = self.past.note_of_editor(message);
         match kind {
             Kind::Exit => {
@@ -143,10 +143,10 @@ where
         if self.link.is_none() && kind == Kind::Request {
             let need = if self.connected_at.is_none() { Need::Start } else { Need::Again };
             if self.reconnect(need).await? {
-                self.to_daemon(message).await?;
+                self.tell_daemon(message).await?;
             }
         } else if self.link.is_some() {
-            self.to_daemon(message).await?;
+            self.tell_daemon(message).await?;
         }
         if self.link.is_none() {
             self.answer_all().await?;
@@ -154,7 +154,7 @@ where
         Ok(())
     }
 
-    async fn to_daemon(&mut self, message: &[u8]) -> Result<(), Over> {
+    async fn tell_daemon(&mut self, message: &[u8]) -> Result<(), Over> {
         let Some(link) = &mut self.link else { return Ok(()) };
         match wire::write(&mut link.writer, message).await {
             Ok(()) => Ok(()),
@@ -162,11 +162,11 @@ where
         }
     }
 
-    async fn from_daemon(&mut self, message: &[u8]) -> Result<(), Over> {
-        if self.past.note_of_daemon(message) { self.to_editor(message).await } else { Ok(()) }
+    async fn daemon_said(&mut self, message: &[u8]) -> Result<(), Over> {
+        if self.past.note_of_daemon(message) { self.tell_editor(message).await } else { Ok(()) }
     }
 
-    async fn to_editor(&mut self, message: &[u8]) -> Result<(), Over> {
+    async fn tell_editor(&mut self, message: &[u8]) -> Result<(), Over> {
         wire::write(&mut self.output, message).await.map_err(|_| Over)
     }
 
@@ -185,7 +185,7 @@ where
         }
         // Those that were asked before stay unanswered by the new one.
         for message in self.past.answers(None) {
-            self.to_editor(&message).await?;
+            self.tell_editor(&message).await?;
         }
         if self.reconnect(Need::Again).await? {
             if let (Some(message), Some(link)) = (self.past.unanswered_introduction(), &mut self.link) {
@@ -262,7 +262,7 @@ where
     async fn answer_all(&mut self) -> Result<(), Over> {
         let reason = if self.complaint.is_empty() { "fimd was stopped" } else { &self.complaint };
         for message in self.past.answers(Some(reason)) {
-            self.to_editor(&message).await?;
+            self.tell_editor(&message).await?;
         }
         Ok(())
     }
@@ -276,6 +276,6 @@ where
 
     async fn say(&mut self, method: &str, params: Value) -> Result<(), Over> {
         let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
-        self.to_editor(message.to_string().as_bytes()).await
+        self.tell_editor(message.to_string().as_bytes()).await
     }
 }
