@@ -14,7 +14,11 @@ import {
     CodeActionTriggerKind,
     ExecuteCommandRequest,
     type LanguageClient,
+    LSPErrorCodes,
+    ResponseError,
 } from 'vscode-languageclient/node';
+
+const CHANGED = 'The document was changed in the meantime: please try again.';
 
 /** Work of the model that takes seconds: it can be cancelled, where it is shown or by `cancelAll`. */
 export class Actions {
@@ -39,10 +43,10 @@ export class Actions {
     }
 
     /**
-     * Runs the code action of a kind for the selection, or for what is at the cursor. The menu of code actions does the
-     * same, but here the work can be cancelled, and no other extension's action of that kind is taken instead.
+     * Runs the code action whose title says `fimd: VERB …` for the selection, or for what is at the cursor. The menu of
+     * code actions does the same, but here the work can be cancelled.
      */
-    async act(client: LanguageClient, { document, selection }: TextEditor, kind: string, title: string): Promise<void> {
+    async act(client: LanguageClient, { document, selection }: TextEditor, verb: string, title: string): Promise<void> {
         const version = document.version;
         const edit = await this.run(title, async (token) => {
             const to = client.code2ProtocolConverter;
@@ -54,14 +58,15 @@ export class Actions {
                     range: to.asRange(selection),
                     context: {
                         diagnostics: await to.asDiagnostics(diagnostics),
-                        only: [kind],
                         triggerKind: CodeActionTriggerKind.Invoked,
                     },
                 },
                 token,
             );
             // In the list may be commands too, which old servers have instead of actions.
-            const actions = (offered ?? []).filter((action): action is CodeAction => typeof action.command !== 'string');
+            const actions = (offered ?? [])
+                .filter((action): action is CodeAction => typeof action.command !== 'string')
+                .filter((action) => action.title.startsWith(`fimd: ${verb}`));
             const action = actions.find(({ disabled }) => disabled === undefined);
             if (action === undefined) {
                 const reason = actions[0]?.disabled?.reason ?? 'there is nothing that it can do here';
@@ -71,10 +76,7 @@ export class Actions {
             return action.edit ?? (await client.sendRequest(CodeActionResolveRequest.type, action, token)).edit;
         });
         if (edit === undefined) return;
-        if (document.version !== version) {
-            void window.showWarningMessage('fimd: the document was changed in the meantime; please try again.');
-            return;
-        }
+        if (document.version !== version) throw new Error(CHANGED);
         await workspace.applyEdit(await client.protocol2CodeConverter.asWorkspaceEdit(edit), { isRefactoring: true });
     }
 
@@ -90,8 +92,11 @@ export class Actions {
             try {
                 return await work(source.token);
             } catch (error) {
-                if (!source.token.isCancellationRequested) throw error;
-                return undefined;
+                if (source.token.isCancellationRequested) return undefined;
+                if (error instanceof ResponseError && error.code === LSPErrorCodes.ContentModified) {
+                    throw new Error(CHANGED, { cause: error });
+                }
+                throw error;
             } finally {
                 this.underWay.delete(source);
                 subscription.dispose();

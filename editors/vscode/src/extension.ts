@@ -100,11 +100,11 @@ export function activate(context: ExtensionContext): void {
         ),
         commands.registerCommand(
             'fimd.fix',
-            about((client, editor) => actions.act(client, editor, 'quickfix', 'fixing')),
+            about((client, editor) => actions.act(client, editor, 'fix', 'fixing')),
         ),
         commands.registerCommand(
             'fimd.document',
-            about((client, editor) => actions.act(client, editor, 'refactor', 'documenting')),
+            about((client, editor) => actions.act(client, editor, 'document', 'documenting')),
         ),
         window.onDidChangeActiveTextEditor((editor) => server.focus(editor)),
         workspace.onDidChangeConfiguration(async (event) => {
