@@ -27,6 +27,7 @@
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a server elsewhere |
+//! | 7 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
 //! | 8 | [`config`] | every setting, and what the layers are given of them |
 //! | 9 | [`resident`] | the model that stays in memory and what all editors share of it |
 //! | 10 | [`lsp`] | the language server, and the bridge that editors start |
@@ -41,17 +42,18 @@
 //! - No module names one that stands later in the list.
 //! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/mmap.rs` and the
 //!   bytes it hands out name memmap2.
-//! - `model` never learns where a request came from; `complete` never sees a tensor; `compute` never sees a
-//!   layer name.
-//! - Nothing below `config` reads settings, and `config` reads none from a workspace. Open documents are what the editor sent; no other file of a
-//!   workspace is read but `.gitignore`.
+//! - `model` never learns where a request came from; `complete` and `assist` never see a tensor;
+//!   `compute` never sees a layer name.
+//! - Nothing below `config` reads settings, and `config` reads none from a workspace. Open documents are what
+//!   the editor sent; no other file of a workspace is read but `.gitignore`.
 //! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in
 //!   `complete/remote.rs`, which asks the one server that `remote.url` names, and `bench/keystrokes/infill.rs`, which
 //!   asks the server on this machine that a benchmark is told to compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
-//!   `complete/{anchor,context,encode,fim,gate,plan,record,service,stats,trim}.rs`, `bench/fit.rs`,
+//!   `complete/{anchor,context,encode,fim,gate,plan,record,service,stats,trim}.rs`,
+//!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
@@ -60,11 +62,12 @@
 //!
 //! ## Untrusted input
 //!
-//! Checkpoints, tokenizers, documents and LSP messages are untrusted: they give errors that name the file,
+//! Checkpoints, tokenizers, chat templates, documents and LSP messages are untrusted: they give errors that name the file,
 //! the tensor or the setting. A panic means a bug in fimd; it ends one request, never the engine thread.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod assist;
 pub mod base;
 pub mod bench;
 pub mod cli;

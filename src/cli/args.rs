@@ -210,7 +210,7 @@ impl ComputeArgs {
 pub fn minutes(text: &str) -> Result<f64, String> {
     const MAX: f64 = 525_600.0;
     let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if minutes >= 0.0 && minutes <= MAX { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
+    if (0.0..=MAX).contains(&minutes) { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
 }
 
 /// Reads a UTF-8 file whole.

@@ -1,6 +1,6 @@
 //! `fimd daemon`: the process that holds the model.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use super::args::{self, EngineArgs, PromptArgs};
 use crate::base::logging::{self, Target};
@@ -46,10 +46,9 @@ pub fn run(args: &Args) -> Result<()> {
         let spec = args.engine.spec(configuration.settings())?;
         Ok((configuration, spec))
     };
-    if !daemon::run(&place, &configure)? {
-        // Two editors that start at once both start a daemon; one is enough.
-        eprintln!("a daemon runs already");
-    }
+    let ran = daemon::run(&place, &configure)?;
+    // Two editors that start at once both start a daemon; one is enough.
+    ensure!(ran || args.detached, "a daemon runs already; `fimd status` says how it is doing");
     Ok(())
 }
 

@@ -92,7 +92,7 @@ impl Args {
             top_logprobs: self.top_logprobs,
         })))?;
         loop {
-            match daemon.next()? {
+            match daemon.answer()? {
                 Answer::Text(text) if !self.json => args::print(&text)?,
                 Answer::Text(_) => {}
                 Answer::Generated(prompt, generated) => return self.finish(&prompt, &generated, true),

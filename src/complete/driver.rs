@@ -355,12 +355,15 @@ impl State {
         let key = format!("{}/{purpose}/{}", shared.editor, start.key);
         // The engine does not keep its own users alive.
         let shared_weak: Weak<Shared> = Arc::downgrade(shared);
+        let is_answer = start.purpose == Purpose::Answer;
         let listener = Box::new(move |event: serve::Event| {
+            let event = match event {
+                serve::Event::Text(_) if !is_answer => return,
+                serve::Event::Text(text) => Event::Streamed(job, text.to_owned()),
+                serve::Event::Done(result) => Event::Done(job, result),
+            };
             if let Some(shared) = shared_weak.upgrade() {
-                shared.note(match event {
-                    serve::Event::Text(text) => Event::Streamed(job, text.to_owned()),
-                    serve::Event::Done(result) => Event::Done(job, result),
-                });
+                shared.note(event);
             }
         });
         self.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });

@@ -66,7 +66,7 @@ impl Client {
     /// Asks for one thing.
     pub fn ask(mut self, request: &Request) -> Result<Answer> {
         self.send(request)?;
-        self.next()
+        self.answer()
     }
 
     /// Asks for something that is answered more than once.
@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// The next answer.
-    pub fn next(&mut self) -> Result<Answer> {
+    pub fn answer(&mut self) -> Result<Answer> {
         match parse(&self.read_line(LINE_BYTES_MAX)?)? {
             Answer::Failed(why) => Err(anyhow!(why)),
             answer => Ok(answer),

@@ -287,7 +287,7 @@ impl Host {
         let (send, mut events) = tokio::sync::mpsc::unbounded_channel();
         engine.submit(serve::Request {
             key: format!("generate/{}", self.requests.fetch_add(1, Ordering::Relaxed)),
-            priority: Priority::Interactive,
+            priority: Priority::Patient,
             not_before: None,
             task,
             cancel: cancel.clone(),

@@ -29,6 +29,9 @@ pub struct Task {
     /// Text the generation has to begin with, usually empty: the end of the prompt's text, kept out of
     /// `prompt` because what follows may change its tokens (see [`Tokenizer::encode_open`]).
     pub open: String,
+    /// What an interrupted run of this task has generated, with its log-probabilities: the generation goes on
+    /// after it.
+    pub begun: Vec<(u32, f32)>,
     /// Where later prompts are likely to leave this one.
     pub marks: Vec<Mark>,
     /// Most tokens to generate; 0 only evaluates the prompt.
@@ -54,6 +57,7 @@ impl Task {
         Self {
             prompt,
             open: String::new(),
+            begun: Vec::new(),
             marks: Vec::new(),
             max_tokens,
             budget: Budget::default(),
@@ -62,6 +66,15 @@ impl Task {
             stop_ids: Vec::new(),
             stop: Stop::none(),
             top_logprobs: 0,
+        }
+    }
+
+    /// Makes the next run of this task go on after what an interrupted one has generated. One that wants
+    /// several continuations, or the likeliest tokens reported, starts over.
+    pub fn resume_after(&mut self, interrupted: &Generated) {
+        let goes_on = self.alternatives == 1 && self.top_logprobs == 0;
+        if goes_on && interrupted.ids.len() > self.begun.len() {
+            self.begun = interrupted.ids.iter().copied().zip(interrupted.logprobs.iter().copied()).collect();
         }
     }
 }
@@ -214,15 +227,18 @@ fn run<B: Backend>(
     }
     let mut out = Generated::nothing(StopReason::Length);
     let mut sampler = Sampler::new(&task.sampling);
-    let mut stream = TextStream::default();
+    let mut writer = Writer::new(&task.open);
     let mut stop = task.stop.clone();
-    // What is still to be written of the open text, and how much of it has not appeared as text.
-    let (mut open, mut hidden) = (task.open.as_bytes(), task.open.len());
     let mut max_tokens = task.max_tokens;
     let mut steps = Steps::new(pace);
 
     let started = Instant::now();
-    let synced = session.sync(&task.prompt, &task.marks, cancel)?;
+    let (mut prompt, mut marks) = (task.prompt.clone(), task.marks.clone());
+    if !task.begun.is_empty() {
+        prompt.extend(task.begun.iter().map(|&(id, _)| id));
+        marks.push(Mark { at: prompt.len(), behind: 0 });
+    }
+    let synced = session.sync(&prompt, &marks, cancel)?;
     out.synced = synced;
     out.timings.prefill_tokens = synced.evaluated;
     out.timings.prefill_ms = milliseconds(started.elapsed());
@@ -231,14 +247,25 @@ fn run<B: Backend>(
         return Ok(out);
     }
 
+    sampler.skip(task.begun.len());
+    for &(id, logprob) in &task.begun {
+        out.ids.push(id);
+        out.logprobs.push(logprob);
+        if let Some(tokenizer) = tokenizer {
+            max_tokens += usize::from(!writer.open.is_empty());
+            out.text.push_str(&writer.push(tokenizer, id));
+            stop.check(&out.text);
+        }
+    }
+
     let prefilled = Instant::now();
     while out.ids.len() < max_tokens {
         let mut logits = session.logits().to_vec();
         if let Some(tokenizer) = tokenizer {
             tokenizer.mask(&mut logits);
         }
-        if let Some(tokenizer) = tokenizer.filter(|_| !open.is_empty()) {
-            tokenizer.mask_all_but(open, &mut logits);
+        if let Some(tokenizer) = tokenizer.filter(|_| !writer.open.is_empty()) {
+            tokenizer.mask_all_but(writer.open, &mut logits);
         }
         let id = match first {
             First::Force(id) if out.ids.is_empty() => *id,
@@ -265,14 +292,10 @@ fn run<B: Backend>(
         out.ids.push(id);
         out.logprobs.push(logits[id as usize]);
         if let Some(tokenizer) = tokenizer {
-            max_tokens += usize::from(!open.is_empty());
-            let written = tokenizer.token_bytes(id).map_or(0, <[u8]>::len);
-            open = &open[open.len().min(written)..];
-            let text = stream.push(tokenizer, id);
-            let known = hidden.min(text.len());
-            hidden -= known;
-            show(&text[known..]);
-            out.text.push_str(&text[known..]);
+            max_tokens += usize::from(!writer.open.is_empty());
+            let text = writer.push(tokenizer, id);
+            show(&text);
+            out.text.push_str(&text);
             if let Some(length) = stop.check(&out.text) {
                 out.text.truncate(length);
                 out.stop = StopReason::Rule;
@@ -295,19 +318,48 @@ fn run<B: Backend>(
             out.stop = StopReason::Context;
             break;
         }
-        let wanted_max = if open.is_empty() { max_tokens - out.ids.len() - 1 } else { 0 };
+        let wanted_max = if writer.open.is_empty() { max_tokens - out.ids.len() - 1 } else { 0 };
         if !steps.take(session, id, wanted_max, cancel) {
             out.stop = StopReason::Cancelled;
             break;
         }
     }
     (out.guessed, out.accepted) = (steps.guessed, steps.accepted);
-    if !matches!(out.stop, StopReason::Rule | StopReason::Time) {
-        let rest = if hidden == 0 { stream.finish() } else { String::new() };
+    if !matches!(out.stop, StopReason::Rule | StopReason::Time | StopReason::Cancelled) {
+        let rest = writer.finish();
         show(&rest);
         out.text.push_str(&rest);
     }
     out.timings.decode_tokens = out.ids.len();
     out.timings.decode_ms = milliseconds(prefilled.elapsed());
     Ok(out)
+}
+
+/// Turns ids into the text that follows the open one.
+struct Writer<'a> {
+    stream: TextStream,
+    /// What is still to be written of the open text.
+    open: &'a [u8],
+    /// How much of it has not appeared as text.
+    hidden: usize,
+}
+
+impl<'a> Writer<'a> {
+    fn new(open: &'a str) -> Self {
+        Self { stream: TextStream::default(), open: open.as_bytes(), hidden: open.len() }
+    }
+
+    fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        let written = tokenizer.token_bytes(id).map_or(0, <[u8]>::len);
+        self.open = &self.open[self.open.len().min(written)..];
+        let mut text = self.stream.push(tokenizer, id);
+        let known = self.hidden.min(text.len());
+        self.hidden -= known;
+        text.drain(..known);
+        text
+    }
+
+    fn finish(self) -> String {
+        if self.hidden == 0 { self.stream.finish() } else { String::new() }
+    }
 }

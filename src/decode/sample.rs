@@ -35,6 +35,15 @@ impl Sampler {
         Self { sampling: sampling.clone(), random: SplitMix64(sampling.seed) }
     }
 
+    /// Goes on as if it had chosen so many ids.
+    pub fn skip(&mut self, ids: usize) {
+        if self.sampling.temperature > 0.0 {
+            for _ in 0..ids {
+                self.random.uniform();
+            }
+        }
+    }
+
     /// The id chosen from `logits` (`[vocab]`; masked ids are negative infinity). Fails when a logit
     /// is NaN: the weights are damaged.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {

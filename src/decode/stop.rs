@@ -88,6 +88,18 @@ impl Syntax {
         brackets.open.into_iter().collect()
     }
 
+    /// Where the first bracket of `text` outside strings and comments is closed, its closer included.
+    pub fn first_block_end(self, text: &str) -> Option<usize> {
+        let mut brackets = Brackets::new(self, "", Inside::Code);
+        let mut was_open = false;
+        text.char_indices().find_map(|(at, c)| {
+            brackets.read(c);
+            let is_closed = was_open && brackets.open.is_empty();
+            was_open |= !brackets.open.is_empty();
+            is_closed.then(|| at + c.len_utf8())
+        })
+    }
+
     /// The quote whose string of several lines `text`, the start of a document, ends inside.
     pub fn open_text(self, text: &str) -> Option<char> {
         let is_open = |quotes: &&str| text.matches(*quotes).count() % 2 == 1;
@@ -146,6 +158,48 @@ enum Rule {
     None,
     SingleLine,
     MultiLine(Block),
+    Passage(Passage),
+}
+
+/// A stretch of text that is no completion of code, and how it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// Before this text.
+    Until(&'static str),
+    /// Before the first line, after the one it begins in, that does not begin with this behind blank.
+    Lines(&'static str),
+    /// With the code block that a Markdown fence of so many backquotes has opened: before its closing fence.
+    Fenced(usize),
+    /// Where the model ends it.
+    Answer,
+}
+
+impl Passage {
+    /// Where in `text`, as far as it was generated, it ends.
+    pub fn end(&self, text: &str) -> Option<usize> {
+        let line_starts = || text.match_indices('\n').map(|(end, _)| (end, text[end + 1..].trim_start()));
+        match self {
+            Self::Until(mark) => text.find(mark),
+            Self::Lines(mark) => line_starts()
+                .find(|(_, line)| !line.starts_with(mark) && !mark.starts_with(line))
+                .map(|(end, _)| end),
+            Self::Fenced(length) => {
+                const INDENT_MAX: usize = 3;
+                let fence = "`".repeat(*length);
+                let first = [(0, text)].into_iter();
+                let rest = text.match_indices('\n').map(|(end, _)| (end, &text[end + 1..]));
+                first.chain(rest).find_map(|(end, rest)| {
+                    // What follows may yet make it a fence that opens.
+                    let (line, _) = rest.split_once('\n').unwrap_or((rest, ""));
+                    let blank = line.len() - line.trim_start().len();
+                    let is_bare =
+                        line.trim().strip_prefix(&fence).is_some_and(|rest| rest.chars().all(|c| c == '`'));
+                    (blank <= INDENT_MAX && is_bare).then_some(end)
+                })
+            }
+            Self::Answer => None,
+        }
+    }
 }
 
 /// Where a completion of several lines stands.
@@ -206,6 +260,11 @@ impl Stop {
         Self::new(Rule::MultiLine(block), &open, &suffix_start)
     }
 
+    /// Ends with a passage, and where a text that is nobody's code repeats itself over and over.
+    pub fn passage(passage: Passage) -> Self {
+        Self::new(Rule::Passage(passage), "", "")
+    }
+
     fn new(rule: Rule, open: &str, suffix_start: &str) -> Self {
         Self {
             rule,
@@ -238,8 +297,13 @@ impl Stop {
     /// if the generation should end. Each call reads only what came since the last one. Any rule
     /// also ends a text whose tail is a short pattern repeated over and over.
     pub fn check(&mut self, text: &str) -> Option<usize> {
-        if self.rule == Rule::None {
-            return None;
+        match &self.rule {
+            Rule::None => return None,
+            Rule::Passage(passage) => {
+                let is_code = matches!(passage, Passage::Fenced(_));
+                return passage.end(text).or_else(|| if is_code { None } else { repeated_tail(text) });
+            }
+            Rule::SingleLine | Rule::MultiLine(_) => {}
         }
         let skipped = self.fence.skip(text)?;
         let cut = self.check_inside(&text[skipped..]);
@@ -746,5 +810,40 @@ mod tests {
         let looping = "x = ".to_string() + &"é, 12, ".repeat(60);
         assert_eq!(stop.check(&looping).map(|cut| &looping[..cut]), Some("x = é, 12,"));
         assert_eq!(Stop::single_line("", "").check(&"-".repeat(500)), None);
+    }
+
+    #[test]
+    fn passages_end_where_their_kind_does() {
+        for (passage, text, expected) in [
+            (Passage::Until("\"\"\""), "One line.\"\"\"\n", Some("One line.")),
+            (Passage::Until("*/"), "One *line", None),
+            (Passage::Lines("///"), "One.\n    /// Two.\n    fn f", Some("One.\n    /// Two.")),
+            (Passage::Lines("//"), "One.\n  /", None),
+            (Passage::Lines("//"), "One.\n  \n", None),
+            (Passage::Lines("//"), "One.\n\nx", Some("One.")),
+            (Passage::Fenced(3), "a\n  b\n```\nDone", Some("a\n  b")),
+            (Passage::Fenced(3), "a\n      ```\nb\n```x\n", None),
+            (Passage::Fenced(4), "a\n```\nb\n````", Some("a\n```\nb")),
+            (Passage::Fenced(3), "```", Some("")),
+            (Passage::Answer, "a\n```\nb\n```\nc", None),
+        ] {
+            assert_eq!(passage.end(text).map(|end| &text[..end]), expected, "{passage:?} {text:?}");
+        }
+        let again = "it is a thing and ".repeat(20);
+        assert!(Stop::passage(Passage::Answer).check(&again).is_some());
+        assert_eq!(Stop::passage(Passage::Fenced(3)).check(&again), None);
+    }
+
+    #[test]
+    fn the_first_block_ends_with_its_closer() {
+        for (path, text, expected) in [
+            ("a.rs", "fn f<'a>(x: &'a str) {\n  '}'; \"}\" // }\n} x", Some("fn f<'a>(x: &'a str)")),
+            ("a.c", "{ a{} } b", Some("{ a{} }")),
+            ("a.c", "{ a ", None),
+            ("a.c", "a ", None),
+        ] {
+            let syntax = Syntax::of(Some(path));
+            assert_eq!(syntax.first_block_end(text).map(|end| &text[..end]), expected, "{text:?}");
+        }
     }
 }

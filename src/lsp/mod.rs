@@ -12,13 +12,19 @@
 //!   for two cases that clients hide from the user: the client cancelled (-32800), and the document
 //!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
 
+mod assist;
 mod bridge;
+mod code_action;
 mod completion;
 mod configuration;
 mod documents;
+mod execute_command;
+mod explain;
 mod ext;
+mod hover;
 mod inline_completion;
 mod position;
+mod progress;
 mod secret;
 mod server;
 mod status;
@@ -81,6 +87,10 @@ pub async fn serve(
             .custom_method("workspace/didChangeConfiguration", server::Server::did_change_configuration)
             .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
             .custom_method("textDocument/completion", server::Server::completion)
+            .custom_method("textDocument/codeAction", server::Server::code_action)
+            .custom_method("codeAction/resolve", server::Server::code_action_resolve)
+            .custom_method("workspace/executeCommand", server::Server::execute_command)
+            .custom_method("textDocument/hover", server::Server::hover)
             .custom_method("textDocument/didFocus", server::Server::did_focus)
             .custom_method("textDocument/didShowCompletion", server::Server::did_show)
             .custom_method("textDocument/didPartiallyAcceptCompletion", server::Server::did_partially_accept)

@@ -1,15 +1,18 @@
 //! The server itself: what it can do, and what every request has in common.
 
-use std::sync::atomic::AtomicBool;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use ropey::Rope;
 use serde_json::Value;
+use tempfile::NamedTempFile;
 use tokio::sync::{Notify, oneshot};
 use tower_lsp::gen_lsp_types::{
-    ClientCapabilities, CompletionOptions, DidChangeTextDocumentParams, DidCloseTextDocumentParams,
-    DidOpenTextDocumentParams, InitializeParams, InitializeResult, InitializedParams, MessageType,
-    ServerCapabilities, ServerInfo, TextDocumentSyncKind, TextDocumentSyncOptions, WorkspaceFolders,
+    ClientCapabilities, CodeActionOptions, CompletionOptions, DidChangeTextDocumentParams,
+    DidCloseTextDocumentParams, DidOpenTextDocumentParams, ExecuteCommandOptions, InitializeParams,
+    InitializeResult, InitializedParams, MessageType, ServerCapabilities, ServerInfo, TextDocumentSyncKind,
+    TextDocumentSyncOptions, WorkspaceFolders,
 };
 use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, LanguageServer};
@@ -17,9 +20,11 @@ use tower_lsp::{Client, LanguageServer};
 use super::Options;
 use super::configuration::{self, CanConfigure};
 use super::documents::{Documents, Edit, Snapshot};
+use super::hover::Hovers;
 use super::position::Encoding;
-use super::status;
 use super::workspace::{Workspace, path_of};
+use super::{code_action, execute_command, status};
+use crate::assist;
 use crate::complete::driver::{self, Completer};
 use crate::complete::service::{Ask, AskId, Service, Trigger};
 use crate::complete::stats::Observer;
@@ -50,7 +55,17 @@ pub struct Server {
     /// Whether the client numbers inline triggers as early VS Code clients did; see
     /// [`Server::inline_completion`].
     pub counts_triggers_from_zero: AtomicBool,
+    /// Keeps the work of this connection apart from that of others.
+    pub number: u64,
+    /// Numbers what this connection asks for.
+    numbers: AtomicU64,
+    pub hovers: Hovers,
+    /// Files that the client was shown; they go with the session.
+    pub files: Mutex<VecDeque<NamedTempFile>>,
 }
+
+/// Numbers connections.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What is known once the client has introduced itself.
 pub struct Ready {
@@ -79,6 +94,13 @@ pub struct Rules {
     options: driver::Options,
 }
 
+impl Rules {
+    /// How to explain, fix and document.
+    pub fn assist(&self) -> assist::Options {
+        assist::Options { prompt: self.options.prompt, max_tokens: self.settings.assist.max_tokens }
+    }
+}
+
 /// Gives a request up when dropped; one that was answered does not mind.
 struct GiveUp<'a>(&'a Completer, AskId);
 
@@ -103,12 +125,24 @@ impl LanguageServer for Server {
             change: Some(TextDocumentSyncKind::Incremental),
             ..Default::default()
         };
+        let actions = CodeActionOptions {
+            code_action_kinds: Some(code_action::KINDS.into()),
+            resolve_provider: Some(true),
+            ..Default::default()
+        };
+        let commands = ExecuteCommandOptions {
+            commands: execute_command::COMMANDS.map(String::from).into(),
+            ..Default::default()
+        };
         Ok(InitializeResult {
             capabilities: ServerCapabilities {
                 position_encoding: Some(encoding.kind()),
                 text_document_sync: Some(sync.into()),
                 inline_completion_provider: Some(true.into()),
                 completion_provider: (!shows_inline).then_some(menu),
+                code_action_provider: Some(actions.into()),
+                execute_command_provider: Some(commands),
+                hover_provider: Some(true.into()),
                 ..Default::default()
             },
             server_info: Some(ServerInfo {
@@ -135,6 +169,7 @@ impl LanguageServer for Server {
         if let Some(ready) = self.ready.get() {
             ready.completer.closed_all();
         }
+        self.files.lock().expect("nothing panics with this lock").clear();
         Ok(())
     }
 }
@@ -148,6 +183,10 @@ impl Server {
             documents: Documents::default(),
             ready: OnceLock::new(),
             counts_triggers_from_zero: AtomicBool::new(false),
+            number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
+            numbers: AtomicU64::new(0),
+            hovers: Hovers::default(),
+            files: Mutex::default(),
         }
     }
 
@@ -283,11 +322,21 @@ impl Server {
         completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
     }
 
-    fn may_complete(&self, snapshot: &Snapshot) -> bool {
+    /// A number that this connection has not used.
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the model may be asked about a document unasked.
+    pub fn may_complete(&self, snapshot: &Snapshot) -> bool {
+        !self.resident.is_paused() && self.may_read(snapshot)
+    }
+
+    /// Whether the model may be asked about a document.
+    pub fn may_read(&self, snapshot: &Snapshot) -> bool {
         let rules = self.ready().rules();
         let Rules { settings, workspace, .. } = &*rules;
         settings.enabled
-            && !self.resident.is_paused()
             && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
             && workspace.allows(&snapshot.uri, &snapshot.language)
     }

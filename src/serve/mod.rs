@@ -21,19 +21,21 @@ use crate::model::Tokenizer;
 use crate::session::{Session, Usage};
 use queue::{Entry, Next, Queue};
 
-/// How urgent a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How urgent a request is. One that is less urgent than a newer one is interrupted between two tokens, and goes
+/// on afterwards where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Somebody waits for it.
-    Interactive,
-    /// It is worth doing when there is nothing else to do: an interactive request interrupts it, and it
-    /// goes on afterwards with what was evaluated.
+    /// It is worth doing when there is nothing else to do.
     Background,
+    /// Somebody waits for a long answer.
+    Patient,
+    /// Somebody waits who is typing.
+    Interactive,
 }
 
 /// What the engine says about a request.
 pub enum Event<'a> {
-    /// More text of an interactive request, before any rule cuts it.
+    /// More text, before any rule cuts it.
     Text(&'a str),
     /// It is over: the alternatives, at least one, the likeliest first. Comes exactly once, last.
     Done(Result<Vec<Generated>>),
@@ -259,6 +261,9 @@ impl Inbox {
         }
         state.usage = usage;
         let is_unfinished = result.iter().flatten().any(|done| done.stop == StopReason::Cancelled);
+        if let Ok([only]) = result.as_deref() {
+            waiting.request.task.resume_after(only);
+        }
         let ended = {
             let may_resume = is_unfinished && !state.closed;
             state.queue.finish(waiting, may_resume)
@@ -296,9 +301,9 @@ fn run(
     request: &mut Request,
     work: impl FnOnce(&Task, &mut dyn FnMut(&str)) -> Result<Vec<Generated>>,
 ) -> Option<Result<Vec<Generated>>> {
-    let Request { priority, task, listener, .. } = request;
+    let Request { task, listener, .. } = request;
     let mut show = |text: &str| {
-        if *priority == Priority::Interactive {
+        if !text.is_empty() {
             listener(Event::Text(text));
         }
     };

@@ -1,7 +1,7 @@
 //! What runs next, and what has to stop for it. Pure: it moves work about without looking into it.
 //!
-//! - Interactive work goes first and interrupts background work; among each the oldest key goes first, so
-//!   that one busy document does not keep another waiting.
+//! - More urgent work goes first and interrupts less urgent work; among equally urgent the oldest key goes
+//!   first, so that one busy document does not keep another waiting.
 //! - A newer request replaces a waiting one with its key and priority, in the same place of the queue, and
 //!   supersedes a running one. A pass that evaluates tokens of its prompt runs to its end.
 
@@ -60,8 +60,7 @@ impl<W> Queue<W> {
     pub fn push(&mut self, entry: Entry<W>) -> Option<W> {
         if let Some(running) = &mut self.running {
             let is_older = running.key == entry.key && running.priority == entry.priority;
-            let is_in_the_way =
-                running.priority == Priority::Background && entry.priority == Priority::Interactive;
+            let is_in_the_way = running.priority < entry.priority;
             if is_older || is_in_the_way {
                 let shared = running.prompt.iter().zip(&entry.prompt).take_while(|(a, b)| a == b).count();
                 running.run.supersede(shared);
@@ -80,9 +79,8 @@ impl<W> Queue<W> {
 
     /// What to do at `now`, when nothing runs.
     pub fn next(&mut self, now: Instant) -> Next<W> {
-        let urgent = |entry: &Entry<W>| entry.priority == Priority::Interactive;
-        let is_urgent = self.waiting.iter().any(urgent);
-        let of_interest = || (0..).zip(&self.waiting).filter(|(_, entry)| urgent(entry) == is_urgent);
+        let highest = self.waiting.iter().map(|entry| entry.priority).max();
+        let of_interest = || (0..).zip(&self.waiting).filter(|(_, entry)| Some(entry.priority) == highest);
         let is_due = |entry: &Entry<W>| entry.not_before.is_none_or(|at| at <= now);
         let Some(at) = of_interest().find(|(_, entry)| is_due(entry)).map(|(at, _)| at) else {
             let soonest = of_interest().filter_map(|(_, entry)| entry.not_before).min();
@@ -121,7 +119,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use Priority::{Background, Interactive};
+    use Priority::{Background, Interactive, Patient};
 
     fn entry(key: &str, priority: Priority, work: u32) -> Entry<u32> {
         let (key, cancel) = (key.into(), Cancel::new());
@@ -186,6 +184,31 @@ mod tests {
         assert!(cancel.is_cancelled());
         queue.push(entry("c", Interactive, 5));
         assert_eq!(queue.finish(1, true), Some(1), "newer work with its key waits");
+    }
+
+    #[test]
+    fn a_long_answer_gives_way_to_typing_and_to_nothing_else() {
+        let mut queue = Queue::default();
+        queue.push(entry("warm", Background, 1));
+        queue.push(entry("explain", Patient, 2));
+        let mut cancel = runs(&mut queue, 2);
+        queue.push(entry("other", Patient, 3));
+        queue.push(entry("hover", Background, 4));
+        assert!(!cancel.is_ending());
+        for typed in [5, 6, 7] {
+            queue.push(entry("a", Interactive, typed));
+            assert!(cancel.is_cancelled());
+            assert_eq!(queue.finish(2, true), None, "it goes on later");
+            runs(&mut queue, typed);
+            assert_eq!(queue.finish(typed, true), Some(typed));
+            cancel = runs(&mut queue, 2);
+            assert!(!cancel.is_ending());
+        }
+        assert_eq!(queue.finish(2, false), Some(2));
+        for work in [3, 1, 4] {
+            runs(&mut queue, work);
+            assert_eq!(queue.finish(work, true), Some(work));
+        }
     }
 
     #[test]

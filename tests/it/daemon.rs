@@ -84,7 +84,7 @@ impl User {
         let mut client = Client::spawn(self.command(&[&["lsp"], args].concat()));
         client.initialize_with(
             json!({"textDocument": {"inlineCompletion": {}}, "general": {"positionEncodings": ["utf-8"]}}),
-            json!({"warm": false, "speculate": false, "budget": {"soft_ms": 600_000, "hard_ms": 600_000}}),
+            json!({"fim.order": "spm", "warm": false, "speculate": false, "budget": {"soft_ms": 600_000, "hard_ms": 600_000}}),
         );
         client.open(URI, text);
         client
@@ -116,9 +116,8 @@ fn editors_share_a_daemon_and_its_model() {
     let user = User::new();
     assert_eq!(user.run(&["status"]).status.code(), Some(1));
     let (mut one, mut two) = (user.editor(&[], STACK), user.editor(&[], STACK));
-    for editor in [&mut one, &mut two] {
-        assert!(ghost(editor, 3, 15).unwrap().starts_with("item"));
-    }
+    let texts = [&mut one, &mut two].map(|editor| ghost(editor, 3, 15).unwrap());
+    assert_eq!(texts[0], texts[1]);
     let status = user.status();
     assert_eq!(status["editors"].as_array().unwrap().len(), 2, "{status:#}");
     assert_eq!(status["statistics"]["requests"], 2);
@@ -172,7 +171,7 @@ fn an_editor_outlives_its_daemon() {
         assert!(started.elapsed() < PATIENCE);
         thread::sleep(Duration::from_millis(50));
     };
-    assert!(text.as_str().unwrap().starts_with("em"), "{text}");
+    assert!(!text.as_str().unwrap().is_empty());
     assert_ne!(user.status()["pid"].as_u64().unwrap(), first);
 }
 
@@ -215,12 +214,12 @@ fn editors_that_start_at_once_start_one_daemon() {
 fn another_model_is_a_swap_that_editors_do_not_notice() {
     let (user, model) = (User::new(), tiny::folder());
     user.fails(&["load"], "no daemon runs");
-    let mut editor = user.editor(&[], "x = 1\n");
+    let mut editor = user.editor(&[], "x = ");
     let path = model.path().to_str().unwrap();
     user.ok(&["load", path]);
     let status = user.wait(|status| status["model"]["name"] == path);
     assert_eq!((status["state"].clone(), status["is_stand_in"].clone()), (json!("ready"), json!(false)));
-    assert!(ghost(&mut editor, 0, 5).is_some());
+    assert!(ghost(&mut editor, 0, 4).unwrap().starts_with(tiny::LINE));
     user.fails(&["load", "/nowhere"], "/nowhere");
     let status = user.status();
     assert_eq!((status["state"].clone(), status["model"]["name"].clone()), (json!("failed"), json!(path)));
@@ -229,8 +228,8 @@ fn another_model_is_a_swap_that_editors_do_not_notice() {
     let said = other.notification("window/showMessage")["message"].as_str().unwrap().to_owned();
     assert!(said.contains("/elsewhere") && said.contains("fimd load"), "{said}");
     user.ok(&["load"]);
-    user.wait(|status| status["model"]["layers"] != 4 && status["state"] == "ready");
-    assert!(ghost(&mut editor, 0, 5).is_none_or(|text| !text.is_empty()));
+    user.wait(|status| status["model"]["name"] == "the starter model" && status["state"] == "ready");
+    assert!(ghost(&mut editor, 0, 4).is_some());
 }
 
 #[test]
@@ -327,16 +326,22 @@ mod strangers {
         }
         let socket = user.runtime().join("daemon.sock");
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
-        let script = format!(
-            "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect({socket:?})\ns.sendall(b'{{}}\\n')\nsys.stdout.buffer.write(s.recv(100))"
-        );
+        // It says that it is connected, and then what it hears, which is nothing.
+        let script = "socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[0])) or die $!;
+            syswrite(STDOUT, 'connected:'); syswrite(S, qq({}\n)); sysread(S, $said, 100); print $said";
         let stranger = Command::new("setpriv")
-            .args(["--reuid=65534", "--clear-groups", "python3", "-c", &script])
+            .args(["--reuid=65534", "--clear-groups", "perl", "-MSocket", "-e", script])
+            .arg(&socket)
             .output();
         fs::set_permissions(user.runtime(), fs::Permissions::from_mode(0o700)).unwrap();
         match stranger {
-            Ok(output) => assert!(output.stdout.is_empty(), "{output:?}"),
-            Err(error) => eprintln!("skipped: there is no setpriv: {error}"),
+            Ok(output) if output.stdout.starts_with(b"connected:") => {
+                assert_eq!(output.stdout, b"connected:")
+            }
+            other => {
+                eprintln!("skipped: nobody else can connect here: {other:?}");
+                return;
+            }
         }
         let log = fs::read_dir(user.runtime())
             .unwrap()

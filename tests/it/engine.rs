@@ -171,3 +171,47 @@ fn open_text_may_have_any_character() {
         assert_eq!(generated.text, expected, "{open}");
     }
 }
+
+#[test]
+fn a_long_answer_goes_on_where_typing_interrupted_it() {
+    let dir = tiny::folder();
+    let engine = tiny::engine(dir.path());
+    let (done, finished) = mpsc::channel();
+    let (answered, answers) = mpsc::channel();
+    let (typing, mut shown) = (engine.clone(), String::new());
+    let task = Task { stop_ids: vec![256], ..Task::greedy(vec![1], 200) };
+    engine.submit(Request {
+        key: "explain".into(),
+        priority: Priority::Patient,
+        not_before: None,
+        task,
+        cancel: Cancel::new(),
+        listener: Box::new(move |event| match event {
+            Event::Text(text) => {
+                shown.push_str(text);
+                // Somebody types at every second letter.
+                if shown.len().is_multiple_of(2) {
+                    let answered = answered.clone();
+                    typing.submit(Request {
+                        key: "a".into(),
+                        priority: Priority::Interactive,
+                        not_before: None,
+                        task: Task::greedy(vec![2, 3], 2),
+                        cancel: Cancel::new(),
+                        listener: Box::new(move |event| {
+                            if let Event::Done(_) = event {
+                                answered.send(()).unwrap();
+                            }
+                        }),
+                    });
+                }
+            }
+            Event::Done(result) => done.send((std::mem::take(&mut shown), result.unwrap())).unwrap(),
+        }),
+    });
+    let (shown, generated) = finished.recv().unwrap();
+    assert_eq!((shown.as_str(), generated[0].text.as_str()), (tiny::TEXT, tiny::TEXT));
+    assert_eq!((generated[0].stop, generated[0].ids.len()), (StopReason::EndToken, tiny::TEXT.len()));
+    assert_eq!(generated[0].logprobs.len(), tiny::TEXT.len());
+    assert!(answers.iter().take(tiny::TEXT.len() / 2).count() >= 10);
+}

@@ -101,7 +101,8 @@ fn survives(client: &mut Client, wrong: &[Vec<u8>]) {
     let uri = "file:///home/me/b.py";
     client.open(uri, "x = ");
     let id = client.request_inline(uri, [0, 4], json!({"triggerKind": 1}));
-    assert_eq!(client.result(id)["items"][0]["insertText"], tiny::LINE);
+    let text = client.result(id)["items"][0]["insertText"].clone();
+    assert!(text.as_str().unwrap().starts_with(tiny::LINE), "{text}");
     client.close(uri);
     client.call("fimd/statistics", Value::Null);
     client.forget_unread();

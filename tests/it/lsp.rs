@@ -139,6 +139,9 @@ fn initialize_says_what_the_server_can_do() {
             "positionEncoding": agreed,
             "textDocumentSync": {"openClose": true, "change": 2},
             "inlineCompletionProvider": true,
+            "hoverProvider": true,
+            "codeActionProvider": {"codeActionKinds": ["quickfix", "refactor.rewrite"], "resolveProvider": true},
+            "executeCommandProvider": {"commands": ["fimd.apply", "fimd.explain"]},
         });
         assert_eq!(result["capabilities"], capabilities);
     }
@@ -374,6 +377,33 @@ fn the_program_serves_its_stdin() {
     client.open(URI, "x = ");
     let id = client.request_inline(URI, [0, 4], automatic());
     assert_eq!(items(client.result(id))[0]["insertText"], tiny::LINE);
+}
+
+#[test]
+fn completing_is_paused_by_command() {
+    let mut editor = continued();
+    editor.client.open(URI, "x = ");
+    let command = |command: &str, arguments: Value| json!({"command": command, "arguments": arguments});
+    for (wanted, arguments, completes) in [
+        ("fimd.pause", json!([]), false),
+        ("fimd.resume", json!([]), true),
+        ("fimd.pause", json!([60]), false),
+        ("fimd.pause", json!([0]), true),
+    ] {
+        editor.client.call("workspace/executeCommand", command(wanted, arguments));
+        let started = std::time::Instant::now();
+        loop {
+            let id = editor.client.request_inline(URI, [0, 4], invoked());
+            if items(editor.client.result(id)).is_empty() != completes {
+                break;
+            }
+            assert!(started.elapsed().as_secs() < 60, "{wanted}: completes is not {completes}");
+        }
+    }
+    for arguments in [json!(["soon"]), json!([-1]), json!([1, 2])] {
+        let id = editor.client.request("workspace/executeCommand", command("fimd.pause", arguments));
+        assert_eq!(editor.client.error(id), -32602);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: each module drives one boundary of fimd from outside.
 
+mod assist;
 mod bench;
 mod checkpoint;
 mod cli;

@@ -1,5 +1,8 @@
 //! The starter model is part of the product: what it was trained to do, it does.
 
+use std::sync::mpsc;
+
+use fimd::assist::{self, Action, Job, Outcome, Subject};
 use fimd::base::Cancel;
 use fimd::complete::fim::Order;
 use fimd::complete::{Options, Request, driver};
@@ -9,7 +12,7 @@ use fimd::decode::sample::{argmax, log_softmax};
 use fimd::decode::{Task, generate};
 use fimd::hub;
 use fimd::model::Tokenizer;
-use fimd::serve::Engine;
+use fimd::serve::{self, Engine};
 use fimd::session::packed::Precision;
 use fimd::session::{Session, SessionOptions};
 
@@ -167,4 +170,47 @@ fn sixteen_bits_are_enough_for_saved_states() {
         sum / count as f32
     );
     assert!(sum / (count as f32) < 2e-3);
+}
+
+#[test]
+fn definitions_are_documented() {
+    let (session, tokenizer) = open();
+    let engine = Engine::start(session, tokenizer);
+    let options = assist::Options { prompt: Options::new(Order::Spm), max_tokens: 256 };
+    for (path, text, opening) in [
+        (
+            "a.py",
+            "import os\n\n\ndef names(directory):\n    $0return sorted(os.listdir(directory))\n",
+            "    \"\"\"",
+        ),
+        (
+            "a.rs",
+            "impl Stack {\n    pub fn is_empty(&self) -> bool {\n        $0self.items.is_empty()\n    }\n}\n",
+            "    /// ",
+        ),
+        ("a.ts", "export function add(a: number, b: number): number {\n  $0return a + b;\n}\n", "/**\n * "),
+    ] {
+        let (text, at) = (text.replace("$0", ""), text.find("$0").unwrap());
+        let subject = Subject::new(text, path.into(), String::new(), at..at).unwrap();
+        assert!(assist::can(engine.tokenizer(), Action::Explain).is_err(), "it was not trained to chat");
+        let job = Job::new(&engine, &options, Action::Document, subject).unwrap();
+        let (send, receive) = mpsc::channel();
+        engine.submit(serve::Request {
+            key: "document".into(),
+            priority: serve::Priority::Patient,
+            not_before: None,
+            task: job.task.clone(),
+            cancel: Cancel::new(),
+            listener: Box::new(move |event| {
+                if let serve::Event::Done(result) = event {
+                    send.send(result.unwrap()).unwrap();
+                }
+            }),
+        });
+        let generated = receive.recv().unwrap();
+        let outcome = job.finish(&generated[0]);
+        let Ok(Outcome::Edit(_, comment)) = outcome else { panic!("{path}: {outcome:?} {generated:?}") };
+        println!("{comment}");
+        assert!(comment.starts_with(opening) && comment.ends_with('\n'), "{comment}");
+    }
 }

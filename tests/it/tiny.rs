@@ -51,6 +51,14 @@ pub fn folder() -> TempDir {
     dir
 }
 
+/// Writes a model that says the same, and can be talked to, to a folder of its own.
+pub fn chatting_folder() -> TempDir {
+    let dir = folder();
+    let template = "{% for message in messages %}{{ message.content }}\n{% endfor %}<|file_sep|>";
+    std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    dir
+}
+
 /// An engine that serves the model in `dir`.
 pub fn engine(dir: &Path) -> Engine {
     let dir = ModelDir::open(dir).unwrap();

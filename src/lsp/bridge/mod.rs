@@ -5,13 +5,14 @@
 
 mod past;
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Ending, wire};
 use past::{Kind, Past};
@@ -32,6 +33,8 @@ pub enum Need {
 const MESSAGES_MAX: usize = 64;
 /// Without a daemon, the next attempt to reach one is not made earlier.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a daemon may take to answer `initialize` when it is said again.
+const RETELL_MAX: Duration = Duration::from_secs(20);
 /// A daemon that lasts less long has failed early.
 const LIFE_MIN: Duration = Duration::from_secs(10);
 /// After more that fail early in a row, the next one is not started at once.
@@ -69,7 +72,7 @@ where
     };
     loop {
         let link = &mut bridge.link;
-        let from_daemon = async {
+        let next = async {
             match link {
                 Some(link) => link.messages.recv().await,
                 None => std::future::pending().await,
@@ -78,12 +81,12 @@ where
         let go_on = tokio::select! {
             // Answers first: a client that floods the bridge still gets them.
             biased;
-            message = from_daemon => match message {
-                Some(message) => bridge.from_daemon(&message).await,
+            message = next => match message {
+                Some(message) => bridge.daemon_said(&message).await,
                 None => bridge.lost().await,
             },
             message = messages.recv() => match message {
-                Some(message) => bridge.from_editor(&message).await,
+                Some(message) => bridge.editor_said(&message).await,
                 None => Err(Over),
             },
         };
@@ -120,7 +123,7 @@ where
     O: AsyncWrite + Unpin,
     C: AsyncFn(Need) -> Result<Option<Connection>>,
 {
-    async fn from_editor(&mut self, message: &[u8]) -> Result<(), Over> {
+    async fn editor_said(&mut self, message: &[u8]) -> Result<(), Over> {
         let kind = self.past.note_of_editor(message);
         match kind {
             Kind::Exit => {
@@ -139,12 +142,11 @@ where
         }
         if self.link.is_none() && kind == Kind::Request {
             let need = if self.connected_at.is_none() { Need::Start } else { Need::Again };
-            // What the past tells the new daemon includes this message only if it changes documents.
-            if self.reconnect(need).await? && !self.past.is_told(message) {
-                self.to_daemon(message).await?;
+            if self.reconnect(need).await? {
+                self.tell_daemon(message).await?;
             }
         } else if self.link.is_some() {
-            self.to_daemon(message).await?;
+            self.tell_daemon(message).await?;
         }
         if self.link.is_none() {
             self.answer_all().await?;
@@ -152,7 +154,7 @@ where
         Ok(())
     }
 
-    async fn to_daemon(&mut self, message: &[u8]) -> Result<(), Over> {
+    async fn tell_daemon(&mut self, message: &[u8]) -> Result<(), Over> {
         let Some(link) = &mut self.link else { return Ok(()) };
         match wire::write(&mut link.writer, message).await {
             Ok(()) => Ok(()),
@@ -160,17 +162,18 @@ where
         }
     }
 
-    async fn from_daemon(&mut self, message: &[u8]) -> Result<(), Over> {
-        if self.past.note_of_daemon(message) { self.to_editor(message).await } else { Ok(()) }
+    async fn daemon_said(&mut self, message: &[u8]) -> Result<(), Over> {
+        if self.past.note_of_daemon(message) { self.tell_editor(message).await } else { Ok(()) }
     }
 
-    async fn to_editor(&mut self, message: &[u8]) -> Result<(), Over> {
+    async fn tell_editor(&mut self, message: &[u8]) -> Result<(), Over> {
         wire::write(&mut self.output, message).await.map_err(|_| Over)
     }
 
     /// The daemon went away.
     async fn lost(&mut self) -> Result<(), Over> {
         self.link = None;
+        self.past.forget_asked();
         if self.past.is_shutting_down() {
             return self.answer_all().await;
         }
@@ -182,9 +185,13 @@ where
         }
         // Those that were asked before stay unanswered by the new one.
         for message in self.past.answers(None) {
-            self.to_editor(&message).await?;
+            self.tell_editor(&message).await?;
         }
         if self.reconnect(Need::Again).await? {
+            if let (Some(message), Some(link)) = (self.past.unanswered_introduction(), &mut self.link) {
+                // A connection that breaks here is found out like any other.
+                let _ = wire::write(&mut link.writer, &message).await;
+            }
             return Ok(());
         }
         self.say_disconnected().await?;
@@ -212,14 +219,14 @@ where
             }
         };
         self.complaint.clear();
-        for message in self.past.retell() {
-            if wire::write(&mut writer, &message).await.is_err() {
-                return Ok(false);
-            }
+        let mut reader = BufReader::new(reader);
+        if self.past.is_introduced()
+            && timeout(RETELL_MAX, self.retell(&mut reader, &mut writer)).await.is_err()
+        {
+            return Ok(false);
         }
         let (send, messages) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            let mut reader = BufReader::new(reader);
             while let Ok(Some(message)) = wire::read(&mut reader).await {
                 if send.send(message).is_err() {
                     break;
@@ -231,11 +238,31 @@ where
         Ok(true)
     }
 
+    /// Introduces the editor to another daemon and tells it what the one before knew. Where the connection breaks
+    /// meanwhile, the next message finds out.
+    async fn retell(
+        &self,
+        reader: &mut (impl AsyncBufRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        wire::write(writer, &self.past.introduction()).await?;
+        // Nothing may be said to a server before it has answered this.
+        while let Some(message) = wire::read(reader).await? {
+            if past::answers_introduction(&message) {
+                break;
+            }
+        }
+        for message in self.past.retell() {
+            wire::write(writer, &message).await?;
+        }
+        Ok(())
+    }
+
     /// Answers everyone who waits: there is no daemon.
     async fn answer_all(&mut self) -> Result<(), Over> {
         let reason = if self.complaint.is_empty() { "fimd was stopped" } else { &self.complaint };
         for message in self.past.answers(Some(reason)) {
-            self.to_editor(&message).await?;
+            self.tell_editor(&message).await?;
         }
         Ok(())
     }
@@ -249,6 +276,6 @@ where
 
     async fn say(&mut self, method: &str, params: Value) -> Result<(), Over> {
         let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
-        self.to_editor(message.to_string().as_bytes()).await
+        self.tell_editor(message.to_string().as_bytes()).await
     }
 }

@@ -22,8 +22,8 @@ const INTERNAL: i64 = -32603;
 /// What is known of a session.
 #[derive(Default)]
 pub struct Past {
-    /// The id and the parameters of `initialize`.
-    introduction: Option<(Value, Box<RawValue>)>,
+    /// The parameters of `initialize`.
+    introduction: Option<Box<RawValue>>,
     is_introduced: bool,
     is_initialized: bool,
     is_shutting_down: bool,
@@ -73,10 +73,9 @@ impl Past {
         self.is_initialized && self.wants_status
     }
 
-    /// Whether a message is part of what [`Past::retell`] says.
-    pub fn is_told(&self, message: &[u8]) -> bool {
-        let envelope = serde_json::from_slice::<Envelope>(message);
-        envelope.is_ok_and(|envelope| envelope.method.as_deref() == Some("initialize"))
+    /// Whether a daemon has answered `initialize`.
+    pub fn is_introduced(&self) -> bool {
+        self.is_introduced
     }
 
     /// Takes note of what the editor says.
@@ -88,7 +87,7 @@ impl Past {
         };
         let params = params.map_or("null", RawValue::get);
         match (method.as_str(), &id) {
-            ("initialize", Some(id)) => self.introduce(id, params),
+            ("initialize", Some(_)) => self.introduce(params),
             ("initialized", _) => self.is_initialized = true,
             ("shutdown", _) => self.is_shutting_down = true,
             ("exit", _) => return Kind::Exit,
@@ -124,14 +123,14 @@ impl Past {
         Kind::Request
     }
 
-    fn introduce(&mut self, id: &Value, params: &str) {
+    fn introduce(&mut self, params: &str) {
         let Ok(params) = RawValue::from_string(params.to_owned()) else { return };
         if let Ok(client) = serde_json::from_str::<InitializeParams>(params.get()) {
             self.encoding = Some(Encoding::negotiate(&client));
             let experimental = client.capabilities.experimental;
             self.wants_status = experimental.is_some_and(|can| can["fimd"]["status"] == true);
         }
-        self.introduction = Some((id.clone(), params));
+        self.introduction = Some(params);
     }
 
     /// Takes note of what the daemon says, and returns whether it is for the editor.
@@ -142,23 +141,35 @@ impl Past {
             return true;
         }
         match self.pending.remove(&id.to_string()) {
-            Some((_, method)) => self.is_introduced |= method == "initialize",
+            Some((_, method)) if method == "initialize" => self.is_introduced = true,
+            Some(_) => {}
             None => return id.is_null(),
         }
         true
     }
 
-    /// What another daemon is told first. What it would ask again, the editor has answered to the one before.
-    pub fn retell(&mut self) -> Vec<Vec<u8>> {
-        self.asked.clear();
-        let Some((id, params)) = &self.introduction else { return Vec::new() };
-        let id = if self.is_introduced { &json!(AGAIN) } else { id };
-        let text = |message: Value| message.to_string().into_bytes();
-        let notification =
-            |method: &str, params: Value| text(json!({"jsonrpc": "2.0", "method": method, "params": params}));
-        let introduction =
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{}}}"#, params.get());
-        let mut messages = vec![introduction.into_bytes()];
+    /// `initialize`, said again.
+    pub fn introduction(&self) -> Vec<u8> {
+        self.introduction_with(&json!(AGAIN))
+    }
+
+    /// `initialize`, where the editor still waits for its answer.
+    pub fn unanswered_introduction(&self) -> Option<Vec<u8>> {
+        let (id, _) = self.pending.values().find(|(_, method)| method == "initialize")?;
+        Some(self.introduction_with(id))
+    }
+
+    fn introduction_with(&self, id: &Value) -> Vec<u8> {
+        let params = self.introduction.as_ref().map_or("null", |params| params.get());
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{params}}}"#).into_bytes()
+    }
+
+    /// What another daemon is told after that.
+    pub fn retell(&self) -> Vec<Vec<u8>> {
+        let notification = |method: &str, params: Value| {
+            json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string().into_bytes()
+        };
+        let mut messages = Vec::new();
         if self.is_initialized {
             messages.push(notification("initialized", json!({})));
             messages.extend(self.configuration.clone());
@@ -174,6 +185,11 @@ impl Past {
             messages.push(notification("textDocument/didOpen", json!({"textDocument": document})));
         }
         messages
+    }
+
+    /// The daemon is gone: nobody waits for what it asked.
+    pub fn forget_asked(&mut self) {
+        self.asked.clear();
     }
 
     /// Answers to everyone who waits; with a `reason` that there is no daemon, to `initialize` too.
@@ -197,4 +213,10 @@ impl Past {
         };
         ended.into_values().map(answer).collect()
     }
+}
+
+/// Whether a message is the answer to [`Past::introduction`].
+pub fn answers_introduction(message: &[u8]) -> bool {
+    let envelope = serde_json::from_slice::<Envelope>(message);
+    envelope.is_ok_and(|envelope| envelope.method.is_none() && envelope.id == Some(json!(AGAIN)))
 }

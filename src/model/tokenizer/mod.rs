@@ -5,6 +5,7 @@
 //! table here. So a document that happens to contain `<|endoftext|>` stays text, and only code that
 //! asks for a special token by name gets one.
 
+pub mod chat;
 mod gguf;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,6 +17,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 use crate::format::{Description, ModelDir};
+use chat::{ChatTemplate, Message};
 
 /// Every token that ends a generation, as Qwen3-Coder-Next spells them.
 const STOPS: [&str; 8] = [
@@ -43,6 +45,8 @@ pub struct Tokenizer {
     spans: Vec<(u32, u32)>,
     /// Ids below the vocabulary size that have no text.
     holes: Vec<u32>,
+    /// How to chat with the model, or why nobody can.
+    chat: Result<ChatTemplate, String>,
 }
 
 /// The ids fill-in-the-middle prompts are built with.
@@ -122,14 +126,28 @@ impl Tokenizer {
     /// Reads the tokenizer of a model, where it has one. Fails when it is not byte-level BPE, or of a kind
     /// whose words fimd does not know to find.
     pub fn read(dir: &ModelDir) -> Result<Option<Self>> {
-        match dir.description() {
+        let tokenizer = match dir.description() {
             Description::Folder(folder) => {
                 folder.tokenizer.as_deref().map(|json| Self::from_bytes(dir.origin(), json)).transpose()
             }
             Description::Gguf(metadata) => gguf::parts(metadata)
                 .and_then(|parts| parts.map(|parts| Self::new(dir.origin(), parts)).transpose())
                 .with_context(|| format!("cannot use the tokenizer {}", dir.origin())),
-        }
+        };
+        // A damaged template is no reason not to complete.
+        Ok(tokenizer?.map(|tokenizer| match dir.chat_template() {
+            Ok(Some(template)) => tokenizer.with_chat(&template),
+            Ok(None) => tokenizer,
+            Err(error) => Self { chat: Err(format!("{error:#}")), ..tokenizer },
+        }))
+    }
+
+    /// The same, where chats with the model are written as a template in Jinja says.
+    pub fn with_chat(self, template: &str) -> Self {
+        let ends = ["<|im_end|>", "<|endoftext|>"];
+        let end = ends.into_iter().find(|end| self.special(end).is_some()).unwrap_or_default();
+        let chat = ChatTemplate::new(template, end).map_err(|error| format!("{error:#}"));
+        Self { chat, ..self }
     }
 
     /// Reads a `tokenizer.json`. `name` is what errors call it, usually its path.
@@ -177,6 +195,7 @@ impl Tokenizer {
             bytes: Vec::new(),
             spans: Vec::new(),
             holes: Vec::new(),
+            chat: Err("the model has no chat template".into()),
         };
         for (id, text) in texts {
             this.place(id, &text)?;
@@ -242,19 +261,51 @@ impl Tokenizer {
 
     /// The ids of `text`, in which the texts of special tokens stand for these tokens: the earliest
     /// one first, the longest where several start.
-    pub fn encode_with_specials(&self, mut text: &str) -> Vec<u32> {
+    pub fn encode_with_specials(&self, text: &str) -> Vec<u32> {
+        self.encode_marked(text, |plain| self.encode(plain))
+    }
+
+    fn encode_marked(&self, mut text: &str, encode: impl Fn(&str) -> Vec<u32>) -> Vec<u32> {
         let mut ids = Vec::new();
         let here =
             |rest: &[u8]| self.specials.iter().find(|(special, _)| rest.starts_with(special.as_bytes()));
         let next =
             |text: &str| (0..text.len()).find_map(|at| here(&text.as_bytes()[at..]).map(|found| (at, found)));
         while let Some((at, (special, id))) = next(text) {
-            ids.extend(self.encode(&text[..at]));
+            ids.extend(encode(&text[..at]));
             ids.push(*id);
             text = &text[at + special.len()..];
         }
-        ids.extend(self.encode(text));
+        ids.extend(encode(text));
         ids
+    }
+
+    /// Why nobody can chat with the model, if that is so.
+    pub fn cannot_chat(&self) -> Option<&str> {
+        self.chat.as_ref().err().map(String::as_str)
+    }
+
+    /// The ids of a prompt that has said `messages` and begins the model's answer. Texts of special tokens in
+    /// a message are plain text. Fails when the model has no chat template, or one that refuses the messages.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let template = self.chat.as_ref().map_err(|why| anyhow!("{why}"))?;
+        // What the messages say is kept apart from what the template says by a character in neither.
+        let is_said = |c: char| messages.iter().any(|message| message.content.contains(c));
+        let guard =
+            ('\u{f0000}'..'\u{f1000}').find(|&c| !is_said(c)).context("the messages hold odd text")?;
+        let guarded = |text: &str| {
+            let mut text = text.to_owned();
+            for (special, _) in &self.specials {
+                let first = special.chars().next().map_or(0, char::len_utf8);
+                let (start, rest) = special.split_at(first);
+                text = text.replace(special, &format!("{start}{guard}{rest}"));
+            }
+            text
+        };
+        let messages: Vec<Message> =
+            messages.iter().map(|said| Message::new(said.role, guarded(&said.content))).collect();
+        let text = template.render(&messages)?;
+        Ok(self.encode_marked(&text, |plain| self.encode(&plain.replace(guard, ""))))
     }
 
     /// The id of the special token whose text is `text`.
@@ -535,6 +586,29 @@ pub(crate) mod tests {
             let error = Tokenizer::from_bytes("some/tokenizer.json", json.as_bytes()).err().expect(expected);
             let error = format!("{error:#}");
             assert!(error.contains(expected) && error.contains("some/tokenizer.json"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_in_a_chat_stays_text() {
+        let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n\n";
+        let specials = ["<|im_start|>", "<|im_end|>", "<|im_"];
+        let tokenizer = tiny(&specials).with_chat(template);
+        assert_eq!(tokenizer.cannot_chat(), None);
+        let said = [chat::Message::new(chat::Role::User, "a<|im_end|>b")];
+        let ids = tokenizer.encode_chat(&said).unwrap();
+        assert_eq!(
+            tokenizer.decode(&ids),
+            "<|im_start|>user\na<|im_end|>b<|im_end|>\n<|im_start|>assistant\n"
+        );
+        let count = |id| ids.iter().filter(|&&other| other == id).count();
+        assert_eq!((count(1000), count(1001), count(1002)), (2, 1, 0));
+
+        for (tokenizer, why) in
+            [(tiny(&specials), "no chat template"), (tiny(&specials).with_chat("{{"), "damaged")]
+        {
+            assert!(tokenizer.cannot_chat().unwrap().contains(why));
+            assert!(tokenizer.encode_chat(&said).is_err());
         }
     }
 

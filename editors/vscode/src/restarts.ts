@@ -1,0 +1,15 @@
+/** How soon to start again after a crash: at once, then less and less soon, and not at all when it keeps crashing. */
+export class Restarts {
+    private crashes: number[] = [];
+
+    /** Milliseconds to wait after a crash at time `now`, or `undefined`: leave it. */
+    delayAfterCrash(now: number): number | undefined {
+        this.crashes = [...this.crashes.filter((time) => now - time < WINDOW_MS), now];
+        const earlier = this.crashes.length - 1;
+        if (earlier >= CRASHES_MAX) return undefined;
+        return earlier === 0 ? 0 : 500 * 2 ** (earlier - 1);
+    }
+}
+
+const WINDOW_MS = 180_000;
+const CRASHES_MAX = 6;

@@ -1,0 +1,26 @@
+import { expect, test } from 'vitest';
+import { declaredSettings, explicitSettings } from '../src/settings';
+
+test('only what the user set is sent, false and empty values too', () => {
+    const values: Record<string, object> = {
+        enabled: { defaultValue: true, globalValue: false },
+        alternatives: { defaultValue: 3 },
+        'budget.soft_ms': { defaultValue: 250, globalValue: 400 },
+        'disabled.languages': { defaultValue: [], globalValue: ['csv'], workspaceValue: [] },
+        logprob_min: { globalValue: null },
+    };
+    const names = [...Object.keys(values), 'unknown'];
+    expect(explicitSettings(names, (name) => values[name])).toEqual({
+        enabled: false,
+        'budget.soft_ms': 400,
+        'disabled.languages': [],
+    });
+});
+
+test('the settings of the server are those of the generated section', () => {
+    const configuration = [
+        { title: 'fimd', properties: { 'fimd.enabled': {}, 'fimd.budget.soft_ms': {} } },
+        { title: 'fimd: extension', properties: { 'fimd.path': {} } },
+    ];
+    expect(declaredSettings({ contributes: { configuration } })).toEqual(['enabled', 'budget.soft_ms']);
+});

@@ -1,0 +1,74 @@
+//! `workspace/executeCommand`: what clients have no method for.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tower_lsp::gen_lsp_types::{ExecuteCommandParams, MessageType};
+use tower_lsp::jsonrpc::{Error, Result};
+
+use super::assist::Wanted;
+use super::server::Server;
+
+/// Explains a selection: `[{uri, range}]`.
+pub const EXPLAIN: &str = "fimd.explain";
+/// Computes what a code action changes and has the client change it: what the action has as arguments.
+pub const APPLY: &str = "fimd.apply";
+/// Stops completing in all editors, for `[minutes]` or until resumed.
+pub const PAUSE: &str = "fimd.pause";
+/// Completes again.
+pub const RESUME: &str = "fimd.resume";
+
+/// All commands.
+pub const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
+
+/// A pause without a longer end: a year.
+const PAUSE_MINUTES_MAX: f64 = 525_600.0;
+
+impl Server {
+    /// Carries a command out. The answer is null, and comes when it is done.
+    pub async fn execute_command(&self, params: ExecuteCommandParams) -> Result<Value> {
+        let (arguments, token) =
+            (params.arguments.unwrap_or_default(), params.work_done_progress_params.work_done_token);
+        match params.command.as_str() {
+            EXPLAIN => self.explain(only(arguments)?, token).await?,
+            APPLY => {
+                let wanted: Wanted = only(arguments)?;
+                let edit = self.edit(wanted, token, "fimd".into()).await?;
+                // A handler never waits for the client.
+                let client = self.client.clone();
+                tokio::spawn(async move {
+                    let applied = client.apply_edit(edit).await;
+                    if !applied.is_ok_and(|result| result.applied) {
+                        client.show_message(MessageType::Warning, "fimd: the change was not applied").await;
+                    }
+                });
+            }
+            PAUSE => self.ready().resident.pause(time(&arguments)?),
+            RESUME => self.ready().resident.resume(),
+            unknown => return Err(Error::invalid_params(format!("there is no command {unknown}"))),
+        }
+        Ok(Value::Null)
+    }
+}
+
+/// How long a pause is to be, if it is to end by itself.
+fn time(arguments: &[Value]) -> Result<Option<Duration>> {
+    match arguments {
+        [] | [Value::Null] => Ok(None),
+        [minutes] => {
+            let minutes = minutes.as_f64().filter(|minutes| (0.0..=PAUSE_MINUTES_MAX).contains(minutes));
+            let minutes = minutes.ok_or_else(|| Error::invalid_params("expected a number of minutes"))?;
+            Ok(Some(Duration::from_secs_f64(minutes * 60.0)))
+        }
+        _ => Err(Error::invalid_params("expected a number of minutes or nothing")),
+    }
+}
+
+/// The one argument of a command.
+fn only<T: DeserializeOwned>(arguments: Vec<Value>) -> Result<T> {
+    let invalid = |why: String| Error::invalid_params(why);
+    let [argument] =
+        <[Value; 1]>::try_from(arguments).map_err(|_| invalid("expected one argument".into()))?;
+    serde_json::from_value(argument).map_err(|error| invalid(error.to_string()))
+}
