@@ -198,8 +198,9 @@ impl Remote {
         show: &mut dyn FnMut(&str),
     ) -> Result<Generated, Failure> {
         let agent = self.idle.take().unwrap_or_else(|| self.agent());
-        let lines = self.ask(&agent, task);
-        let ended = self.listen(&lines, task, cancel, started, show);
+        let (question, held) = self.question(task);
+        let lines = self.ask(&agent, &question);
+        let ended = self.listen(&lines, &held, task, cancel, started, show);
         match ended {
             // Read to its end: the connection can serve again.
             Ok((generated, true)) => {
@@ -237,14 +238,14 @@ impl Remote {
     }
 
     /// Sends a request from a thread of its own, which ends with the agent's shutdown at the latest.
-    fn ask(&self, agent: &Agent, task: &Task) -> mpsc::Receiver<Heard> {
+    fn ask(&self, agent: &Agent, question: &Value) -> mpsc::Receiver<Heard> {
         let (send, receive) = mpsc::sync_channel(LINES_MAX);
         let request = agent.post(self.endpoint.clone()).header("content-type", "application/json");
         let mut request = request.header("accept", "text/event-stream");
         if let Some(Token(token)) = &self.options.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let question = self.question(task).to_string();
+        let question = question.to_string();
         let work = move || {
             let answer = request.send(&question).map_err(anyhow::Error::from);
             // Nobody listens any more: there is nothing left to do.
@@ -257,8 +258,17 @@ impl Remote {
         receive
     }
 
-    fn question(&self, task: &Task) -> Value {
+    /// What to send, and the blank that the text begins with besides: words begin with theirs, and a prompt that
+    /// ends with it makes the server go on with words that have none.
+    fn question(&self, task: &Task) -> (Value, String) {
         let text = |ids: &[u32]| self.tokenizer.decode(ids);
+        let mut held = String::new();
+        let mut prompt = |ids: &[u32]| {
+            let prompt = text(ids) + &task.open;
+            let end = prompt.trim_end_matches(is_blank).len();
+            held = prompt[end..].to_owned();
+            Value::from(&prompt[..end])
+        };
         let mut question = json!({
             "max_tokens": task.max_tokens,
             "temperature": task.sampling.temperature,
@@ -266,10 +276,10 @@ impl Remote {
         });
         match (self.options.template, parts(task, &self.tokenizer)) {
             (Template::Server, Some((before, suffix))) => {
-                question["prompt"] = format!("{}{}", text(&before), task.open).into();
+                question["prompt"] = prompt(&before);
                 question["suffix"] = text(&suffix).into();
             }
-            _ => question["prompt"] = format!("{}{}", text(&task.prompt), task.open).into(),
+            _ => question["prompt"] = prompt(&task.prompt),
         }
         if let Some(model) = &self.options.model {
             question["model"] = model.as_str().into();
@@ -287,13 +297,14 @@ impl Remote {
         if !stops.is_empty() {
             question["stop"] = stops.into();
         }
-        question
+        (question, held)
     }
 
     /// What comes of an answer, and whether it was read to its end.
     fn listen(
         &self,
         answer: &mpsc::Receiver<Heard>,
+        mut held: &str,
         task: &Task,
         cancel: &Cancel,
         started: Instant,
@@ -302,7 +313,7 @@ impl Remote {
         let mut out = Generated::nothing(StopReason::Length);
         let mut stop = task.stop.clone();
         let (mut refused, mut refusal) = (None, String::new());
-        let (mut pieces, mut is_complete) = (0, false);
+        let (mut pieces, mut is_answered, mut is_complete) = (0, false, false);
         let finish = |mut out: Generated, is_whole: bool, pieces: usize| {
             out.timings.decode_tokens = out.logprobs.len().max(pieces);
             out.timings.decode_ms = milliseconds(started.elapsed()) - out.timings.first_token_ms;
@@ -321,6 +332,7 @@ impl Remote {
             let line = match answer.recv_timeout(POLL) {
                 Ok(Heard::Line(line)) => line,
                 Ok(Heard::Status(status, after)) => {
+                    is_answered = true;
                     refused = (!status.is_success()).then_some((status, after));
                     continue;
                 }
@@ -332,7 +344,8 @@ impl Remote {
                         return finish(out, ending.is_ok(), pieces);
                     }
                     let error = match ending {
-                        Err(error) => error.context("the remote server"),
+                        Err(error) if is_answered => error.context("the remote server broke off"),
+                        Err(error) => error.context("the remote server cannot be asked"),
                         Ok(()) => anyhow!("the remote server broke off"),
                     };
                     // Of what was shown already, whole lines are as good as any.
@@ -380,8 +393,9 @@ impl Remote {
                 out.synced.evaluated = task.prompt.len();
             }
             pieces += 1;
-            show(&piece.text);
-            out.text.push_str(&piece.text);
+            let text = without(&mut held, &piece.text);
+            show(text);
+            out.text.push_str(text);
             if let Some(length) = stop.check(&out.text) {
                 out.text.truncate(length);
                 out.stop = StopReason::Rule;
@@ -486,6 +500,17 @@ fn parts(task: &Task, tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
     let typed = task.marks.last()?.at.max(middle + 1);
     let before = [task.prompt.get(prefix + 1..suffix)?, task.prompt.get(typed..)?].concat();
     Some((before, task.prompt.get(suffix + 1..middle)?.to_vec()))
+}
+
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t')
+}
+
+/// What `text` says beyond what is held back of it, as far as it begins with that.
+fn without<'t>(held: &mut &str, text: &'t str) -> &'t str {
+    let shared = held.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+    *held = if shared == text.len() { &held[shared..] } else { "" };
+    &text[shared..]
 }
 
 /// Waits, unless somebody gives up or the time of the task is over; then says why it ends.
@@ -633,6 +658,23 @@ mod tests {
             assert_eq!((&*before, &*tokenizer.decode(&suffix)), ("a\nb = c", "\nd\n"), "{order}");
         }
         assert!(parts(&Task::greedy(vec![97], 1), &tokenizer).is_none());
+    }
+
+    #[test]
+    fn blank_that_was_held_back_is_not_said_again() {
+        for (held, pieces, expected) in [
+            (" ", &[" a b"][..], "a b"),
+            (" ", &["a", " b"], "a b"),
+            ("    ", &["  ", "      a"], "    a"),
+            ("    ", &["  ", "a"], "a"),
+            ("\t", &[" a"], " a"),
+            (" ", &["\n", " a"], "\n a"),
+            ("", &[" a"], " a"),
+        ] {
+            let mut held = held;
+            let text: String = pieces.iter().map(|piece| without(&mut held, piece)).collect();
+            assert_eq!(text, expected);
+        }
     }
 
     #[test]

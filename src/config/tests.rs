@@ -156,6 +156,7 @@ fn what_is_wrong_is_named_and_changes_nothing_else() {
                 ("FIMD_CONFIG", "x"),
                 ("FIMD_RUNTIME_DIR", "x"),
                 ("FIMD_TEST_A", "x"),
+                ("FIMD_REMOTE_TOKEN", "x"),
             ]),
             "",
         ),

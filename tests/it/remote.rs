@@ -258,6 +258,7 @@ fn what_passes_is_tried_again_and_what_lasts_is_not() {
         (vec![status(429, "retry-after: 1\r\n"), WORD], 2, Ok("word")),
         (vec![Act::Cut(&[]), WORD], 2, Ok("word")),
         (vec![garbage.clone(), Act::Say("text/event-stream", "data: x\n\n"), WORD], 3, Ok("word")),
+        (vec![Act::Stream(&[" w", "ord"], NOW)], 1, Ok("word")),
         (vec![status(500, "")], 3, Err("answers 500")),
         (vec![garbage], 3, Err("broke off")),
         (vec![status(400, "")], 1, Err("answers 400")),
@@ -295,6 +296,7 @@ fn what_passes_is_tried_again_and_what_lasts_is_not() {
         }
         let bodies: Vec<Value> = server.asked.try_iter().map(|asked| asked.body).collect();
         assert_eq!(bodies.len(), count, "{expected:?}");
+        assert_eq!(bodies[0]["prompt"], "x =", "words begin with their blank");
         if let [Act::Status(429, ..), ..] = &acts[..] {
             assert!(started.elapsed() >= Duration::from_secs(1));
         }
