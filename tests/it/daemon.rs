@@ -225,6 +225,8 @@ fn another_model_is_a_swap_that_editors_do_not_notice() {
         assert!(started.elapsed() < PATIENCE);
     }
     user.fails(&["load", "/nowhere"], "/nowhere");
+    let said = editor.notification("window/showMessage")["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("cannot load /nowhere"), "{said}");
     let status = user.status();
     assert_eq!((status["state"].clone(), status["model"]["name"].clone()), (json!("failed"), json!(path)));
     // An editor that wants another model while others are there is told.
