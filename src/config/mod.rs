@@ -3,7 +3,7 @@
 //! A [`Configuration`] holds the settings, each with where its value came from. Weakest first:
 //!
 //! 1. defaults;
-//! 2. the user's file `fimd.toml`, see [`file`];
+//! 2. the user's file `fimd.toml`, see [`file()`];
 //! 3. environment variables, as `FIMD_BUDGET_SOFT_MS` for `budget.soft_ms`;
 //! 4. the editor: its `initializationOptions`, replaced by what `workspace/didChangeConfiguration` says later;
 //! 5. flags of the command line.

@@ -235,7 +235,7 @@ fn another_model_is_a_swap_that_editors_do_not_notice() {
     assert!(said.contains("/elsewhere") && said.contains("fimd load"), "{said}");
     user.ok(&["load"]);
     user.wait(|status| status["model"]["name"] == "the starter model" && status["state"] == "ready");
-    while !ghost(&mut editor, 0, 4).is_some_and(|text| !text.starts_with(tiny::LINE)) {
+    while ghost(&mut editor, 0, 4).is_none_or(|text| text.starts_with(tiny::LINE)) {
         assert!(started.elapsed() < PATIENCE);
     }
 }
