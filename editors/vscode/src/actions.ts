@@ -18,7 +18,7 @@ import {
     ResponseError,
 } from 'vscode-languageclient/node';
 
-const CHANGED = 'The document was changed in the meantime: please try again.';
+const CHANGED = 'fimd: the document was changed in the meantime: please try again.';
 
 /** Work of the model that takes seconds: it can be cancelled, where it is shown or by `cancelAll`. */
 export class Actions {
@@ -76,11 +76,14 @@ export class Actions {
             return action.edit ?? (await client.sendRequest(CodeActionResolveRequest.type, action, token)).edit;
         });
         if (edit === undefined) return;
-        if (document.version !== version) throw new Error(CHANGED);
+        if (document.version !== version) {
+            void window.showWarningMessage(CHANGED);
+            return;
+        }
         await workspace.applyEdit(await client.protocol2CodeConverter.asWorkspaceEdit(edit), { isRefactoring: true });
     }
 
-    /** Nothing is returned when it was cancelled. */
+    /** Nothing is returned when it was cancelled, or came to nothing, which is said. */
     private async run<T>(title: string, work: (token: CancellationToken) => Promise<T>): Promise<T | undefined> {
         const options = { location: ProgressLocation.Notification, title: `fimd: ${title}`, cancellable: true };
         return window.withProgress(options, async (_progress, token) => {
@@ -93,10 +96,9 @@ export class Actions {
                 return await work(source.token);
             } catch (error) {
                 if (source.token.isCancellationRequested) return undefined;
-                if (error instanceof ResponseError && error.code === LSPErrorCodes.ContentModified) {
-                    throw new Error(CHANGED, { cause: error });
-                }
-                throw error;
+                if (!(error instanceof ResponseError)) throw error;
+                void window.showWarningMessage(error.code === LSPErrorCodes.ContentModified ? CHANGED : `fimd: ${error.message}`);
+                return undefined;
             } finally {
                 this.underWay.delete(source);
                 subscription.dispose();

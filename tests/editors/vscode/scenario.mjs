@@ -1,6 +1,7 @@
 // Drives VS Code as a person would: keys go into its page, and what is read is what is shown.
 
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { capabilities, check, equal, finish, has, skip, sleep, status, wait, waitEqual } from './checks.mjs';
 import { project, settings, start } from './editor.mjs';
 
@@ -190,19 +191,44 @@ await test('document proposes documentation, and makes it when that is confirmed
     await wait('documentation', () => [first.text().length > DEMO.length, first.text()]);
 });
 
-await test('explain shows its text beside the editor', async () => {
+await test('a model that only completes says that it cannot explain', async () => {
     executes('fimd.explain');
     await first.open(DEMO);
     await first.press('Control+Home');
     await first.command('fimd: Explain');
-    await wait('an explanation', async () => {
-        const texts = await Promise.all(
-            first.page.frames().map((frame) => frame.locator('main').innerText({ timeout: 200 }).catch(() => '')),
-        );
-        return texts.some((text) => text.trim().length > 10);
-    }, 60_000);
+    await wait('the reason', async () => {
+        const text = await first.notifications();
+        return [text.includes('only completes code'), text];
+    });
+});
+
+await test('an explanation appears beside the editor, and can do no harm', async () => {
+    const loaded = [];
+    const elsewhere = createServer((request, response) => {
+        loaded.push(request.url);
+        response.end();
+    }).listen(8124, '127.0.0.1');
+    settings({}, { 'fimd.path': '/fimd/tests/editors/vscode/explainer' });
+    await first.open(DEMO);
+    await sleep(2000); // until it is started
+    await first.command('fimd: Explain');
+    const shown = async () => {
+        const frames = first.page.frames().map((frame) => frame.locator('body').innerText({ timeout: 200 }).catch(() => ''));
+        return (await Promise.all(frames)).filter((text) => text.includes('A stack'));
+    };
+    await wait('the explanation', async () => {
+        const texts = await shown();
+        return [texts.some((text) => text.includes('That is all.')), texts];
+    });
+    await sleep(1000);
+    equal((await shown()).length, 1, 'views that still show it');
+    equal(loaded, [], 'what it loaded');
+    elsewhere.close();
     await first.screenshot(`${OUT}/vscode-explanation.png`);
-    await first.command('View: Close All Editors in Group');
+    settings({});
+    await first.command('View: Close All Editors');
+    await sleep(1000);
+    await first.waitStatus(/^fimd: ready/);
 });
 
 await test('a second window shares the daemon', async () => {
