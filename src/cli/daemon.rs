@@ -9,7 +9,12 @@ use crate::daemon::{self, Place};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Started by an editor: leave its terminal, log to a file
+    /// Start one in the background and end when it listens: an editor that kills what it has started, and what
+    /// that has started, then does not find it
+    #[arg(long, hide = true)]
+    launch: bool,
+
+    /// Leave the terminal, log to a file
     #[arg(long, hide = true)]
     detached: bool,
 
@@ -35,6 +40,9 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    if args.launch {
+        return daemon::launch(&Place::find()?);
+    }
     if args.detached {
         leave_terminal();
     }

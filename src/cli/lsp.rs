@@ -50,10 +50,7 @@ fn bridge(args: &Args) -> Result<Ending> {
     let purpose = Purpose::Edit { overrides, wishes: args.engine.wishes()? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime of the bridge")?;
-    let connect = async |need: Need| {
-        let connected = connect_editor(&place, purpose.clone(), need == Need::Start).await?;
-        Ok(connected.map(|(connection, _)| connection))
-    };
+    let connect = async |need: Need| connect_editor(&place, purpose.clone(), need == Need::Start).await;
     let ending = runtime.block_on(lsp::bridge(stdin(), stdout(), connect));
     runtime.shutdown_background();
     Ok(ending)

@@ -33,15 +33,6 @@ pub struct Client {
     stream: BufReader<Stream>,
 }
 
-/// Whether a daemon had to be started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Started {
-    /// There was one.
-    Before,
-    /// There is one now.
-    Now,
-}
-
 impl Client {
     /// A connection to the daemon; `None` when none runs.
     pub fn connect(place: &Place) -> Result<Option<Self>> {
@@ -105,7 +96,7 @@ pub fn stop(place: &Place, for_another: bool) -> Result<bool> {
 }
 
 /// Waits until no daemon holds its place.
-pub fn wait_until_gone(place: &Place) -> Result<()> {
+fn wait_until_gone(place: &Place) -> Result<()> {
     let started = Instant::now();
     while started.elapsed() < END_MAX {
         if place.lock()?.is_some() {
@@ -118,19 +109,14 @@ pub fn wait_until_gone(place: &Place) -> Result<()> {
 
 /// A connection for an editor to the daemon, which is started if it is not there; `None` when the user has stopped
 /// it and `may_start` is false.
-pub async fn connect_editor(
-    place: &Place,
-    purpose: Purpose,
-    may_start: bool,
-) -> Result<Option<(Connection, Started)>> {
+pub async fn connect_editor(place: &Place, purpose: Purpose, may_start: bool) -> Result<Option<Connection>> {
     let started = Instant::now();
     let mut start: Option<Start> = None;
-    let mut how = Started::Before;
     loop {
         match asynchronous::Stream::connect(place.socket()?).await {
             Ok(stream) => {
                 if let Some(connection) = greet(stream, purpose.clone(), place).await? {
-                    return Ok(Some((connection, how)));
+                    return Ok(Some(connection));
                 }
             }
             Err(error) if !is_absence(error.kind()) => {
@@ -141,7 +127,6 @@ pub async fn connect_editor(
                     return Ok(None);
                 }
                 start = Some(Start::new(place)?);
-                how = Started::Now;
             }
             Err(_) => {}
         }
@@ -204,6 +189,36 @@ fn is_absence(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }
 
+/// Starts a daemon in the background and returns when it listens, or when another one does.
+pub fn launch(place: &Place) -> Result<()> {
+    let started = Instant::now();
+    let mut daemon = spawn(place, "--detached", Stdio::inherit())?;
+    while started.elapsed() < START_MAX {
+        if let Some(status) = daemon.try_wait().context("cannot watch the daemon start")? {
+            // It has said why.
+            ensure!(status.success(), "it ended with {status}");
+            return Ok(());
+        }
+        if Client::connect(place)?.is_some() {
+            return Ok(());
+        }
+        thread::sleep(STEP);
+    }
+    bail!("it does not listen")
+}
+
+fn spawn(place: &Place, how: &str, errors: Stdio) -> Result<Child> {
+    let program = env::current_exe().context("cannot find the program fimd")?;
+    Command::new(&program)
+        .args(["daemon", how])
+        .current_dir(place.dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))
+}
+
 /// A daemon on its way.
 struct Start {
     child: Child,
@@ -212,18 +227,9 @@ struct Start {
 
 impl Start {
     fn new(place: &Place) -> Result<Self> {
-        let program = env::current_exe().context("cannot find the program fimd")?;
         let errors = place.dir().join(format!("start-{}.log", std::process::id()));
         let file = File::create(&errors).with_context(|| format!("cannot write {}", errors.display()))?;
-        let child = Command::new(&program)
-            .args(["daemon", "--detached"])
-            .current_dir(place.dir())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { child, errors })
+        Ok(Self { child: spawn(place, "--launch", file.into())?, errors })
     }
 
     /// Fails when it could not start. One that ended well found another one running.
@@ -231,7 +237,7 @@ impl Start {
         match self.child.try_wait() {
             Ok(Some(status)) if !status.success() => {
                 let said = fs::read_to_string(&self.errors).unwrap_or_default();
-                let said = said.trim().trim_start_matches("fimd: ");
+                let said = said.trim().lines().next().unwrap_or_default().trim_start_matches("fimd: ");
                 bail!("the daemon cannot start: {}", if said.is_empty() { "it says nothing" } else { said })
             }
             _ => Ok(()),

@@ -8,7 +8,7 @@ mod host;
 mod message;
 mod place;
 
-pub use client::{Client, Started, connect_editor, stop, wait_until_gone};
+pub use client::{Client, connect_editor, launch, stop};
 pub use host::{Configure, run};
 pub use message::{Answer, Generation, Place as Cursor, Purpose, Request, Status, Wishes, absolute};
 pub use place::Place;
