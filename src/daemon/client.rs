@@ -219,7 +219,7 @@ fn spawn(place: &Place, how: &str, errors: Stdio) -> Result<Child> {
         .with_context(|| format!("cannot start {}", program.display()))
 }
 
-/// A daemon on its way.
+/// A daemon on its way, by [`launch`] in a process of its own.
 struct Start {
     child: Child,
     errors: std::path::PathBuf,
@@ -247,6 +247,8 @@ impl Start {
 
 impl Drop for Start {
     fn drop(&mut self) {
+        // It ends as soon as the daemon listens.
+        let _ = self.child.wait();
         let _ = fs::remove_file(&self.errors);
     }
 }
