@@ -220,3 +220,106 @@ pub fn answers_introduction(message: &[u8]) -> bool {
     let envelope = serde_json::from_slice::<Envelope>(message);
     envelope.is_ok_and(|envelope| envelope.method.is_none() && envelope.id == Some(json!(AGAIN)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn editor_says(past: &mut Past, id: Option<i64>, method: &str, params: Value) -> Kind {
+        let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        if let Some(id) = id {
+            message["id"] = json!(id);
+        }
+        past.note_of_editor(message.to_string().as_bytes())
+    }
+
+    fn read(messages: Vec<Vec<u8>>) -> Vec<Value> {
+        messages.iter().map(|message| serde_json::from_slice(message).unwrap()).collect()
+    }
+
+    /// A session with one document, changed since it was opened.
+    fn session() -> Past {
+        let mut past = Past::default();
+        let capabilities = json!({"general": {"positionEncodings": ["utf-8"]}});
+        editor_says(
+            &mut past,
+            Some(1),
+            "initialize",
+            json!({"processId": null, "rootUri": null, "capabilities": capabilities}),
+        );
+        assert!(past.note_of_daemon(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#));
+        editor_says(&mut past, None, "initialized", json!({}));
+        for uri in ["file:///a", "file:///b"] {
+            let document = json!({"uri": uri, "languageId": "python", "version": 1, "text": "\u{e9}x\n"});
+            editor_says(&mut past, None, "textDocument/didOpen", json!({"textDocument": document}));
+        }
+        let range = json!({"start": {"line": 0, "character": 2}, "end": {"line": 0, "character": 3}});
+        let change = json!({"textDocument": {"uri": "file:///a", "version": 7}, "contentChanges": [{"range": range, "text": "y"}]});
+        editor_says(&mut past, None, "textDocument/didChange", change);
+        editor_says(&mut past, None, "textDocument/didClose", json!({"textDocument": {"uri": "file:///b"}}));
+        past
+    }
+
+    #[test]
+    fn another_daemon_is_told_what_is_open_now() {
+        let mut past = session();
+        editor_says(&mut past, None, "workspace/didChangeConfiguration", json!({"settings": {"warm": true}}));
+        editor_says(
+            &mut past,
+            None,
+            "workspace/didChangeConfiguration",
+            json!({"settings": {"warm": false}}),
+        );
+        let told = read(past.retell());
+        let methods: Vec<_> = told.iter().map(|message| message["method"].as_str().unwrap()).collect();
+        assert_eq!(methods, ["initialized", "workspace/didChangeConfiguration", "textDocument/didOpen"]);
+        assert_eq!(told[1]["params"]["settings"]["warm"], false);
+        let document = json!({"uri": "file:///a", "languageId": "python", "version": 7, "text": "\u{e9}y\n"});
+        assert_eq!(told[2]["params"]["textDocument"], document);
+        let introduction = past.introduction();
+        let id = serde_json::from_slice::<Value>(&introduction).unwrap()["id"].clone();
+        let answer = json!({"jsonrpc": "2.0", "id": id, "result": {}}).to_string();
+        assert!(answers_introduction(answer.as_bytes()) && !answers_introduction(&introduction));
+        assert!(!past.note_of_daemon(answer.as_bytes()), "the editor has not asked for it");
+    }
+
+    #[test]
+    fn everyone_who_waits_is_answered_once() {
+        let mut past = session();
+        for (id, method) in [(2, "textDocument/inlineCompletion"), (3, "textDocument/hover"), (4, "shutdown")]
+        {
+            assert_eq!(editor_says(&mut past, Some(id), method, json!({})), Kind::Request);
+        }
+        assert!(past.is_shutting_down());
+        assert!(past.note_of_daemon(br#"{"jsonrpc":"2.0","id":3,"result":null}"#));
+        let mut answers = read(past.answers(Some("it is gone")));
+        answers.sort_by_key(|answer| answer["id"].as_i64());
+        assert_eq!(answers[0], json!({"jsonrpc": "2.0", "id": 2, "result": {"items": []}}));
+        assert_eq!(answers[1], json!({"jsonrpc": "2.0", "id": 4, "result": null}));
+        assert_eq!((answers.len(), past.answers(None).len()), (2, 0));
+        // What comes late from a daemon that was given up is for nobody.
+        assert!(!past.note_of_daemon(br#"{"jsonrpc":"2.0","id":2,"result":null}"#));
+    }
+
+    #[test]
+    fn initialize_is_answered_by_a_daemon_or_fails() {
+        let mut past = Past::default();
+        editor_says(&mut past, Some(1), "initialize", json!({"capabilities": {}}));
+        assert!(past.answers(None).is_empty() && past.unanswered_introduction().is_some());
+        let failed = read(past.answers(Some("there is none")));
+        assert_eq!((&failed[0]["id"], &failed[0]["error"]["message"]), (&json!(1), &json!("there is none")));
+        assert!(past.unanswered_introduction().is_none());
+    }
+
+    #[test]
+    fn answers_to_a_daemon_that_is_gone_are_dropped() {
+        let mut past = session();
+        let answer = br#"{"jsonrpc":"2.0","id":0,"result":null}"#;
+        assert!(past.note_of_daemon(br#"{"jsonrpc":"2.0","id":0,"method":"client/registerCapability"}"#));
+        assert_eq!(past.note_of_editor(answer), Kind::Other);
+        assert!(past.note_of_daemon(br#"{"jsonrpc":"2.0","id":0,"method":"client/registerCapability"}"#));
+        past.forget_asked();
+        assert_eq!(past.note_of_editor(answer), Kind::StaleResponse);
+        assert_eq!(past.note_of_editor(b"{"), Kind::Other);
+    }
+}
