@@ -62,19 +62,25 @@ impl Server {
         (engine, self.ready().rules().assist())
     }
 
-    /// What there is to do for `wanted`.
-    pub fn job(&self, snapshot: &Snapshot, wanted: Wanted) -> Result<Job> {
+    /// What there is to do for `wanted`, and the engine that it was made for: another may answer the next request.
+    pub fn job(&self, snapshot: &Snapshot, wanted: Wanted) -> Result<(Engine, Job)> {
         let nothing = || refused(Refusal("there is no code here".into()));
         let mut subject = self.subject(snapshot, wanted.range).ok_or_else(nothing)?;
         subject.problems = wanted.problems.into_iter().take(PROBLEMS_MAX).collect();
         let (engine, options) = self.assistant();
-        Job::new(&engine, &options, wanted.action, subject).map_err(refused)
+        let job = Job::new(&engine, &options, wanted.action, subject).map_err(refused)?;
+        Ok((engine, job))
     }
 
     /// Runs a job about a document, and hands out its text as it grows. Whoever types goes first. Fails when the
     /// document changes meanwhile; dropping the future cancels the work.
-    pub async fn run(&self, job: &Job, snapshot: &Snapshot, mut show: impl FnMut(&str)) -> Result<Generated> {
-        let (engine, _) = self.assistant();
+    pub async fn run(
+        &self,
+        engine: &Engine,
+        job: &Job,
+        snapshot: &Snapshot,
+        mut show: impl FnMut(&str),
+    ) -> Result<Generated> {
         let (hear, mut heard) = mpsc::unbounded_channel();
         let cancel = Cancel::new();
         let _guard = cancel.on_drop();

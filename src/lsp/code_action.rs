@@ -111,10 +111,10 @@ impl Server {
         if snapshot.revision != wanted.revision {
             return Err(Error::content_modified());
         }
-        let job = self.job(&snapshot, wanted)?;
+        let (engine, job) = self.job(&snapshot, wanted)?;
         let capabilities = &self.ready().capabilities;
         let progress = Progress::begin(&self.client, capabilities, token, title);
-        let generated = self.run(&job, &snapshot, |text| progress.report(so_far(text))).await;
+        let generated = self.run(&engine, &job, &snapshot, |text| progress.report(so_far(text))).await;
         progress.finish().await;
         let outcome = job.finish(&generated?).map_err(refused)?;
         let Outcome::Edit(bytes, new_text) = outcome else {

@@ -101,14 +101,14 @@ impl Server {
         let title = self.subject(&snapshot, range).and_then(|subject| subject.symbol);
         let title =
             title.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
-        let job = self.job(&snapshot, wanted)?;
+        let (engine, job) = self.job(&snapshot, wanted)?;
 
         let capabilities = &self.ready().capabilities;
         let streams =
             capabilities.experimental.as_ref().is_some_and(|can| can["fimd"]["explanation"] == true);
         let progress = Progress::begin(&self.client, capabilities, token, format!("fimd: {title}"));
         let stream = streams.then(|| Stream::begin(self.client.clone(), self.next_number(), title.clone()));
-        let generated = self.run(&job, &snapshot, |text| {
+        let generated = self.run(&engine, &job, &snapshot, |text| {
             progress.report(so_far(text));
             if let Some(stream) = &stream {
                 stream.show(text);

@@ -11,6 +11,7 @@ use fimd::format::ModelDir;
 use fimd::hub::quantize::{Outcome, Plan};
 use fimd::model::Logits;
 use fimd::model::export::Recipe;
+use fimd::model::tokenizer::chat::{Message, Role};
 use tempfile::TempDir;
 
 use crate::{load, reference};
@@ -47,6 +48,24 @@ fn logprobs(model: &Path, ids: &[u32]) -> Vec<f32> {
         row[id as usize]
     })
     .collect()
+}
+
+#[test]
+fn the_chat_template_comes_along() {
+    let (dir, template) = (TempDir::new().unwrap(), "{{ messages[0].content }}<|im_end|>\n");
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(starter().join(name), dir.path().join(name)).unwrap();
+    }
+    fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    let file = dir.path().join("a.gguf");
+    quantize(dir.path(), &file, "q8_0").unwrap();
+    let said = [Message::new(Role::User, "a")];
+    let ids = [dir.path(), &file].map(|path| {
+        let opened = ModelDir::open(path).unwrap();
+        load::tokenizer(&opened).encode_chat(&said).unwrap()
+    });
+    assert!(ids[0] == ids[1] && ids[0].len() == 2, "{ids:?}");
+    assert!(load::tokenizer(&ModelDir::open(&starter()).unwrap()).encode_chat(&said).is_err());
 }
 
 #[test]
