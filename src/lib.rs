@@ -7,7 +7,10 @@
 //! ## Bird's eye view
 //!
 //! ```text
-//!  editor --LSP--> lsp --Request--> complete --Task--> serve --> decode --> session --> model --> compute
+//!  editor --LSP--> bridge ==socket==> daemon
+//!                                       |   resident: one model for all editors
+//!                                       v
+//!                   lsp --Request--> complete --Task--> serve --> decode --> session --> model --> compute
 //!                   ^                  |                 (one thread)                      |         |
 //!                   |            window, FIM prompt,                                    layout    CPU kernels
 //!                   +--ghost text-- stop rules, trim                                      |
@@ -54,7 +57,8 @@
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
 //!   `complete/{anchor,context,encode,fim,gate,plan,record,retained,service,stats,trim}.rs`,
 //!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
-//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `model/export`) do no I/O.
+//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
+//!   `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
@@ -62,8 +66,9 @@
 //!
 //! ## Untrusted input
 //!
-//! Checkpoints, tokenizers, chat templates, documents and LSP messages are untrusted: they give errors that name the file,
-//! the tensor or the setting. A panic means a bug in fimd; it ends one request, never the engine thread.
+//! Checkpoints, tokenizers, chat templates, documents, LSP messages and whatever comes over the socket are untrusted:
+//! they give errors that name the file, the tensor or the setting. A panic means a bug in fimd; it ends one request or
+//! one connection, never the engine thread or the daemon.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 

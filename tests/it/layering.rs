@@ -64,6 +64,7 @@ const PURE: &[&str] = &[
     "bench/keystrokes/report.rs",
     "bench/keystrokes/session.rs",
     "bench/keystrokes/typist.rs",
+    "lsp/bridge/past.rs",
     "model/export/mod.rs",
     "model/export/metadata.rs",
     "model/export/recipe.rs",
