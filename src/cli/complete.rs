@@ -90,6 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
             "text": shown,
             "insert": { "line": line, "column": column },
             "stop": completion.as_ref().map(|completion| completion.stop),
+            "mean_logprob": completion.as_ref().map(|completion| completion.mean_logprob),
             "timings": timings.map(|timings| crate::base::Timings { load_ms, ..timings }),
         }));
     }
