@@ -59,7 +59,7 @@ fn every_setting_can_be_given_by_every_source() {
         let (text, value) = match &setting.kind {
             Kind::Bool => ("false", json!(false)),
             Kind::Integer(range) => (if range.contains(&2) { "2" } else { "1" }, json!(2.min(*range.end()))),
-            Kind::Number(_) => ("-1.5", json!(-1.5)),
+            Kind::Number(_) => ("1.5", json!(1.5)),
             Kind::Text | Kind::Path => ("/a", json!("/a")),
             Kind::Texts => ("a,b", json!(["a", "b"])),
             Kind::Choice(choices) => (*choices.last().unwrap(), json!(choices.last())),
@@ -134,7 +134,7 @@ fn what_is_wrong_is_named_and_changes_nothing_else() {
         ),
         (
             file("logprob_min = nan"),
-            "/home/me/.config/fimd/fimd.toml:1: logprob_min: expected a number, not \"nan\"",
+            "/home/me/.config/fimd/fimd.toml:1: logprob_min: expected a number from -1000000 to 1000000, not \"nan\"",
         ),
         (file("model = 2020-01-01"), ""),
         (

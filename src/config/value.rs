@@ -27,7 +27,7 @@ impl Kind {
         match self {
             Self::Bool => "true or false".into(),
             Self::Integer(range) => format!("a whole number from {} to {}", range.start(), range.end()),
-            Self::Number(_) => "a number".into(),
+            Self::Number(range) => format!("a number from {} to {}", range.start(), range.end()),
             Self::Text => "a text".into(),
             Self::Path => "a path".into(),
             Self::Texts => "a list of texts".into(),
@@ -125,7 +125,8 @@ mod tests {
             ("alternatives", "2", Ok(json!(2))),
             ("alternatives", "2.5", Err("expected a whole number from 1 to 3, not 2.5")),
             ("logprob_min", "-3", Ok(json!(-3))),
-            ("logprob_min", "nan", Err("expected a number, not \"nan\"")),
+            ("logprob_min", "nan", Err("expected a number from -1000000 to 1000000, not \"nan\"")),
+            ("daemon.idle_exit_minutes", "0.5", Ok(json!(0.5))),
             ("model", "7", Ok(json!("7"))),
             ("model", "null", Ok(Value::Null)),
             ("enabled", "null", Err("expected true or false, not null")),
