@@ -9,7 +9,10 @@ use tempfile::TempDir;
 
 /// The program, away from the daemon and the settings of whoever runs the tests.
 pub fn program() -> Command {
-    let elsewhere = std::env::temp_dir().join(format!("fimd-tests-{}", std::process::id()));
+    // The path of a socket is short; where the build lies deep, the folder for temporary files does.
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
+    let is_short = own.as_os_str().len() < 80;
+    let elsewhere = if is_short { own } else { std::env::temp_dir().join("fimd-tests") };
     let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
     command.env("FIMD_RUNTIME_DIR", elsewhere).env("FIMD_CONFIG", "").stdin(Stdio::null());
     command
