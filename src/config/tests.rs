@@ -59,7 +59,8 @@ fn every_setting_can_be_given_by_every_source() {
         let (text, value) = match &setting.kind {
             Kind::Bool => ("false", json!(false)),
             Kind::Integer(range) => (if range.contains(&2) { "2" } else { "1" }, json!(2.min(*range.end()))),
-            Kind::Number(_) => ("-1.5", json!(-1.5)),
+            Kind::Number(range) if range.contains(&-1.5) => ("-1.5", json!(-1.5)),
+            Kind::Number(_) => ("1.5", json!(1.5)),
             Kind::Text | Kind::Path => ("/a", json!("/a")),
             Kind::Texts => ("a,b", json!(["a", "b"])),
             Kind::Choice(choices) => (*choices.last().unwrap(), json!(choices.last())),
