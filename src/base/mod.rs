@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod dtype;
 pub mod logging;
 pub mod pool;
+pub mod process;
 pub mod timings;
 
 pub use cancel::Cancel;

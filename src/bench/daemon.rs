@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 use super::keystrokes::soak::Dice;
+use crate::base::process::memory_bytes;
 use crate::base::timings::milliseconds;
 
 /// Longer than any answer takes.
@@ -213,17 +213,10 @@ fn starts(options: &Options) -> Result<(Vec<f64>, u64)> {
         times.push(milliseconds(started.elapsed()));
         editor.open(TEXT)?;
         editor.key()?;
-        bytes = memory(editor.child.id());
+        bytes = memory_bytes(editor.child.id());
         editor.end()?;
     }
     Ok((times, bytes))
-}
-
-fn memory(pid: u32) -> u64 {
-    let (pid, mut system) = (Pid::from_u32(pid), System::new());
-    let kind = ProcessRefreshKind::nothing().with_memory();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, kind);
-    system.process(pid).map_or(0, sysinfo::Process::memory)
 }
 
 /// Many editors that type at once.

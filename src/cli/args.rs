@@ -206,13 +206,6 @@ impl ComputeArgs {
     }
 }
 
-/// Parses a time in minutes, a year at most.
-pub fn minutes(text: &str) -> Result<f64, String> {
-    const MAX: f64 = 525_600.0;
-    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=MAX).contains(&minutes) { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
-}
-
 /// Reads a UTF-8 file whole.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

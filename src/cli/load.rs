@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args;
-use crate::daemon::{Answer, Client, Place, Request, Status, Wishes, absolute};
+use crate::daemon::{Client, Place, Request, Status, Wishes, absolute};
 
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,14 +32,14 @@ pub fn run(args: &Args) -> Result<()> {
         context: args.context,
         ..Wishes::default()
     };
-    let Some(client) = Client::connect(&place)? else { bail!(args::NO_DAEMON) };
-    client.ask(&Request::Load(wishes))?;
+    let connect = || Client::connect(&place)?.context(args::NO_DAEMON);
+    connect()?.ask(&Request::Load(wishes))?;
     let bar = ProgressBar::new(100);
     bar.set_style(
         ProgressStyle::with_template("{msg} {bar:40} {percent} %").expect("the template is well formed"),
     );
     loop {
-        let Status { loading, failure, model, .. } = status(&place)?;
+        let Status { loading, failure, model, .. } = connect()?.status()?;
         let Some((name, percentage)) = loading else {
             bar.finish_and_clear();
             return match (failure, model) {
@@ -51,13 +51,5 @@ pub fn run(args: &Args) -> Result<()> {
         bar.set_message(format!("loading {name}"));
         bar.set_position(percentage.into());
         thread::sleep(LOOK);
-    }
-}
-
-fn status(place: &Place) -> Result<Status> {
-    let Some(client) = Client::connect(place)? else { bail!(args::NO_DAEMON) };
-    match client.ask(&Request::Status)? {
-        Answer::Status(status) => Ok(*status),
-        _ => bail!("the daemon gives no status"),
     }
 }

@@ -8,7 +8,7 @@ use crate::daemon::{Client, Place, Request};
 #[derive(clap::Args)]
 pub struct Args {
     /// For how long; until `fimd resume` if it is left out
-    #[arg(value_name = "MINUTES", value_parser = args::minutes)]
+    #[arg(value_name = "MINUTES", value_parser = minutes)]
     minutes: Option<f64>,
 }
 
@@ -24,4 +24,11 @@ fn ask(request: &Request) -> Result<()> {
     let Some(client) = Client::connect(&Place::find()?)? else { bail!(args::NO_DAEMON) };
     client.ask(request)?;
     Ok(())
+}
+
+/// Parses a time in minutes, a year at most.
+fn minutes(text: &str) -> Result<f64, String> {
+    const MAX: f64 = 525_600.0;
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=MAX).contains(&minutes) { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
 }

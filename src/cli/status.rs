@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use serde_json::json;
 
 use super::args;
-use crate::daemon::{Answer, Client, Place, Request, Status};
+use crate::daemon::{Client, Place, Status};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,10 +31,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let place = Place::find()?;
     loop {
-        let status = look(&place)?;
+        let status = Client::connect(&place)?.map(Client::status).transpose()?;
         let is_there = status.is_some();
         match (args.json, status) {
-            (true, Some(status)) => args::print_json(&*status)?,
+            (true, Some(status)) => args::print_json(&status)?,
             (true, None) => args::print_json(&json!({"state": "stopped"}))?,
             (false, Some(status)) => {
                 let clear = if args.watch && stdout().is_terminal() { CLEAR } else { "" };
@@ -47,14 +47,6 @@ pub fn run(args: &Args) -> Result<()> {
             return if is_there { Ok(()) } else { bail!(args::NO_DAEMON) };
         }
         thread::sleep(LOOK);
-    }
-}
-
-fn look(place: &Place) -> Result<Option<Box<Status>>> {
-    let Some(client) = Client::connect(place)? else { return Ok(None) };
-    match client.ask(&Request::Status)? {
-        Answer::Status(status) => Ok(Some(status)),
-        _ => bail!("the daemon gives no status"),
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::message::{
-    Answer, GREETING_BYTES_MAX, Greeting, LINE_BYTES_MAX, Program, Purpose, Request, Welcome, line, parse,
+    Answer, GREETING_BYTES_MAX, Greeting, LINE_BYTES_MAX, Program, Purpose, Request, Status, Welcome, line,
+    parse,
 };
 use super::place::Place;
 use crate::lsp::Connection;
@@ -58,6 +59,14 @@ impl Client {
     pub fn ask(mut self, request: &Request) -> Result<Answer> {
         self.send(request)?;
         self.answer()
+    }
+
+    /// How the daemon is doing.
+    pub fn status(self) -> Result<Status> {
+        match self.ask(&Request::Status)? {
+            Answer::Status(status) => Ok(*status),
+            _ => bail!("the daemon gives no status"),
+        }
     }
 
     /// Asks for something that is answered more than once.

@@ -11,7 +11,6 @@ use interprocess::local_socket::ListenerOptions;
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::StreamCommon;
 use interprocess::local_socket::traits::tokio::Listener as _;
-use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -22,6 +21,7 @@ use super::message::{
 };
 use super::place::Place;
 use crate::base::Cancel;
+use crate::base::process::memory_bytes;
 use crate::complete::{Lines, driver};
 use crate::config::{self, Configuration};
 use crate::decode::Task;
@@ -347,7 +347,7 @@ impl Host {
             loading: view.loading.as_ref().map(|loading| (loading.name.clone(), loading.percentage)),
             is_paused: view.pause.is_some(),
             paused_s: until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),
-            memory_bytes: memory_bytes(),
+            memory_bytes: memory_bytes(std::process::id()),
             cache_bytes_max: spec.map_or(0, |spec| spec.cache_bytes_max),
             engine: view.served.engine.gauge(),
             statistics: self.resident.statistics(),
@@ -380,14 +380,6 @@ fn check_peer(stream: &Stream) -> Result<()> {
     }
     let _ = peer;
     Ok(())
-}
-
-fn memory_bytes() -> u64 {
-    let Ok(pid) = sysinfo::get_current_pid() else { return 0 };
-    let mut system = System::new();
-    let kind = ProcessRefreshKind::nothing().with_memory();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, kind);
-    system.process(pid).map_or(0, sysinfo::Process::memory)
 }
 
 /// A file that may change.

@@ -28,7 +28,7 @@ mod progress;
 mod secret;
 mod server;
 mod status;
-mod wire;
+pub(crate) mod wire;
 mod workspace;
 
 use std::sync::Arc;

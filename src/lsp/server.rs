@@ -29,7 +29,7 @@ use crate::complete::driver::{self, Completer};
 use crate::complete::service::{Ask, AskId, Service, Trigger};
 use crate::complete::stats::Observer;
 use crate::complete::{ContextFile, Request};
-use crate::config::{Problem, Settings};
+use crate::config::{Configuration, Problem, Settings};
 use crate::resident::{Editor, Membership, Resident, Served, View};
 
 /// Characters, besides those of words, after which clients with a completion menu ask for more. Few:
@@ -90,6 +90,8 @@ pub struct Rules {
     pub workspace: Workspace,
     /// What is wrong with the settings.
     problems: Vec<Problem>,
+    /// What the settings of the editor are laid over.
+    base: Arc<Configuration>,
     served: Arc<Served>,
     options: driver::Options,
 }
@@ -158,7 +160,6 @@ impl LanguageServer for Server {
         if ready.can().register {
             configuration::register(self.client.clone());
         }
-        ready.apply(&ready.resident.view());
         if let Some(notice) = &self.options.notice {
             self.client.show_message(MessageType::Warning, format!("fimd: {notice}")).await;
         }
@@ -387,6 +388,12 @@ impl Ready {
         self.apply(&self.resident.view())
     }
 
+    /// Whether the rules are those of the model and the settings in `view`.
+    pub fn is_current(&self, view: &View) -> bool {
+        let rules = self.rules();
+        Arc::ptr_eq(&rules.served, &view.served) && Arc::ptr_eq(&rules.base, &view.configuration)
+    }
+
     /// Lays the settings of the editor over those of the model that answers, which may have changed; says what
     /// is wrong with them that was not wrong before.
     pub fn apply(&self, view: &View) -> Vec<Problem> {
@@ -412,14 +419,15 @@ impl Rules {
     fn new(view: &View, options: &Options, given: &Value, roots: &[String]) -> Self {
         let mut configuration = match &options.overrides {
             Some(overrides) => view.configuration.with_client(overrides),
-            None => view.configuration.clone(),
+            None => (*view.configuration).clone(),
         };
         let mut problems = configuration.overlay(given);
         problems.splice(..0, configuration.problems().iter().cloned());
         let settings = configuration.settings().clone();
         let workspace = Workspace::new(roots, settings.disabled.clone());
         let options = settings.options(view.served.suited);
-        Self { settings, workspace, problems, served: view.served.clone(), options }
+        let (base, served) = (view.configuration.clone(), view.served.clone());
+        Self { settings, workspace, problems, base, served, options }
     }
 }
 

@@ -90,11 +90,11 @@ async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_pro
         return;
     };
     let (mut told, mut failure, mut progress) = (None, None, None);
-    let (mut next, mut has_changed) = (Instant::now(), true);
+    let mut next = Instant::now();
     loop {
         let Some(now) = ready.upgrade() else { return };
         let view = changes.borrow_and_update().clone();
-        let problems = if has_changed { now.apply(&view) } else { Vec::new() };
+        let problems = if now.is_current(&view) { Vec::new() } else { now.apply(&view) };
         let status = Status::new(&now, &view);
         drop(now);
         configuration::warn(&client, &problems).await;
@@ -113,14 +113,11 @@ async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_pro
             progress = show(&client, progress, &view).await;
         }
         drop(view);
-        has_changed = tokio::select! {
-            changed = changes.changed() => match changed {
-                Ok(()) => true,
-                Err(_) => return,
-            },
-            () = activity.notified() => false,
-            () = sleep_until(next), if is_late => false,
-        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = activity.notified() => {}
+            () = sleep_until(next), if is_late => {}
+        }
     }
 }
 

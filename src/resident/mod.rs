@@ -62,7 +62,7 @@ pub struct View {
     /// Whether completing is paused.
     pub pause: Option<Pause>,
     /// What settings of editors are laid over.
-    pub configuration: Configuration,
+    pub configuration: Arc<Configuration>,
 }
 
 /// A model that is being loaded.
@@ -124,8 +124,13 @@ pub struct Membership {
 impl Resident {
     /// Around a model that runs already.
     pub fn of(served: Served, configuration: Configuration) -> Arc<Self> {
-        let view =
-            View { served: Arc::new(served), loading: None, failure: None, pause: None, configuration };
+        let view = View {
+            served: Arc::new(served),
+            loading: None,
+            failure: None,
+            pause: None,
+            configuration: Arc::new(configuration),
+        };
         Arc::new(Self {
             view: watch::Sender::new(view),
             stats: Shared::default(),
@@ -246,8 +251,10 @@ impl Resident {
     /// Gives editors other settings to lay theirs over.
     pub fn configure(&self, configuration: Configuration) {
         self.view.send_if_modified(|view| {
-            let is_new = view.configuration != configuration;
-            view.configuration = configuration;
+            let is_new = *view.configuration != configuration;
+            if is_new {
+                view.configuration = Arc::new(configuration);
+            }
             is_new
         });
     }

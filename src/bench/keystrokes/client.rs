@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::io::{AsyncBufRead, BufReader, DuplexStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use super::session::{Change, Editor, Session};
 use crate::complete::record::Record;
 use crate::complete::stats::Observer;
 use crate::config::Configuration;
-use crate::lsp::{self, Ending, Options};
+use crate::lsp::{self, Ending, Options, wire};
 use crate::resident::{Resident, Served};
 
 /// Bytes between the client and the server.
@@ -264,28 +264,14 @@ fn response_id(message: &Value) -> Option<u64> {
 async fn write(mut pipe: DuplexStream, mut messages: UnboundedReceiver<Value>) {
     while let Some(message) = messages.recv().await {
         let body = message.to_string();
-        let frame = format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        if pipe.write_all(frame.as_bytes()).await.is_err() {
+        if wire::write(&mut pipe, body.as_bytes()).await.is_err() {
             return;
         }
     }
 }
 
 async fn read(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<Value> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).await.ok()? == 0 {
-            return None;
-        }
-        match line.trim_end().split_once(": ") {
-            Some(("Content-Length", value)) => length = value.parse().ok()?,
-            Some(_) => {}
-            None => break,
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).await.ok()?;
+    let body = wire::read(reader).await.ok()??;
     serde_json::from_slice(&body).ok()
 }
 
