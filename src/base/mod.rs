@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod dtype;
 pub mod logging;
+pub mod memory;
 pub mod pool;
 pub mod process;
 pub mod timings;

@@ -54,7 +54,7 @@ pub fn run(workload: &Workload, options: CpuOptions) -> Result<Vec<Speed>> {
             .map(|key| head(&mut backend, workload, dtype, key))
             .collect::<Result<Vec<_>>>()?;
         for &inputs in &workload.inputs {
-            let product_us = median_us(&mut backend, workload, &heads, inputs);
+            let product_us = median_us(&mut backend, workload, &heads, inputs)?;
             let weights = (workload.rows * workload.cols) as f64;
             speeds.push(Speed {
                 dtype: dtype.to_string(),
@@ -76,12 +76,12 @@ fn head(backend: &mut Cpu, workload: &Workload, dtype: DType, key: u64) -> Resul
     let name: Arc<str> = "random".into();
     let values = Tensor { name, dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
     let output = backend.matrix(StoredMatrix { rows, cols, values, scale: None })?;
-    Ok(HeadWeights { norm: backend.vector(vec![1.0; cols])?, output })
+    Ok(HeadWeights { norm: backend.vector(vec![1.0; cols])?, eps: 1e-6, output })
 }
 
-fn median_us(backend: &mut Cpu, workload: &Workload, heads: &[HeadWeights<Cpu>], inputs: usize) -> f64 {
-    let mut x = backend.rows(inputs, workload.cols);
-    let mut products = backend.rows(inputs, workload.rows);
+fn median_us(backend: &mut Cpu, workload: &Workload, heads: &[HeadWeights<Cpu>], inputs: usize) -> Result<f64> {
+    let mut x = backend.rows(inputs, workload.cols)?;
+    let mut products = backend.rows(inputs, workload.rows)?;
     // The first rows of the matrix itself serve as inputs.
     let tokens: Vec<u32> = (0..inputs).map(|i| (i % workload.rows) as u32).collect();
     backend.embed(&heads[0].output, &tokens, &mut x);
@@ -96,7 +96,7 @@ fn median_us(backend: &mut Cpu, workload: &Workload, heads: &[HeadWeights<Cpu>],
         }
     }
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    Ok(times[times.len() / 2])
 }
 
 impl fmt::Display for Speed {

@@ -10,12 +10,11 @@ use serde::Serialize;
 use sysinfo::System;
 
 use crate::complete::fim::Order;
-use crate::compute::cpu::{Cpu, Level};
+use crate::compute::cpu::Level;
 use crate::config::{Configuration, Flag, Settings};
 use crate::daemon::{Client, Place, Wishes, absolute};
 use crate::model::Config;
-use crate::resident::{Opened, Spec};
-use crate::session::Session;
+use crate::resident::{LocalSession, Opened, Spec};
 
 /// What a command says that has nobody to ask.
 pub const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
@@ -159,7 +158,7 @@ impl EngineArgs {
     }
 
     /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
-    pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<Session<Cpu>> {
+    pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<LocalSession> {
         let model = path.map(Path::to_owned);
         Spec { model, ..self.spec_alone()? }.open_layers(layers)
     }

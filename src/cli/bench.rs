@@ -378,7 +378,7 @@ fn run_kernels(args: &KernelsArgs) -> Result<()> {
         inputs: args.inputs.iter().map(|&inputs| inputs as usize).collect(),
         time: Duration::from_millis(args.time),
     };
-    let options = args.compute.spec().cpu(1e-6);
+    let options = args.compute.spec().cpu();
     let speeds = kernels::run(&workload, options)?;
     if args.json {
         return args::print_json(&speeds);

@@ -1,19 +1,23 @@
 //! Arithmetic on buffers. Knows shapes, not models: no layer has a name here.
 //!
 //! [`Backend`] is the seam between the model and a device. Its operations are as large as a mixer, so
-//! that a device can fuse inside them; they enqueue work and return nothing, and only
-//! [`Backend::read`] waits. In the formulas below `norm(x) = x * rsqrt(mean(x^2) + eps) * w` over the
-//! last dimension (the checkpoint layout has already folded any `1 + w` into `w`), a matrix is
-//! `[outputs, inputs]` as stored, and all arithmetic is at least f32.
+//! that a device can fuse inside them. Between [`Backend::begin`] and [`Backend::finish`] they enqueue work and
+//! return nothing; `finish` is the only wait of a pass. In the formulas below
+//! `norm(x) = x * rsqrt(mean(x^2) + eps) * w` over the last dimension (the checkpoint layout has already folded
+//! any `1 + w` into `w`), a matrix is `[outputs, inputs]` as stored, and all arithmetic is at least f32.
 
 pub mod cpu;
+pub mod experts;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::base::Cancel;
+use crate::base::memory::Memory;
 use crate::format::Tensor;
+use experts::{ExpertBytes, ExpertShape, MatrixLayout};
 
 /// Positions that one KV block holds.
 pub const KV_BLOCK: usize = 64;
@@ -47,7 +51,20 @@ pub struct BlockScale {
     pub block_cols: usize,
 }
 
+impl StoredMatrix {
+    /// How it is stored.
+    pub fn layout(&self) -> MatrixLayout {
+        let scale_block = self.scale.as_ref().map(|scale| [scale.block_rows, scale.block_cols]);
+        MatrixLayout { rows: self.rows, cols: self.cols, dtype: self.values.dtype, scale_block }
+    }
+}
+
 impl BlockScale {
+    /// The scales, little-endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.values.iter().flat_map(|scale| scale.to_le_bytes()).collect()
+    }
+
     /// Multiplies the elements of row `row`, all of them, by their scales.
     pub fn apply(&self, row: usize, values: &mut [f32]) {
         let per_row = values.len().div_ceil(self.block_cols);
@@ -58,29 +75,29 @@ impl BlockScale {
     }
 }
 
-/// Consecutive positions of one sequence that an operation works on.
+/// A forward pass over consecutive positions of one sequence, or a replay of their recurrence.
 #[derive(Clone, Copy)]
-pub struct Batch<'a> {
+pub struct Pass<'a> {
     /// Position of the first row.
     pub start: usize,
-    /// How many rows.
+    /// Number of rows.
     pub rows: usize,
-    /// The blocks that hold the sequence's keys and values: position `p` is in
-    /// `blocks[p / KV_BLOCK]` at offset `p % KV_BLOCK`. Covers `start + rows`.
+    /// The block table: the keys and values of position `p` are in `blocks[p / KV_BLOCK]` at offset
+    /// `p % KV_BLOCK`. Covers `start + rows`.
     pub blocks: &'a [BlockId],
-    /// Work not yet done may be left out once this is set; the results are then undefined and the
-    /// caller does not commit them.
+    /// Work not yet done may be left out once this is set; [`Backend::finish`] then returns
+    /// [`Interrupted::Cancelled`].
     pub cancel: &'a Cancel,
-    /// What recurrent states keep of their way through these rows.
+    /// What to save of the recurrent states on their way through these rows.
     pub keep: Keep<'a>,
 }
 
-/// What a pass leaves for [`Backend::export_marked`] and [`Backend::export_trace`].
+/// What a pass saves for [`PassOut::states`] and [`PassOut::traces`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keep<'a> {
-    /// After how many rows the state is kept, ascending, 1 to all.
+    /// After how many rows the states are saved, ascending, 1 to all.
     pub marks: &'a [usize],
-    /// Rows whose inputs of the recurrence are kept, ascending and apart.
+    /// Rows whose inputs of the recurrence are saved, ascending and disjoint.
     pub traced: &'a [Range<usize>],
 }
 
@@ -89,6 +106,38 @@ impl Keep<'_> {
     pub fn traced_rows(&self) -> impl Iterator<Item = usize> {
         self.traced.iter().cloned().flatten()
     }
+
+    /// The rows whose hidden states [`PassOut::hidden`] holds: those before the marks, then the traced ones.
+    pub fn hidden_rows(&self) -> impl Iterator<Item = usize> {
+        self.marks.iter().map(|mark| mark - 1).chain(self.traced_rows())
+    }
+}
+
+/// What [`Backend::finish`] brings to the host.
+pub struct PassOut<B: Backend + ?Sized> {
+    /// `[rows given to head, vocab]`.
+    pub logits: Vec<f32>,
+    /// Rows after the last layer, `[Keep::hidden_rows, hidden]`.
+    pub hidden: Vec<f32>,
+    /// The recurrent states of all layers at each of [`Keep::marks`].
+    pub states: Vec<B::State>,
+    /// What each row of [`Keep::traced`] left behind in all layers.
+    pub traces: Vec<B::Trace>,
+}
+
+impl<B: Backend + ?Sized> Default for PassOut<B> {
+    fn default() -> Self {
+        Self { logits: Vec::new(), hidden: Vec::new(), states: Vec::new(), traces: Vec::new() }
+    }
+}
+
+/// Why a pass has no result. Its sequence is as before.
+#[derive(Debug)]
+pub enum Interrupted {
+    /// [`Pass::cancel`] was set.
+    Cancelled,
+    /// The device failed; nothing that it holds can be relied on any more.
+    Device(anyhow::Error),
 }
 
 /// Sizes of gated attention.
@@ -104,6 +153,17 @@ pub struct AttentionShape {
     pub rotary_dim: usize,
     /// Base of the rotation frequencies.
     pub rope_theta: f64,
+    /// Whether a sigmoid gate, projected with the queries, multiplies the output of each head.
+    pub gated: bool,
+    /// Epsilon of the norms.
+    pub eps: f32,
+}
+
+impl AttentionShape {
+    /// Rows of a head in the query projection: `[query D | gate D]`, or the query alone.
+    pub fn query_width(&self) -> usize {
+        if self.gated { 2 * self.head_dim } else { self.head_dim }
+    }
 }
 
 /// Sizes of Gated DeltaNet.
@@ -119,6 +179,8 @@ pub struct DeltaShape {
     pub value_dim: usize,
     /// Taps of the causal convolution.
     pub conv_kernel: usize,
+    /// Epsilon of the norms.
+    pub eps: f32,
 }
 
 impl DeltaShape {
@@ -149,18 +211,30 @@ pub struct AttentionWeights<B: Backend + ?Sized> {
     pub shape: AttentionShape,
     /// Norm over the input, `[hidden]`.
     pub norm: B::Vector,
-    /// `[H * 2D, hidden]`; rows of head h are `[query D | gate D]`.
-    pub query_gate: B::Matrix,
+    /// `[H * query_width, hidden]`; see [`AttentionShape::query_width`].
+    pub query: B::Matrix,
     /// `[K * D, hidden]`.
     pub key: B::Matrix,
     /// `[K * D, hidden]`.
     pub value: B::Matrix,
+    /// Added to the projections of queries, keys and values.
+    pub bias: Option<AttentionBias<B>>,
     /// `[hidden, H * D]`.
     pub output: B::Matrix,
     /// Norm over a query head, `[D]`.
-    pub query_norm: B::Vector,
+    pub query_norm: Option<B::Vector>,
     /// Norm over a key head, `[D]`.
-    pub key_norm: B::Vector,
+    pub key_norm: Option<B::Vector>,
+}
+
+/// Biases of the projections of attention.
+pub struct AttentionBias<B: Backend + ?Sized> {
+    /// `[H * query_width]`.
+    pub query: B::Vector,
+    /// `[K * D]`.
+    pub key: B::Vector,
+    /// `[K * D]`.
+    pub value: B::Vector,
 }
 
 /// Weights of Gated DeltaNet. `K` key heads of width `Dk`, `V` value heads of width `Dv`, `R = V / K`.
@@ -208,24 +282,32 @@ pub struct ExpertWeights<B: Backend + ?Sized> {
     pub down: B::Matrix,
 }
 
-/// Weights of a mixture of experts. A dense layer is one with nothing but a shared expert.
+/// Weights of a feed-forward block: a mixture of experts, or a dense block, which is a shared expert alone.
 pub struct MoeWeights<B: Backend + ?Sized> {
     /// Norm over the input, `[hidden]`.
     pub norm: B::Vector,
+    /// Epsilon of the norm.
+    pub eps: f32,
     /// The experts a row may visit.
     pub routed: Option<RoutedWeights<B>>,
     /// The expert every row visits.
-    pub shared: ExpertWeights<B>,
-    /// `[1, hidden]`; its sigmoid weighs the shared expert. Without it the weight is 1.
-    pub shared_gate: Option<B::Matrix>,
+    pub shared: Option<SharedWeights<B>>,
+}
+
+/// Weights of the expert that every row visits.
+pub struct SharedWeights<B: Backend + ?Sized> {
+    /// The expert.
+    pub expert: ExpertWeights<B>,
+    /// `[1, hidden]`; its sigmoid weighs the expert. Without it the weight is 1.
+    pub gate: Option<B::Matrix>,
 }
 
 /// Weights of routed experts.
 pub struct RoutedWeights<B: Backend + ?Sized> {
     /// `[experts, hidden]`.
     pub router: B::Matrix,
-    /// The experts.
-    pub experts: Vec<ExpertWeights<B>>,
+    /// The experts, wherever their bytes are.
+    pub experts: B::Experts,
     /// How many experts a row visits, at most all.
     pub top_k: usize,
     /// Whether the weights of the visited experts are scaled to sum to one.
@@ -236,56 +318,92 @@ pub struct RoutedWeights<B: Backend + ?Sized> {
 pub struct HeadWeights<B: Backend + ?Sized> {
     /// Norm over the input, `[hidden]`.
     pub norm: B::Vector,
+    /// Epsilon of the norm.
+    pub eps: f32,
     /// `[vocab, hidden]`.
     pub output: B::Matrix,
 }
 
-/// The recurrent state of one layer in host memory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeltaState {
-    /// See [`DeltaShape::state_len`].
-    pub recurrent: Vec<f32>,
-    /// See [`DeltaShape::conv_len`].
-    pub conv: Vec<f32>,
+/// Bytes that saved parts of a sequence take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedBytes {
+    /// The recurrent states of all layers at one position.
+    pub state: usize,
+    /// What one token left behind in all layers.
+    pub trace: usize,
 }
 
-/// A device that computes. Operations enqueue; [`Backend::read`] and the exports wait.
+/// A device that computes.
+///
+/// Operations enqueue; [`Backend::finish`] alone waits. A device may run an operation late, so whatever one needs
+/// it takes by value or keeps alive itself. An error of an operation is reported by `finish`.
 pub trait Backend {
     /// A matrix where this device wants it.
     type Matrix;
     /// A small f32 vector where this device wants it.
     type Vector;
+    /// The routed experts of one layer, wherever their bytes are.
+    type Experts;
     /// Activations, `[rows, width]` f32.
     type Rows;
     /// Keys and values of all attention layers of all sequences, in blocks.
     type Kv;
-    /// The recurrent state of one layer of one sequence, in two copies: `delta` reads the committed one
-    /// and writes the pending one, so that a forward pass left half-way changes nothing. It also holds what
-    /// the last pass was to [`Keep`].
+    /// The recurrent state of one layer of one sequence, in two copies: `delta` and `replay` read the committed
+    /// one and write the pending one, which `finish` commits, so that an interrupted pass changes nothing.
     type Recurrent;
+    /// The recurrent states of all layers at one position, saved.
+    type State;
+    /// What one token left behind in all layers: enough to run the recurrence over it again.
+    type Trace;
+
+    /// Memory that is free, and in all.
+    fn memory(&self) -> Memory;
+    /// Bytes of a KV block of `layers` attention layers.
+    fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize;
+    /// Bytes of what is saved of `layers` DeltaNet layers.
+    fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes;
 
     /// Takes a matrix in its stored type.
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix>;
     /// Takes a vector.
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector>;
+    /// Takes the routed experts of layer `layer`, whose bytes are had from `bytes`, now or when they are needed.
+    fn experts(
+        &mut self,
+        layer: usize,
+        shape: ExpertShape,
+        bytes: Arc<dyn ExpertBytes>,
+    ) -> Result<Self::Experts>;
     /// Activations for up to `rows_max` rows.
-    fn rows(&mut self, rows_max: usize, width: usize) -> Self::Rows;
-    /// Room for the keys and values of `layers` attention layers; blocks below `blocks_max` may be used.
-    fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Self::Kv;
+    fn rows(&mut self, rows_max: usize, width: usize) -> Result<Self::Rows>;
+    /// A KV cache of `layers` attention layers and `blocks_max` blocks.
+    fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Result<Self::Kv>;
     /// The state of one layer before the first token: zeros.
-    fn recurrent(&mut self, shape: &DeltaShape) -> Self::Recurrent;
+    fn recurrent(&mut self, shape: &DeltaShape) -> Result<Self::Recurrent>;
+
+    /// Copies a KV block over another one.
+    fn copy_block(&mut self, kv: &mut Self::Kv, from: BlockId, to: BlockId);
+    /// Gives back the memory of a block that is not in use any more.
+    fn free_block(&mut self, kv: &mut Self::Kv, block: BlockId);
+    /// Replaces the committed states of all layers, by zeros where there is none.
+    fn restore(&mut self, states: &mut [Self::Recurrent], from: Option<&Self::State>);
+
+    /// Begins a pass. Whatever an earlier one has left unfinished is dropped.
+    fn begin(&mut self, pass: &Pass);
 
     /// `x[i] = table[tokens[i]]`. Every token is below the table's rows.
     fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Self::Rows);
 
-    /// Gated attention: `x += O (attend(q, K, V) * sigmoid(gate))` for `n = norm(x)`, queries and keys
-    /// normed per head and then rotated (NeoX pairs `i, i + rotary_dim / 2`), scores scaled by
-    /// `1 / sqrt(head_dim)`, causal. Appends keys and values of the batch to `kv` for attention layer
+    /// Replaces the rows of `x`; `values` are `[rows, width]`.
+    fn load(&mut self, values: &[f32], x: &mut Self::Rows);
+
+    /// Attention: `x += O (attend(q, K, V) * sigmoid(gate))` for `n = norm(x)`, queries and keys normed per head
+    /// and then rotated (NeoX pairs `i, i + rotary_dim / 2`), scores scaled by `1 / sqrt(head_dim)`, causal.
+    /// Gate, norms and biases are optional. Appends keys and values of the pass to `kv` for attention layer
     /// `layer`.
     fn attention(
         &mut self,
         weights: &AttentionWeights<Self>,
-        batch: &Batch,
         kv: &mut Self::Kv,
         layer: usize,
         x: &mut Self::Rows,
@@ -295,22 +413,22 @@ pub trait Backend {
     /// channels `[q | k | v]` pass a causal depthwise convolution and SiLU, q and k are l2-normalised,
     /// q is scaled by `1 / sqrt(key_dim)`, `beta = sigmoid(b)`, `g = decay * softplus(a + dt_bias)`, and
     /// per value head, token by token, `S *= exp(g); d = (v - S^T k) * beta; S += k d^T; o = S^T q`.
-    fn delta(
+    fn delta(&mut self, weights: &DeltaWeights<Self>, state: &mut Self::Recurrent, x: &mut Self::Rows);
+
+    /// The recurrence of `delta` alone, of DeltaNet layer `layer`, over tokens that left these traces: takes the
+    /// committed state to the pending one as `delta` did when they were saved.
+    fn replay(
         &mut self,
         weights: &DeltaWeights<Self>,
-        batch: &Batch,
+        layer: usize,
+        traces: &[&Self::Trace],
         state: &mut Self::Recurrent,
-        x: &mut Self::Rows,
     );
-
-    /// The recurrence of `delta` alone, over `trace`, `[rows, trace_len]`: takes the committed state to the
-    /// pending one as `delta` did when it kept these rows.
-    fn replay(&mut self, weights: &DeltaWeights<Self>, trace: &[f32], state: &mut Self::Recurrent);
 
     /// Mixture of experts: `x += sum_e p_e expert_e(n) + sigmoid(shared_gate n) shared(n)` for
     /// `n = norm(x)`, `expert(n) = down (silu(gate n) * up n)`, p the softmax over all experts, of which
     /// the `top_k` greatest count.
-    fn moe(&mut self, weights: &MoeWeights<Self>, batch: &Batch, x: &mut Self::Rows);
+    fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Self::Rows);
 
     /// `logits[i] = output norm(x[rows[i]])`.
     fn head(
@@ -321,24 +439,14 @@ pub trait Backend {
         logits: &mut Self::Rows,
     );
 
-    /// Makes the pending state the committed one.
-    fn commit(&mut self, state: &mut Self::Recurrent);
-    /// The states at the marks of the last pass, moved to host memory.
-    fn export_marked(&mut self, state: &mut Self::Recurrent) -> Vec<DeltaState>;
-    /// The rows that the last pass traced, `[rows, trace_len]`, moved to host memory.
-    fn export_trace(&mut self, state: &mut Self::Recurrent) -> Vec<f32>;
-    /// Replaces the committed state, by zeros where there is none. Panics when the sizes differ.
-    fn import_state(&mut self, state: &mut Self::Recurrent, from: Option<&DeltaState>);
-
-    /// Bytes of a KV block.
-    fn block_bytes(&self, kv: &Self::Kv) -> usize;
-    /// Copies a KV block over another one.
-    fn copy_block(&mut self, kv: &mut Self::Kv, from: BlockId, to: BlockId);
-    /// Gives back the memory of a block that nobody uses any more.
-    fn free_block(&mut self, kv: &mut Self::Kv, block: BlockId);
-
-    /// Waits for all work and copies some of the rows last written to `from` into `out`.
-    fn read(&mut self, from: &Self::Rows, rows: Range<usize>, out: &mut Vec<f32>);
-    /// Replaces the rows of `to`; `values` are `[rows, width]`.
-    fn write(&mut self, values: &[f32], to: &mut Self::Rows);
+    /// Waits for everything since [`Backend::begin`], all of which ran if this is `Ok`, commits the pending
+    /// states of all layers, and replaces `out` by what was asked to be kept and, where `head` ran, by `logits`.
+    /// `x` holds the rows after the last layer.
+    fn finish(
+        &mut self,
+        states: &mut [Self::Recurrent],
+        x: &Self::Rows,
+        logits: &Self::Rows,
+        out: &mut PassOut<Self>,
+    ) -> Result<(), Interrupted>;
 }

@@ -7,7 +7,7 @@ pub mod stop;
 
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::base::timings::milliseconds;
@@ -222,117 +222,173 @@ fn run<B: Backend>(
     first: &mut First,
     show: &mut dyn FnMut(&str),
 ) -> Result<Generated> {
-    if task.prompt.is_empty() {
-        bail!("the prompt is empty: give at least one token");
+    ensure!(!task.prompt.is_empty(), "the prompt is empty: give at least one token");
+    let mut run = Run {
+        session,
+        tokenizer,
+        task,
+        cancel,
+        show,
+        started: Instant::now(),
+        sampler: Sampler::new(&task.sampling),
+        writer: Writer::new(&task.open),
+        stop: task.stop.clone(),
+        steps: Steps::new(pace),
+        max_tokens: task.max_tokens,
+        out: Generated::nothing(StopReason::Length),
+    };
+    if run.prefill()? {
+        run.resume();
+        run.decode(first)?;
     }
-    let mut out = Generated::nothing(StopReason::Length);
-    let mut sampler = Sampler::new(&task.sampling);
-    let mut writer = Writer::new(&task.open);
-    let mut stop = task.stop.clone();
-    let mut max_tokens = task.max_tokens;
-    let mut steps = Steps::new(pace);
+    Ok(run.out)
+}
 
-    let started = Instant::now();
-    let (mut prompt, mut marks) = (task.prompt.clone(), task.marks.clone());
-    if !task.begun.is_empty() {
-        prompt.extend(task.begun.iter().map(|&(id, _)| id));
-        marks.push(Mark { at: prompt.len(), behind: 0 });
-    }
-    let synced = session.sync(&prompt, &marks, cancel)?;
-    out.synced = synced;
-    out.timings.prefill_tokens = synced.evaluated;
-    out.timings.prefill_ms = milliseconds(started.elapsed());
-    if synced.cancelled {
-        out.stop = StopReason::Cancelled;
-        return Ok(out);
+/// A generation under way.
+struct Run<'a, B: Backend> {
+    session: &'a mut Session<B>,
+    tokenizer: Option<&'a Tokenizer>,
+    task: &'a Task,
+    cancel: &'a Cancel,
+    show: &'a mut dyn FnMut(&str),
+    started: Instant,
+    sampler: Sampler,
+    writer: Writer<'a>,
+    stop: Stop,
+    steps: Steps<'a>,
+    /// [`Task::max_tokens`], and the tokens of the open text.
+    max_tokens: usize,
+    out: Generated,
+}
+
+impl<B: Backend> Run<'_, B> {
+    /// Evaluates the prompt and what was already generated after it; false when that was cancelled.
+    fn prefill(&mut self) -> Result<bool> {
+        let (mut prompt, mut marks) = (self.task.prompt.clone(), self.task.marks.clone());
+        if !self.task.begun.is_empty() {
+            prompt.extend(self.task.begun.iter().map(|&(id, _)| id));
+            marks.push(Mark { at: prompt.len(), behind: 0 });
+        }
+        let synced = self.session.sync(&prompt, &marks, self.cancel)?;
+        self.out.synced = synced;
+        self.out.timings.prefill_tokens = synced.evaluated;
+        self.out.timings.prefill_ms = milliseconds(self.started.elapsed());
+        if synced.cancelled {
+            self.out.stop = StopReason::Cancelled;
+        }
+        Ok(!synced.cancelled)
     }
 
-    sampler.skip(task.begun.len());
-    for &(id, logprob) in &task.begun {
-        out.ids.push(id);
-        out.logprobs.push(logprob);
-        if let Some(tokenizer) = tokenizer {
-            max_tokens += usize::from(!writer.open.is_empty());
-            out.text.push_str(&writer.push(tokenizer, id));
-            stop.check(&out.text);
+    /// Takes over what an interrupted run has generated.
+    fn resume(&mut self) {
+        self.sampler.skip(self.task.begun.len());
+        for &(id, logprob) in &self.task.begun {
+            self.out.ids.push(id);
+            self.out.logprobs.push(logprob);
+            if let Some(text) = self.write(id) {
+                self.out.text.push_str(&text);
+                self.stop.check(&self.out.text);
+            }
         }
     }
 
-    let prefilled = Instant::now();
-    while out.ids.len() < max_tokens {
-        let mut logits = session.logits().to_vec();
-        if let Some(tokenizer) = tokenizer {
+    fn decode(&mut self, first: &mut First) -> Result<()> {
+        let prefilled = Instant::now();
+        while self.out.ids.len() < self.max_tokens {
+            let Some(stop) = self.step(first)? else { continue };
+            self.out.stop = stop;
+            break;
+        }
+        let out = &mut self.out;
+        (out.guessed, out.accepted) = (self.steps.guessed, self.steps.accepted);
+        if !matches!(out.stop, StopReason::Rule | StopReason::Time | StopReason::Cancelled) {
+            let rest = self.writer.finish();
+            (self.show)(&rest);
+            out.text.push_str(&rest);
+        }
+        out.timings.decode_tokens = out.ids.len();
+        out.timings.decode_ms = milliseconds(prefilled.elapsed());
+        Ok(())
+    }
+
+    /// Generates a token; says why the generation ends with it, where it does.
+    fn step(&mut self, first: &mut First) -> Result<Option<StopReason>> {
+        let (id, logprob) = self.choose(first)?;
+        if self.task.stop_ids.contains(&id) {
+            return Ok(Some(StopReason::EndToken));
+        }
+        if self.out.ids.is_empty() {
+            self.out.timings.first_token_ms = milliseconds(self.started.elapsed());
+        }
+        self.out.ids.push(id);
+        self.out.logprobs.push(logprob);
+        if let Some(text) = self.write(id) {
+            (self.show)(&text);
+            self.out.text.push_str(&text);
+            if let Some(length) = self.stop.check(&self.out.text) {
+                self.out.text.truncate(length);
+                return Ok(Some(StopReason::Rule));
+            }
+        }
+        if let Some(stop) = self.limit() {
+            return Ok(Some(stop));
+        }
+        let is_open = !self.writer.open.is_empty();
+        let wanted_max = if is_open { 0 } else { self.max_tokens - self.out.ids.len() - 1 };
+        let is_evaluated = self.steps.take(self.session, id, wanted_max, self.cancel)?;
+        Ok((!is_evaluated).then_some(StopReason::Cancelled))
+    }
+
+    /// The next token and its log-probability.
+    fn choose(&mut self, first: &mut First) -> Result<(u32, f32)> {
+        let mut logits = self.session.logits().to_vec();
+        if let Some(tokenizer) = self.tokenizer {
             tokenizer.mask(&mut logits);
+            if !self.writer.open.is_empty() {
+                tokenizer.mask_all_but(self.writer.open, &mut logits);
+            }
         }
-        if let Some(tokenizer) = tokenizer.filter(|_| !writer.open.is_empty()) {
-            tokenizer.mask_all_but(writer.open, &mut logits);
-        }
+        let is_first = self.out.ids.is_empty();
         let id = match first {
-            First::Force(id) if out.ids.is_empty() => *id,
-            First::Note(noted) if out.ids.is_empty() && task.alternatives > 1 => {
-                let id = sampler.choose(&logits)?;
-                let likeliest = sample::top(&logits, task.alternatives).into_iter();
+            First::Force(id) if is_first => *id,
+            First::Note(noted) if is_first && self.task.alternatives > 1 => {
+                let id = self.sampler.choose(&logits)?;
+                let likeliest = sample::top(&logits, self.task.alternatives).into_iter();
                 let possible = likeliest.filter(|&(other, logit)| other != id && logit.is_finite());
-                noted.extend([id].into_iter().chain(possible.map(|(id, _)| id)).take(task.alternatives));
+                let all = [id].into_iter().chain(possible.map(|(id, _)| id));
+                noted.extend(all.take(self.task.alternatives));
                 id
             }
-            _ => sampler.choose(&logits)?,
+            _ => self.sampler.choose(&logits)?,
         };
         log_softmax(&mut logits);
-        if task.top_logprobs > 0 {
-            out.top_logprobs.push(sample::top(&logits, task.top_logprobs));
+        if self.task.top_logprobs > 0 {
+            self.out.top_logprobs.push(sample::top(&logits, self.task.top_logprobs));
         }
-        if task.stop_ids.contains(&id) {
-            out.stop = StopReason::EndToken;
-            break;
-        }
-        if out.ids.is_empty() {
-            out.timings.first_token_ms = milliseconds(started.elapsed());
-        }
-        out.ids.push(id);
-        out.logprobs.push(logits[id as usize]);
-        if let Some(tokenizer) = tokenizer {
-            max_tokens += usize::from(!writer.open.is_empty());
-            let text = writer.push(tokenizer, id);
-            show(&text);
-            out.text.push_str(&text);
-            if let Some(length) = stop.check(&out.text) {
-                out.text.truncate(length);
-                out.stop = StopReason::Rule;
-                break;
-            }
-        }
-        if out.ids.len() == max_tokens {
-            break;
-        }
-        if cancel.is_ending() {
-            out.stop = StopReason::Cancelled;
-            break;
-        }
-        if let Some(length) = task.budget.check(&out.text) {
-            out.text.truncate(length);
-            out.stop = StopReason::Time;
-            break;
-        }
-        if session.is_full() {
-            out.stop = StopReason::Context;
-            break;
-        }
-        let wanted_max = if writer.open.is_empty() { max_tokens - out.ids.len() - 1 } else { 0 };
-        if !steps.take(session, id, wanted_max, cancel) {
-            out.stop = StopReason::Cancelled;
-            break;
-        }
+        Ok((id, logits[id as usize]))
     }
-    (out.guessed, out.accepted) = (steps.guessed, steps.accepted);
-    if !matches!(out.stop, StopReason::Rule | StopReason::Time | StopReason::Cancelled) {
-        let rest = writer.finish();
-        show(&rest);
-        out.text.push_str(&rest);
+
+    /// The text that a generated token adds; `None` without a tokenizer.
+    fn write(&mut self, id: u32) -> Option<String> {
+        let tokenizer = self.tokenizer?;
+        self.max_tokens += usize::from(!self.writer.open.is_empty());
+        Some(self.writer.push(tokenizer, id))
     }
-    out.timings.decode_tokens = out.ids.len();
-    out.timings.decode_ms = milliseconds(prefilled.elapsed());
-    Ok(out)
+
+    /// Why the generation cannot go on, where it cannot.
+    fn limit(&mut self) -> Option<StopReason> {
+        if self.out.ids.len() == self.max_tokens {
+            return Some(StopReason::Length);
+        }
+        if self.cancel.is_ending() {
+            return Some(StopReason::Cancelled);
+        }
+        if let Some(length) = self.task.budget.check(&self.out.text) {
+            self.out.text.truncate(length);
+            return Some(StopReason::Time);
+        }
+        self.session.is_full().then_some(StopReason::Context)
+    }
 }
 
 /// Turns ids into the text that follows the open one.
@@ -359,7 +415,7 @@ impl<'a> Writer<'a> {
         text
     }
 
-    fn finish(self) -> String {
-        if self.hidden == 0 { self.stream.finish() } else { String::new() }
+    fn finish(&mut self) -> String {
+        if self.hidden == 0 { std::mem::take(&mut self.stream).finish() } else { String::new() }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use anyhow::Result;
+
 use super::drafts::{self, DRAFT_TOKENS_MAX, Pace};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
@@ -39,20 +41,21 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Makes `id` the session's last token; `wanted_max` more may follow it. False when it was cancelled.
+    /// Makes `id` the session's last token; `wanted_max` more may follow it. False when it was cancelled. Fails
+    /// when the device does.
     pub fn take<B: Backend>(
         &mut self,
         session: &mut Session<B>,
         id: u32,
         wanted_max: usize,
         cancel: &Cancel,
-    ) -> bool {
+    ) -> Result<bool> {
         let was_guessed = !self.guess.is_empty();
         if self.guess.front() == Some(&id) {
             self.guess.pop_front();
             self.accepted += 1;
             self.accept(session, id);
-            return true;
+            return Ok(true);
         }
         self.guess.clear();
         let room = session.context() - session.tokens().len() - 1;
@@ -62,16 +65,16 @@ impl<'a> Steps<'a> {
         let started = Instant::now();
         if !was_guessed && !guess.is_empty() && self.pace.wants_draft() {
             let ahead = [&[id], guess].concat();
-            if session.look_ahead(&ahead, cancel, &mut self.rows).cancelled {
-                return false;
+            if session.look_ahead(&ahead, cancel, &mut self.rows)?.cancelled {
+                return Ok(false);
             }
             (self.guess, self.chosen) = (guess.iter().copied().collect(), 0);
             self.guessed += guess.len();
             self.spent_ms = milliseconds(started.elapsed());
             self.accept(session, id);
-            return true;
+            return Ok(true);
         }
-        let synced = session.push(id, cancel);
+        let synced = session.push(id, cancel)?;
         let ms = milliseconds(started.elapsed());
         if was_guessed {
             // Going back to where the guess went wrong is part of its cost.
@@ -79,7 +82,7 @@ impl<'a> Steps<'a> {
         } else if (synced.evaluated, synced.replayed) == (1, 0) {
             self.pace.note_single(ms);
         }
-        !synced.cancelled
+        Ok(!synced.cancelled)
     }
 
     /// Moves the session over an evaluated token.

@@ -342,6 +342,7 @@ impl Raw {
                 key_dim: self.linear_key_head_dim,
                 value_dim: self.linear_value_head_dim,
                 conv_kernel: self.linear_conv_kernel_dim,
+                eps: self.rms_norm_eps,
             },
             moe: MoeShape {
                 experts: self.num_experts,
@@ -411,6 +412,8 @@ impl Raw {
             head_dim,
             rotary_dim,
             rope_theta,
+            gated: true,
+            eps: self.rms_norm_eps,
         })
     }
 

@@ -4,10 +4,10 @@ use anyhow::{Result, ensure};
 
 use super::config::{Config, Mixer};
 use super::layout;
-use super::state::{BlockPool, Kept, Point, Sequence, Trace, blocks_for};
+use super::state::{BlockPool, Checkpoint, Kept, Sequence, Trace, blocks_for};
 use super::weights::{MixerWeights, WeightBytes, Weights};
 use crate::base::Cancel;
-use crate::compute::{Backend, Batch, BlockId, DeltaState, Keep};
+use crate::compute::{Backend, BlockId, Interrupted, Keep, Pass, PassOut, SavedBytes};
 use crate::format::ModelDir;
 
 /// Most KV blocks besides those of one sequence: a small model could have more than is sensible.
@@ -26,7 +26,7 @@ pub struct ModelOptions {
 
 /// Which rows of a forward pass need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logits {
+pub enum LogitRows {
     /// None.
     None,
     /// Only the last.
@@ -35,19 +35,17 @@ pub enum Logits {
     All,
 }
 
-/// A forward pass that was cancelled; its sequence is as before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cancelled;
-
 /// A model on its backend.
 pub struct Model<B: Backend> {
     config: Config,
     options: ModelOptions,
     weights: Weights<B>,
     kv: B::Kv,
+    block_bytes: usize,
     blocks: BlockPool,
     x: B::Rows,
     logits: B::Rows,
+    out: PassOut<B>,
     backend: B,
 }
 
@@ -57,13 +55,14 @@ impl<B: Backend> Model<B> {
         ensure!(options.batch_max > 0 && options.positions_max > 0, "the context cannot be empty");
         let weights = layout::load(dir, &config, &mut backend)?;
         let attention_layers = config.count(Mixer::FullAttention);
-        let one = backend.kv(attention_layers, &config.attention, 1);
-        let more = options.kv_bytes_max / (backend.block_bytes(&one) as u64).max(1);
+        let block_bytes = backend.kv_block_bytes(attention_layers, &config.attention);
+        let more = options.kv_bytes_max / (block_bytes as u64).max(1);
         let blocks = BlockPool::new(blocks_for(options.positions_max) + more.min(BLOCKS_MAX) as usize);
-        let kv = backend.kv(attention_layers, &config.attention, blocks.total());
-        let x = backend.rows(options.batch_max, config.hidden);
-        let logits = backend.rows(1, config.vocab);
-        Ok(Self { config, options, weights, kv, blocks, x, logits, backend })
+        let kv = backend.kv(attention_layers, &config.attention, blocks.total())?;
+        let x = backend.rows(options.batch_max, config.hidden)?;
+        let logits = backend.rows(1, config.vocab)?;
+        let out = PassOut::default();
+        Ok(Self { config, options, weights, kv, block_bytes, blocks, x, logits, out, backend })
     }
 
     /// The model's sizes.
@@ -81,11 +80,24 @@ impl<B: Backend> Model<B> {
         &self.options
     }
 
+    /// Bytes of what is saved of a sequence at a position, and for a token, hidden rows included.
+    pub fn saved_bytes(&self) -> SavedBytes {
+        let layers = self.config.count(Mixer::LinearAttention);
+        let SavedBytes { state, trace } = self.backend.saved_bytes(layers, &self.config.delta);
+        let hidden = self.config.hidden * size_of::<f32>();
+        SavedBytes { state: state + hidden, trace: trace + hidden }
+    }
+
+    /// Whether a sequence has recurrent states: those cannot be cut at any position, as keys and values can.
+    pub fn is_recurrent(&self) -> bool {
+        self.config.count(Mixer::LinearAttention) > 0
+    }
+
     /// An empty sequence.
-    pub fn sequence(&mut self) -> Sequence<B> {
-        let delta_layers = self.config.count(Mixer::LinearAttention);
-        let recurrent = (0..delta_layers).map(|_| self.backend.recurrent(&self.config.delta)).collect();
-        Sequence { len: 0, recurrent }
+    pub fn sequence(&mut self) -> Result<Sequence<B>> {
+        let layers = self.config.count(Mixer::LinearAttention);
+        let recurrent = (0..layers).map(|_| self.backend.recurrent(&self.config.delta)).collect::<Result<_>>();
+        Ok(Sequence { len: 0, recurrent: recurrent? })
     }
 
     /// The KV blocks.
@@ -95,7 +107,7 @@ impl<B: Backend> Model<B> {
 
     /// Bytes of a KV block.
     pub fn block_bytes(&self) -> usize {
-        self.backend.block_bytes(&self.kv)
+        self.block_bytes
     }
 
     /// A free block, with the content of `copied` where that is given; `None` when all are in use.
@@ -107,19 +119,19 @@ impl<B: Backend> Model<B> {
         Some(block)
     }
 
-    /// One more holder of a block.
+    /// Adds a holder of a block.
     pub fn share_block(&mut self, block: BlockId) {
         self.blocks.share(block);
     }
 
-    /// One holder of a block less.
+    /// Removes a holder of a block.
     pub fn release_block(&mut self, block: BlockId) {
         if self.blocks.release(block) {
             self.backend.free_block(&mut self.kv, block);
         }
     }
 
-    /// Takes all blocks back, whoever holds them.
+    /// Frees all blocks, whatever holds them.
     pub fn free_blocks(&mut self) {
         self.blocks = BlockPool::new(self.blocks.total());
         for block in 0..self.blocks.total() {
@@ -128,7 +140,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// Evaluates `tokens` after the positions of `sequence`, whose keys and values are in `blocks` and go
-    /// there, and writes the asked rows of logits, `[rows, vocab]`, to `out`. A cancelled pass leaves
+    /// there, and writes the asked rows of logits, `[rows, vocab]`, to `out`. An interrupted pass leaves
     /// `sequence` as it was.
     ///
     /// Panics when there are no tokens or more than `batch_max`, a token outside the vocabulary, or too few
@@ -140,115 +152,83 @@ impl<B: Backend> Model<B> {
         tokens: &[u32],
         blocks: &[BlockId],
         keep: Keep,
-        wanted: Logits,
+        wanted: LogitRows,
         cancel: &Cancel,
         out: &mut Vec<f32>,
-    ) -> Result<Kept, Cancelled> {
+    ) -> Result<Kept<B>, Interrupted> {
         let rows = tokens.len();
         assert!((1..=self.options.batch_max).contains(&rows));
         assert!(tokens.iter().all(|&token| (token as usize) < self.config.vocab));
         assert!(blocks.len() >= blocks_for(sequence.len + rows));
 
         let (backend, x) = (&mut self.backend, &mut self.x);
-        let batch = Batch { start: sequence.len, rows, blocks, cancel, keep };
+        backend.begin(&Pass { start: sequence.len, rows, blocks, cancel, keep });
         backend.embed(&self.weights.embedding, tokens, x);
         for layer in &self.weights.layers {
-            if cancel.is_cancelled() {
-                return Err(Cancelled);
-            }
             match &layer.mixer {
-                MixerWeights::Attention(weights, i) => {
-                    backend.attention(weights, &batch, &mut self.kv, *i, x)
-                }
-                MixerWeights::Delta(weights, i) => {
-                    backend.delta(weights, &batch, &mut sequence.recurrent[*i], x)
-                }
+                MixerWeights::Attention(weights, i) => backend.attention(weights, &mut self.kv, *i, x),
+                MixerWeights::Delta(weights, i) => backend.delta(weights, &mut sequence.recurrent[*i], x),
             }
-            backend.moe(&layer.moe, &batch, x);
+            backend.moe(&layer.moe, x);
         }
-        out.clear();
         let from = match wanted {
-            Logits::None => rows,
-            Logits::Last => rows - 1,
-            Logits::All => 0,
+            LogitRows::None => rows,
+            LogitRows::Last => rows - 1,
+            LogitRows::All => 0,
         };
         if from < rows {
             backend.head(&self.weights.head, from..rows, x, &mut self.logits);
-            backend.read(&self.logits, 0..rows - from, out);
         }
-        if cancel.is_cancelled() {
-            return Err(Cancelled);
-        }
-        for state in &mut sequence.recurrent {
-            backend.commit(state);
-        }
+        backend.finish(&mut sequence.recurrent, x, &self.logits, &mut self.out)?;
         sequence.len += rows;
-        Ok(self.kept(sequence, &keep))
+        std::mem::swap(out, &mut self.out.logits);
+        Ok(self.kept(keep.marks.len()))
     }
 
-    fn kept(&mut self, sequence: &mut Sequence<B>, keep: &Keep) -> Kept {
-        let (backend, x) = (&mut self.backend, &self.x);
-        let inputs = sequence.recurrent.len() * self.config.delta.trace_len();
-        let mut hidden = |row: usize| {
-            let mut out = Vec::new();
-            backend.read(x, row..row + 1, &mut out);
-            out
-        };
-        let mut traces: Vec<Trace> = keep
-            .traced_rows()
-            .map(|row| Trace { inputs: Vec::with_capacity(inputs), hidden: hidden(row) })
-            .collect();
-        let mut points: Vec<Point> =
-            keep.marks.iter().map(|&mark| Point { states: Vec::new(), hidden: hidden(mark - 1) }).collect();
-        for state in &mut sequence.recurrent {
-            for (point, marked) in points.iter_mut().zip(backend.export_marked(state)) {
-                point.states.push(marked);
-            }
-            let traced = backend.export_trace(state);
-            for (trace, row) in traces.iter_mut().zip(traced.chunks_exact(self.config.delta.trace_len())) {
-                trace.inputs.extend_from_slice(row);
-            }
-        }
-        Kept { points, traces }
+    /// What the last pass saved, after the rows that it was asked for.
+    fn kept(&mut self, marks: usize) -> Kept<B> {
+        let PassOut { hidden, states, traces, .. } = &mut self.out;
+        let mut hidden = hidden.chunks_exact(self.config.hidden).map(<[f32]>::to_vec);
+        let mut next = || hidden.next().expect("a row for each");
+        debug_assert_eq!(states.len(), marks);
+        let checkpoints = states.drain(..).map(|state| Checkpoint { state, hidden: next() }).collect();
+        let traces = traces.drain(..).map(|inputs| Trace { inputs, hidden: next() }).collect();
+        Kept { checkpoints, traces }
     }
 
-    /// Takes `sequence` to the start, before its first token.
-    pub fn restart(&mut self, sequence: &mut Sequence<B>) {
-        for state in &mut sequence.recurrent {
-            self.backend.import_state(state, None);
-        }
-        sequence.len = 0;
-    }
-
-    /// Takes `sequence` to `len` positions; `read` writes what the state of a DeltaNet layer was there.
-    pub fn restore(&mut self, sequence: &mut Sequence<B>, len: usize, read: impl Fn(usize, &mut DeltaState)) {
-        let mut layer = DeltaState { recurrent: Vec::new(), conv: Vec::new() };
-        for (i, state) in sequence.recurrent.iter_mut().enumerate() {
-            read(i, &mut layer);
-            self.backend.import_state(state, Some(&layer));
+    /// Takes `sequence` to `len` positions, where its recurrent states were `from`: zeros, before the first
+    /// token, where that is `None`.
+    pub fn restore(&mut self, sequence: &mut Sequence<B>, len: usize, from: Option<&B::State>) {
+        if self.is_recurrent() {
+            self.backend.restore(&mut sequence.recurrent, from);
         }
         sequence.len = len;
     }
 
-    /// Takes `sequence` over tokens that left these traces, without evaluating them: `rows` writes those of
-    /// a DeltaNet layer, `[tokens, DeltaShape::trace_len]`.
-    pub fn replay(&mut self, sequence: &mut Sequence<B>, tokens: usize, rows: impl Fn(usize, &mut Vec<f32>)) {
-        let mut trace = Vec::new();
+    /// Takes `sequence` over tokens that left these traces, without evaluating them. An interrupted replay
+    /// leaves it as it was.
+    pub fn replay(&mut self, sequence: &mut Sequence<B>, traces: &[&B::Trace]) -> Result<(), Interrupted> {
+        let (start, rows) = (sequence.len, traces.len());
+        let cancel = Cancel::new();
+        self.backend.begin(&Pass { start, rows, blocks: &[], cancel: &cancel, keep: Keep::default() });
         for layer in &self.weights.layers {
             if let MixerWeights::Delta(weights, i) = &layer.mixer {
-                trace.clear();
-                rows(*i, &mut trace);
-                self.backend.replay(weights, &trace, &mut sequence.recurrent[*i]);
-                self.backend.commit(&mut sequence.recurrent[*i]);
+                self.backend.replay(weights, *i, traces, &mut sequence.recurrent[*i]);
             }
         }
-        sequence.len += tokens;
+        self.backend.finish(&mut sequence.recurrent, &self.x, &self.logits, &mut self.out)?;
+        sequence.len += rows;
+        Ok(())
     }
 
     /// The logits that a row after the last layer stands for.
-    pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) {
-        self.backend.write(hidden, &mut self.x);
+    pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) -> Result<(), Interrupted> {
+        let cancel = Cancel::new();
+        self.backend.begin(&Pass { start: 0, rows: 1, blocks: &[], cancel: &cancel, keep: Keep::default() });
+        self.backend.load(hidden, &mut self.x);
         self.backend.head(&self.weights.head, 0..1, &self.x, &mut self.logits);
-        self.backend.read(&self.logits, 0..1, out);
+        self.backend.finish(&mut [], &self.x, &self.logits, &mut self.out)?;
+        std::mem::swap(out, &mut self.out.logits);
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Qwen3-Next (Qwen3-Coder-Next) and nothing else. Start with [`forward`]: it is the whole model on a page.
 
 pub mod config;
+pub mod experts;
 pub mod export;
 pub mod forward;
 pub mod layout;
@@ -9,7 +10,7 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use config::Config;
-pub use forward::{Cancelled, Logits, Model, ModelOptions};
+pub use forward::{LogitRows, Model, ModelOptions};
 pub use state::Sequence;
 pub use tokenizer::Tokenizer;
 pub use weights::WeightBytes;

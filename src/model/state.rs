@@ -1,6 +1,6 @@
 //! The past of one sequence: its recurrent states, and the KV blocks that hold the rest.
 
-use crate::compute::{Backend, BlockId, DeltaState, KV_BLOCK};
+use crate::compute::{Backend, BlockId, KV_BLOCK};
 
 /// The recurrent states of a sequence. Its keys and values are in blocks that the caller keeps account of.
 pub struct Sequence<B: Backend> {
@@ -23,30 +23,27 @@ impl<B: Backend> Sequence<B> {
 }
 
 /// All that a sequence needs of its past at one position, besides keys and values.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Point {
-    /// One state for each DeltaNet layer.
-    pub states: Vec<DeltaState>,
+pub struct Checkpoint<B: Backend> {
+    /// The recurrent states of all layers.
+    pub state: B::State,
     /// The row after the last layer, from which the logits are computed, `[hidden]`.
     pub hidden: Vec<f32>,
 }
 
 /// What one token left behind: enough to run the recurrence over it again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trace {
-    /// `[DeltaNet layers, DeltaShape::trace_len]`
-    pub inputs: Vec<f32>,
+pub struct Trace<B: Backend> {
+    /// The inputs of the recurrence in all layers.
+    pub inputs: B::Trace,
     /// The row after the last layer, `[hidden]`.
     pub hidden: Vec<f32>,
 }
 
 /// What a pass was asked to keep.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
+pub struct Kept<B: Backend> {
     /// The state at each mark.
-    pub points: Vec<Point>,
+    pub checkpoints: Vec<Checkpoint<B>>,
     /// Each traced row.
-    pub traces: Vec<Trace>,
+    pub traces: Vec<Trace<B>>,
 }
 
 /// Hands out the KV blocks of a backend, which several sequences may share.

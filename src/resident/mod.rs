@@ -16,7 +16,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use open::{Facts, Opened, Spec};
+pub use open::{Facts, LocalSession, Opened, Spec};
 
 use crate::complete::Suited;
 use crate::complete::stats::{Shared, Statistics};

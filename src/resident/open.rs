@@ -6,20 +6,21 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use super::{Served, served};
 use crate::base::timings::milliseconds;
 use crate::complete::Suited;
 use crate::complete::fim::Order;
 use crate::complete::remote::{self, Remote};
-use crate::compute::cpu::{Cpu, CpuOptions, Level};
+use crate::base::memory;
+use crate::compute::Backend;
+use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
 use crate::format::ModelDir;
 use crate::hub;
+use crate::model::config::Mixer;
 use crate::model::{Config, Model, ModelOptions, Tokenizer, layout};
 use crate::serve::Engine;
-use crate::session::packed::Precision;
-use crate::session::{Session, SessionOptions};
+use crate::session::{self, SessionOptions};
 
 /// Context where none is asked for, unless the model's own is smaller: enough for any completion prompt.
 const CONTEXT_DEFAULT: usize = 4096;
@@ -74,15 +75,18 @@ pub struct Facts {
     pub load_ms: f64,
 }
 
+/// A session of a model on this machine. No other module names the backend it computes with.
+pub type LocalSession = session::Session<Cpu>;
+
 /// A model ready to run.
 pub struct Opened {
     /// The model, with an empty past.
-    pub session: Session<Cpu>,
+    pub session: LocalSession,
     /// None when the model has none.
     pub tokenizer: Option<Tokenizer>,
     /// About it.
     pub facts: Facts,
-    suited: Suited,
+    spec: Spec,
 }
 
 impl Spec {
@@ -138,7 +142,7 @@ impl Spec {
             kernels: self.kernels(),
             load_ms: milliseconds(started.elapsed()),
         };
-        Ok(Opened { session, tokenizer, facts, suited: self.suited() })
+        Ok(Opened { session, tokenizer, facts, spec: self.clone() })
     }
 
     /// Reads the weights into memory, those that every token needs first, as far as there is memory for them:
@@ -150,8 +154,7 @@ impl Spec {
         names.sort_by_key(|name| (layout::is_of_experts(name), *name));
         let tensors: Vec<_> = names.into_iter().filter_map(|name| dir.tensor(name).ok()).collect();
         let all: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
-        let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-        let free = System::new_with_specifics(memory).available_memory() as f64 * MEMORY_SHARE;
+        let free = memory::host().free as f64 * MEMORY_SHARE;
         let wanted = all.min(free as usize).max(1);
         let mut read = 0;
         for step in tensors.iter().flat_map(|tensor| tensor.bytes.chunks(STEP_BYTES)) {
@@ -168,7 +171,7 @@ impl Spec {
     }
 
     /// Opens the first `layers` layers of the model, without a tokenizer.
-    pub fn open_layers(&self, layers: usize) -> Result<Session<Cpu>> {
+    pub fn open_layers(&self, layers: usize) -> Result<LocalSession> {
         let dir = hub::open(self.model.as_deref())?;
         let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
@@ -195,25 +198,27 @@ impl Spec {
         }
     }
 
-    /// The options of the CPU for a model with this epsilon of its norms.
-    pub fn cpu(&self, eps: f32) -> CpuOptions {
+    /// The options of the CPU.
+    pub fn cpu(&self) -> CpuOptions {
         CpuOptions {
             threads: self.threads,
-            eps,
             delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
             level: self.level,
             exact: self.exact,
+            precision: Precision::F16,
         }
     }
 
-    fn session(&self, dir: &ModelDir, config: Config) -> Result<Session<Cpu>> {
+    fn session(&self, dir: &ModelDir, config: Config) -> Result<LocalSession> {
         let positions_max = self.positions_max(&config)?;
-        let backend = Cpu::new(self.cpu(config.eps));
-        let cache_bytes_max = self.cache_bytes_max;
-        let batch_max = BATCH_MAX.min(positions_max);
-        let options = ModelOptions { positions_max, batch_max, kv_bytes_max: cache_bytes_max };
+        let backend = Cpu::new(self.cpu());
+        let block_bytes = backend.kv_block_bytes(config.count(Mixer::FullAttention), &config.attention);
+        let saved = backend.saved_bytes(config.count(Mixer::LinearAttention), &config.delta);
+        let (kv_bytes_max, state_bytes_max) =
+            session::split_budget(self.cache_bytes_max, block_bytes, saved);
+        let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max), kv_bytes_max };
         let model = Model::load(dir, config, options, backend)?;
-        Ok(Session::new(model, SessionOptions { cache_bytes_max, precision: Precision::F16 }))
+        session::Session::new(model, SessionOptions { state_bytes_max })
     }
 
     fn positions_max(&self, config: &Config) -> Result<usize> {
@@ -236,8 +241,14 @@ impl Opened {
     /// Moves the model to an engine thread.
     pub fn into_served(self) -> Result<Served> {
         let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.facts.name))?;
-        let engine = Engine::start(self.session, tokenizer);
-        Ok(Served { facts: Some(self.facts), ..served(engine, self.suited) })
+        let (spec, suited) = (self.spec.clone(), self.spec.suited());
+        let reopen = move || {
+            let dir = hub::open(spec.model.as_deref())?;
+            let config = Config::read(&dir)?;
+            spec.session(&dir, config)
+        };
+        let engine = Engine::start(self.session, tokenizer, reopen);
+        Ok(Served { facts: Some(self.facts), ..served(engine, suited) })
     }
 }
 

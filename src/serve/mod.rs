@@ -3,6 +3,7 @@
 //! What runs when is decided in `queue`, which knows nothing of models.
 
 mod queue;
+mod reopen;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -18,8 +19,9 @@ use crate::compute::Backend;
 use crate::decode::drafts::Pace;
 use crate::decode::{self, Generated, StopReason, Task};
 use crate::model::Tokenizer;
-use crate::session::{Session, Usage};
+use crate::session::{DeviceFailure, Session, Usage};
 use queue::{Entry, Next, Queue};
+use reopen::Reopening;
 
 /// How urgent a request is. One that is less urgent than a newer one is interrupted between two tokens, and goes
 /// on afterwards where it was.
@@ -127,17 +129,23 @@ impl Speed {
 }
 
 impl Engine {
-    /// Moves `session` to a thread of its own, which serves requests until the handle is dropped.
-    pub fn start<B>(mut session: Session<B>, tokenizer: Tokenizer) -> Self
+    /// Moves `session` to a thread of its own, which serves requests until the handle is dropped. After a failure
+    /// of its device, `reopen` opens another one.
+    pub fn start<B>(
+        session: Session<B>,
+        tokenizer: Tokenizer,
+        reopen: impl FnMut() -> Result<Session<B>> + Send + 'static,
+    ) -> Self
     where
         B: Backend + Send + 'static,
         Session<B>: Send,
     {
         let tokenizer = Arc::new(tokenizer);
         let (context, words, mut pace) = (session.context(), tokenizer.clone(), Pace::default());
+        let mut sessions = Reopening::new(session, reopen);
         Self::start_with(tokenizer, context, move |request, cancel| {
-            let result = serve(&mut session, &words, &mut pace, request, cancel);
-            (result, session.usage())
+            let result = sessions.with(|session| serve(session, &words, &mut pace, request, cancel));
+            (result, sessions.usage())
         })
     }
 
@@ -291,8 +299,8 @@ fn serve<B: Backend>(
     let result =
         run(request, |task, show| decode::alternatives(session, Some(tokenizer), task, pace, cancel, show));
     result.unwrap_or_else(|| {
-        session.reset();
-        Err(failed())
+        let reset = catch_unwind(AssertUnwindSafe(|| session.reset()));
+        Err(if reset.is_ok() { failed() } else { failed().context(DeviceFailure) })
     })
 }
 

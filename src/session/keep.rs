@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Mark;
 
 /// A later prompt is to find a saved state at most about this many tokens before it departs.
-const REPLAY_TOKENS: usize = 48;
+pub const REPLAY_TOKENS: usize = 48;
 
 /// How many tokens before its end a prompt may go on differently: those of a word that was not finished.
 const BEHIND_END: usize = 16;

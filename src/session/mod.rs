@@ -3,23 +3,22 @@
 //! Keys and values can be cut at any position. The recurrent states of Gated DeltaNet cannot: they exist
 //! where they were saved, and at the positions that traces lead to from there, because the recurrence alone
 //! can be run again without touching a projection or an expert. All of it is kept in one tree over token
-//! prefixes (`prefix`); `keep` says what is worth keeping, `packed` how.
+//! prefixes (`prefix`); `keep` says what is worth keeping. A model without recurrent layers needs none of that.
 
 mod keep;
-pub mod packed;
 pub mod prefix;
 
+use std::fmt;
 use std::ops::Range;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Error, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::base::Cancel;
-use crate::compute::{Backend, BlockId, Keep};
-use crate::model::config::Mixer;
-use crate::model::{Logits, Model, Sequence};
+use crate::compute::{Backend, BlockId, Interrupted, KV_BLOCK, Keep, SavedBytes};
+use crate::model::state::{Checkpoint, Trace};
+use crate::model::{LogitRows, Model, Sequence};
 use keep::Plan;
-use packed::{Precision, SavedPoint, SavedTrace};
 use prefix::{Found, Growth, Holders, Origin, Route, Sizes, Tree};
 
 /// States are saved at least every so many tokens of a prompt, if the budget allows.
@@ -31,18 +30,36 @@ const POINTS_MIN: usize = 24;
 /// How a session keeps its past.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
-    /// Bytes that KV blocks, saved states and traces may take. What the current prompt needs is kept
-    /// whatever this says.
-    pub cache_bytes_max: u64,
-    /// Of saved states and traces.
-    pub precision: Precision,
+    /// Bytes that saved states and traces may take; KV blocks have a budget of their own,
+    /// [`ModelOptions::kv_bytes_max`](crate::model::ModelOptions::kv_bytes_max). What the current prompt needs is
+    /// kept whatever these say.
+    pub state_bytes_max: u64,
+}
+
+/// Divides `bytes_max` into a budget for KV blocks of `block_bytes` and one for saved states, in the ratio in
+/// which a long prompt uses them.
+pub fn split_budget(bytes_max: u64, block_bytes: usize, saved: SavedBytes) -> (u64, u64) {
+    let kv = (SPACING_TOKENS / KV_BLOCK * block_bytes) as f64;
+    let states = (saved.state + keep::REPLAY_TOKENS * saved.trace) as f64;
+    let kv_bytes_max = (bytes_max as f64 * kv / (kv + states).max(1.0)) as u64;
+    (kv_bytes_max, bytes_max - kv_bytes_max)
+}
+
+/// The context of errors after which a session cannot be used any more: its device failed.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceFailure;
+
+impl fmt::Display for DeviceFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the device failed")
+    }
 }
 
 /// A model and what it has evaluated.
 pub struct Session<B: Backend> {
     model: Model<B>,
     options: SessionOptions,
-    store: Tree<SavedPoint, SavedTrace>,
+    store: Tree<Checkpoint<B>, Trace<B>>,
     /// The recurrent states in place.
     sequence: Sequence<B>,
     /// The tokens that `sequence` has seen.
@@ -110,22 +127,19 @@ impl<B: Backend> Holders for Model<B> {
 }
 
 impl<B: Backend> Session<B> {
-    /// An empty session.
-    pub fn new(mut model: Model<B>, options: SessionOptions) -> Self {
-        let (config, block) = (model.config(), model.block_bytes());
-        let (layers, delta, number) =
-            (config.count(Mixer::LinearAttention), &config.delta, options.precision.bytes());
-        let point = layers * (delta.state_len() * number + delta.conv_len() * 4) + config.hidden * 4;
-        let trace = layers * delta.trace_len() * number + config.hidden * 4;
-        let store = Tree::new(Sizes { block, point, trace });
-        let sequence = model.sequence();
-        Self { model, options, store, sequence, seen: Vec::new(), tokens: Vec::new(), logits: Vec::new() }
+    /// An empty session. Fails when there is no memory for its recurrent states.
+    pub fn new(mut model: Model<B>, options: SessionOptions) -> Result<Self> {
+        let SavedBytes { state, trace } = model.saved_bytes();
+        let store = Tree::new(Sizes { block: model.block_bytes(), point: state, trace });
+        let sequence = model.sequence()?;
+        let (seen, tokens, logits) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { model, options, store, sequence, seen, tokens, logits })
     }
 
     /// Makes `tokens` the evaluated sequence, so that [`Session::logits`] are those after its last token:
     /// reuses, extends, rewinds or starts over, whatever costs least. Later calls are expected to leave
     /// `tokens` at one of the `marks`, or at its end. Fails, leaving the session as it is, when `tokens` is
-    /// empty, too long, or has an id outside the vocabulary.
+    /// empty, too long, or has an id outside the vocabulary; and with [`DeviceFailure`].
     pub fn sync(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
         ensure!(!tokens.is_empty(), "there are no tokens to evaluate");
         ensure!(
@@ -138,17 +152,17 @@ impl<B: Backend> Session<B> {
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
             bail!("token id {token} is out of range: the model has {vocab} tokens");
         }
-        Ok(self.advance(tokens, marks, cancel))
+        self.advance(tokens, marks, cancel)
     }
 
-    /// Evaluates one more token, which is inside the vocabulary.
+    /// Evaluates one more token, which is inside the vocabulary. Fails with [`DeviceFailure`].
     ///
     /// Panics when the session is full.
-    pub fn push(&mut self, token: u32, cancel: &Cancel) -> Synced {
+    pub fn push(&mut self, token: u32, cancel: &Cancel) -> Result<Synced> {
         let mut tokens = std::mem::take(&mut self.tokens);
         tokens.push(token);
         let synced = self.advance(&tokens, &[], cancel);
-        if synced.cancelled {
+        if !synced.as_ref().is_ok_and(|synced| !synced.cancelled) {
             tokens.pop();
         }
         self.tokens = tokens;
@@ -157,22 +171,22 @@ impl<B: Backend> Session<B> {
 
     /// Evaluates `tokens` after those of the session, in one pass, and writes the logits after each,
     /// `[tokens, vocab]`, to `out`. The session stays where it is: [`Session::accept`] takes it on, and whatever
-    /// else follows costs no more than if this had not been done, but for a rewind.
+    /// else follows costs no more than if this had not been done, but for a rewind. Fails with [`DeviceFailure`].
     ///
     /// Panics when they do not fit.
-    pub fn look_ahead(&mut self, tokens: &[u32], cancel: &Cancel, out: &mut Vec<f32>) -> Synced {
+    pub fn look_ahead(&mut self, tokens: &[u32], cancel: &Cancel, out: &mut Vec<f32>) -> Result<Synced> {
         let all = [&self.tokens[..], tokens].concat();
         let mut found = self.store.find(&self.tokens);
-        let mut synced = self.rewind(&found, &all);
+        let mut synced = self.rewind(&found, &all)?;
         let plan = self.plan(&found, synced.reused..all.len(), &[]);
         found = self.store.find(&all);
-        synced.cancelled = !self.pass(&mut found, &all, synced.reused, &plan, Logits::All, cancel, out);
+        synced.cancelled = !self.pass(&mut found, &all, synced.reused, &plan, LogitRows::All, cancel, out)?;
         if !synced.cancelled {
             synced.evaluated = all.len() - synced.reused;
             out.drain(..(synced.evaluated - tokens.len()) * self.model.config().vocab);
             self.keep_budget();
         }
-        synced
+        Ok(synced)
     }
 
     /// Goes on to a token that [`Session::look_ahead`] has evaluated next, after which the logits are these.
@@ -182,9 +196,9 @@ impl<B: Backend> Session<B> {
         self.logits.extend_from_slice(logits);
     }
 
-    fn advance(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Synced {
+    fn advance(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
         if cancel.is_ending() {
-            return Synced { cancelled: true, ..Synced::default() };
+            return Ok(Synced { cancelled: true, ..Synced::default() });
         }
         let mut found = self.store.find(tokens);
         self.store.touch(&found);
@@ -192,20 +206,20 @@ impl<B: Backend> Session<B> {
             && let Some(hidden) = self.hidden(&found).map(<[f32]>::to_vec)
         {
             if self.tokens != tokens || self.logits.is_empty() {
-                self.model.logits(&hidden, &mut self.logits);
+                self.model.logits(&hidden, &mut self.logits).map_err(device_failure)?;
             }
             self.tokens = tokens.to_vec();
-            return Synced { reused: tokens.len(), ..Synced::default() };
+            return Ok(Synced { reused: tokens.len(), ..Synced::default() });
         }
-        let mut synced = self.rewind(&found, tokens);
+        let mut synced = self.rewind(&found, tokens)?;
         let plan = self.plan(&found, synced.reused..tokens.len(), marks);
         let mut logits = std::mem::take(&mut self.logits);
         let mut at = synced.reused;
         while at < tokens.len() && !synced.cancelled {
             let end = tokens.len().min(at + self.model.options().batch_max);
-            let wanted = if end == tokens.len() { Logits::Last } else { Logits::None };
+            let wanted = if end == tokens.len() { LogitRows::Last } else { LogitRows::None };
             cancel.begin_pass(end);
-            let is_done = self.pass(&mut found, &tokens[..end], at, &plan, wanted, cancel, &mut logits);
+            let is_done = self.pass(&mut found, &tokens[..end], at, &plan, wanted, cancel, &mut logits)?;
             at = if is_done { end } else { at };
             synced.cancelled = !is_done || at < tokens.len() && cancel.is_ending();
         }
@@ -216,48 +230,55 @@ impl<B: Backend> Session<B> {
         }
         self.tokens = tokens[..at].to_vec();
         self.keep_budget();
-        synced
+        Ok(synced)
     }
 
     /// Takes the recurrent states as far as possible towards the end of `tokens`, of which `found` is known,
     /// without evaluating anything.
-    fn rewind(&mut self, found: &Found, tokens: &[u32]) -> Synced {
+    fn rewind(&mut self, found: &Found, tokens: &[u32]) -> Result<Synced> {
         let len_max = found.len.min(tokens.len() - 1);
+        if !self.model.is_recurrent() {
+            self.model.restore(&mut self.sequence, len_max, None);
+            self.seen = tokens[..len_max].to_vec();
+            return Ok(Synced { reused: len_max, ..Synced::default() });
+        }
         let live = tokens.starts_with(&self.seen).then_some(self.seen.len());
         let Route { origin, at, reach } = self.store.route(found, len_max, live);
         let restored_from = match origin {
             Origin::Live => Restored::Live,
             Origin::Point => {
                 let point = self.store.point(found, at).expect("routes begin at points");
-                self.model.restore(&mut self.sequence, at, |layer, out| point.read(layer, out));
+                self.model.restore(&mut self.sequence, at, Some(&point.state));
                 Restored::Point(at)
             }
             Origin::Start => {
-                self.model.restart(&mut self.sequence);
+                self.model.restore(&mut self.sequence, 0, None);
                 Restored::Start
             }
         };
+        self.seen = tokens[..at].to_vec();
         if reach > at {
-            let (store, width) = (&self.store, self.model.config().delta.trace_len());
-            self.model.replay(&mut self.sequence, reach - at, |layer, out| {
-                for index in at..reach {
-                    store.trace(found, index).expect("routes follow traces").row(layer, width, out);
-                }
-            });
+            let trace = |index| &self.store.trace(found, index).expect("routes follow traces").inputs;
+            let traces: Vec<_> = (at..reach).map(trace).collect();
+            self.model.replay(&mut self.sequence, &traces).map_err(device_failure)?;
+            self.seen.extend_from_slice(&tokens[at..reach]);
         }
-        self.seen = tokens[..reach].to_vec();
-        Synced { reused: reach, replayed: reach - at, restored_from, ..Synced::default() }
+        Ok(Synced { reused: reach, replayed: reach - at, restored_from, ..Synced::default() })
     }
 
     fn plan(&self, found: &Found, evaluated: Range<usize>, marks: &[Mark]) -> Plan {
         let last_point = self.store.last_point(found, evaluated.start);
         let wanted = POINTS_MIN as u64 * self.store.sizes().point as u64;
-        let scarcity = wanted.div_ceil(self.options.cache_bytes_max.max(1)).clamp(1, 1 << 16);
-        Plan::new(evaluated, last_point, marks, SPACING_TOKENS * scarcity as usize)
+        let scarcity = wanted.div_ceil(self.options.state_bytes_max.max(1)).clamp(1, 1 << 16);
+        let mut plan = Plan::new(evaluated, last_point, marks, SPACING_TOKENS * scarcity as usize);
+        if !self.model.is_recurrent() {
+            plan.points.clear();
+        }
+        plan
     }
 
     /// Evaluates `tokens[at..]` in one pass and keeps what is planned; false when it was cancelled, and
-    /// nothing has changed.
+    /// nothing has changed. Fails with [`DeviceFailure`].
     #[expect(clippy::too_many_arguments, reason = "what to evaluate, what of it to keep, what is wanted")]
     fn pass(
         &mut self,
@@ -265,10 +286,10 @@ impl<B: Backend> Session<B> {
         tokens: &[u32],
         at: usize,
         plan: &Plan,
-        wanted: Logits,
+        wanted: LogitRows,
         cancel: &Cancel,
         logits: &mut Vec<f32>,
-    ) -> bool {
+    ) -> Result<bool> {
         let Growth { mut table, copied, fresh } = self.grown(found, tokens);
         let mut added: Vec<BlockId> = Vec::new();
         for from in copied.into_iter().map(Some).chain((0..fresh).map(|_| None)) {
@@ -278,21 +299,23 @@ impl<B: Backend> Session<B> {
         let (marks, traced) = plan.rows(&(at..tokens.len()));
         let keep = Keep { marks: &marks, traced: &traced };
         let new = &tokens[at..];
-        let Ok(kept) = self.model.forward(&mut self.sequence, new, &table, keep, wanted, cancel, logits)
-        else {
-            added.iter().for_each(|&block| self.model.release_block(block));
-            return false;
+        let kept = match self.model.forward(&mut self.sequence, new, &table, keep, wanted, cancel, logits) {
+            Ok(kept) => kept,
+            Err(Interrupted::Cancelled) => {
+                added.iter().for_each(|&block| self.model.release_block(block));
+                return Ok(false);
+            }
+            Err(interrupted) => return Err(device_failure(interrupted)),
         };
         self.seen.extend_from_slice(new);
         self.store.grow(&mut self.model, found, tokens, copied.is_some(), &added);
-        let precision = self.options.precision;
-        for (mark, point) in marks.into_iter().zip(kept.points) {
-            self.store.put_point(found, at + mark, SavedPoint::new(point, precision));
+        for (mark, point) in marks.into_iter().zip(kept.checkpoints) {
+            self.store.put_point(found, at + mark, point);
         }
         for (row, trace) in traced.into_iter().flatten().zip(kept.traces) {
-            self.store.put_trace(found, at + row, SavedTrace::new(trace, precision));
+            self.store.put_trace(found, at + row, trace);
         }
-        true
+        Ok(true)
     }
 
     /// What evaluating `tokens` needs; makes room for it.
@@ -312,9 +335,10 @@ impl<B: Backend> Session<B> {
     fn keep_budget(&mut self) {
         loop {
             let Usage { kv_bytes, state_bytes } = self.usage();
-            let is_over = kv_bytes + state_bytes > self.options.cache_bytes_max;
-            let is_full = is_over || self.store.is_crowded();
-            if !(is_full && self.store.evict(&mut self.model, &self.tokens, !is_over)) {
+            let has_many_states = state_bytes > self.options.state_bytes_max;
+            let has_many_blocks = kv_bytes > self.model.options().kv_bytes_max;
+            let is_full = has_many_states || has_many_blocks || self.store.is_crowded();
+            if !(is_full && self.store.evict(&mut self.model, &self.tokens, !has_many_states)) {
                 return;
             }
         }
@@ -322,8 +346,8 @@ impl<B: Backend> Session<B> {
 
     /// The row after the last layer at the end of `found`, where it is kept.
     fn hidden(&self, found: &Found) -> Option<&[f32]> {
-        let trace = self.store.trace(found, found.len.checked_sub(1)?).map(|trace| &*trace.hidden);
-        trace.or_else(|| self.store.point(found, found.len).map(|point| &*point.hidden))
+        let trace = self.store.trace(found, found.len.checked_sub(1)?).map(|trace| &trace.hidden[..]);
+        trace.or_else(|| self.store.point(found, found.len).map(|point| &point.hidden[..]))
     }
 
     /// Evaluates `tokens` from nothing and calls `each(position, logits)` with the logits after every
@@ -336,8 +360,9 @@ impl<B: Backend> Session<B> {
         for at in (0..tokens.len()).step_by(self.model.options().batch_max) {
             let end = tokens.len().min(at + self.model.options().batch_max);
             let (plan, cancel) = (Plan::default(), Cancel::new());
-            let is_done = self.pass(&mut found, &tokens[..end], at, &plan, Logits::All, &cancel, &mut logits);
-            assert!(is_done, "nobody can cancel it");
+            let prompt = &tokens[..end];
+            let is_done = self.pass(&mut found, prompt, at, &plan, LogitRows::All, &cancel, &mut logits)?;
+            assert!(is_done, "nothing can cancel it");
             for (row, logits) in logits.chunks_exact(vocab).enumerate() {
                 each(at + row, logits);
             }
@@ -381,9 +406,16 @@ impl<B: Backend> Session<B> {
     pub fn reset(&mut self) {
         self.model.free_blocks();
         self.store = Tree::new(self.store.sizes());
-        self.model.restart(&mut self.sequence);
+        self.model.restore(&mut self.sequence, 0, None);
         self.seen.clear();
         self.tokens.clear();
         self.logits.clear();
+    }
+}
+
+fn device_failure(interrupted: Interrupted) -> Error {
+    match interrupted {
+        Interrupted::Device(error) => error.context(DeviceFailure),
+        Interrupted::Cancelled => unreachable!("a pass that nothing can cancel"),
     }
 }

@@ -43,6 +43,8 @@ pub struct Sizes {
 pub struct Tree<P, T> {
     nodes: Vec<Option<Node<P, T>>>,
     sizes: Sizes,
+    /// Bytes of points and traces.
+    bytes: usize,
     clock: u64,
 }
 
@@ -125,7 +127,7 @@ impl<P, T> Tree<P, T> {
             points: BTreeMap::new(),
             used: 0,
         };
-        Self { nodes: vec![Some(root)], sizes, clock: 0 }
+        Self { nodes: vec![Some(root)], sizes, bytes: 0, clock: 0 }
     }
 
     /// The longest known prefix of `tokens`.
@@ -257,20 +259,22 @@ impl<P, T> Tree<P, T> {
     /// Keeps a point at a position of `found`.
     pub fn put_point(&mut self, found: &Found, at: usize, point: P) {
         let (id, _) = self.place(found, at - 1).expect("the position is known");
-        self.node_mut(id).points.insert(at, point);
+        if self.node_mut(id).points.insert(at, point).is_none() {
+            self.bytes += self.sizes.point;
+        }
     }
 
     /// Keeps the trace of token `index` of `found`.
     pub fn put_trace(&mut self, found: &Found, index: usize, trace: T) {
         let (id, offset) = self.place(found, index).expect("the token is known");
-        self.node_mut(id).traces[offset] = Some(trace);
+        if self.node_mut(id).traces[offset].replace(trace).is_none() {
+            self.bytes += self.sizes.trace;
+        }
     }
 
     /// Bytes of points and traces.
     pub fn bytes(&self) -> usize {
-        let bytes =
-            |node: &Node<P, T>| node.points.len() * self.sizes.point + node.traced() * self.sizes.trace;
-        self.nodes.iter().flatten().map(bytes).sum()
+        self.bytes
     }
 
     /// Whether there are more nodes than there should be.
@@ -286,10 +290,16 @@ impl<P, T> Tree<P, T> {
         let kept = self.find(kept);
         let Some(victim) = self.victim(&kept, only_branches) else { return false };
         match victim {
-            Victim::Point(id, at) => drop(self.node_mut(id).points.remove(&at)),
+            Victim::Point(id, at) => {
+                self.node_mut(id).points.remove(&at);
+                self.bytes -= self.sizes.point;
+            }
             Victim::Traces(id) => {
                 let range = self.spare_traces(id, &kept);
-                self.node_mut(id).traces[range].fill_with(|| None);
+                let traces = &mut self.node_mut(id).traces[range];
+                let count = traces.iter().flatten().count();
+                traces.fill_with(|| None);
+                self.bytes -= count * self.sizes.trace;
             }
             Victim::Leaf(id) => self.remove(holders, id),
         }
@@ -317,9 +327,7 @@ impl<P, T> Tree<P, T> {
                 }
             };
             if node.children.is_empty() && !is_kept {
-                let bytes = node.blocks.len() * self.sizes.block
-                    + node.points.len() * self.sizes.point
-                    + node.traced() * self.sizes.trace;
+                let bytes = node.blocks.len() * self.sizes.block + self.saved_bytes(node);
                 consider(Victim::Leaf(id), node.tokens.len(), bytes);
             }
             for &at in node.points.keys() {
@@ -376,6 +384,7 @@ impl<P, T> Tree<P, T> {
     /// Removes a leaf, and joins its parent with the only child that is left there.
     fn remove(&mut self, holders: &mut impl Holders, id: NodeId) {
         let leaf = self.nodes[id].take().expect("the node is there");
+        self.bytes -= self.saved_bytes(&leaf);
         leaf.blocks.iter().for_each(|&block| holders.release(block));
         let parent = self.node_mut(leaf.parent);
         parent.children.retain(|&child| child != id);
@@ -404,6 +413,10 @@ impl<P, T> Tree<P, T> {
         node.points.extend(child.points);
         node.children = child.children;
         node.used = node.used.max(child.used);
+    }
+
+    fn saved_bytes(&self, node: &Node<P, T>) -> usize {
+        node.points.len() * self.sizes.point + node.traced() * self.sizes.trace
     }
 
     fn insert(&mut self, node: Node<P, T>) -> NodeId {
@@ -515,6 +528,8 @@ mod tests {
                 }
             }
             assert_eq!(held.len(), self.pool.used(), "every block in use is held by a node");
+            let bytes = |node| self.tree.saved_bytes(node);
+            assert_eq!(self.tree.bytes(), self.tree.nodes.iter().flatten().map(bytes).sum::<usize>());
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use fimd::bench::report::Subject;
 use fimd::bench::speed::{self, Engine, Whole, Workload};
 use fimd::bench::synthetic::{self, Synthetic};
+use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::Config;
 use serde_json::Value;
@@ -45,7 +46,7 @@ fn synthetic_models_load_and_stay_in_range() {
         write(&path, quant, 1);
         let dir = ModelDir::open(&path).unwrap();
         let options = load::options(64, 64);
-        let mut session = load::session(load::model(&dir, 2, 16, options).unwrap());
+        let mut session = load::session(load::model::<Cpu>(&dir, 2, 16, options).unwrap());
         assert_eq!(session.model().config(), &config(), "{quant}");
 
         let tokens: Vec<u32> = (0..16).map(|i| i * 7919 % 8448).collect();
@@ -100,7 +101,7 @@ fn a_deeper_model_is_estimated() {
         let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
         let options = load::options(64, 64);
-        Ok(load::session(load::layers(&dir, config, 1, 16, options)?))
+        Ok(load::session(load::layers::<Cpu>(&dir, config, 1, 16, options)?))
     };
     let subject =
         Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };

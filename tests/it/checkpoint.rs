@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fimd::base::Cancel;
 use fimd::decode::drafts::Pace;
 use fimd::decode::{Task, generate};
+use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::Config;
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ impl Checkpoint {
     fn run_as(&self, path: &Path) -> anyhow::Result<Vec<u32>> {
         let dir = ModelDir::open(path)?;
         let options = load::options(64, 64);
-        let mut session = load::session(load::model(&dir, 1, 8, options)?);
+        let mut session = load::session(load::model::<Cpu>(&dir, 1, 8, options)?);
         let task = Task::greedy(vec![1, 2, 3], 2);
         Ok(generate(&mut session, None, &task, &mut Pace::default(), &Cancel::new(), &mut |_| {})?.ids)
     }

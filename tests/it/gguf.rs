@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fimd::base::dtype::DType;
+use fimd::compute::cpu::Cpu;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
 use fimd::format::{Bytes, Description, ModelDir};
 use fimd::model::{Config, Tokenizer};
@@ -18,7 +19,7 @@ fn checkpoint(case: &str) -> ModelDir {
 /// Logits after every token of a prompt, and the greedy continuation.
 fn run(dir: &ModelDir) -> anyhow::Result<(Vec<f32>, Vec<u32>)> {
     let options = load::options(128, 128);
-    let mut model = load::model(dir, 1, 8, options)?;
+    let mut model = load::model::<Cpu>(dir, 1, 8, options)?;
     let vocab = model.config().vocab as u32;
     let prompt: Vec<u32> = (0..50).map(|i| i * i % vocab).collect();
     Ok(reference::run(&mut model, &prompt, 32, 8))

@@ -1,37 +1,60 @@
-//! From a folder to a model on the CPU, as the tests need it.
+//! From a folder to a model, as the tests need it.
 
-use fimd::compute::cpu::{Cpu, CpuOptions, Level};
+use fimd::compute::Backend;
+use fimd::compute::cpu::{Cpu, CpuOptions, Level, Precision};
 use fimd::format::ModelDir;
 use fimd::model::{Config, Model, ModelOptions, Tokenizer};
-use fimd::session::packed::Precision;
 use fimd::session::{Session, SessionOptions};
 
+/// A backend that the tests of sessions and passes run on.
+pub trait TestBackend: Backend<Recurrent: Send, Experts: Send> + Sized {
+    /// With its own threads.
+    fn open(options: CpuOptions) -> Self;
+}
+
+impl TestBackend for Cpu {
+    fn open(options: CpuOptions) -> Self {
+        Cpu::new(options)
+    }
+}
+
+/// The tests `$name::<B>` on every backend.
+macro_rules! on_every_backend {
+    ($($name:ident)*) => {
+        mod on_the_cpu {
+            $(#[test] fn $name() { super::$name::<fimd::compute::cpu::Cpu>() })*
+        }
+        mod on_a_late_device {
+            $(#[test] fn $name() { super::$name::<crate::late::Late>() })*
+        }
+    };
+}
+pub(crate) use on_every_backend;
+
+/// Options of the CPU that compute the same on every machine of a level.
+pub fn cpu(threads: usize, delta_chunk_rows_min: usize, precision: Precision) -> CpuOptions {
+    CpuOptions { threads, delta_chunk_rows_min, level: Level::detect(), exact: false, precision }
+}
+
 /// The model in `dir`.
-pub fn model(
+pub fn model<B: TestBackend>(
     dir: &ModelDir,
     threads: usize,
     delta_chunk_rows_min: usize,
     options: ModelOptions,
-) -> anyhow::Result<Model<Cpu>> {
+) -> anyhow::Result<Model<B>> {
     layers(dir, Config::read(dir)?, threads, delta_chunk_rows_min, options)
 }
 
 /// The layers of the model in `dir` that `config` has.
-pub fn layers(
+pub fn layers<B: TestBackend>(
     dir: &ModelDir,
     config: Config,
     threads: usize,
     delta_chunk_rows_min: usize,
     options: ModelOptions,
-) -> anyhow::Result<Model<Cpu>> {
-    let backend = Cpu::new(CpuOptions {
-        threads,
-        eps: config.eps,
-        delta_chunk_rows_min,
-        level: Level::detect(),
-        exact: false,
-    });
-    Model::load(dir, config, options, backend)
+) -> anyhow::Result<Model<B>> {
+    Model::load(dir, config, options, B::open(cpu(threads, delta_chunk_rows_min, Precision::F32)))
 }
 
 /// Sizes of a model for one sequence, and for as much again.
@@ -39,10 +62,9 @@ pub fn options(positions_max: usize, batch_max: usize) -> ModelOptions {
     ModelOptions { positions_max, batch_max, kv_bytes_max: 1 << 30 }
 }
 
-/// A session that keeps its past exactly.
-pub fn session(model: Model<Cpu>) -> Session<Cpu> {
-    let options = SessionOptions { cache_bytes_max: 1 << 30, precision: Precision::F32 };
-    Session::new(model, options)
+/// A session that forgets nothing.
+pub fn session<B: Backend>(model: Model<B>) -> Session<B> {
+    Session::new(model, SessionOptions { state_bytes_max: 1 << 30 }).unwrap()
 }
 
 /// The tokenizer in `dir`.

@@ -12,6 +12,7 @@ mod fuzz;
 mod gguf;
 mod hostile;
 mod keystrokes;
+mod late;
 mod layering;
 mod load;
 mod lsp;

@@ -9,7 +9,8 @@ use fimd::base::dtype::DType;
 use fimd::decode::sample::log_softmax;
 use fimd::format::ModelDir;
 use fimd::hub::quantize::{Outcome, Plan};
-use fimd::model::Logits;
+use fimd::compute::cpu::Cpu;
+use fimd::model::LogitRows;
 use fimd::model::export::Recipe;
 use fimd::model::tokenizer::chat::{Message, Role};
 use tempfile::TempDir;
@@ -38,10 +39,10 @@ fn quantize(from: &Path, to: &Path, recipe: &str) -> anyhow::Result<Vec<Outcome>
 fn logprobs(model: &Path, ids: &[u32]) -> Vec<f32> {
     let dir = ModelDir::open(model).unwrap();
     let options = load::options(512, 512);
-    let mut model = load::model(&dir, 2, 16, options).unwrap();
-    let mut sequence = model.sequence();
+    let mut model = load::model::<Cpu>(&dir, 2, 16, options).unwrap();
+    let mut sequence = model.sequence().unwrap();
     let mut logits = Vec::new();
-    reference::forward(&mut model, &mut sequence, ids, Logits::All, &Cancel::new(), &mut logits).unwrap();
+    reference::forward(&mut model, &mut sequence, ids, LogitRows::All, &Cancel::new(), &mut logits).unwrap();
     let rows = logits.chunks_mut(model.config().vocab).zip(&ids[1..]);
     rows.map(|(row, &id)| {
         log_softmax(row);

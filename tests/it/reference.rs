@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use fimd::base::Cancel;
 use fimd::compute::cpu::Cpu;
-use fimd::compute::{BlockId, Keep};
+use fimd::compute::{Backend, BlockId, Interrupted, Keep};
 use fimd::decode::sample::{argmax, log_softmax};
 use fimd::format::ModelDir;
 use fimd::model::state::Kept;
-use fimd::model::{Cancelled, Logits, Model, Sequence};
+use fimd::model::{LogitRows, Model, Sequence};
 use safetensors::SafeTensors;
 
-use crate::load;
+use crate::load::{self, TestBackend, on_every_backend};
 
 const CASES: [&str; 6] = ["odd", "fp8", "tied", "layer_types", "long", "dense_mlp"];
 
@@ -44,24 +44,24 @@ fn expected(case: &str) -> [Expected; 2] {
     })
 }
 
-/// A reference checkpoint on the CPU.
-pub fn model(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<Cpu> {
+/// A reference checkpoint.
+pub fn model<B: TestBackend>(case: &str, threads: usize, delta_chunk_rows_min: usize) -> Model<B> {
     let dir = ModelDir::open(&folder(case)).unwrap();
     let options = load::options(256, 256);
     load::model(&dir, threads, delta_chunk_rows_min, options).unwrap()
 }
 
 /// Logits after every token, evaluated `batch` tokens at a time, and the greedy continuation.
-pub fn run(
-    model: &mut Model<Cpu>,
+pub fn run<B: Backend>(
+    model: &mut Model<B>,
     prompt: &[u32],
     batch: usize,
     continuation: usize,
 ) -> (Vec<f32>, Vec<u32>) {
     let (mut all, mut logits) = (Vec::new(), Vec::new());
-    let mut sequence = model.sequence();
+    let mut sequence = model.sequence().unwrap();
     for tokens in prompt.chunks(batch) {
-        forward(model, &mut sequence, tokens, Logits::All, &Cancel::new(), &mut logits).unwrap();
+        forward(model, &mut sequence, tokens, LogitRows::All, &Cancel::new(), &mut logits).unwrap();
         all.extend_from_slice(&logits);
     }
     let mut ids = Vec::new();
@@ -69,20 +69,20 @@ pub fn run(
     while ids.len() < continuation {
         ids.push(argmax(&last));
         let token = [ids[ids.len() - 1]];
-        forward(model, &mut sequence, &token, Logits::Last, &Cancel::new(), &mut last).unwrap();
+        forward(model, &mut sequence, &token, LogitRows::Last, &Cancel::new(), &mut last).unwrap();
     }
     (all, ids)
 }
 
 /// One pass over a sequence that has all blocks for itself.
-pub fn forward(
-    model: &mut Model<Cpu>,
-    sequence: &mut Sequence<Cpu>,
+pub fn forward<B: Backend>(
+    model: &mut Model<B>,
+    sequence: &mut Sequence<B>,
     tokens: &[u32],
-    wanted: Logits,
+    wanted: LogitRows,
     cancel: &Cancel,
     out: &mut Vec<f32>,
-) -> Result<Kept, Cancelled> {
+) -> Result<Kept<B>, Interrupted> {
     let blocks: Vec<BlockId> = (0..model.blocks().total() as BlockId).collect();
     let marks = [tokens.len().div_ceil(2), tokens.len()];
     let all = 0..tokens.len();
@@ -95,10 +95,16 @@ pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).fold(0.0, |max, (a, b)| max.max((a - b).abs()))
 }
 
-#[test]
-fn logprobs_and_greedy_continuations_agree_with_transformers() {
+on_every_backend! {
+    logprobs_and_greedy_continuations_agree_with_transformers
+    points_and_traces_lead_back
+    a_kept_row_has_its_logits
+    a_cancelled_pass_changes_nothing
+}
+
+fn logprobs_and_greedy_continuations_agree_with_transformers<B: TestBackend>() {
     for case in CASES {
-        let mut model = model(case, 2, 8);
+        let mut model = model::<B>(case, 2, 8);
         let vocab = model.config().vocab;
         for expected in expected(case) {
             let (mut logits, greedy) = run(&mut model, &expected.prompt, 256, 24);
@@ -114,14 +120,14 @@ fn logprobs_and_greedy_continuations_agree_with_transformers() {
 #[test]
 fn chunks_of_any_size_equal_token_by_token() {
     for case in CASES {
-        let mut recurrent = model(case, 1, usize::MAX);
+        let mut recurrent = model::<Cpu>(case, 1, usize::MAX);
         let [Expected { prompt, .. }, _] = expected(case);
         let (one_by_one, ids) = run(&mut recurrent, &prompt, 1, 24);
         let bound = 1e-4 * one_by_one.iter().fold(0f32, |max, x| max.max(x.abs()));
         for (threads, chunk_rows_min, batch) in
             [(1, usize::MAX, 256), (1, 1, 256), (2, 8, 64), (3, 8, 17), (2, 2, 3)]
         {
-            let (logits, other) = run(&mut model(case, threads, chunk_rows_min), &prompt, batch, 24);
+            let (logits, other) = run(&mut model::<Cpu>(case, threads, chunk_rows_min), &prompt, batch, 24);
             let error = distance(&one_by_one, &logits);
             assert!(error <= bound, "{case}, batches of {batch}: {error} > {bound}");
             assert_eq!(ids, other, "{case}, batches of {batch}");
@@ -132,63 +138,55 @@ fn chunks_of_any_size_equal_token_by_token() {
 /// Evaluates half of a prompt, lets `disturb` do what must leave no trace, and evaluates the rest: the
 /// logits at the end are those of an undisturbed run.
 #[track_caller]
-fn check_undisturbed(disturb: impl FnOnce(&mut Model<Cpu>, &mut Sequence<Cpu>, Kept)) {
+fn check_undisturbed<B: TestBackend>(disturb: impl FnOnce(&mut Model<B>, &mut Sequence<B>, Kept<B>)) {
     let [Expected { prompt, .. }, _] = expected("long");
     let mut model = model("long", 2, 8);
     let (all, _) = run(&mut model, &prompt, 256, 0);
     let (vocab, half) = (model.config().vocab, prompt.len() / 2);
 
-    let mut sequence = model.sequence();
+    let mut sequence = model.sequence().unwrap();
     let mut logits = Vec::new();
     let first = &prompt[..half];
-    let kept = forward(&mut model, &mut sequence, first, Logits::Last, &Cancel::new(), &mut logits).unwrap();
+    let kept = forward(&mut model, &mut sequence, first, LogitRows::Last, &Cancel::new(), &mut logits).unwrap();
     disturb(&mut model, &mut sequence, kept);
     assert_eq!(sequence.len(), half);
-    forward(&mut model, &mut sequence, &prompt[half..], Logits::Last, &Cancel::new(), &mut logits).unwrap();
+    forward(&mut model, &mut sequence, &prompt[half..], LogitRows::Last, &Cancel::new(), &mut logits).unwrap();
     let error = distance(&logits, &all[all.len() - vocab..]);
     assert!(error < 1e-3, "{error}");
 }
 
-#[test]
-fn points_and_traces_lead_back() {
-    check_undisturbed(|model, sequence, kept| {
-        let Kept { points, traces } = kept;
+fn points_and_traces_lead_back<B: TestBackend>() {
+    check_undisturbed::<B>(|model, sequence, kept| {
+        let Kept { checkpoints: points, traces } = kept;
         let half = sequence.len();
         for (origin, at) in [(Some(&points[0]), half.div_ceil(2)), (Some(&points[1]), half), (None, 0)] {
-            forward(model, sequence, &[7; 30], Logits::Last, &Cancel::new(), &mut Vec::new()).unwrap();
-            match origin {
-                Some(point) => model.restore(sequence, at, |layer, out| out.clone_from(&point.states[layer])),
-                None => model.restart(sequence),
-            }
-            let width = model.config().delta.trace_len();
-            model.replay(sequence, half - at, |layer, out| {
-                traces[at..].iter().for_each(|t| out.extend(&t.inputs[layer * width..(layer + 1) * width]));
-            });
+            forward(model, sequence, &[7; 30], LogitRows::Last, &Cancel::new(), &mut Vec::new()).unwrap();
+            model.restore(sequence, at, origin.map(|point| &point.state));
+            let traces: Vec<_> = traces[at..].iter().map(|trace| &trace.inputs).collect();
+            model.replay(sequence, &traces).unwrap();
         }
     });
 }
 
-#[test]
-fn a_kept_row_has_its_logits() {
-    let mut model = model("long", 1, 8);
-    let (mut sequence, mut all, mut one) = (model.sequence(), Vec::new(), Vec::new());
+fn a_kept_row_has_its_logits<B: TestBackend>() {
+    let mut model = model::<B>("long", 1, 8);
+    let (mut sequence, mut all, mut one) = (model.sequence().unwrap(), Vec::new(), Vec::new());
     let tokens = [3, 1, 4, 1, 5, 9, 2, 6];
-    let kept = forward(&mut model, &mut sequence, &tokens, Logits::All, &Cancel::new(), &mut all).unwrap();
+    let kept = forward(&mut model, &mut sequence, &tokens, LogitRows::All, &Cancel::new(), &mut all).unwrap();
     for (trace, logits) in kept.traces.iter().zip(all.chunks_exact(all.len() / tokens.len())) {
-        model.logits(&trace.hidden, &mut one);
+        model.logits(&trace.hidden, &mut one).unwrap();
         assert_eq!(one, logits);
     }
     assert_eq!(
-        (&kept.points[0].hidden, &kept.points[1].hidden),
+        (&kept.checkpoints[0].hidden, &kept.checkpoints[1].hidden),
         (&kept.traces[3].hidden, &kept.traces[7].hidden)
     );
 }
 
-#[test]
-fn a_cancelled_pass_changes_nothing() {
-    check_undisturbed(|model, sequence, _| {
+fn a_cancelled_pass_changes_nothing<B: TestBackend>() {
+    check_undisturbed::<B>(|model, sequence, _| {
         let cancel = Cancel::new();
         cancel.cancel();
-        assert!(forward(model, sequence, &[7; 9], Logits::Last, &cancel, &mut Vec::new()).is_err());
+        assert!(forward(model, sequence, &[7; 9], LogitRows::Last, &cancel, &mut Vec::new()).is_err());
     });
 }

@@ -1,16 +1,30 @@
 //! Sessions: whatever they held before, they end where a fresh one would.
 
 use fimd::base::Cancel;
-use fimd::compute::cpu::Cpu;
-use fimd::session::packed::Precision;
-use fimd::session::{Mark, Restored, Session, SessionOptions, Synced};
+use fimd::compute::Backend;
+use fimd::compute::cpu::{Cpu, Precision};
+use fimd::format::ModelDir;
+use fimd::model::config::Mixer;
+use fimd::model::{Config, Model, ModelOptions};
+use fimd::session::{Mark, Restored, Session, SessionOptions, Synced, split_budget};
 
-use crate::load;
-use crate::reference::{distance, model};
+use crate::load::{self, TestBackend, on_every_backend};
+use crate::reference::{self, distance, model};
+use crate::tiny;
+
+on_every_backend! {
+    what_is_known_is_not_evaluated_again
+    typing_and_deleting_cost_what_changed
+    random_edits_end_where_a_fresh_session_would
+    what_a_session_cannot_hold_leaves_it_as_it_is
+    cancelling_at_any_moment_loses_no_evaluated_token
+    a_full_session_says_so
+    keys_and_values_alone_are_reused_at_any_position
+}
 
 /// Brings `session` to `tokens` and compares its logits with those of a fresh one.
 #[track_caller]
-fn sync(session: &mut Session<Cpu>, tokens: &[u32], marks: &[Mark]) -> Synced {
+fn sync<B: Backend>(session: &mut Session<B>, tokens: &[u32], marks: &[Mark]) -> Synced {
     let synced = session.sync(tokens, marks, &Cancel::new()).unwrap();
     check_logits(session, tokens, 1e-3);
     assert_eq!((synced.reused + synced.evaluated, synced.cancelled), (tokens.len(), false));
@@ -19,9 +33,9 @@ fn sync(session: &mut Session<Cpu>, tokens: &[u32], marks: &[Mark]) -> Synced {
 
 /// Returns the difference.
 #[track_caller]
-fn check_logits(session: &Session<Cpu>, tokens: &[u32], bound: f32) -> f32 {
+fn check_logits<B: Backend>(session: &Session<B>, tokens: &[u32], bound: f32) -> f32 {
     assert_eq!(session.tokens(), tokens);
-    let mut fresh = load::session(model("long", 1, 8));
+    let mut fresh = load::session(model::<Cpu>("long", 1, 8));
     fresh.sync(tokens, &[], &Cancel::new()).unwrap();
     let error = distance(session.logits(), fresh.logits());
     assert!(error < bound, "{error} after {} tokens", tokens.len());
@@ -32,14 +46,13 @@ fn run(start: usize, len: usize) -> Vec<u32> {
     (start..start + len).map(|i| (i * 7 % 48) as u32).collect()
 }
 
-#[test]
-fn what_is_known_is_not_evaluated_again() {
-    let mut session = load::session(model("long", 2, 8));
+fn what_is_known_is_not_evaluated_again<B: TestBackend>() {
+    let mut session = load::session(model::<B>("long", 2, 8));
     let known = |reused, evaluated| Synced { reused, evaluated, ..Synced::default() };
     assert_eq!(sync(&mut session, &[1, 2, 3], &[]), known(0, 3));
     assert_eq!(sync(&mut session, &[1, 2, 3, 4, 5], &[]), known(3, 2));
     assert_eq!(sync(&mut session, &[1, 2, 3, 4, 5], &[]), known(5, 0));
-    assert_eq!(session.push(6, &Cancel::new()), known(5, 1));
+    assert_eq!(session.push(6, &Cancel::new()).unwrap(), known(5, 1));
     assert_eq!(sync(&mut session, &[1, 2, 3, 4, 5, 6, 7], &[]), known(6, 1));
     let back = sync(&mut session, &[1, 2, 9], &[]);
     assert_eq!((back.reused, back.evaluated, back.replayed), (2, 1, 2));
@@ -48,9 +61,8 @@ fn what_is_known_is_not_evaluated_again() {
 }
 
 /// A prompt of 200 tokens as a completion makes it: a prefix, a suffix, then what is typed.
-#[test]
-fn typing_and_deleting_cost_what_changed() {
-    let mut session = load::session(model("long", 1, 8));
+fn typing_and_deleting_cost_what_changed<B: TestBackend>() {
+    let mut session = load::session(model::<B>("long", 1, 8));
     let marks = [Mark { at: 120, behind: 24 }, Mark { at: 180, behind: 0 }];
     let prompt = run(0, 180);
     sync(&mut session, &prompt, &marks);
@@ -62,7 +74,7 @@ fn typing_and_deleting_cost_what_changed() {
         assert!(synced.replayed <= 64);
         // A completion of some tokens, with which the next prompt does not go on.
         for offset in [1, 4, 5] {
-            assert_eq!(session.push((token + offset) % 48, &Cancel::new()).evaluated, 1);
+            assert_eq!(session.push((token + offset) % 48, &Cancel::new()).unwrap().evaluated, 1);
         }
     }
     for len in (181..195).rev() {
@@ -83,13 +95,26 @@ fn typing_and_deleting_cost_what_changed() {
     assert_eq!((synced.reused, synced.evaluated), (0, 160), "no state was saved before 96");
 }
 
-#[test]
-fn random_edits_end_where_a_fresh_session_would() {
+/// A session whose past takes at most so many bytes.
+fn session_with<B: TestBackend>(cache_bytes_max: u64, precision: Precision) -> Session<B> {
+    let dir = ModelDir::open(&reference::folder("long")).unwrap();
+    let config = Config::read(&dir).unwrap();
+    let backend = B::open(load::cpu(1, 8, precision));
+    let (block_bytes, saved) = (
+        backend.kv_block_bytes(config.count(Mixer::FullAttention), &config.attention),
+        backend.saved_bytes(config.count(Mixer::LinearAttention), &config.delta),
+    );
+    let (kv_bytes_max, state_bytes_max) = split_budget(cache_bytes_max, block_bytes, saved);
+    let options = ModelOptions { kv_bytes_max, ..load::options(256, 256) };
+    let model = Model::load(&dir, config, options, backend).unwrap();
+    Session::new(model, SessionOptions { state_bytes_max }).unwrap()
+}
+
+fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
     for (cache_bytes_max, precision, bound) in
         [(1 << 30, Precision::F32, 1e-3), (100_000, Precision::F32, 1e-3), (1 << 30, Precision::F16, 1.0)]
     {
-        let options = SessionOptions { cache_bytes_max, precision };
-        let mut session = Session::new(model("long", 1, 8), options);
+        let mut session = session_with::<B>(cache_bytes_max, precision);
         let mut state = 7u64;
         let mut random = move |below: usize| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -124,12 +149,12 @@ fn random_edits_end_where_a_fresh_session_would() {
             total += tokens.len();
             errors.push(check_logits(&session, tokens, bound));
             for token in run(step, random(6)) {
-                session.push(token, &Cancel::new());
+                session.push(token, &Cancel::new()).unwrap();
             }
             if random(4) == 0 {
                 let (mut at, mut rows) = (session.tokens().to_vec(), Vec::new());
                 let draft = run(step, 1 + random(5));
-                session.look_ahead(&draft, &Cancel::new(), &mut rows);
+                session.look_ahead(&draft, &Cancel::new(), &mut rows).unwrap();
                 for (&token, logits) in draft.iter().zip(rows.chunks_exact(rows.len() / draft.len())).take(2)
                 {
                     session.accept(token, logits);
@@ -151,9 +176,8 @@ fn random_edits_end_where_a_fresh_session_would() {
     }
 }
 
-#[test]
-fn what_a_session_cannot_hold_leaves_it_as_it_is() {
-    let mut session = load::session(model("long", 1, 8));
+fn what_a_session_cannot_hold_leaves_it_as_it_is<B: TestBackend>() {
+    let mut session = load::session(model::<B>("long", 1, 8));
     sync(&mut session, &[1, 2, 3], &[]);
     for (tokens, word) in [(&[][..], "no tokens"), (&[1, 2, 3, 48], "48"), (&[1; 257], "--context")] {
         let error = session.sync(tokens, &[], &Cancel::new()).unwrap_err().to_string();
@@ -162,15 +186,14 @@ fn what_a_session_cannot_hold_leaves_it_as_it_is() {
     assert_eq!(sync(&mut session, &[1, 2, 3, 4], &[]).evaluated, 1);
 }
 
-#[test]
-fn cancelling_at_any_moment_loses_no_evaluated_token() {
-    let mut session = load::session(model("long", 1, 8));
+fn cancelling_at_any_moment_loses_no_evaluated_token<B: TestBackend>() {
+    let mut session = load::session(model::<B>("long", 1, 8));
     sync(&mut session, &[1, 2, 3], &[]);
     let cancel = Cancel::new();
     cancel.cancel();
     let cancelled = Synced { cancelled: true, ..Synced::default() };
     assert_eq!(session.sync(&[1, 2, 3, 4, 5], &[], &cancel).unwrap(), cancelled);
-    assert!(session.push(4, &cancel).cancelled);
+    assert!(session.push(4, &cancel).unwrap().cancelled);
     assert_eq!(sync(&mut session, &[1, 2, 3], &[]).evaluated, 0);
     // From another thread, some time into the pass.
     let prompt = run(0, 250);
@@ -187,9 +210,28 @@ fn cancelling_at_any_moment_loses_no_evaluated_token() {
     }
 }
 
-#[test]
-fn a_full_session_says_so() {
-    let mut session = load::session(model("long", 1, 8));
+fn a_full_session_says_so<B: TestBackend>() {
+    let mut session = load::session(model::<B>("long", 1, 8));
     assert_eq!(sync(&mut session, &[5; 256], &[]).evaluated, 256);
     assert!(session.is_full());
+}
+
+/// Without recurrent layers nothing has to be saved.
+fn keys_and_values_alone_are_reused_at_any_position<B: TestBackend>() {
+    let dir = tiny::folder_of(["full_attention", "full_attention"]);
+    let dir = ModelDir::open(dir.path()).unwrap();
+    let open = || load::model::<B>(&dir, 1, 8, load::options(512, 256)).unwrap();
+    let mut session = Session::new(open(), SessionOptions { state_bytes_max: 0 }).unwrap();
+    let mut tokens = run(0, 300);
+    session.sync(&tokens, &[], &Cancel::new()).unwrap();
+    for cut in [299, 200, 131, 128, 64, 63, 1] {
+        tokens.truncate(cut);
+        tokens.extend([49, cut as u32 % 48, 50]);
+        let synced = session.sync(&tokens, &[Mark { at: cut, behind: 8 }], &Cancel::new()).unwrap();
+        assert_eq!(synced, Synced { reused: cut, evaluated: 3, ..Synced::default() });
+        let mut fresh = load::session(open());
+        fresh.sync(&tokens, &[], &Cancel::new()).unwrap();
+        assert!(distance(session.logits(), fresh.logits()) < 1e-3, "after {cut}");
+        session.look_ahead(&[1, 2, 3], &Cancel::new(), &mut Vec::new()).unwrap();
+    }
 }

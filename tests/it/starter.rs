@@ -6,15 +6,14 @@ use fimd::assist::{self, Action, Job, Outcome, Subject};
 use fimd::base::Cancel;
 use fimd::complete::fim::Order;
 use fimd::complete::{Options, Request, driver};
-use fimd::compute::cpu::Cpu;
+use fimd::compute::cpu::{Cpu, Precision};
 use fimd::decode::drafts::Pace;
 use fimd::decode::sample::{argmax, log_softmax};
 use fimd::decode::{Task, generate};
 use fimd::hub;
-use fimd::model::Tokenizer;
+use fimd::model::{Config, Model, Tokenizer};
 use fimd::serve::{self, Engine};
-use fimd::session::packed::Precision;
-use fimd::session::{Session, SessionOptions};
+use fimd::session::Session;
 
 use crate::load;
 
@@ -28,7 +27,7 @@ fn open() -> (Session<Cpu>, Tokenizer) {
 /// Completes each document at its `$0`.
 fn complete(documents: &[(&str, &str)], order: Order) -> Vec<(String, String)> {
     let (session, tokenizer) = open();
-    let engine = Engine::start(session, tokenizer);
+    let engine = Engine::start(session, tokenizer, || Ok(open().0));
     let answer = |document: &str| {
         let (prefix, suffix) = document.split_once("$0").unwrap();
         let request = Request { max_tokens: 48, ..Request::new(prefix, suffix) };
@@ -123,7 +122,7 @@ fn guessing_tokens_changes_no_token() {
             let mut logits = session.logits().to_vec();
             tokenizer.mask(&mut logits);
             expected.push(argmax(&logits));
-            session.push(expected[expected.len() - 1], &Cancel::new());
+            session.push(expected[expected.len() - 1], &Cancel::new()).unwrap();
         }
         session.reset();
         let mut pace = Pace::default();
@@ -144,9 +143,10 @@ fn guessing_tokens_changes_no_token() {
 #[test]
 fn sixteen_bits_are_enough_for_saved_states() {
     let (mut exact, tokenizer) = open();
-    let model = load::model(&hub::starter().unwrap(), 2, 16, load::options(4096, 256)).unwrap();
-    let options = SessionOptions { cache_bytes_max: 1 << 30, precision: Precision::F16 };
-    let mut session = Session::new(model, options);
+    let dir = hub::starter().unwrap();
+    let backend = Cpu::new(load::cpu(2, 16, Precision::F16));
+    let model = Model::load(&dir, Config::read(&dir).unwrap(), load::options(4096, 256), backend).unwrap();
+    let mut session = load::session(model);
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/session/keep.rs")).unwrap();
     let ids = tokenizer.encode(&text);
     let (mut greatest, mut sum, mut count) = (0f32, 0f32, 0);
@@ -175,7 +175,7 @@ fn sixteen_bits_are_enough_for_saved_states() {
 #[test]
 fn definitions_are_documented() {
     let (session, tokenizer) = open();
-    let engine = Engine::start(session, tokenizer);
+    let engine = Engine::start(session, tokenizer, || Ok(open().0));
     let options = assist::Options { prompt: Options::new(Order::Spm), max_tokens: 256 };
     for (path, text, opening) in [
         (

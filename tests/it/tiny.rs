@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use fimd::base::Cancel;
+use fimd::compute::cpu::Cpu;
 use fimd::decode::Task;
 use fimd::format::ModelDir;
 use fimd::serve::{Engine, Event, Priority, Request};
@@ -39,11 +40,16 @@ const CONTEXT: usize = 2048;
 
 /// Writes the model to a folder of its own.
 pub fn folder() -> TempDir {
+    folder_of(["linear_attention", "full_attention"])
+}
+
+/// Writes a model that says the same with such layers.
+pub fn folder_of(mixers: [&str; 2]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
-    write("config.json", config().to_string().as_bytes());
+    write("config.json", config(mixers).to_string().as_bytes());
     write("tokenizer.json", tokenizer().to_string().as_bytes());
-    let tensors = weights();
+    let tensors = weights(mixers);
     let views = tensors
         .iter()
         .map(|(name, (shape, bytes))| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
@@ -63,8 +69,9 @@ pub fn chatting_folder() -> TempDir {
 pub fn engine(dir: &Path) -> Engine {
     let dir = ModelDir::open(dir).unwrap();
     let options = load::options(CONTEXT, 64);
-    let model = load::model(&dir, 1, 16, options).unwrap();
-    Engine::start(load::session(model), load::tokenizer(&dir))
+    let open = move |dir: &ModelDir| load::session(load::model::<Cpu>(dir, 1, 16, options).unwrap());
+    let (session, tokenizer) = (open(&dir), load::tokenizer(&dir));
+    Engine::start(session, tokenizer, move || Ok(open(&dir)))
 }
 
 /// Keeps `engine` busy until the returned sender is dropped.
@@ -88,11 +95,11 @@ pub fn hold(engine: &Engine) -> mpsc::Sender<()> {
     release
 }
 
-fn config() -> serde_json::Value {
+fn config(mixers: [&str; 2]) -> serde_json::Value {
     json!({
         "model_type": "qwen3_next", "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": false,
         "max_position_embeddings": CONTEXT, "vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": 2,
-        "layer_types": ["linear_attention", "full_attention"],
+        "layer_types": mixers,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
         "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
         "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
@@ -126,7 +133,7 @@ fn tokenizer() -> serde_json::Value {
 
 type Weights = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
-fn weights() -> Weights {
+fn weights(mixers: [&str; 2]) -> Weights {
     let mut all = Weights::new();
     // Knuth's MMIX generator, as numbers between -1 and 1.
     let mut state = 1u64;
@@ -141,14 +148,14 @@ fn weights() -> Weights {
     add("model.embed_tokens.weight".into(), &[VOCAB, HIDDEN], &mut |i| f32::from(i / HIDDEN == i % HIDDEN));
     add("lm_head.weight".into(), &[VOCAB, HIDDEN], &mut |i| f32::from(i / HIDDEN == following(i % HIDDEN)));
     add("model.norm.weight".into(), &[HIDDEN], &mut |_| 0.0);
-    for (layer, mixer) in ["linear_attn", "self_attn"].iter().enumerate() {
+    for (layer, mixer) in mixers.into_iter().enumerate() {
         let mut add = |name: &str, shape: &[usize], scale: f32| {
             add(format!("model.layers.{layer}.{name}"), shape, &mut |_| scale * random());
         };
         add("input_layernorm.weight", &[HIDDEN], 0.1);
         add("post_attention_layernorm.weight", &[HIDDEN], 0.1);
-        let tensors: &[(&str, &[usize], f32)] = match layer {
-            0 => &[
+        let (mixer, tensors): (_, &[(&str, &[usize], f32)]) = match mixer {
+            "linear_attention" => ("linear_attn", &[
                 ("A_log", &[4], 1.0),
                 ("dt_bias", &[4], 1.0),
                 ("norm.weight", &[8], 1.0),
@@ -156,15 +163,15 @@ fn weights() -> Weights {
                 ("in_proj_qkvz.weight", &[96, HIDDEN], 0.1),
                 ("in_proj_ba.weight", &[8, HIDDEN], 0.1),
                 ("out_proj.weight", &[HIDDEN, 32], 0.01),
-            ],
-            _ => &[
+            ]),
+            _ => ("self_attn", &[
                 ("q_proj.weight", &[64, HIDDEN], 0.1),
                 ("k_proj.weight", &[16, HIDDEN], 0.1),
                 ("v_proj.weight", &[16, HIDDEN], 0.1),
                 ("o_proj.weight", &[HIDDEN, 32], 0.01),
                 ("q_norm.weight", &[16], 0.1),
                 ("k_norm.weight", &[16], 0.1),
-            ],
+            ]),
         };
         for (name, shape, scale) in tensors {
             add(&format!("{mixer}.{name}"), shape, *scale);

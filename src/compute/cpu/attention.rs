@@ -1,12 +1,15 @@
 //! Gated attention between its projections.
 
-use super::product::{Inputs, Scratch};
+use std::collections::TryReserveError;
+
+use super::context::Context;
+use super::product::Inputs;
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
-use super::{Cpu, CpuOptions};
-use crate::base::pool::{Disjoint, Pool};
-use crate::compute::{AttentionShape, AttentionWeights, Batch, BlockId, KV_BLOCK};
+use super::{Cpu, CpuPass};
+use crate::base::pool::Disjoint;
+use crate::compute::{AttentionShape, AttentionWeights, BlockId, KV_BLOCK};
 
 /// Keys and values in blocks of f32, allocated at first use. For each layer and head a block holds the keys
 /// as `[head_dim, KV_BLOCK]`, so that a product with them needs no sum across lanes, then the values as
@@ -24,9 +27,24 @@ impl Kv {
         Self { blocks, layers, kv_heads: shape.kv_heads, head_dim: shape.head_dim }
     }
 
-    /// f32 elements of a block.
-    pub fn block_len(&self) -> usize {
-        self.layers * self.kv_heads * 2 * KV_BLOCK * self.head_dim
+    /// f32 elements of a block of `layers` layers.
+    pub fn block_len(layers: usize, shape: &AttentionShape) -> usize {
+        layers * shape.kv_heads * 2 * KV_BLOCK * shape.head_dim
+    }
+
+    /// Allocates those of `blocks` that have not been written to.
+    pub fn reserve(&mut self, blocks: &[BlockId]) -> Result<(), TryReserveError> {
+        let len = self.layers * self.kv_heads * 2 * KV_BLOCK * self.head_dim;
+        for &block in blocks {
+            let block = &mut self.blocks[block as usize];
+            if block.is_empty() && len > 0 {
+                let mut zeros = Vec::new();
+                zeros.try_reserve_exact(len)?;
+                zeros.resize(len, 0.0);
+                *block = zeros.into();
+            }
+        }
+        Ok(())
     }
 
     /// Copies a block over another one.
@@ -57,15 +75,13 @@ impl Kv {
         self.blocks[block as usize][self.head(layer, head)].split_at(KV_BLOCK * self.head_dim)
     }
 
-    /// Stores a row of keys and one of values, `[kv_heads, head_dim]` each, at `offset` of a block.
+    /// Stores a row of keys and one of values, `[kv_heads, head_dim]` each, at `offset` of a block that is
+    /// reserved.
     fn store(&mut self, block: BlockId, layer: usize, offset: usize, keys: &[f32], values: &[f32]) {
-        let (head_dim, len) = (self.head_dim, self.block_len());
+        let head_dim = self.head_dim;
         for head in 0..self.kv_heads {
             let range = self.head(layer, head);
             let block = &mut self.blocks[block as usize];
-            if block.is_empty() {
-                *block = vec![0.0; len].into();
-            }
             let (key_block, value_block) = block[range].split_at_mut(KV_BLOCK * head_dim);
             let own = head * head_dim..(head + 1) * head_dim;
             for (out, key) in key_block[offset..].iter_mut().step_by(KV_BLOCK).zip(&keys[own.clone()]) {
@@ -76,30 +92,66 @@ impl Kv {
     }
 }
 
-/// From projected queries with gates `[rows, H, 2D]`, keys and values `[rows, K, D]` to gated outputs
-/// `[rows, H * D]`; appends to `kv`.
-#[expect(clippy::too_many_arguments, reason = "the three projections belong to this one call")]
-pub fn mix(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
+/// The projections of a pass.
+pub struct Projected {
+    /// `[rows, H, query_width]`
+    pub queries: Buffer<f32>,
+    /// `[rows, K, D]`
+    pub keys: Buffer<f32>,
+    /// `[rows, K, D]`
+    pub values: Buffer<f32>,
+}
+
+/// From the projections to the outputs of the heads `[rows, H * D]`, gated where they have gates; appends to
+/// `kv`.
+pub fn attend(
+    context: &mut Context,
     weights: &AttentionWeights<Cpu>,
-    batch: &Batch,
+    pass: &CpuPass,
     kv: &mut Kv,
     layer: usize,
-    mut query_gate: Buffer<f32>,
-    mut keys: Buffer<f32>,
-    values: &[f32],
+    projected: Projected,
 ) -> Inputs {
-    let AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta } = weights.shape;
-    let (query_width, kv_width) = (heads * 2 * head_dim, kv_heads * head_dim);
+    let AttentionShape { heads, kv_heads, head_dim, .. } = weights.shape;
+    let Projected { mut queries, mut keys, mut values } = projected;
+    if let Some(bias) = &weights.bias {
+        add_bias(&mut queries, &bias.query);
+        add_bias(&mut keys, &bias.key);
+        add_bias(&mut values, &bias.value);
+    }
+    place(context, weights, pass, &mut queries, &mut keys);
+    let kv_width = kv_heads * head_dim;
+    for row in 0..pass.rows {
+        let position = pass.start + row;
+        let (block, offset) = (pass.blocks[position / KV_BLOCK], position % KV_BLOCK);
+        let own = row * kv_width..(row + 1) * kv_width;
+        kv.store(block, layer, offset, &keys[own.clone()], &values[own]);
+    }
+    let mixed = attention_core(context, weights, pass, kv, layer, &queries);
+    let width = heads * head_dim;
+    Inputs::fill(context, pass.rows, width, |row, out| {
+        out.copy_from_slice(&mixed[row * width..][..width]);
+    })
+}
+
+/// Norms and rotates the queries and keys of every row.
+fn place(
+    context: &mut Context,
+    weights: &AttentionWeights<Cpu>,
+    pass: &CpuPass,
+    queries: &mut [f32],
+    keys: &mut [f32],
+) {
+    let AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta, .. } = weights.shape;
+    let (query_width, kv_width) = (heads * weights.shape.query_width(), kv_heads * head_dim);
     let frequencies = frequencies(rotary_dim, rope_theta);
-    let (queries, key_rows) = (Disjoint::new(&mut query_gate), Disjoint::new(&mut keys));
-    pool.run(batch.rows, |row| {
+    let (queries, keys) = (Disjoint::new(queries), Disjoint::new(keys));
+    let Context { options, pool, .. } = context;
+    pool.run(pass.rows, |row| {
         let angles: Vec<(f32, f32)> = frequencies
             .iter()
             .map(|frequency| {
-                let angle = (batch.start + row) as f32 * frequency;
+                let angle = (pass.start + row) as f32 * frequency;
                 (angle.cos(), angle.sin())
             })
             .collect();
@@ -107,47 +159,61 @@ pub fn mix(
         let (queries, keys) = unsafe {
             (
                 queries.part(row * query_width..(row + 1) * query_width),
-                key_rows.part(row * kv_width..(row + 1) * kv_width),
+                keys.part(row * kv_width..(row + 1) * kv_width),
             )
         };
-        options.level.run(Position { weights, eps: options.eps, angles: &angles, queries, keys });
+        options.level.run(Position { weights, angles: &angles, queries, keys });
     });
-    for row in 0..batch.rows {
-        let position = batch.start + row;
-        let (block, offset) = (batch.blocks[position / KV_BLOCK], position % KV_BLOCK);
-        let own = row * kv_width..(row + 1) * kv_width;
-        kv.store(block, layer, offset, &keys[own.clone()], &values[own]);
-    }
+}
 
-    let mut mixed = scratch.values.zeros(batch.rows * heads * head_dim);
+/// Softmax attention of all heads over the KV cache: `[rows, H * D]`.
+fn attention_core(
+    context: &mut Context,
+    weights: &AttentionWeights<Cpu>,
+    pass: &CpuPass,
+    kv: &Kv,
+    layer: usize,
+    queries: &[f32],
+) -> Buffer<f32> {
+    let Context { options, pool, scratch } = context;
+    let AttentionShape { heads, kv_heads, head_dim, gated, .. } = weights.shape;
+    let (group, stride) = (heads / kv_heads, weights.shape.query_width());
+    let mut mixed = scratch.values.zeros(pass.rows * heads * head_dim);
     let out = Disjoint::new(&mut mixed);
-    let group = heads / kv_heads;
-    let kv = &*kv;
-    pool.run(batch.rows * kv_heads, |task| {
-        if batch.cancel.is_cancelled() {
+    pool.run(pass.rows * kv_heads, |task| {
+        if pass.cancel.is_cancelled() {
             return;
         }
         let (row, kv_head) = (task / kv_heads, task % kv_heads);
-        let at = (row * heads + kv_head * group) * head_dim;
-        let queries =
-            &query_gate[row * query_width + kv_head * group * 2 * head_dim..][..group * 2 * head_dim];
+        let first = row * heads + kv_head * group;
         // SAFETY: this task alone writes the heads of its group in its row.
-        let out = unsafe { out.part(at..at + group * head_dim) };
-        options.level.run(Attend { kv, batch, len: batch.start + row + 1, layer, kv_head, queries, out });
+        let out = unsafe { out.part(first * head_dim..(first + group) * head_dim) };
+        options.level.run(Attend {
+            kv,
+            blocks: &pass.blocks,
+            len: pass.start + row + 1,
+            layer,
+            kv_head,
+            queries: &queries[first * stride..(first + group) * stride],
+            gated,
+            out,
+        });
     });
-    let width = heads * head_dim;
-    Inputs::fill(pool, scratch, options.level, batch.rows, width, |row, out| {
-        out.copy_from_slice(&mixed[row * width..][..width]);
-    })
+    mixed
+}
+
+fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    for row in rows.chunks_exact_mut(bias.len()) {
+        row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+    }
 }
 
 /// Norms and rotates the heads of one position in place.
 struct Position<'a> {
     weights: &'a AttentionWeights<Cpu>,
-    eps: f32,
     /// Cosine and sine for each rotated pair.
     angles: &'a [(f32, f32)],
-    /// `[H, 2D]`
+    /// `[H, query_width]`
     queries: &'a mut [f32],
     /// `[K, D]`
     keys: &'a mut [f32],
@@ -158,14 +224,18 @@ impl Kernel for Position<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let head_dim = self.weights.shape.head_dim;
-        for head in self.queries.chunks_exact_mut(2 * head_dim) {
+        let AttentionShape { head_dim, eps, .. } = self.weights.shape;
+        for head in self.queries.chunks_exact_mut(self.weights.shape.query_width()) {
             let query = &mut head[..head_dim];
-            vector::rms_norm_in_place(simd, query, &self.weights.query_norm, self.eps);
+            if let Some(norm) = &self.weights.query_norm {
+                vector::rms_norm_in_place(simd, query, norm, eps);
+            }
             rotate(query, self.angles);
         }
         for key in self.keys.chunks_exact_mut(head_dim) {
-            vector::rms_norm_in_place(simd, key, &self.weights.key_norm, self.eps);
+            if let Some(norm) = &self.weights.key_norm {
+                vector::rms_norm_in_place(simd, key, norm, eps);
+            }
             rotate(key, self.angles);
         }
     }
@@ -174,12 +244,13 @@ impl Kernel for Position<'_> {
 /// Softmax attention of one position's query heads that share a KV head, over the first `len` positions.
 struct Attend<'a> {
     kv: &'a Kv,
-    batch: &'a Batch<'a>,
+    blocks: &'a [BlockId],
     len: usize,
     layer: usize,
     kv_head: usize,
-    /// `[group, 2D]`: queries with their gates.
+    /// `[group, query_width]`: queries, with their gates where they have some.
     queries: &'a [f32],
+    gated: bool,
     /// `[group, D]`, zeros.
     out: &'a mut [f32],
 }
@@ -191,10 +262,11 @@ impl Kernel for Attend<'_> {
     fn run<S: Simd>(self, simd: S) {
         let head_dim = self.kv.head_dim;
         let group = self.out.len() / head_dim;
-        let blocks = &self.batch.blocks[..self.len.div_ceil(KV_BLOCK)];
+        let stride = self.queries.len() / group;
+        let blocks = &self.blocks[..self.len.div_ceil(KV_BLOCK)];
         let width = blocks.len() * KV_BLOCK;
         let mut scores = vec![0.0; group * width];
-        let queries = View { values: self.queries, row: 2 * head_dim, col: 1 };
+        let queries = View { values: self.queries, row: stride, col: 1 };
         for (i, &block) in blocks.iter().enumerate() {
             let (keys, _) = self.kv.keys_values(block, self.layer, self.kv_head);
             // Whole vectors: what lies behind the last position is not used.
@@ -213,9 +285,11 @@ impl Kernel for Attend<'_> {
             let weights = View { values: &scores[i * KV_BLOCK..], row: width, col: 1 };
             vector::add_product(simd, group, head_dim, count, weights, values, head_dim, self.out, head_dim);
         }
-        let gated = self.queries.chunks_exact(2 * head_dim).zip(self.out.chunks_exact_mut(head_dim));
-        for (query, out) in gated {
-            vector::mul_sigmoid(simd, &query[head_dim..], out);
+        if self.gated {
+            let heads = self.queries.chunks_exact(stride).zip(self.out.chunks_exact_mut(head_dim));
+            for (query, out) in heads {
+                vector::mul_sigmoid(simd, &query[head_dim..], out);
+            }
         }
     }
 }

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use super::product::{Inputs, Scratch};
+use super::context::{Context, Scratch};
+use super::product::Inputs;
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
-use super::{Cpu, CpuOptions, scalar};
+use super::{Cpu, CpuPass, scalar};
 use crate::base::Cancel;
-use crate::base::pool::{Disjoint, Pool};
-use crate::compute::{Batch, DeltaShape, DeltaState, DeltaWeights, Keep};
+use crate::base::pool::Disjoint;
+use crate::compute::{DeltaShape, DeltaWeights};
 
 /// Positions that the chunked form works on at a time.
 const CHUNK: usize = 64;
@@ -17,13 +18,22 @@ const CHUNK: usize = 64;
 /// Positions of a chunk whose triangular system is solved one by one before the next are.
 const SOLVE: usize = 16;
 
+/// The recurrent state of one layer in f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeltaState {
+    /// See [`DeltaShape::state_len`].
+    pub recurrent: Vec<f32>,
+    /// See [`DeltaShape::conv_len`].
+    pub conv: Vec<f32>,
+}
+
 /// The state of one layer of one sequence; see [`crate::compute::Backend::Recurrent`].
 pub struct Recurrent {
-    committed: DeltaState,
+    pub committed: DeltaState,
     pending: DeltaState,
     /// The marks of the last pass: after how many rows, and the state there.
     marked: Vec<(usize, DeltaState)>,
-    /// `[rows, trace_len]`
+    /// The traced rows of the last pass, `[rows, trace_len]`.
     trace: Vec<f32>,
 }
 
@@ -33,85 +43,80 @@ impl Recurrent {
         Self { committed: zero.clone(), pending: zero, marked: Vec::new(), trace: Vec::new() }
     }
 
-    pub fn take_marked(&mut self) -> Vec<DeltaState> {
-        self.marked.drain(..).map(|(_, state)| state).collect()
+    /// The states at the marks of the last pass.
+    pub fn take_marked(&mut self) -> impl Iterator<Item = DeltaState> {
+        self.marked.drain(..).map(|(_, state)| state)
     }
 
-    pub fn take_trace(&mut self) -> Vec<f32> {
-        std::mem::take(&mut self.trace)
+    /// The traced rows of the last pass, `[rows, trace_len]`.
+    pub fn trace(&self) -> &[f32] {
+        &self.trace
     }
 
     pub fn commit(&mut self) {
         std::mem::swap(&mut self.committed, &mut self.pending);
     }
 
-    pub fn import(&mut self, from: Option<&DeltaState>) {
-        let DeltaState { recurrent, conv } = &mut self.committed;
-        match from {
-            Some(from) => {
-                recurrent.copy_from_slice(&from.recurrent);
-                conv.copy_from_slice(&from.conv);
-            }
-            None => {
-                recurrent.fill(0.0);
-                conv.fill(0.0);
-            }
-        }
+    /// Takes the committed state to zeros.
+    pub fn clear(&mut self) {
+        self.committed.recurrent.fill(0.0);
+        self.committed.conv.fill(0.0);
     }
 
-    /// Room for the states at `marks`, and the traced rows of projected `channels` and `ba`.
-    fn keep(&mut self, keep: &Keep, channels: &[f32], ba: &[f32], rows: usize) {
+    /// Room for the states at the marks, and the traced rows of projected `channels` and `ba`.
+    fn keep(&mut self, pass: &CpuPass, channels: &[f32], ba: &[f32]) {
         let zero = || DeltaState {
             recurrent: vec![0.0; self.committed.recurrent.len()],
             conv: vec![0.0; self.committed.conv.len()],
         };
-        self.marked = keep.marks.iter().map(|&mark| (mark, zero())).collect();
+        self.marked = pass.marks.iter().map(|&mark| (mark, zero())).collect();
         self.trace.clear();
-        let (channels_width, ba_width) = (channels.len() / rows, ba.len() / rows);
-        for row in keep.traced_rows() {
+        let (channels_width, ba_width) = (channels.len() / pass.rows, ba.len() / pass.rows);
+        for row in pass.keep().traced_rows() {
             self.trace.extend_from_slice(&channels[row * channels_width..][..channels_width]);
             self.trace.extend_from_slice(&ba[row * ba_width..][..ba_width]);
         }
     }
 }
 
-/// From the projected `channels` `[rows, channels]`, `z` `[rows, V * Dv]` and `ba` `[rows, 2V]` to normed,
-/// gated outputs `[rows, V * Dv]`. Reads the committed state and writes the pending one.
-#[expect(clippy::too_many_arguments, reason = "the three projections belong to this one call")]
-pub fn mix(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
+/// The projections of a pass.
+pub struct Projected {
+    /// `[rows, channels]`
+    pub channels: Buffer<f32>,
+    /// `[rows, V * Dv]`
+    pub z: Buffer<f32>,
+    /// `[rows, 2V]`
+    pub ba: Buffer<f32>,
+}
+
+/// From the projections to normed, gated outputs `[rows, V * Dv]`. Reads the committed state and writes the
+/// pending one.
+pub fn gated_delta_net(
+    context: &mut Context,
     weights: &DeltaWeights<Cpu>,
-    batch: &Batch,
+    pass: &CpuPass,
     state: &mut Recurrent,
-    channels: &[f32],
-    z: &[f32],
-    ba: &[f32],
+    projected: &Projected,
 ) -> Inputs {
-    state.keep(&batch.keep, channels, ba, batch.rows);
-    let mixed = recur(pool, scratch, options, weights, batch.cancel, state, channels, ba);
+    let Projected { channels, z, ba } = projected;
+    state.keep(pass, channels, ba);
+    let mixed = delta_rule(context, weights, &pass.cancel, state, channels, ba);
     let width = weights.shape.value_heads * weights.shape.value_dim;
-    Inputs::fill(pool, scratch, options.level, batch.rows, width, |row, out| {
+    let level = context.options.level;
+    Inputs::fill(context, pass.rows, width, |row, out| {
         let own = row * width..(row + 1) * width;
         out.copy_from_slice(&mixed[own.clone()]);
-        options.level.run(GatedNorm { weight: &weights.output_norm, eps: options.eps, z: &z[own], out });
+        let (weight, eps) = (&weights.output_norm, weights.shape.eps);
+        level.run(GatedNorm { weight, eps, z: &z[own], out });
     })
 }
 
 /// Runs the recurrence again over rows that a pass has traced.
-pub fn replay(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
-    weights: &DeltaWeights<Cpu>,
-    trace: &[f32],
-    state: &mut Recurrent,
-) {
+pub fn replay(context: &mut Context, weights: &DeltaWeights<Cpu>, trace: &[f32], state: &mut Recurrent) {
     let DeltaShape { value_heads, .. } = weights.shape;
     let rows = trace.len() / weights.shape.trace_len();
-    let mut channels = scratch.values.take(rows * weights.shape.channels());
-    let mut ba = scratch.values.take(rows * 2 * value_heads);
+    let mut channels = context.scratch.values.take(rows * weights.shape.channels());
+    let mut ba = context.scratch.values.take(rows * 2 * value_heads);
     let traced = trace.chunks_exact(weights.shape.trace_len());
     let outs = channels.chunks_exact_mut(weights.shape.channels()).zip(ba.chunks_exact_mut(2 * value_heads));
     for (row, (channels, ba)) in traced.zip(outs) {
@@ -120,16 +125,13 @@ pub fn replay(
         ba.copy_from_slice(second);
     }
     state.marked.clear();
-    recur(pool, scratch, options, weights, &Cancel::new(), state, &channels, &ba);
+    delta_rule(context, weights, &Cancel::new(), state, &channels, &ba);
 }
 
 /// From projected `channels` and `ba` to the outputs of the recurrence `[rows, V * Dv]`. Reads the committed
 /// state, writes the pending one and those at the marks.
-#[expect(clippy::too_many_arguments, reason = "the two projections belong to this one call")]
-fn recur(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
+fn delta_rule(
+    context: &mut Context,
     weights: &DeltaWeights<Cpu>,
     cancel: &Cancel,
     state: &mut Recurrent,
@@ -141,11 +143,12 @@ fn recur(
     let Recurrent { committed, pending, marked, .. } = state;
     let convs = marked.iter_mut().map(|(mark, state)| (*mark, &mut *state.conv));
     let convs = convs.chain([(rows, &mut *pending.conv)]).collect();
-    let convolved = convolve(pool, scratch, options, weights, committed, convs, channels);
+    let convolved = convolve(context, weights, committed, convs, channels);
 
     let repeat = shape.value_heads / shape.key_heads;
     let state_len = shape.key_dim * shape.value_dim;
     let width = shape.value_heads * shape.value_dim;
+    let Context { options, pool, scratch } = context;
     let mut mixed = scratch.values.take(rows * width);
     let out = Disjoint::new(&mut mixed);
     let states: Vec<_> = marked
@@ -222,9 +225,7 @@ pub fn ungroup(scratch: &Scratch, shape: &DeltaShape, qkvz: &[f32]) -> (Buffer<f
 /// Causal depthwise convolution and SiLU: `[rows, channels]`. The committed state holds the inputs before
 /// the first row; each of `states` receives the last ones of so many rows.
 fn convolve(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
+    context: &mut Context,
     weights: &DeltaWeights<Cpu>,
     committed: &DeltaState,
     states: Vec<(usize, &mut [f32])>,
@@ -242,6 +243,7 @@ fn convolve(
             out.copy_from_slice(input(at + i));
         }
     }
+    let Context { options, pool, scratch } = context;
     let mut convolved = scratch.values.zeros(rows * channels);
     let out = Disjoint::new(&mut convolved);
     pool.run(rows, |row| {
@@ -650,7 +652,7 @@ mod tests {
     #[test]
     fn every_form_equals_the_definition() {
         for (key_dim, value_dim) in [(1, 1), (10, 6), (32, 48), (16, 128)] {
-            let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim, value_dim, conv_kernel: 4 };
+            let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim, value_dim, conv_kernel: 4, eps: 1e-6 };
             for rows in [1, 2, 63, 64, 65, 200] {
                 for gate in [0.0, -0.1, -8.0] {
                     let (keys, values) = inputs(&shape, rows, gate);
@@ -663,7 +665,7 @@ mod tests {
     /// The same token over and over makes the triangular system of a chunk as bad as it gets.
     #[test]
     fn repeated_keys_lose_no_precision() {
-        let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim: 16, value_dim: 8, conv_kernel: 4 };
+        let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim: 16, value_dim: 8, conv_kernel: 4, eps: 1e-6 };
         for beta in [0.5, 0.99, 1.0] {
             let (mut keys, mut values) = inputs(&shape, 200, 0.0);
             keys.key = keys.key[..shape.key_dim].repeat(200);

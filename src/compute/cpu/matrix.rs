@@ -9,13 +9,16 @@
     reason = "indices go to several arrays, and closures are not inlined reliably"
 )]
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::simd::{LANES, LINE, Simd};
 use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
+use crate::compute::experts::MatrixLayout;
+use crate::format::Bytes;
 use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
 
 /// Columns that are unpacked at a time: the longest block of any type.
@@ -27,11 +30,21 @@ pub const BLOCK: usize = 32;
 /// Bytes that [`Simd::transpose`] reads of a row.
 const WORDS: usize = 16;
 
-/// A matrix in its stored type, `[rows, cols]`.
-pub struct Matrix {
-    stored: StoredMatrix,
-    /// A copy with more zero rows and columns, for matrices too small or too odd to be read in strips.
-    padded: Option<Vec<u8>>,
+/// What a matrix is unpacked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Integers, for activations that are integers too.
+    Codes,
+    /// f32, for activations in f32.
+    Values,
+}
+
+/// How the rows of a matrix are read, wherever its bytes are.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    stored: MatrixLayout,
+    /// Whether zero rows or columns are added: the matrix is too small or too odd to be read in strips.
+    is_padded: bool,
     /// Bytes from a row to the next.
     stride: usize,
     /// Columns with padding.
@@ -39,79 +52,130 @@ pub struct Matrix {
     form: Form,
 }
 
-/// What a matrix is unpacked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Integers, for inputs that are integers too.
-    Codes,
-    /// f32, for inputs in f32.
-    Values,
-}
-
-impl Matrix {
-    /// Checks that the stored tensor has the size of the matrix. With `exact`, products never round the
-    /// inputs to integers.
-    pub fn new(stored: StoredMatrix, exact: bool) -> Result<Self> {
-        let StoredMatrix { rows, cols, values, scale } = &stored;
-        let (rows, cols, dtype) = (*rows, *cols, values.dtype);
-        let row_bytes = dtype.bytes(cols).filter(|&bytes| bytes > 0 && rows > 0);
-        let bytes = row_bytes.and_then(|row| row.checked_mul(rows));
-        ensure!(bytes == Some(values.bytes.len()), "tensor {} is not [{rows}, {cols}]", values.name);
-        if let Some(scale) = scale {
-            let blocks = rows.div_ceil(scale.block_rows) * cols.div_ceil(scale.block_cols);
-            ensure!(scale.values.len() == blocks, "the scales of {} are not {blocks} values", values.name);
-        }
-        let row_bytes = values.bytes.len() / rows;
+impl Layout {
+    /// Fails when the columns are not whole blocks of the type. With `exact`, activations are never quantised.
+    pub fn new(stored: MatrixLayout, exact: bool) -> Result<Self> {
+        let MatrixLayout { rows, cols, dtype, .. } = stored;
+        let bytes = dtype.bytes(cols).filter(|_| stored.value_bytes().is_some_and(|bytes| bytes > 0));
+        let row_bytes = bytes.with_context(|| format!("[{rows}, {cols}] of {dtype} is no matrix"))?;
         let (stride, depth) = if dtype.is_blocked() {
             (row_bytes, cols)
         } else {
             let stride = row_bytes.next_multiple_of(WORDS);
             (stride, stride / dtype.block_bytes())
         };
-        let padded = (rows < LANES || stride != row_bytes).then(|| {
-            let mut padded = vec![0; stride * rows.max(LANES)];
-            for (out, row) in padded.chunks_exact_mut(stride).zip(values.bytes.chunks_exact(row_bytes)) {
-                out[..row_bytes].copy_from_slice(row);
-            }
-            padded
-        });
         let form = if dtype.is_blocked() && !exact { Form::Codes } else { Form::Values };
-        Ok(Self { padded, stride, depth, form, stored })
+        Ok(Self { stored, is_padded: rows < LANES || stride != row_bytes, stride, depth, form })
     }
 
+    /// The matrix whose elements are `values`, padded as [`Layout::pad`] does, and whose scales are `scales`.
+    pub fn view<'a>(&'a self, values: &'a [u8], scales: &'a [u8]) -> MatrixRef<'a> {
+        MatrixRef { layout: self, bytes: values, scales }
+    }
+
+    /// The stored elements as they are read: a copy with zero rows and columns where some are needed.
+    pub fn pad<'a>(&self, values: &'a [u8]) -> Cow<'a, [u8]> {
+        if !self.is_padded {
+            return Cow::Borrowed(values);
+        }
+        let row_bytes = values.len() / self.stored.rows;
+        let mut padded = vec![0; self.stride * self.stored.rows.max(LANES)];
+        for (out, row) in padded.chunks_exact_mut(self.stride).zip(values.chunks_exact(row_bytes)) {
+            out[..row_bytes].copy_from_slice(row);
+        }
+        Cow::Owned(padded)
+    }
+}
+
+/// A matrix in its stored type, `[rows, cols]`.
+#[derive(Clone)]
+pub struct Matrix {
+    layout: Layout,
+    values: Bytes,
+    scales: Bytes,
+}
+
+impl Matrix {
+    /// Checks that the stored tensor has the size of the matrix. With `exact`, activations are never quantised.
+    pub fn new(stored: StoredMatrix, exact: bool) -> Result<Self> {
+        let layout = stored.layout();
+        let StoredMatrix { rows, cols, values, scale } = stored;
+        let is_whole = layout.value_bytes().is_some_and(|bytes| bytes > 0 && bytes == values.bytes.len());
+        ensure!(is_whole, "tensor {} is not [{rows}, {cols}]", values.name);
+        let scales = scale.map_or_else(Vec::new, |scale| scale.to_bytes());
+        let blocks = layout.scale_bytes() / size_of::<f32>();
+        ensure!(
+            scales.len() == layout.scale_bytes(),
+            "the scales of {} are not {blocks} values",
+            values.name
+        );
+        let layout = Layout::new(layout, exact)?;
+        let values = match layout.pad(&values.bytes) {
+            Cow::Owned(padded) => padded.into(),
+            Cow::Borrowed(_) => values.bytes,
+        };
+        Ok(Self { layout, values, scales: scales.into() })
+    }
+
+    /// The matrix where its bytes are.
+    pub fn view(&self) -> MatrixRef<'_> {
+        self.layout.view(&self.values, &self.scales)
+    }
+}
+
+/// A matrix whose bytes are held somewhere else.
+#[derive(Clone, Copy)]
+pub struct MatrixRef<'a> {
+    layout: &'a Layout,
+    /// All rows as they are read, `stride` apart.
+    bytes: &'a [u8],
+    /// Little-endian f32.
+    scales: &'a [u8],
+}
+
+impl<'a> MatrixRef<'a> {
     /// Outputs.
     pub fn rows(&self) -> usize {
-        self.stored.rows
+        self.layout.stored.rows
     }
 
     /// Inputs.
     pub fn cols(&self) -> usize {
-        self.stored.cols
+        self.layout.stored.cols
     }
 
     /// Columns that are unpacked: zeros follow the last one.
     pub fn depth(&self) -> usize {
-        self.depth
+        self.layout.depth
     }
 
     /// What it is unpacked to.
     pub fn form(&self) -> Form {
-        self.form
+        self.layout.form
     }
 
     /// Its stored type.
     pub fn dtype(&self) -> DType {
-        self.stored.values.dtype
+        self.layout.stored.dtype
     }
 
     /// Row `row` as f32, scaled.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let StoredMatrix { rows, values, scale, .. } = &self.stored;
-        let width = values.bytes.len() / rows;
-        blocks::to_f32(values.dtype, &values.bytes[row * width..][..width], out);
-        if let Some(scale) = scale {
-            scale.apply(row, out);
+        let width = self.dtype().bytes(self.cols()).expect("a checked layout");
+        blocks::to_f32(self.dtype(), &self.bytes[row * self.layout.stride..][..width], out);
+        if let Some([_, block_cols]) = self.layout.stored.scale_block {
+            for (i, values) in out.chunks_mut(block_cols).enumerate() {
+                let scale = self.scale(row, i);
+                values.iter_mut().for_each(|value| *value *= scale);
+            }
         }
+    }
+
+    /// The scale of row `row` and the block `block` of columns.
+    fn scale(&self, row: usize, block: usize) -> f32 {
+        let [block_rows, block_cols] = self.layout.stored.scale_block.expect("a matrix with scales");
+        let at = row / block_rows * self.cols().div_ceil(block_cols) + block;
+        f32::from_le_bytes(self.scales.as_chunks().0[at])
     }
 
     /// The first row of the strip that holds rows from `row` on: a strip never goes past the last row.
@@ -121,34 +185,28 @@ impl Matrix {
 
     /// The stored bytes of the strip from `row` on; none where no whole strip is.
     #[inline(always)]
-    pub fn strip_bytes(&self, row: usize) -> &[u8] {
-        self.bytes().get(row * self.stride..(row + LANES) * self.stride).unwrap_or_default()
+    pub fn strip_bytes(&self, row: usize) -> &'a [u8] {
+        let stride = self.layout.stride;
+        self.bytes.get(row * stride..(row + LANES) * stride).unwrap_or_default()
     }
 
     /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many. While they
     /// are unpacked, as many bytes from `ahead` on are prefetched.
     #[inline(always)]
-    pub fn slice(&self, row: usize, at: usize, ahead: *const u8) -> Slice<'_> {
-        let bytes = self.bytes();
+    pub fn slice(&self, row: usize, at: usize, ahead: *const u8) -> Slice<'a> {
         let dtype = self.dtype();
-        let len = SLICE.min(self.depth - at);
-        let first = row * self.stride + at / dtype.block_len() * dtype.block_bytes();
-        let last = first + (LANES - 1) * self.stride;
+        let len = SLICE.min(self.depth() - at);
+        let first = row * self.layout.stride + at / dtype.block_len() * dtype.block_bytes();
+        let last = first + (LANES - 1) * self.layout.stride;
         let width = len / dtype.block_len() * dtype.block_bytes();
-        assert!(last + width <= bytes.len());
-        Slice { matrix: self, row, at, len, bytes: &bytes[first..last + width], ahead: Cell::new(ahead) }
-    }
-
-    /// All rows as they are read, `stride` apart.
-    #[inline(always)]
-    fn bytes(&self) -> &[u8] {
-        self.padded.as_deref().unwrap_or(&self.stored.values.bytes)
+        assert!(last + width <= self.bytes.len());
+        Slice { matrix: *self, row, at, len, bytes: &self.bytes[first..last + width], ahead: Cell::new(ahead) }
     }
 }
 
 /// Consecutive columns of a strip, as stored.
 pub struct Slice<'a> {
-    matrix: &'a Matrix,
+    matrix: MatrixRef<'a>,
     row: usize,
     at: usize,
     len: usize,
@@ -451,7 +509,7 @@ impl Values {
             DType::F8E4M3 => self.f8e4m3(simd, slice),
             dtype => self.blocked(slice, dtype),
         }
-        if slice.matrix.stored.scale.is_some() {
+        if slice.matrix.layout.stored.scale_block.is_some() {
             self.scale(simd, slice);
         }
         slice.len
@@ -513,7 +571,7 @@ impl Values {
         let bytes = slice.len / dtype.block_len() * dtype.block_bytes();
         let mut row = [0.0; SLICE];
         for lane in 0..LANES {
-            let stored = &slice.bytes[lane * slice.matrix.stride..][..bytes];
+            let stored = &slice.bytes[lane * slice.matrix.layout.stride..][..bytes];
             blocks::to_f32(dtype, stored, &mut row[..slice.len]);
             for (out, value) in self.0.iter_mut().zip(row) {
                 out[lane] = value;
@@ -523,18 +581,17 @@ impl Values {
 
     #[inline(always)]
     fn scale<S: Simd>(&mut self, simd: S, slice: &Slice) {
-        let StoredMatrix { rows, cols, scale, .. } = &slice.matrix.stored;
-        let Some(scale) = scale else { return };
-        let per_row = cols.div_ceil(scale.block_cols);
+        let MatrixLayout { rows, cols, scale_block, .. } = slice.matrix.layout.stored;
+        let Some([_, block_cols]) = scale_block else { return };
+        let per_row = cols.div_ceil(block_cols);
         let mut at = 0;
         while at < slice.len {
-            let block = ((slice.at + at) / scale.block_cols).min(per_row - 1);
-            let end = ((block + 1) * scale.block_cols - slice.at).min(slice.len);
+            let block = ((slice.at + at) / block_cols).min(per_row - 1);
+            let end = ((block + 1) * block_cols - slice.at).min(slice.len);
             let end = if block + 1 == per_row { slice.len } else { end };
             let mut scales = [0.0; LANES];
             for (lane, out) in scales.iter_mut().enumerate() {
-                let row = (slice.row + lane).min(rows - 1);
-                *out = scale.values[row / scale.block_rows * per_row + block];
+                *out = slice.matrix.scale((slice.row + lane).min(rows - 1), block);
             }
             let scales = simd.load(&scales);
             for values in &mut self.0[at..end] {
@@ -563,19 +620,19 @@ impl Slice<'_> {
     #[inline(always)]
     fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
         self.prefetch(simd, WORDS);
-        debug_assert!((LANES - 1) * self.matrix.stride + at + WORDS <= self.bytes.len());
+        debug_assert!((LANES - 1) * self.matrix.layout.stride + at + WORDS <= self.bytes.len());
         // SAFETY: `bytes` holds the rows `stride` apart, of which the last ends with the slice; every
         // caller asks for bytes that its format has in the slice's whole blocks.
-        unsafe { simd.transpose(self.bytes.as_ptr().add(at), self.matrix.stride) }
+        unsafe { simd.transpose(self.bytes.as_ptr().add(at), self.matrix.layout.stride) }
     }
 
     /// Bytes `at..at + 2 * WORDS` of each row.
     #[inline(always)]
     fn wide_words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 8] {
         self.prefetch(simd, 2 * WORDS);
-        debug_assert!((LANES - 1) * self.matrix.stride + at + 2 * WORDS <= self.bytes.len());
+        debug_assert!((LANES - 1) * self.matrix.layout.stride + at + 2 * WORDS <= self.bytes.len());
         // SAFETY: as in `words`.
-        unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.matrix.stride) }
+        unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.matrix.layout.stride) }
     }
 
     /// Prefetches `bytes` for each row. That is a small step: many prefetches at once would wait for each

@@ -1,33 +1,42 @@
 //! The CPU backend: work is done when an operation returns.
 //!
-//! `simd` is the vector instructions, `matrix` how weights are unpacked for them, `product` the products
-//! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections.
+//! `simd` is the vector instructions, `matrix` how weights are unpacked for them, `product` the matrix products
+//! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections,
+//! `experts` the bytes of routed experts, `saved` what is kept of recurrent states.
 
 mod attention;
+mod context;
 mod delta;
+mod experts;
 mod matrix;
 mod moe;
 mod product;
 #[cfg(test)]
 mod random;
+mod saved;
 mod scalar;
 mod scratch;
 mod simd;
 mod vector;
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Error, Result};
 
+use super::experts::{ExpertBytes, ExpertShape};
 use super::{
-    AttentionShape, AttentionWeights, Backend, Batch, BlockId, DeltaProjection, DeltaShape, DeltaState,
-    DeltaWeights, HeadWeights, MoeWeights, StoredMatrix,
+    AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape, DeltaWeights,
+    HeadWeights, Interrupted, KV_BLOCK, Keep, MoeWeights, Pass, PassOut, SavedBytes, StoredMatrix,
 };
-use crate::base::pool::Pool;
-use product::{Inputs, Scratch, add_linear, linear};
+use crate::base::Cancel;
+use crate::base::memory::{self, Memory};
+use context::Context;
+use product::{Inputs, add_linear, linear};
 use scratch::Buffer;
 use simd::{Kernel, Simd};
 
+pub use saved::Precision;
 pub use simd::Level;
 
 /// How the CPU backend computes.
@@ -35,22 +44,42 @@ pub use simd::Level;
 pub struct CpuOptions {
     /// Threads in all, at least one.
     pub threads: usize,
-    /// Epsilon of every norm.
-    pub eps: f32,
     /// From how many rows on Gated DeltaNet works in chunks; fewer go token by token.
     pub delta_chunk_rows_min: usize,
     /// The vector instructions to use.
     pub level: Level,
     /// Whether products with weights in blocks of integers convert them to f32, where otherwise the
-    /// inputs are rounded to 8 bits: slow, and what the faster way is measured against.
+    /// activations are quantised to 8 bits: slow, and what the faster way is measured against.
     pub exact: bool,
+    /// The precision of saved states and traces.
+    pub precision: Precision,
 }
 
 /// Computes on the CPU, reading weights in their stored type.
 pub struct Cpu {
-    options: CpuOptions,
-    pool: Pool,
-    scratch: Scratch,
+    context: Context,
+    pass: CpuPass,
+    /// Why the pass has failed. Its other operations then do nothing.
+    failure: Option<Error>,
+}
+
+/// A pass as it is kept until it is finished; see [`Pass`].
+#[derive(Default)]
+struct CpuPass {
+    start: usize,
+    rows: usize,
+    blocks: Vec<BlockId>,
+    cancel: Cancel,
+    marks: Vec<usize>,
+    traced: Vec<Range<usize>>,
+    /// Rows of logits.
+    heads: usize,
+}
+
+impl CpuPass {
+    fn keep(&self) -> Keep<'_> {
+        Keep { marks: &self.marks, traced: &self.traced }
+    }
 }
 
 /// Activations, `[count, width]`.
@@ -62,23 +91,52 @@ pub struct Rows {
 impl Cpu {
     /// A backend with its own threads.
     pub fn new(options: CpuOptions) -> Self {
-        Self { pool: Pool::new(options.threads), options, scratch: Scratch::default() }
+        Self { context: Context::new(options), pass: CpuPass::default(), failure: None }
     }
 
-    fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32]) -> Inputs {
-        let CpuOptions { level, eps, .. } = self.options;
-        Inputs::fill(&mut self.pool, &self.scratch, level, rows.len(), x.width, |row, out| {
+    fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32], eps: f32) -> Inputs {
+        let level = self.context.options.level;
+        Inputs::fill(&mut self.context, rows.len(), x.width, |row, out| {
             let x = &x.values[(rows.start + row) * x.width..][..x.width];
             level.run(Norm { x, weight, eps, out });
         })
     }
 
     fn linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs) -> Buffer<f32> {
-        linear(&mut self.pool, &self.scratch, self.options.level, matrix, inputs)
+        linear(&mut self.context, matrix.view(), inputs)
     }
 
     fn add_linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs, x: &mut Rows) {
-        add_linear(&mut self.pool, self.options.level, matrix, inputs, &mut x.values);
+        add_linear(&mut self.context, matrix.view(), inputs, &mut x.values);
+    }
+
+    /// Whether the rest of the pass is left out.
+    fn is_interrupted(&self) -> bool {
+        self.failure.is_some() || self.pass.cancel.is_cancelled()
+    }
+
+    /// What the pass was asked to save.
+    fn save(&self, states: &mut [delta::Recurrent], x: &Rows, out: &mut PassOut<Self>) {
+        let precision = self.context.options.precision;
+        let keep = self.pass.keep();
+        for row in keep.hidden_rows() {
+            out.hidden.extend_from_slice(&x.values[row * x.width..][..x.width]);
+        }
+        let mut marked: Vec<_> = states.iter_mut().map(delta::Recurrent::take_marked).collect();
+        for _ in keep.marks {
+            let layers = marked.iter_mut().map(|layer| layer.next().expect("a state for each mark"));
+            out.states.push(saved::State::new(layers, precision));
+        }
+        drop(marked);
+        let rows = keep.traced_rows().count();
+        for row in 0..rows {
+            let of_layer = |state: &delta::Recurrent| {
+                let width = state.trace().len() / rows;
+                state.trace()[row * width..][..width].to_vec()
+            };
+            let layers = states.iter().flat_map(of_layer).collect();
+            out.traces.push(saved::Trace::new(layers, precision));
+        }
     }
 }
 
@@ -107,128 +165,52 @@ impl Rows {
 impl Backend for Cpu {
     type Matrix = matrix::Matrix;
     type Vector = Vec<f32>;
+    type Experts = experts::Experts;
     type Rows = Rows;
     type Kv = attention::Kv;
     type Recurrent = delta::Recurrent;
+    type State = saved::State;
+    type Trace = saved::Trace;
+
+    fn memory(&self) -> Memory {
+        Memory { host: memory::host(), device: None }
+    }
+
+    fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize {
+        attention::Kv::block_len(layers, shape) * size_of::<f32>()
+    }
+
+    fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes {
+        saved::bytes(layers, shape, self.context.options.precision)
+    }
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
-        matrix::Matrix::new(stored, self.options.exact)
+        matrix::Matrix::new(stored, self.context.options.exact)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
         Ok(values)
     }
 
-    fn rows(&mut self, rows_max: usize, width: usize) -> Rows {
-        Rows { width, values: self.scratch.values.take(rows_max * width) }
-    }
-
-    fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Self::Kv {
-        attention::Kv::new(layers, shape, blocks_max)
-    }
-
-    fn recurrent(&mut self, shape: &DeltaShape) -> Self::Recurrent {
-        delta::Recurrent::new(shape)
-    }
-
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
-        x.values.resize(tokens.len() * x.width);
-        for (out, &token) in x.values.chunks_exact_mut(x.width).zip(tokens) {
-            table.row(token as usize, out);
-        }
-    }
-
-    fn attention(
+    fn experts(
         &mut self,
-        weights: &AttentionWeights<Self>,
-        batch: &Batch,
-        kv: &mut Self::Kv,
         layer: usize,
-        x: &mut Rows,
-    ) {
-        let normed = self.norm(x, x.all(), &weights.norm);
-        let query_gate = self.linear(&weights.query_gate, &normed);
-        let keys = self.linear(&weights.key, &normed);
-        let values = self.linear(&weights.value, &normed);
-        let mixed = attention::mix(
-            &mut self.pool,
-            &self.scratch,
-            &self.options,
-            weights,
-            batch,
-            kv,
-            layer,
-            query_gate,
-            keys,
-            &values,
-        );
-        self.add_linear(&weights.output, &mixed, x);
+        shape: ExpertShape,
+        bytes: Arc<dyn ExpertBytes>,
+    ) -> Result<Self::Experts> {
+        experts::Experts::new(layer, shape, self.context.options.exact, bytes)
     }
 
-    fn delta(
-        &mut self,
-        weights: &DeltaWeights<Self>,
-        batch: &Batch,
-        state: &mut Self::Recurrent,
-        x: &mut Rows,
-    ) {
-        let normed = self.norm(x, x.all(), &weights.norm);
-        let (channels, z) = match &weights.projection {
-            DeltaProjection::Grouped(matrix) => {
-                let qkvz = self.linear(matrix, &normed);
-                delta::ungroup(&self.scratch, &weights.shape, &qkvz)
-            }
-            DeltaProjection::Split { channels, z } => {
-                (self.linear(channels, &normed), self.linear(z, &normed))
-            }
-        };
-        let ba = self.linear(&weights.ba, &normed);
-        let mixed = delta::mix(
-            &mut self.pool,
-            &self.scratch,
-            &self.options,
-            weights,
-            batch,
-            state,
-            &channels,
-            &z,
-            &ba,
-        );
-        self.add_linear(&weights.output, &mixed, x);
+    fn rows(&mut self, rows_max: usize, width: usize) -> Result<Rows> {
+        Ok(Rows { width, values: self.context.scratch.values.take(rows_max * width) })
     }
 
-    fn replay(&mut self, weights: &DeltaWeights<Self>, trace: &[f32], state: &mut Self::Recurrent) {
-        delta::replay(&mut self.pool, &self.scratch, &self.options, weights, trace, state);
+    fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Result<Self::Kv> {
+        Ok(attention::Kv::new(layers, shape, blocks_max))
     }
 
-    fn moe(&mut self, weights: &MoeWeights<Self>, batch: &Batch, x: &mut Rows) {
-        let normed = self.norm(x, x.all(), &weights.norm);
-        moe::mix(&mut self.pool, &self.scratch, &self.options, weights, batch, &normed, &mut x.values);
-    }
-
-    fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, logits: &mut Rows) {
-        let normed = self.norm(x, rows, &weights.norm);
-        logits.values = self.linear(&weights.output, &normed);
-    }
-
-    fn commit(&mut self, state: &mut Self::Recurrent) {
-        state.commit();
-    }
-
-    fn export_marked(&mut self, state: &mut Self::Recurrent) -> Vec<DeltaState> {
-        state.take_marked()
-    }
-
-    fn export_trace(&mut self, state: &mut Self::Recurrent) -> Vec<f32> {
-        state.take_trace()
-    }
-
-    fn import_state(&mut self, state: &mut Self::Recurrent, from: Option<&DeltaState>) {
-        state.import(from);
-    }
-
-    fn block_bytes(&self, kv: &Self::Kv) -> usize {
-        kv.block_len() * size_of::<f32>()
+    fn recurrent(&mut self, shape: &DeltaShape) -> Result<Self::Recurrent> {
+        Ok(delta::Recurrent::new(shape))
     }
 
     fn copy_block(&mut self, kv: &mut Self::Kv, from: BlockId, to: BlockId) {
@@ -239,13 +221,133 @@ impl Backend for Cpu {
         kv.free(block);
     }
 
-    fn read(&mut self, from: &Rows, rows: Range<usize>, out: &mut Vec<f32>) {
-        out.clear();
-        out.extend_from_slice(&from.values[rows.start * from.width..rows.end * from.width]);
+    fn restore(&mut self, states: &mut [Self::Recurrent], from: Option<&Self::State>) {
+        for (layer, state) in states.iter_mut().enumerate() {
+            match from {
+                Some(from) => from.read(layer, &mut state.committed),
+                None => state.clear(),
+            }
+        }
     }
 
-    fn write(&mut self, values: &[f32], to: &mut Rows) {
-        to.values.resize(values.len());
-        to.values.copy_from_slice(values);
+    fn begin(&mut self, pass: &Pass) {
+        self.failure = None;
+        self.pass = CpuPass {
+            start: pass.start,
+            rows: pass.rows,
+            blocks: pass.blocks.to_vec(),
+            cancel: pass.cancel.clone(),
+            marks: pass.keep.marks.to_vec(),
+            traced: pass.keep.traced.to_vec(),
+            heads: 0,
+        };
+    }
+
+    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
+        x.values.resize(tokens.len() * x.width);
+        for (out, &token) in x.values.chunks_exact_mut(x.width).zip(tokens) {
+            table.view().row(token as usize, out);
+        }
+    }
+
+    fn load(&mut self, values: &[f32], x: &mut Rows) {
+        x.values.resize(values.len());
+        x.values.copy_from_slice(values);
+    }
+
+    fn attention(
+        &mut self,
+        weights: &AttentionWeights<Self>,
+        kv: &mut Self::Kv,
+        layer: usize,
+        x: &mut Rows,
+    ) {
+        if self.is_interrupted() {
+            return;
+        }
+        let written = self.pass.start / KV_BLOCK..(self.pass.start + self.pass.rows).div_ceil(KV_BLOCK);
+        if let Err(error) = kv.reserve(&self.pass.blocks[written]).context("no memory for the KV cache") {
+            self.failure = Some(error);
+            return;
+        }
+        let normed = self.norm(x, x.all(), &weights.norm, weights.shape.eps);
+        let projected = attention::Projected {
+            queries: self.linear(&weights.query, &normed),
+            keys: self.linear(&weights.key, &normed),
+            values: self.linear(&weights.value, &normed),
+        };
+        let attended = attention::attend(&mut self.context, weights, &self.pass, kv, layer, projected);
+        self.add_linear(&weights.output, &attended, x);
+    }
+
+    fn delta(&mut self, weights: &DeltaWeights<Self>, state: &mut Self::Recurrent, x: &mut Rows) {
+        if self.is_interrupted() {
+            return;
+        }
+        let normed = self.norm(x, x.all(), &weights.norm, weights.shape.eps);
+        let (channels, z) = match &weights.projection {
+            DeltaProjection::Grouped(matrix) => {
+                let qkvz = self.linear(matrix, &normed);
+                delta::ungroup(&self.context.scratch, &weights.shape, &qkvz)
+            }
+            DeltaProjection::Split { channels, z } => {
+                (self.linear(channels, &normed), self.linear(z, &normed))
+            }
+        };
+        let projected = delta::Projected { channels, z, ba: self.linear(&weights.ba, &normed) };
+        let mixed = delta::gated_delta_net(&mut self.context, weights, &self.pass, state, &projected);
+        self.add_linear(&weights.output, &mixed, x);
+    }
+
+    fn replay(
+        &mut self,
+        weights: &DeltaWeights<Self>,
+        layer: usize,
+        traces: &[&Self::Trace],
+        state: &mut Self::Recurrent,
+    ) {
+        let width = weights.shape.trace_len();
+        let mut rows = Vec::with_capacity(traces.len() * width);
+        traces.iter().for_each(|trace| trace.row(layer, width, &mut rows));
+        delta::replay(&mut self.context, weights, &rows, state);
+    }
+
+    fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Rows) {
+        if self.is_interrupted() {
+            return;
+        }
+        let normed = self.norm(x, x.all(), &weights.norm, weights.eps);
+        let done = moe::moe_ffn(&mut self.context, weights, &self.pass.cancel, &normed, &mut x.values);
+        self.failure = done.context("the weights of an expert cannot be read").err();
+    }
+
+    fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, logits: &mut Rows) {
+        if self.is_interrupted() {
+            return;
+        }
+        self.pass.heads = rows.len();
+        let normed = self.norm(x, rows, &weights.norm, weights.eps);
+        logits.values = self.linear(&weights.output, &normed);
+    }
+
+    fn finish(
+        &mut self,
+        states: &mut [Self::Recurrent],
+        x: &Rows,
+        logits: &Rows,
+        out: &mut PassOut<Self>,
+    ) -> Result<(), Interrupted> {
+        if let Some(error) = self.failure.take() {
+            return Err(Interrupted::Device(error));
+        }
+        if self.pass.cancel.is_cancelled() {
+            return Err(Interrupted::Cancelled);
+        }
+        out.logits.clear();
+        out.logits.extend_from_slice(&logits.values[..self.pass.heads * logits.width]);
+        (out.hidden.clear(), out.states.clear(), out.traces.clear());
+        self.save(states, x, out);
+        states.iter_mut().for_each(delta::Recurrent::commit);
+        Ok(())
     }
 }

@@ -1,42 +1,142 @@
-//! Mixture of experts: every visited expert is read once per batch.
+//! Mixture of experts: every visited expert is read once per pass.
 
-use super::product::{Inputs, Product, Scratch, TASK_ROWS, Writer, linear};
+use std::io;
+
+use super::context::Context;
+use super::experts::Expert;
+use super::product::{Inputs, Product, TASK_ROWS, Writer, linear};
 use super::simd::{Kernel, Simd};
-use super::{Cpu, CpuOptions, scalar, vector};
-use crate::base::pool::{Disjoint, Pool};
-use crate::compute::{Batch, ExpertWeights, MoeWeights, RoutedWeights};
+use super::{Cpu, scalar, vector};
+use crate::base::Cancel;
+use crate::base::pool::Disjoint;
+use crate::compute::{MoeWeights, RoutedWeights, SharedWeights};
 
-/// An expert with the rows that go through it.
+/// The experts that rows visit, with the weights of their outputs, `[rows, top_k]`.
+pub struct Routing {
+    pub top_k: usize,
+    pub chosen: Vec<(u32, f32)>,
+}
+
+/// An expert of a layer and the rows that visit it.
+pub struct Visit {
+    pub expert: u32,
+    /// Rows, and the weight of the expert's output in each.
+    pub rows: Vec<u32>,
+    pub weights: Vec<f32>,
+}
+
+/// An expert where its bytes are, with the rows that go through it.
 struct Visited<'a> {
-    expert: &'a ExpertWeights<Cpu>,
-    /// The rows, and the weight of its output in each.
-    rows: Vec<u32>,
-    weights: Vec<f32>,
+    expert: Expert<'a>,
+    rows: &'a [u32],
+    weights: &'a [f32],
     /// 0 for routed experts, 1 for the shared one: they may differ in width.
     group: usize,
     /// Which of the visits of its group are its own.
     visits: Vec<u32>,
 }
 
-/// `x += experts(inputs)`; `x` is `[rows, hidden]`.
-pub fn mix(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
+/// `x += experts(inputs)`; `x` is `[rows, hidden]`. Fails when the bytes of an expert cannot be read.
+pub fn moe_ffn(
+    context: &mut Context,
     weights: &MoeWeights<Cpu>,
-    batch: &Batch,
+    cancel: &Cancel,
+    inputs: &Inputs,
+    x: &mut [f32],
+) -> io::Result<()> {
+    let mut routed = Vec::new();
+    if let Some(weights) = &weights.routed {
+        routed = visits(&route(context, weights, inputs), weights.experts.count());
+    }
+    let ids: Vec<u32> = routed.iter().map(|visit| visit.expert).collect();
+    let held = weights.routed.as_ref().map(|weights| weights.experts.hold(&context.scratch, &ids));
+    let held = held.transpose()?;
+    let shared = weights.shared.as_ref().map(|weights| (weights, shared(context, weights, inputs)));
+
+    let mut visited = Vec::with_capacity(routed.len() + 1);
+    let mut first = 0;
+    for (n, Visit { rows, weights, .. }) in routed.iter().enumerate() {
+        let expert = held.as_ref().expect("routed experts are held").expert(n);
+        let visits = (first..first + rows.len() as u32).collect();
+        first += rows.len() as u32;
+        visited.push(Visited { expert, rows, weights, group: 0, visits });
+    }
+    if let Some((weights, visit)) = &shared {
+        let expert = Expert {
+            gate: weights.expert.gate.view(),
+            up: weights.expert.up.view(),
+            down: weights.expert.down.view(),
+        };
+        let Visit { rows, weights, .. } = visit;
+        visited.push(Visited { expert, rows, weights, group: 1, visits: rows.clone() });
+    }
+    feed_forward(context, cancel, &visited, inputs, x);
+    Ok(())
+}
+
+/// The experts of each row with their weights.
+pub fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: &Inputs) -> Routing {
+    let (experts, top_k) = (routed.experts.count(), routed.top_k);
+    let mut logits = linear(context, routed.router.view(), inputs);
+    let mut chosen = vec![(0, 0.0); inputs.count() * top_k];
+    let (rows, out) = (Disjoint::new(&mut logits), Disjoint::new(&mut chosen));
+    let Context { options, pool, .. } = context;
+    pool.run(inputs.count(), |row| {
+        // SAFETY: this task alone touches its row.
+        let (p, out) = unsafe {
+            (rows.part(row * experts..(row + 1) * experts), out.part(row * top_k..(row + 1) * top_k))
+        };
+        options.level.run(Softmax(p));
+        let mut order: Vec<usize> = (0..experts).collect();
+        order.select_nth_unstable_by(top_k - 1, |&a, &b| p[b].total_cmp(&p[a]).then(a.cmp(&b)));
+        let total = if routed.normalize { order[..top_k].iter().map(|&e| p[e]).sum() } else { 1.0 };
+        for (out, &expert) in out.iter_mut().zip(&order) {
+            *out = (expert as u32, p[expert] / total);
+        }
+    });
+    Routing { top_k, chosen }
+}
+
+/// The visited ones of `experts` experts, ascending.
+pub fn visits(routing: &Routing, experts: usize) -> Vec<Visit> {
+    let visit = |expert| Visit { expert, rows: Vec::new(), weights: Vec::new() };
+    let mut all: Vec<Visit> = (0..experts as u32).map(visit).collect();
+    for (i, &(expert, weight)) in routing.chosen.iter().enumerate() {
+        all[expert as usize].rows.push((i / routing.top_k) as u32);
+        all[expert as usize].weights.push(weight);
+    }
+    all.retain(|visit| !visit.rows.is_empty());
+    all
+}
+
+/// The visit of every row to the shared expert.
+pub fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Inputs) -> Visit {
+    let rows = inputs.count();
+    let gates = shared.gate.as_ref().map(|gate| linear(context, gate.view(), inputs));
+    Visit {
+        expert: 0,
+        rows: (0..rows as u32).collect(),
+        weights: gates.map_or(vec![1.0; rows], |gates| gates.iter().map(|&x| scalar::sigmoid(x)).collect()),
+    }
+}
+
+/// Adds the weighted outputs of the experts to the rows that visit them.
+fn feed_forward(
+    context: &mut Context,
+    cancel: &Cancel,
+    visited: &[Visited],
     inputs: &Inputs,
     x: &mut [f32],
 ) {
-    let visited = visited(pool, scratch, options, weights, inputs);
-    let inner = inner(pool, scratch, options, batch, &visited, inputs);
-
-    let hidden = weights.shared.down.rows();
+    let Some(Visited { expert: first, .. }) = visited.first() else { return };
+    let inner = inner(context, cancel, visited, inputs);
+    let hidden = first.down.rows();
     let out = Disjoint::new(x);
+    let Context { options, pool, .. } = context;
     pool.run(hidden.div_ceil(TASK_ROWS), |task| {
         let rows = task * TASK_ROWS..hidden.min((task + 1) * TASK_ROWS);
         for (i, Visited { expert, rows: into, weights, group, visits }) in visited.iter().enumerate() {
-            if batch.cancel.is_cancelled() {
+            if cancel.is_cancelled() {
                 return;
             }
             let store = &mut |i: usize, row: usize, values: &[f32]| {
@@ -49,11 +149,11 @@ pub fn mix(
             };
             let inputs = &inner[*group];
             let next = match visited.get(i + 1) {
-                Some(next) => (&next.expert.down, rows.start),
-                None => (&visited[0].expert.down, rows.end),
+                Some(next) => (next.expert.down, rows.start),
+                None => (first.down, rows.end),
             };
             options.level.run(Product {
-                matrix: &expert.down,
+                matrix: expert.down,
                 rows: rows.clone(),
                 inputs,
                 which: visits,
@@ -64,90 +164,9 @@ pub fn mix(
     });
 }
 
-/// The experts that some row visits, in order, the shared one last.
-fn visited<'a>(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
-    weights: &'a MoeWeights<Cpu>,
-    inputs: &Inputs,
-) -> Vec<Visited<'a>> {
-    let rows = inputs.count();
-    let mut all = Vec::new();
-    if let Some(routed) = &weights.routed {
-        let visit = |expert| Visited { expert, rows: vec![], weights: vec![], group: 0, visits: vec![] };
-        all.extend(routed.experts.iter().map(visit));
-        for (i, (expert, weight)) in route(pool, scratch, options, routed, inputs).into_iter().enumerate() {
-            all[expert].rows.push((i / routed.top_k) as u32);
-            all[expert].weights.push(weight);
-        }
-        all.retain(|visited| !visited.rows.is_empty());
-        let mut first = 0;
-        for visited in &mut all {
-            visited.visits = (first..first + visited.rows.len() as u32).collect();
-            first += visited.rows.len() as u32;
-        }
-    }
-    let gates = weights.shared_gate.as_ref().map(|gate| linear(pool, scratch, options.level, gate, inputs));
-    let every: Vec<u32> = (0..rows as u32).collect();
-    all.push(Visited {
-        expert: &weights.shared,
-        rows: every.clone(),
-        weights: gates.map_or(vec![1.0; rows], |gates| gates.iter().map(|&x| scalar::sigmoid(x)).collect()),
-        group: 1,
-        visits: every,
-    });
-    all
-}
-
-/// The experts of each row with their weights, `top_k` for each row.
-fn route(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
-    routed: &RoutedWeights<Cpu>,
-    inputs: &Inputs,
-) -> Vec<(usize, f32)> {
-    let (experts, top_k) = (routed.experts.len(), routed.top_k);
-    let mut logits = linear(pool, scratch, options.level, &routed.router, inputs);
-    let mut chosen = vec![(0, 0.0); inputs.count() * top_k];
-    let (rows, out) = (Disjoint::new(&mut logits), Disjoint::new(&mut chosen));
-    pool.run(inputs.count(), |row| {
-        // SAFETY: this task alone touches its row.
-        let (p, out) = unsafe {
-            (rows.part(row * experts..(row + 1) * experts), out.part(row * top_k..(row + 1) * top_k))
-        };
-        options.level.run(Softmax(p));
-        let mut order: Vec<usize> = (0..experts).collect();
-        order.select_nth_unstable_by(top_k - 1, |&a, &b| p[b].total_cmp(&p[a]).then(a.cmp(&b)));
-        let total = if routed.normalize { order[..top_k].iter().map(|&e| p[e]).sum() } else { 1.0 };
-        for (out, &expert) in out.iter_mut().zip(&order) {
-            *out = (expert, p[expert] / total);
-        }
-    });
-    chosen
-}
-
-struct Softmax<'a>(&'a mut [f32]);
-
-impl Kernel for Softmax<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        vector::softmax(simd, self.0);
-    }
-}
-
 /// `silu(gate n) * up n` of every visit, for each group of experts.
-fn inner(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    options: &CpuOptions,
-    batch: &Batch,
-    visited: &[Visited],
-    inputs: &Inputs,
-) -> [Inputs; 2] {
+fn inner(context: &mut Context, cancel: &Cancel, visited: &[Visited], inputs: &Inputs) -> [Inputs; 2] {
+    let Context { options, pool, scratch } = context;
     let mut inner = [0, 1].map(|group| {
         let own = || visited.iter().filter(|visited| visited.group == group);
         let visits = own().map(|visited| visited.rows.len()).sum();
@@ -162,7 +181,7 @@ fn inner(
     let writers = [Writer::new(routed), Writer::new(shared)];
     pool.run(pieces.len(), |task| {
         let (Visited { expert, rows, group, visits, .. }, range) = &pieces[task];
-        if batch.cancel.is_cancelled() {
+        if cancel.is_cancelled() {
             return;
         }
         let width = range.len();
@@ -170,11 +189,11 @@ fn inner(
         let product = |matrix, next, store: &mut dyn FnMut(usize, usize, &[f32])| {
             options.level.run(Product { matrix, rows: range.clone(), inputs, which: rows, store, next });
         };
-        product(&expert.gate, Some((&expert.up, range.start)), &mut |i, row, values| {
+        product(expert.gate, Some((expert.up, range.start)), &mut |i, row, values| {
             gates[i * width + row - range.start..][..values.len()].copy_from_slice(values);
         });
-        let after = pieces.get(task + 1).map(|(visited, range)| (&visited.expert.gate, range.start));
-        product(&expert.up, after, &mut |i, row, values| {
+        let after = pieces.get(task + 1).map(|(visited, range)| (visited.expert.gate, range.start));
+        product(expert.up, after, &mut |i, row, values| {
             // SAFETY: this task alone touches these columns of its expert's visits.
             let part = unsafe { writers[*group].part(visits[i] as usize, row..row + values.len()) };
             part.values.copy_from_slice(values);
@@ -187,6 +206,17 @@ fn inner(
         }
     });
     inner
+}
+
+struct Softmax<'a>(&'a mut [f32]);
+
+impl Kernel for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        vector::softmax(simd, self.0);
+    }
 }
 
 struct MulSilu<'a> {

@@ -8,19 +8,12 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::matrix::{BLOCK, Codes, Form, Matrix, SLICE, Slice, Values};
-use super::scratch::{Buffer, Shelf};
-use super::simd::{Kernel, LANES, Level, Simd};
+use super::context::{Context, Scratch};
+use super::matrix::{BLOCK, Codes, Form, MatrixRef, SLICE, Slice, Values};
+use super::scratch::Buffer;
+use super::simd::{Kernel, LANES, Simd};
 use crate::base::dtype::DType;
-use crate::base::pool::{Disjoint, Pool};
-
-/// Memory for activations that operations take and put back.
-#[derive(Default)]
-pub struct Scratch {
-    /// For f32.
-    pub values: Shelf<f32>,
-    rounded: Shelf<Rounded>,
-}
+use crate::base::pool::Disjoint;
 
 /// Rows of inputs, `[count, cols]`, in f32 and, where `cols` is a whole number of [`BLOCK`]s, as integers.
 pub struct Inputs {
@@ -35,7 +28,7 @@ pub struct Inputs {
 /// A block of inputs as integers `round(x / scale)` of -127 to 127 with `scale = max |x| / 127`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-struct Rounded {
+pub struct Rounded {
     codes: [i8; BLOCK],
     scale: f32,
     /// `scale` times the sum of the codes.
@@ -63,20 +56,19 @@ impl Inputs {
 
     /// `count` rows, each written in f32 by `fill(row, out)` on some thread, in both forms.
     pub fn fill(
-        pool: &mut Pool,
-        scratch: &Scratch,
-        level: Level,
+        context: &mut Context,
         count: usize,
         cols: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
+        let Context { options, pool, scratch } = context;
         let mut inputs = Self::new(scratch, count, cols);
         let writer = Writer::new(&mut inputs);
         pool.run(count, |i| {
             // SAFETY: this task alone touches its row.
             let row = unsafe { writer.part(i, 0..cols) };
             fill(i, row.values);
-            level.run(row);
+            options.level.run(row);
         });
         inputs
     }
@@ -153,14 +145,14 @@ impl<'a> Writer<'a> {
 /// Rows of a matrix times some of the inputs: calls `store(i, row, values)` with
 /// `values[j] = matrix[row + j] . inputs[which[i]]`. A value does not depend on what is computed with it.
 pub struct Product<'a> {
-    pub matrix: &'a Matrix,
+    pub matrix: MatrixRef<'a>,
     pub rows: Range<usize>,
     pub inputs: &'a Inputs,
     pub which: &'a [u32],
     pub store: &'a mut dyn FnMut(usize, usize, &[f32]),
     /// The matrix that this thread probably reads after these rows, and its first row, unless it goes on
     /// with the rows that follow.
-    pub next: Option<(&'a Matrix, usize)>,
+    pub next: Option<(MatrixRef<'a>, usize)>,
 }
 
 /// How many strips ahead of the one that is read the prefetches are.
@@ -470,17 +462,11 @@ impl<const T: usize> ValuesTile<T> {
 }
 
 /// `y[i] = matrix inputs[i]`, `[count, rows]`.
-pub fn linear(
-    pool: &mut Pool,
-    scratch: &Scratch,
-    level: Level,
-    matrix: &Matrix,
-    inputs: &Inputs,
-) -> Buffer<f32> {
-    let mut y = scratch.values.take(inputs.count() * matrix.rows());
+pub fn linear(context: &mut Context, matrix: MatrixRef, inputs: &Inputs) -> Buffer<f32> {
+    let mut y = context.scratch.values.take(inputs.count() * matrix.rows());
     let out = Disjoint::new(&mut y);
     let width = matrix.rows();
-    each_value(pool, level, matrix, inputs, |i, row, values| {
+    each_value(context, matrix, inputs, |i, row, values| {
         let at = i * width + row;
         // SAFETY: each task writes the columns of its own rows.
         unsafe { out.part(at..at + values.len()) }.copy_from_slice(values);
@@ -489,10 +475,10 @@ pub fn linear(
 }
 
 /// `y[i] += matrix inputs[i]`, `[count, rows]`.
-pub fn add_linear(pool: &mut Pool, level: Level, matrix: &Matrix, inputs: &Inputs, y: &mut [f32]) {
+pub fn add_linear(context: &mut Context, matrix: MatrixRef, inputs: &Inputs, y: &mut [f32]) {
     let out = Disjoint::new(y);
     let width = matrix.rows();
-    each_value(pool, level, matrix, inputs, |i, row, values| {
+    each_value(context, matrix, inputs, |i, row, values| {
         let at = i * width + row;
         // SAFETY: each task writes the columns of its own rows.
         for (y, value) in unsafe { out.part(at..at + values.len()) }.iter_mut().zip(values) {
@@ -506,23 +492,25 @@ pub fn add_linear(pool: &mut Pool, level: Level, matrix: &Matrix, inputs: &Input
 pub const TASK_ROWS: usize = 64;
 
 fn each_value(
-    pool: &mut Pool,
-    level: Level,
-    matrix: &Matrix,
+    context: &mut Context,
+    matrix: MatrixRef,
     inputs: &Inputs,
     store: impl Fn(usize, usize, &[f32]) + Sync,
 ) {
+    let Context { options, pool, .. } = context;
     let which: Vec<u32> = (0..inputs.count() as u32).collect();
     pool.run(matrix.rows().div_ceil(TASK_ROWS), |task| {
         let rows = task * TASK_ROWS..matrix.rows().min((task + 1) * TASK_ROWS);
         let store = &mut |i: usize, row: usize, values: &[f32]| store(i, row, values);
-        level.run(Product { matrix, rows, inputs, which: &which, store, next: None });
+        options.level.run(Product { matrix, rows, inputs, which: &which, store, next: None });
     });
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::matrix::Matrix;
     use super::super::random::Random;
+    use super::super::simd::Level;
     use super::*;
     use crate::compute::{BlockScale, StoredMatrix};
     use crate::format::{Bytes, Tensor, blocks};
@@ -578,13 +566,13 @@ mod tests {
             (0..count * cols).map(|_| random.unit() * 10f32.powi(random.bits() as i32 % 4)).collect();
         let x = &x;
         for level in Level::supported() {
-            let inputs =
-                Inputs::fill(&mut Pool::new(1), &Scratch::default(), level, count, cols, |row, out| {
-                    out.copy_from_slice(&x[row * cols..][..cols]);
-                });
-            let y = linear(&mut Pool::new(2), &Scratch::default(), level, &matrix, &inputs);
+            let mut context = Context::for_test(level);
+            let inputs = Inputs::fill(&mut context, count, cols, |row, out| {
+                out.copy_from_slice(&x[row * cols..][..cols]);
+            });
+            let y = linear(&mut context, matrix.view(), &inputs);
             for (i, y) in y.chunks_exact(rows).enumerate() {
-                let rounded: Vec<f64> = match matrix.form() {
+                let rounded: Vec<f64> = match matrix.view().form() {
                     Form::Values => x[i * cols..][..cols].iter().map(|&x| x.into()).collect(),
                     Form::Codes => inputs.blocks[i * cols / BLOCK..(i + 1) * cols / BLOCK]
                         .iter()
@@ -664,17 +652,11 @@ mod tests {
             let level = Level::detect();
             let x: Vec<f32> = (0..19 * 512).map(|_| random_bits.unit()).collect();
             let some = |rows: std::ops::Range<usize>| {
-                let inputs = Inputs::fill(
-                    &mut Pool::new(1),
-                    &Scratch::default(),
-                    level,
-                    rows.len(),
-                    512,
-                    |row, out| {
-                        out.copy_from_slice(&x[(rows.start + row) * 512..][..512]);
-                    },
-                );
-                linear(&mut Pool::new(2), &Scratch::default(), level, &matrix, &inputs)
+                let mut context = Context::for_test(level);
+                let inputs = Inputs::fill(&mut context, rows.len(), 512, |row, out| {
+                    out.copy_from_slice(&x[(rows.start + row) * 512..][..512]);
+                });
+                linear(&mut context, matrix.view(), &inputs)
             };
             let all = some(0..19);
             for i in 0..19 {
@@ -687,7 +669,7 @@ mod tests {
     fn tiny_and_huge_inputs_round_to_codes() {
         for level in Level::supported() {
             for (value, code) in [(0.0, 0), (1e-40, 0), (1e-20, 127), (-3e38, -127)] {
-                let inputs = Inputs::fill(&mut Pool::new(1), &Scratch::default(), level, 1, 64, |_, out| {
+                let inputs = Inputs::fill(&mut Context::for_test(level), 1, 64, |_, out| {
                     out.fill(0.0);
                     out[40] = value;
                 });

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use super::{Bytes, Counting, Source, transpose};
 use crate::compute::{
     AttentionWeights, Backend, DeltaProjection, DeltaWeights, ExpertWeights, HeadWeights, MoeWeights,
-    RoutedWeights, StoredMatrix,
+    RoutedWeights, SharedWeights, StoredMatrix,
 };
 use crate::format::{ModelDir, Tensor};
 use crate::model::config::Config;
@@ -29,6 +29,7 @@ impl<B: Backend> Source<B> for Gguf<'_, B> {
         let output = if self.config.tied { EMBEDDING } else { "output" };
         Ok(HeadWeights {
             norm: self.vector("output_norm.weight", &[self.config.hidden])?,
+            eps: self.config.eps,
             output: self.matrix(output, self.config.vocab, self.config.hidden)?,
         })
     }
@@ -38,16 +39,17 @@ impl<B: Backend> Source<B> for Gguf<'_, B> {
         let shape = self.config.attention;
         let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         let at = |name: &str| format!("blk.{layer}.{name}");
-        let [query_gate, key, value] = self.query_key_value(layer, 2 * query_width, kv_width)?;
+        let [query, key, value] = self.query_key_value(layer, 2 * query_width, kv_width)?;
         Ok(AttentionWeights {
             shape,
             norm: self.vector(&at("attn_norm.weight"), &[hidden])?,
-            query_gate,
+            query,
             key,
             value,
+            bias: None,
             output: self.matrix(&at("attn_output"), hidden, query_width)?,
-            query_norm: self.vector(&at("attn_q_norm.weight"), &[shape.head_dim])?,
-            key_norm: self.vector(&at("attn_k_norm.weight"), &[shape.head_dim])?,
+            query_norm: Some(self.vector(&at("attn_q_norm.weight"), &[shape.head_dim])?),
+            key_norm: Some(self.vector(&at("attn_k_norm.weight"), &[shape.head_dim])?),
         })
     }
 
@@ -77,18 +79,21 @@ impl<B: Backend> Source<B> for Gguf<'_, B> {
         let at = |name: &str| format!("blk.{layer}.{name}");
         Ok(MoeWeights {
             norm: self.vector(&at("post_attention_norm.weight"), &[hidden])?,
+            eps: self.config.eps,
             routed: Some(RoutedWeights {
                 router: self.matrix(&at("ffn_gate_inp"), shape.experts, hidden)?,
                 experts: self.experts(layer)?,
                 top_k: shape.top_k,
                 normalize: shape.normalize,
             }),
-            shared: ExpertWeights {
-                gate: self.matrix(&at("ffn_gate_shexp"), shape.shared_width, hidden)?,
-                up: self.matrix(&at("ffn_up_shexp"), shape.shared_width, hidden)?,
-                down: self.matrix(&at("ffn_down_shexp"), hidden, shape.shared_width)?,
-            },
-            shared_gate: Some(self.matrix(&at("ffn_gate_inp_shexp"), 1, hidden)?),
+            shared: Some(SharedWeights {
+                expert: ExpertWeights {
+                    gate: self.matrix(&at("ffn_gate_shexp"), shape.shared_width, hidden)?,
+                    up: self.matrix(&at("ffn_up_shexp"), shape.shared_width, hidden)?,
+                    down: self.matrix(&at("ffn_down_shexp"), hidden, shape.shared_width)?,
+                },
+                gate: Some(self.matrix(&at("ffn_gate_inp_shexp"), 1, hidden)?),
+            }),
         })
     }
 
@@ -134,18 +139,13 @@ impl<B: Backend> Gguf<'_, B> {
         })
     }
 
-    fn experts(&mut self, layer: usize) -> Result<Vec<ExpertWeights<B>>> {
+    fn experts(&mut self, layer: usize) -> Result<B::Experts> {
         let shape = self.config.moe;
         let down = [shape.experts, self.config.hidden, shape.width];
         let down = self.weight(&format!("blk.{layer}.ffn_down_exps"), &down)?;
         let gate_up = self.gate_up(layer)?.into_iter();
-        let before = self.bytes();
-        let expert = |(e, [gate, up]): (usize, [Tensor; 2])| {
-            Ok(ExpertWeights { gate: self.take(gate)?, up: self.take(up)?, down: self.take(nth(&down, e))? })
-        };
-        let experts = gate_up.enumerate().map(expert).collect();
-        self.backend.were_experts(before);
-        experts
+        let expert = |(e, [gate, up]): (usize, [Tensor; 2])| [gate, up, nth(&down, e)].map(stored);
+        self.backend.experts(layer, gate_up.enumerate().map(expert).collect())
     }
 
     /// `gate` and `up` of each expert: two tensors hold those of all, or one the rows of both.
@@ -174,8 +174,7 @@ impl<B: Backend> Gguf<'_, B> {
     }
 
     fn take(&mut self, values: Tensor) -> Result<B::Matrix> {
-        let (rows, cols) = (values.shape[0], values.shape[1]);
-        self.backend.matrix(StoredMatrix { rows, cols, values, scale: None })
+        self.backend.matrix(stored(values))
     }
 
     /// The weight `name`, which must be all there is of it.
@@ -204,6 +203,11 @@ impl<B: Backend> Gguf<'_, B> {
         tensor.shape = shape.to_vec();
         Ok(tensor)
     }
+}
+
+fn stored(values: Tensor) -> StoredMatrix {
+    let (rows, cols) = (values.shape[0], values.shape[1]);
+    StoredMatrix { rows, cols, values, scale: None }
 }
 
 fn weight(name: &str) -> String {

@@ -3,11 +3,14 @@
 mod gguf;
 mod safetensors;
 
+use std::sync::Arc;
+
 use anyhow::Result;
 
 pub use safetensors::block_scale;
 
 use super::config::{Config, Mixer};
+use super::experts::MappedExperts;
 use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
 use crate::compute::{AttentionWeights, Backend, DeltaWeights, HeadWeights, MoeWeights, StoredMatrix};
 use crate::format::{Description, ModelDir};
@@ -62,9 +65,13 @@ impl<B: Backend> Counting<'_, B> {
         self.backend.vector(values)
     }
 
-    /// Everything given since there were `before` bytes belongs to routed experts.
-    fn were_experts(&mut self, before: Bytes) {
-        self.bytes.experts += self.bytes.all - before.all;
+    /// Gate, up and down of each routed expert of a layer.
+    fn experts(&mut self, layer: usize, experts: Vec<[StoredMatrix; 3]>) -> Result<B::Experts> {
+        let (shape, mapped) = MappedExperts::new(experts)?;
+        let bytes = (shape.experts * shape.record_bytes()) as u64;
+        self.bytes.all += bytes;
+        self.bytes.experts += bytes;
+        self.backend.experts(layer, shape, Arc::new(mapped))
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Bytes, Counting, Source, transpose};
 use crate::base::dtype::DType;
 use crate::compute::{
     AttentionWeights, Backend, BlockScale, DeltaProjection, DeltaWeights, ExpertWeights, HeadWeights,
-    MoeWeights, RoutedWeights, StoredMatrix,
+    MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
 };
 use crate::format::{ModelDir, Tensor};
 use crate::model::config::Config;
@@ -30,6 +30,7 @@ impl<B: Backend> Source<B> for Safetensors<'_, B> {
         let output = if self.config.tied { EMBEDDING } else { "lm_head" };
         Ok(HeadWeights {
             norm: self.norm("model.norm", self.config.hidden)?,
+            eps: self.config.eps,
             output: self.matrix(output, self.config.vocab, self.config.hidden)?,
         })
     }
@@ -43,12 +44,13 @@ impl<B: Backend> Source<B> for Safetensors<'_, B> {
         Ok(AttentionWeights {
             shape,
             norm: self.norm(&format!("{layer}.input_layernorm"), hidden)?,
-            query_gate: self.matrix(&at("q_proj"), 2 * query_width, hidden)?,
+            query: self.matrix(&at("q_proj"), 2 * query_width, hidden)?,
             key: self.matrix(&at("k_proj"), kv_width, hidden)?,
             value: self.matrix(&at("v_proj"), kv_width, hidden)?,
+            bias: None,
             output: self.matrix(&at("o_proj"), hidden, query_width)?,
-            query_norm: self.norm(&at("q_norm"), shape.head_dim)?,
-            key_norm: self.norm(&at("k_norm"), shape.head_dim)?,
+            query_norm: Some(self.norm(&at("q_norm"), shape.head_dim)?),
+            key_norm: Some(self.norm(&at("k_norm"), shape.head_dim)?),
         })
     }
 
@@ -81,31 +83,34 @@ impl<B: Backend> Source<B> for Safetensors<'_, B> {
     }
 
     fn moe(&mut self, layer: usize) -> Result<MoeWeights<B>> {
-        let sparse = self.config.sparse(layer);
+        let (index, sparse) = (layer, self.config.sparse(layer));
         let layer = format!("model.layers.{layer}");
         let hidden = self.config.hidden;
         let shape = self.config.moe;
         let norm = self.norm(&format!("{layer}.post_attention_layernorm"), hidden)?;
         let at = |name: &str| format!("{layer}.mlp.{name}");
         if !sparse {
-            let shared = self.expert(&format!("{layer}.mlp"), shape.dense_width)?;
-            return Ok(MoeWeights { norm, routed: None, shared, shared_gate: None });
+            let expert = self.expert(&format!("{layer}.mlp"), shape.dense_width)?;
+            let shared = Some(SharedWeights { expert, gate: None });
+            return Ok(MoeWeights { norm, eps: self.config.eps, routed: None, shared });
         }
-        let before = self.bytes();
         let experts = (0..shape.experts)
-            .map(|e| self.expert(&at(&format!("experts.{e}")), shape.width))
+            .map(|e| self.stored_expert(&at(&format!("experts.{e}")), shape.width))
             .collect::<Result<_>>()?;
-        self.backend.were_experts(before);
+        let experts = self.backend.experts(index, experts)?;
         Ok(MoeWeights {
             norm,
+            eps: self.config.eps,
             routed: Some(RoutedWeights {
                 router: self.matrix(&at("gate"), shape.experts, hidden)?,
                 experts,
                 top_k: shape.top_k,
                 normalize: shape.normalize,
             }),
-            shared: self.expert(&at("shared_expert"), shape.shared_width)?,
-            shared_gate: Some(self.matrix(&at("shared_expert_gate"), 1, hidden)?),
+            shared: Some(SharedWeights {
+                expert: self.expert(&at("shared_expert"), shape.shared_width)?,
+                gate: Some(self.matrix(&at("shared_expert_gate"), 1, hidden)?),
+            }),
         })
     }
 
@@ -116,12 +121,17 @@ impl<B: Backend> Source<B> for Safetensors<'_, B> {
 
 impl<B: Backend> Safetensors<'_, B> {
     fn expert(&mut self, name: &str, width: usize) -> Result<ExpertWeights<B>> {
+        let [gate, up, down] = self.stored_expert(name, width)?.map(|matrix| self.backend.matrix(matrix));
+        Ok(ExpertWeights { gate: gate?, up: up?, down: down? })
+    }
+
+    fn stored_expert(&self, name: &str, width: usize) -> Result<[StoredMatrix; 3]> {
         let hidden = self.config.hidden;
-        Ok(ExpertWeights {
-            gate: self.matrix(&format!("{name}.gate_proj"), width, hidden)?,
-            up: self.matrix(&format!("{name}.up_proj"), width, hidden)?,
-            down: self.matrix(&format!("{name}.down_proj"), hidden, width)?,
-        })
+        Ok([
+            self.stored(&format!("{name}.gate_proj"), width, hidden)?,
+            self.stored(&format!("{name}.up_proj"), width, hidden)?,
+            self.stored(&format!("{name}.down_proj"), hidden, width)?,
+        ])
     }
 
     /// `1 + w` of a zero-centred norm.
@@ -138,9 +148,14 @@ impl<B: Backend> Safetensors<'_, B> {
     }
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix> {
+        let stored = self.stored(name, rows, cols)?;
+        self.backend.matrix(stored)
+    }
+
+    fn stored(&self, name: &str, rows: usize, cols: usize) -> Result<StoredMatrix> {
         let values = tensor(self.dir, &format!("{name}.weight"), &[rows, cols])?;
         let scale = block_scale(self.dir, self.config, &values)?;
-        self.backend.matrix(StoredMatrix { rows, cols, values, scale })
+        Ok(StoredMatrix { rows, cols, values, scale })
     }
 }
 

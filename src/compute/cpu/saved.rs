@@ -1,12 +1,12 @@
-//! How states and traces are kept in memory.
+//! How recurrent states and traces are saved.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::compute::DeltaState;
-use crate::model::state::{Point, Trace};
+use super::delta::DeltaState;
+use crate::compute::{DeltaShape, SavedBytes};
 
-/// With how many bits saved states and traces are kept.
+/// The precision of saved states and traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// 32: nothing is lost.
@@ -69,49 +69,51 @@ impl Packed {
     }
 }
 
-/// A [`Point`] as it is kept. The inputs of the convolution and the hidden row are small and stay f32.
-pub struct SavedPoint {
+/// The recurrent states of all layers at one position. The inputs of the convolution are few and stay f32.
+#[derive(Clone)]
+pub struct State {
     recurrent: Vec<Packed>,
     conv: Vec<Vec<f32>>,
-    /// See [`Point::hidden`].
-    pub hidden: Vec<f32>,
 }
 
-impl SavedPoint {
-    /// Packs a point.
-    pub fn new(point: Point, precision: Precision) -> Self {
-        let (recurrent, conv) = point
-            .states
-            .into_iter()
-            .map(|state| (Packed::new(state.recurrent, precision), state.conv))
-            .unzip();
-        Self { recurrent, conv, hidden: point.hidden }
+impl State {
+    /// Packs the states of all layers.
+    pub fn new(layers: impl Iterator<Item = DeltaState>, precision: Precision) -> Self {
+        let packed = layers.map(|layer| (Packed::new(layer.recurrent, precision), layer.conv));
+        let (recurrent, conv) = packed.unzip();
+        Self { recurrent, conv }
     }
 
-    /// Writes the state of a DeltaNet layer.
+    /// Writes the state of a layer.
     pub fn read(&self, layer: usize, out: &mut DeltaState) {
         out.recurrent.clear();
         self.recurrent[layer].unpack_all(&mut out.recurrent);
-        out.conv.clone_from(&self.conv[layer]);
+        out.conv.copy_from_slice(&self.conv[layer]);
     }
 }
 
-/// A [`Trace`] as it is kept.
-pub struct SavedTrace {
-    inputs: Packed,
-    /// See [`Trace::hidden`].
-    pub hidden: Vec<f32>,
-}
+/// What one token left behind in all layers, `[layers, DeltaShape::trace_len]`.
+#[derive(Clone)]
+pub struct Trace(Packed);
 
-impl SavedTrace {
-    /// Packs a trace.
-    pub fn new(trace: Trace, precision: Precision) -> Self {
-        Self { inputs: Packed::new(trace.inputs, precision), hidden: trace.hidden }
+impl Trace {
+    /// Packs the rows of all layers.
+    pub fn new(rows: Vec<f32>, precision: Precision) -> Self {
+        Self(Packed::new(rows, precision))
     }
 
-    /// Appends the row of a DeltaNet layer, `[width]`, to `out`.
+    /// Appends the row of a layer, `[width]`, to `out`.
     pub fn row(&self, layer: usize, width: usize, out: &mut Vec<f32>) {
-        self.inputs.unpack(layer * width..(layer + 1) * width, out);
+        self.0.unpack(layer * width..(layer + 1) * width, out);
+    }
+}
+
+/// Bytes of what is saved of `layers` layers.
+pub fn bytes(layers: usize, shape: &DeltaShape, precision: Precision) -> SavedBytes {
+    let number = precision.bytes();
+    SavedBytes {
+        state: layers * (shape.state_len() * number + shape.conv_len() * size_of::<f32>()),
+        trace: layers * shape.trace_len() * number,
     }
 }
 

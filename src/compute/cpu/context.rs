@@ -1,0 +1,36 @@
+//! What every operation computes with.
+
+use super::CpuOptions;
+use super::product::Rounded;
+use super::scratch::Shelf;
+use crate::base::pool::Pool;
+
+/// Options, threads and memory of a backend.
+pub struct Context {
+    pub options: CpuOptions,
+    pub pool: Pool,
+    pub scratch: Scratch,
+}
+
+/// Buffers that operations take and put back.
+#[derive(Default)]
+pub struct Scratch {
+    /// For f32.
+    pub values: Shelf<f32>,
+    /// For quantised activations.
+    pub rounded: Shelf<Rounded>,
+    /// For experts that are read into memory.
+    pub bytes: Shelf<u8>,
+}
+
+impl Context {
+    pub fn new(options: CpuOptions) -> Self {
+        Self { pool: Pool::new(options.threads), options, scratch: Scratch::default() }
+    }
+
+    #[cfg(test)]
+    pub fn for_test(level: super::Level) -> Self {
+        let precision = super::Precision::F32;
+        Self::new(CpuOptions { threads: 2, delta_chunk_rows_min: 16, level, exact: false, precision })
+    }
+}

@@ -1,0 +1,96 @@
+//! The bytes of routed experts: how they are stored, and who has them.
+
+use std::io;
+use std::ops::Range;
+
+use crate::base::dtype::DType;
+use crate::format::Bytes;
+
+/// A routed expert of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExpertId {
+    /// Its layer.
+    pub layer: u32,
+    /// Its index in the router's output.
+    pub expert: u32,
+}
+
+/// How a matrix is stored: `[rows, cols]` elements of a type, and f32 scales where it is quantised by blocks of
+/// rows and columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixLayout {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs; whole blocks of the type.
+    pub cols: usize,
+    /// Type of the elements.
+    pub dtype: DType,
+    /// `[rows, cols]` that share a scale.
+    pub scale_block: Option<[usize; 2]>,
+}
+
+impl MatrixLayout {
+    /// Bytes of the elements; `None` where the columns are not whole blocks, or too many.
+    pub fn value_bytes(&self) -> Option<usize> {
+        self.dtype.bytes(self.cols)?.checked_mul(self.rows)
+    }
+
+    /// Bytes of the scales.
+    pub fn scale_bytes(&self) -> usize {
+        let count = |[rows, cols]: [usize; 2]| self.rows.div_ceil(rows) * self.cols.div_ceil(cols);
+        self.scale_block.map_or(0, count) * size_of::<f32>()
+    }
+}
+
+/// How every routed expert of a layer is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertShape {
+    /// Routed experts of the layer.
+    pub experts: usize,
+    /// Gate, up and down, as in [`ExpertWeights`](super::ExpertWeights).
+    pub matrices: [MatrixLayout; 3],
+}
+
+impl ExpertShape {
+    /// Where elements and scales of gate, up and down lie in a record.
+    pub fn parts(&self) -> [Part<Range<usize>>; 3] {
+        let mut start = 0;
+        let mut next = |bytes: usize| {
+            start += bytes;
+            start - bytes..start
+        };
+        self.matrices.map(|matrix| Part {
+            values: next(matrix.value_bytes().expect("a checked layout")),
+            scales: next(matrix.scale_bytes()),
+        })
+    }
+
+    /// Bytes of a record: one expert, its parts one after the other.
+    pub fn record_bytes(&self) -> usize {
+        self.parts()[2].scales.end
+    }
+}
+
+/// Elements and scales of one matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part<T> {
+    /// Elements, row by row.
+    pub values: T,
+    /// Little-endian f32 scales, `[blocks of rows, blocks of columns]`; empty without.
+    pub scales: T,
+}
+
+/// Gate, up and down of one expert.
+pub type ExpertParts = [Part<Bytes>; 3];
+
+/// Whoever has the bytes of routed experts: a map of the checkpoint, or a cache over it.
+pub trait ExpertBytes: Send + Sync {
+    /// The bytes of an expert that is in memory; `None` where it has to be fetched.
+    fn resident(&self, id: ExpertId) -> Option<ExpertParts>;
+
+    /// Reads experts as records ([`ExpertShape::record_bytes`]), one after the other.
+    fn fetch(&self, ids: &[ExpertId], into: &mut [u8]) -> io::Result<()>;
+
+    /// Told of the experts that the rows of a pass visit in a layer, ascending, before they are asked for.
+    fn visited(&self, layer: usize, experts: &[u32]);
+}

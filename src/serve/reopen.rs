@@ -1,0 +1,52 @@
+//! A session that outlives failures of its device.
+
+use anyhow::{Error, Result, anyhow};
+
+use crate::compute::Backend;
+use crate::session::{DeviceFailure, Session, Usage};
+
+/// A session, and how to open another one in its place.
+pub struct Reopening<B: Backend, R> {
+    session: Result<Session<B>, Error>,
+    reopen: R,
+    /// Whether no request has succeeded since the session was opened again.
+    is_on_probation: bool,
+}
+
+impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
+    /// Begins with `session`.
+    pub fn new(session: Session<B>, reopen: R) -> Self {
+        Self { session: Ok(session), reopen, is_on_probation: false }
+    }
+
+    /// Works on the session. When its device fails, the work fails with the cause and the session is opened
+    /// again, once: a device that fails right away again is given up, and all later work fails.
+    pub fn with<T>(&mut self, work: impl FnOnce(&mut Session<B>) -> Result<T>) -> Result<T> {
+        let session = match &mut self.session {
+            Ok(session) => session,
+            Err(cause) => return Err(anyhow!("the device has failed ({cause:#}); load the model again")),
+        };
+        let result = work(session);
+        match &result {
+            Ok(_) => self.is_on_probation = false,
+            Err(error) if error.is::<DeviceFailure>() => self.recover(format!("{error:#}")),
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// What the session's past takes.
+    pub fn usage(&self) -> Usage {
+        self.session.as_ref().map_or_else(|_| Usage::default(), Session::usage)
+    }
+
+    fn recover(&mut self, cause: String) {
+        tracing::error!(cause, "the device failed");
+        // The memory of the failed session has to be free before another one is opened.
+        self.session = Err(anyhow!(cause));
+        if !self.is_on_probation {
+            self.is_on_probation = true;
+            self.session = (self.reopen)();
+        }
+    }
+}
