@@ -311,7 +311,14 @@ fn rotate(head: &mut [f32], angles: &[(f32, f32)]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::matrix::Matrix;
+    use super::super::random::Random;
+    use super::super::scratch::Shelf;
+    use super::super::simd::Level;
     use super::*;
+    use crate::base::dtype::DType;
+    use crate::compute::{AttentionBias, StoredMatrix};
+    use crate::format::{Bytes, Tensor};
 
     #[test]
     fn rotation_keeps_length_and_the_rest() {
@@ -319,5 +326,134 @@ mod tests {
         rotate(&mut head, &[(0.0, 1.0), (0.6, 0.8)]);
         let expected = [-4.0, 0.6 - 1.6, 3.0, 1.2 + 0.8, 9.0];
         assert!(head.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{head:?}");
+    }
+
+    const SHAPE: AttentionShape = AttentionShape {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        rotary_dim: 4,
+        rope_theta: 100.0,
+        gated: true,
+        eps: 1e-6,
+    };
+
+    /// One head at one position: bias, norm, rotation.
+    fn placed(x: &[f32], bias: Option<&[f32]>, norm: Option<&[f32]>, position: usize) -> Vec<f64> {
+        let at = |values: Option<&[f32]>, i: usize, other: f32| f64::from(values.map_or(other, |v| v[i]));
+        let x: Vec<f64> = x.iter().enumerate().map(|(i, &x)| f64::from(x) + at(bias, i, 0.0)).collect();
+        let square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        let scale = if norm.is_some() { (square + f64::from(SHAPE.eps)).sqrt().recip() } else { 1.0 };
+        let mut x: Vec<f64> = x.iter().enumerate().map(|(i, x)| x * scale * at(norm, i, 1.0)).collect();
+        let half = SHAPE.rotary_dim / 2;
+        for i in 0..half {
+            let angle = position as f64 * SHAPE.rope_theta.powf(-(i as f64) / half as f64);
+            let (a, b) = (x[i], x[i + half]);
+            (x[i], x[i + half]) = (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin());
+        }
+        x
+    }
+
+    fn check(gated: bool, has_bias: bool, has_norms: bool) {
+        let shape = AttentionShape { gated, ..SHAPE };
+        let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+        let (rows, width) = (70, shape.query_width());
+        let mut random = Random(width as u64);
+        let mut vector = |len: usize| (0..len).map(|_| random.unit()).collect::<Vec<f32>>();
+        let [queries, keys, values] =
+            [heads * width, kv_heads * head_dim, kv_heads * head_dim].map(|width| vector(rows * width));
+        let bias = AttentionBias {
+            query: vector(heads * width),
+            key: vector(kv_heads * head_dim),
+            value: vector(kv_heads * head_dim),
+        };
+        let norms = [vector(head_dim), vector(head_dim)];
+
+        let bias_of = |values: &'_ [f32], head: usize, width: usize| {
+            has_bias.then(|| values[head * width..][..width].to_vec())
+        };
+        let norm_of = |norm: usize| has_norms.then_some(&norms[norm][..]);
+        let mut expected = vec![0.0f64; rows * heads * head_dim];
+        for row in 0..rows {
+            for head in 0..heads {
+                let kv_head = head / (heads / kv_heads);
+                let own = &queries[(row * heads + head) * width..][..width];
+                let query_bias = bias_of(&bias.query, head, width);
+                let query_bias = query_bias.as_deref().map(|bias| &bias[..head_dim]);
+                let query = placed(&own[..head_dim], query_bias, norm_of(0), row);
+                let key_bias = bias_of(&bias.key, kv_head, head_dim);
+                let scores: Vec<f64> = (0..=row)
+                    .map(|at| {
+                        let key = &keys[(at * kv_heads + kv_head) * head_dim..][..head_dim];
+                        let key = placed(key, key_bias.as_deref(), norm_of(1), at);
+                        let dot: f64 = query.iter().zip(&key).map(|(q, k)| q * k).sum();
+                        (dot / (head_dim as f64).sqrt()).exp()
+                    })
+                    .collect();
+                let total: f64 = scores.iter().sum();
+                for i in 0..head_dim {
+                    let value_bias = if has_bias { bias.value[kv_head * head_dim + i] } else { 0.0 };
+                    let value = |at: usize| values[(at * kv_heads + kv_head) * head_dim + i] + value_bias;
+                    let sum: f64 = (0..=row).map(|at| scores[at] / total * f64::from(value(at))).sum();
+                    let gate = || own[head_dim + i] + if has_bias { bias.query[head * width + head_dim + i] } else { 0.0 };
+                    let gate = if gated { 1.0 / (1.0 + (-f64::from(gate())).exp()) } else { 1.0 };
+                    expected[(row * heads + head) * head_dim + i] = sum * gate;
+                }
+            }
+        }
+
+        for level in Level::supported() {
+            let mut context = Context::for_test(level);
+            let one = |_| {
+                let bytes = Bytes::from(vec![0; 4]);
+                let values = Tensor { name: "one".into(), dtype: DType::F32, shape: vec![1, 1], bytes };
+                Matrix::new(StoredMatrix { rows: 1, cols: 1, values, scale: None }, false).unwrap()
+            };
+            let [query, key, value, output] = [0, 1, 2, 3].map(one);
+            let own_bias = AttentionBias {
+                query: bias.query.clone(),
+                key: bias.key.clone(),
+                value: bias.value.clone(),
+            };
+            let weights = AttentionWeights {
+                shape,
+                norm: Vec::new(),
+                query,
+                key,
+                value,
+                bias: has_bias.then_some(own_bias),
+                output,
+                query_norm: norm_of(0).map(<[f32]>::to_vec),
+                key_norm: norm_of(1).map(<[f32]>::to_vec),
+            };
+            let buffer = |values: &[f32]| {
+                let mut buffer = Shelf::default().take(values.len());
+                buffer.copy_from_slice(values);
+                buffer
+            };
+            let projected =
+                Projected { queries: buffer(&queries), keys: buffer(&keys), values: buffer(&values) };
+            let pass = CpuPass { rows, blocks: vec![1, 0], ..CpuPass::default() };
+            let mut kv = Kv::new(1, &shape, 2);
+            kv.reserve(&pass.blocks).unwrap();
+            let found = attend(&mut context, &weights, &pass, &mut kv, 0, projected);
+            for (row, expected) in expected.chunks_exact(heads * head_dim).enumerate() {
+                for (found, expected) in found.row(row).iter().zip(expected) {
+                    let error = (f64::from(*found) - expected).abs();
+                    assert!(error < 1e-5, "{level}, {gated} {has_bias} {has_norms}, row {row}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn optional_parts_equal_the_definition() {
+        for gated in [true, false] {
+            for has_bias in [true, false] {
+                for has_norms in [true, false] {
+                    check(gated, has_bias, has_norms);
+                }
+            }
+        }
     }
 }

@@ -419,8 +419,8 @@ fn recurrent<S: Simd>(
     }
 }
 
-/// The same recurrence over `all` these rows, in chunks of positions, after the WY form of arXiv:2406.06484 with the gates of
-/// arXiv:2412.06464. Within a chunk, with G the cumulative sum of the gates and S the state before it:
+/// The same recurrence over `all` these rows, in chunks of positions, after the WY form of arXiv:2406.06484 with
+/// the gates of arXiv:2412.06464. Within a chunk, with G the cumulative sum of the gates and S the state before it:
 /// `d_i = beta_i (v_i - exp(G_i) S^T k_i - sum_{j<i} exp(G_i - G_j) (k_i . k_j) d_j)`,
 /// `o_i = exp(G_i) S^T q_i + sum_{j<=i} exp(G_i - G_j) (q_i . k_j) d_j`, and after it
 /// `S = exp(G_last) S + sum_j exp(G_last - G_j) k_j d_j^T`. The triangular system for d is solved by
@@ -436,118 +436,183 @@ fn chunked<S: Simd>(
     out: &mut [Vec<f32>],
 ) {
     let DeltaShape { key_dim, value_dim, .. } = *shape;
-    let mut keys_transposed = vec![0.0; key_dim * CHUNK];
-    // Products of keys and of queries with keys, then with their decays.
-    let (mut key_key, mut query_key) = (vec![0.0; CHUNK * CHUNK], vec![0.0; CHUNK * CHUNK]);
-    let (mut lower, mut mixing) = (vec![0.0; CHUNK * CHUNK], vec![0.0; CHUNK * CHUNK]);
-    let mut deltas = vec![0.0; CHUNK * value_dim];
+    let mut chunk = Chunk::new(shape);
     for first in all.clone().step_by(CHUNK) {
-        let rows = CHUNK.min(all.end - first);
-        let key = &keys.key[first * key_dim..][..rows * key_dim];
-        let query = &keys.query[first * key_dim..][..rows * key_dim];
-        let (key_view, query_view) = (rows_of(key, key_dim), rows_of(query, key_dim));
+        let rows = first..all.end.min(first + CHUNK);
+        let own = rows.start * key_dim..rows.end * key_dim;
+        let (key, query) = (&keys.key[own.clone()], &keys.query[own]);
+        chunk.multiply_keys(simd, key, query);
+        for (head, values) in heads.iter().enumerate() {
+            let state = &mut states[head * key_dim * value_dim..][..key_dim * value_dim];
+            let out = &mut out[head][rows.start * value_dim..rows.end * value_dim];
+            let (cumulative, last) = cumulative(&values.gate[rows.clone()]);
+            let beta = &values.beta[rows.clone()];
+            chunk.decay(simd, &cumulative, beta);
+            let value = &values.value[rows.start * value_dim..rows.end * value_dim];
+            chunk.read_state(simd, &cumulative, beta, (key, query, value), state, out);
+            chunk.solve(simd, rows.len());
+            chunk.write_state(simd, &cumulative, last, key, state, out);
+        }
+    }
+}
+
+/// The cumulative sums of up to [`CHUNK`] gates, and the last of them.
+fn cumulative(gates: &[f32]) -> ([f32; CHUNK], f32) {
+    let (mut cumulative, mut sum) = ([0.0f32; CHUNK], 0.0);
+    for (cumulative, gate) in cumulative.iter_mut().zip(gates) {
+        sum += gate;
+        *cumulative = sum;
+    }
+    (cumulative, sum)
+}
+
+/// A chunk of positions in the form of [`chunked`]; matrices are `[CHUNK, CHUNK]`, rows are positions.
+struct Chunk {
+    key_dim: usize,
+    value_dim: usize,
+    /// `[Dk, CHUNK]`
+    keys_transposed: Vec<f32>,
+    /// `k_i . k_j`
+    key_key: Vec<f32>,
+    /// `q_i . k_j`
+    query_key: Vec<f32>,
+    /// `-beta_i exp(G_i - G_j) (k_i . k_j)` for j < i, else 0.
+    lower: Vec<f32>,
+    /// `exp(G_i - G_j) (q_i . k_j)` for j <= i, else 0.
+    mixing: Vec<f32>,
+    /// `d_i`, `[CHUNK, Dv]`.
+    deltas: Vec<f32>,
+}
+
+impl Chunk {
+    fn new(shape: &DeltaShape) -> Self {
+        let DeltaShape { key_dim, value_dim, .. } = *shape;
+        let square = || vec![0.0; CHUNK * CHUNK];
+        Self {
+            key_dim,
+            value_dim,
+            keys_transposed: vec![0.0; key_dim * CHUNK],
+            key_key: square(),
+            query_key: square(),
+            lower: square(),
+            mixing: square(),
+            deltas: vec![0.0; CHUNK * value_dim],
+        }
+    }
+
+    /// The products of keys and of queries, `[rows, Dk]` each, with keys, which all heads share.
+    #[inline(always)]
+    fn multiply_keys<S: Simd>(&mut self, simd: S, key: &[f32], query: &[f32]) {
+        let key_dim = self.key_dim;
         for (i, key) in key.chunks_exact(key_dim).enumerate() {
-            for (out, key) in keys_transposed[i..].iter_mut().step_by(CHUNK).zip(key) {
+            for (out, key) in self.keys_transposed[i..].iter_mut().step_by(CHUNK).zip(key) {
                 *out = *key;
             }
         }
-        let cols = rows.next_multiple_of(LANES);
-        key_key.fill(0.0);
-        query_key.fill(0.0);
-        vector::add_product(
-            simd,
-            rows,
-            cols,
-            key_dim,
-            key_view,
-            &keys_transposed,
-            CHUNK,
-            &mut key_key,
-            CHUNK,
-        );
-        vector::add_product(
-            simd,
-            rows,
-            cols,
-            key_dim,
-            query_view,
-            &keys_transposed,
-            CHUNK,
-            &mut query_key,
-            CHUNK,
-        );
-
-        for (head, values) in heads.iter().enumerate() {
-            let state = &mut states[head * key_dim * value_dim..][..key_dim * value_dim];
-            let out = &mut out[head][first * value_dim..][..rows * value_dim];
-            let deltas = &mut deltas[..rows * value_dim];
-            let beta = &values.beta[first..first + rows];
-            let mut cumulative = [0.0f32; CHUNK];
-            let mut sum = 0.0;
-            for (cumulative, gate) in cumulative[..rows].iter_mut().zip(&values.gate[first..]) {
-                sum += gate;
-                *cumulative = sum;
-            }
-            let last = sum;
-
-            lower.fill(0.0);
-            mixing.fill(0.0);
-            for i in 0..rows {
-                let mut decays = cumulative;
-                vector::exp_difference(simd, cumulative[i], &mut decays);
-                let at = i * CHUNK;
-                for j in 0..i {
-                    lower[at + j] = -beta[i] * decays[j] * key_key[at + j];
-                    mixing[at + j] = decays[j] * query_key[at + j];
-                }
-                mixing[at + i] = query_key[at + i];
-            }
-
-            deltas.fill(0.0);
+        let rows = key.len() / key_dim;
+        let (cols, keys) = (rows.next_multiple_of(LANES), &self.keys_transposed);
+        for (of, out) in [(key, &mut self.key_key), (query, &mut self.query_key)] {
+            out.fill(0.0);
             vector::add_product(
-                simd, rows, value_dim, key_dim, key_view, state, value_dim, deltas, value_dim,
+                simd,
+                rows,
+                cols,
+                key_dim,
+                rows_of(of, key_dim),
+                keys,
+                CHUNK,
+                out,
+                CHUNK,
             );
-            vector::add_product(simd, rows, value_dim, key_dim, query_view, state, value_dim, out, value_dim);
-            let past = deltas.chunks_exact_mut(value_dim).zip(out.chunks_exact_mut(value_dim));
-            for (i, (delta, out)) in past.enumerate() {
-                let decay = cumulative[i].exp();
-                vector::scale(simd, decay, out);
-                let value = &values.value[(first + i) * value_dim..][..value_dim];
-                vector::scale(simd, -beta[i] * decay, delta);
-                vector::axpy(simd, beta[i], value, delta);
+        }
+    }
+
+    /// `lower` and `mixing` of a head.
+    #[inline(always)]
+    fn decay<S: Simd>(&mut self, simd: S, cumulative: &[f32; CHUNK], beta: &[f32]) {
+        self.lower.fill(0.0);
+        self.mixing.fill(0.0);
+        for i in 0..beta.len() {
+            let mut decays = *cumulative;
+            vector::exp_difference(simd, cumulative[i], &mut decays);
+            let at = i * CHUNK;
+            for j in 0..i {
+                self.lower[at + j] = -beta[i] * decays[j] * self.key_key[at + j];
+                self.mixing[at + j] = decays[j] * self.query_key[at + j];
             }
-            for start in (0..rows).step_by(SOLVE) {
-                let end = rows.min(start + SOLVE);
-                let (solved, rest) = deltas.split_at_mut(start * value_dim);
-                let view = View { values: &lower[start * CHUNK..], row: CHUNK, col: 1 };
-                vector::add_product(
-                    simd,
-                    end - start,
-                    value_dim,
-                    start,
-                    view,
-                    solved,
-                    value_dim,
-                    rest,
-                    value_dim,
-                );
-                for i in start + 1..end {
-                    let (solved, rest) = rest.split_at_mut((i - start) * value_dim);
-                    for (j, solved) in solved.chunks_exact(value_dim).enumerate() {
-                        vector::axpy(simd, lower[i * CHUNK + start + j], solved, &mut rest[..value_dim]);
-                    }
+            self.mixing[at + i] = self.query_key[at + i];
+        }
+    }
+
+    /// What the state before the chunk gives: `beta_i (v_i - exp(G_i) S^T k_i)` to the deltas and
+    /// `exp(G_i) S^T q_i` to `out`.
+    #[inline(always)]
+    fn read_state<S: Simd>(
+        &mut self,
+        simd: S,
+        cumulative: &[f32],
+        beta: &[f32],
+        (key, query, value): (&[f32], &[f32], &[f32]),
+        state: &[f32],
+        out: &mut [f32],
+    ) {
+        let (rows, key_dim, value_dim) = (beta.len(), self.key_dim, self.value_dim);
+        let deltas = &mut self.deltas[..rows * value_dim];
+        deltas.fill(0.0);
+        let (key, query) = (rows_of(key, key_dim), rows_of(query, key_dim));
+        vector::add_product(simd, rows, value_dim, key_dim, key, state, value_dim, deltas, value_dim);
+        vector::add_product(simd, rows, value_dim, key_dim, query, state, value_dim, out, value_dim);
+        let past = deltas.chunks_exact_mut(value_dim).zip(out.chunks_exact_mut(value_dim));
+        for (i, (delta, out)) in past.enumerate() {
+            let decay = cumulative[i].exp();
+            vector::scale(simd, decay, out);
+            vector::scale(simd, -beta[i] * decay, delta);
+            vector::axpy(simd, beta[i], &value[i * value_dim..][..value_dim], delta);
+        }
+    }
+
+    /// Substitutes the deltas of earlier positions into those of later ones.
+    #[inline(always)]
+    fn solve<S: Simd>(&mut self, simd: S, rows: usize) {
+        let value_dim = self.value_dim;
+        let deltas = &mut self.deltas[..rows * value_dim];
+        for start in (0..rows).step_by(SOLVE) {
+            let end = rows.min(start + SOLVE);
+            let (solved, rest) = deltas.split_at_mut(start * value_dim);
+            let view = View { values: &self.lower[start * CHUNK..], row: CHUNK, col: 1 };
+            let count = end - start;
+            vector::add_product(simd, count, value_dim, start, view, solved, value_dim, rest, value_dim);
+            for i in start + 1..end {
+                let (solved, rest) = rest.split_at_mut((i - start) * value_dim);
+                for (j, solved) in solved.chunks_exact(value_dim).enumerate() {
+                    vector::axpy(simd, self.lower[i * CHUNK + start + j], solved, &mut rest[..value_dim]);
                 }
             }
-            let view = rows_of(&mixing, CHUNK);
-            vector::add_product(simd, rows, value_dim, rows, view, deltas, value_dim, out, value_dim);
-
-            for (delta, cumulative) in deltas.chunks_exact_mut(value_dim).zip(cumulative) {
-                vector::scale(simd, (last - cumulative).exp(), delta);
-            }
-            vector::scale(simd, last.exp(), state);
-            let view = View { values: key, row: 1, col: key_dim };
-            vector::add_product(simd, key_dim, value_dim, rows, view, deltas, value_dim, state, value_dim);
         }
+    }
+
+    /// Adds what the deltas give to `out` and to the state after the chunk.
+    #[inline(always)]
+    fn write_state<S: Simd>(
+        &mut self,
+        simd: S,
+        cumulative: &[f32],
+        last: f32,
+        key: &[f32],
+        state: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let (key_dim, value_dim) = (self.key_dim, self.value_dim);
+        let rows = key.len() / key_dim;
+        let deltas = &mut self.deltas[..rows * value_dim];
+        let view = rows_of(&self.mixing, CHUNK);
+        vector::add_product(simd, rows, value_dim, rows, view, deltas, value_dim, out, value_dim);
+        for (delta, cumulative) in deltas.chunks_exact_mut(value_dim).zip(cumulative) {
+            vector::scale(simd, (last - cumulative).exp(), delta);
+        }
+        vector::scale(simd, last.exp(), state);
+        let view = View { values: key, row: 1, col: key_dim };
+        vector::add_product(simd, key_dim, value_dim, rows, view, deltas, value_dim, state, value_dim);
     }
 }
 

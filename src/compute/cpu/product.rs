@@ -73,6 +73,12 @@ impl Inputs {
         inputs
     }
 
+    /// A row in f32.
+    #[cfg(test)]
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.stride..][..self.cols]
+    }
+
     /// How many rows.
     pub fn count(&self) -> usize {
         self.values.len() / self.stride
