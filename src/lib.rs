@@ -55,7 +55,8 @@
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
-//!   `complete/{anchor,context,encode,fim,gate,plan,record,retained,service,stats,trim}.rs`,
+//!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
+//!   `complete/service`,
 //!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
 //!   `model/export`) do no I/O.

@@ -11,10 +11,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::edit::Change;
+use super::options::{self, Window};
+use super::plan::Planner;
 use super::record::Record;
-use super::service::{self, Action, Ask, AskId, Change, Item, JobId, Outcome, Purpose, Service, Start};
+use super::request::{Completion, Document, Request};
+use super::service::{self, Action, Ask, AskId, Item, JobId, Outcome, Purpose, Service, Start};
 use super::stats::{self, Observer, Statistics, Stats};
-use super::{Completion, Planner, Request, Window};
 use crate::base::Cancel;
 use crate::decode::{Generated, StopReason, Task};
 use crate::serve::{self, Engine, Priority};
@@ -23,7 +26,7 @@ use crate::serve::{self, Engine, Priority};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// How prompts are made.
-    pub prompt: super::Options,
+    pub prompt: options::Options,
     /// When the model is asked, and for what.
     pub service: service::Options,
 }
@@ -69,7 +72,7 @@ enum Event {
     Cancel(AskId),
     Changed(String, Change),
     Replaced(String),
-    Opened(String, Request),
+    Opened(String, Arc<Document>),
     Closed(String),
     ClosedAll,
     Configured(Box<(Engine, Options)>),
@@ -121,9 +124,9 @@ impl Completer {
         self.shared.note(Event::Replaced(key.to_owned()));
     }
 
-    /// Says that a document is looked at, with the cursor where `request` is.
-    pub fn opened(&self, key: &str, request: Request) {
-        self.shared.note(Event::Opened(key.to_owned(), request));
+    /// Says that a document is looked at, with the cursor where `document` has it.
+    pub fn opened(&self, key: &str, document: Document) {
+        self.shared.note(Event::Opened(key.to_owned(), document.into()));
     }
 
     /// Says that a document is gone.
@@ -170,7 +173,7 @@ impl Drop for Completer {
 }
 
 /// Completes once, without anything that was typed before, and waits for it.
-pub fn once(engine: &Engine, options: super::Options, request: Request) -> Result<Option<Completion>> {
+pub fn once(engine: &Engine, options: options::Options, request: Request) -> Result<Option<Completion>> {
     let mut planner = Planner::new(options);
     let task = plan(&mut planner, "once", &request, Window::Large, engine)?;
     let (send, receive) = mpsc::channel();
@@ -285,7 +288,7 @@ impl State {
             Event::Cancel(id) => self.service.cancel(now, id),
             Event::Changed(key, change) => self.service.changed(now, &key, &change),
             Event::Replaced(key) => self.service.replaced(now, &key),
-            Event::Opened(key, request) => self.service.opened(&key, request),
+            Event::Opened(key, document) => self.service.opened(&key, document),
             Event::Closed(key) => {
                 self.planner.forget(&key);
                 self.service.closed(now, &key)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::service::Change;
+use super::edit::Change;
 
 /// When accepted text is looked at again.
 pub const AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(120)];
