@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -16,11 +16,12 @@ use super::options::{self, Window};
 use super::plan::Planner;
 use super::record::Record;
 use super::request::{Completion, Document, Request};
+use super::rules::judge;
 use super::service::{self, Action, Ask, AskId, Item, JobId, Outcome, Purpose, Service, Start};
 use super::stats::{self, Observer, Statistics, Stats};
 use crate::base::Cancel;
 use crate::decode::{Generated, StopReason, Task};
-use crate::serve::{self, Engine, Priority};
+use crate::serve::{self, Engine, Plan, PlanInput, Priority};
 
 /// How to complete.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +56,8 @@ struct State {
     engine: Engine,
     options: Options,
     service: Service,
-    planner: Planner,
+    /// Used by the engine's thread too, which plans when a request has its turn.
+    planner: Arc<Mutex<Planner>>,
     replies: HashMap<AskId, Reply>,
     jobs: HashMap<JobId, Running>,
 }
@@ -63,7 +65,8 @@ struct State {
 /// A generation under way.
 struct Running {
     request: Request,
-    prompt_tokens: usize,
+    /// Set once its prompt is planned.
+    prompt_tokens: Arc<OnceLock<usize>>,
     cancel: Cancel,
 }
 
@@ -147,7 +150,10 @@ impl Completer {
     /// Whether somebody waits for an answer.
     pub fn is_busy(&self) -> bool {
         // Whoever holds the state works on something.
-        self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty())
+        let is_busy = self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty());
+        // Whoever noted an event meanwhile has left it to this thread.
+        self.shared.work();
+        is_busy
     }
 
     /// Says that the editor shows a suggestion.
@@ -174,14 +180,14 @@ impl Drop for Completer {
 
 /// Completes once, without anything that was typed before, and waits for it.
 pub fn once(engine: &Engine, options: options::Options, request: Request) -> Result<Option<Completion>> {
-    let mut planner = Planner::new(options);
-    let task = plan(&mut planner, "once", &request, Window::Large, engine)?;
+    let options = options.for_model(engine.tokenizer());
+    let (asked, mut planner) = (request.clone(), Planner::new(options));
     let (send, receive) = mpsc::channel();
     engine.submit(serve::Request {
         key: "once".into(),
         priority: Priority::Interactive,
         not_before: None,
-        task,
+        task: Plan::lazy(move |input| plan(&mut planner, "once", &asked, Window::Large, input)),
         cancel: Cancel::new(),
         listener: Box::new(move |event| {
             if let serve::Event::Done(result) = event {
@@ -190,7 +196,7 @@ pub fn once(engine: &Engine, options: options::Options, request: Request) -> Res
         }),
     });
     let generated = receive.recv().context("the engine thread ended")??;
-    Ok(generated.into_iter().find_map(|generated| planner.finish(&request, generated).ok()))
+    Ok(generated.into_iter().find_map(|generated| judge(&request, generated, &options).ok()))
 }
 
 fn plan(
@@ -198,10 +204,10 @@ fn plan(
     key: &str,
     request: &Request,
     window: Window,
-    engine: &Engine,
+    input: &PlanInput,
 ) -> Result<Task> {
-    let speed = engine.prefill_per_second();
-    Ok(planner.plan(key, request, window, engine.tokenizer(), engine.context(), speed)?.task)
+    let PlanInput { tokenizer, context_tokens, prefill_per_second } = *input;
+    Ok(planner.plan(key, request, window, tokenizer, context_tokens, prefill_per_second)?.task)
 }
 
 impl Shared {
@@ -263,17 +269,23 @@ impl Shared {
     }
 }
 
+/// After a panic, what the planner holds of that document is gone, and the rest is whole.
+fn planner(shared: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn stats(shared: &Mutex<Stats>) -> MutexGuard<'_, Stats> {
     shared.lock().expect("the lock is never held across a panic")
 }
 
 impl State {
     fn new(engine: Engine, options: Options) -> Self {
+        let prompt = options.prompt.for_model(engine.tokenizer());
         Self {
             engine,
-            options,
+            options: Options { prompt, ..options },
             service: Service::new(options.service),
-            planner: Planner::new(options.prompt),
+            planner: Arc::new(Mutex::new(Planner::new(prompt))),
             replies: HashMap::new(),
             jobs: HashMap::new(),
         }
@@ -290,15 +302,16 @@ impl State {
             Event::Replaced(key) => self.service.replaced(now, &key),
             Event::Opened(key, document) => self.service.opened(&key, document),
             Event::Closed(key) => {
-                self.planner.forget(&key);
+                planner(&self.planner).forget(&key);
                 self.service.closed(now, &key)
             }
             Event::ClosedAll => self.service.closed_all(now),
             Event::Configured(new) => {
                 let answers = self.service.closed_all(now);
-                (self.engine, self.options) = *new;
-                self.planner = Planner::new(self.options.prompt);
-                self.service.start_over(self.options.service);
+                let (engine, options) = *new;
+                self.service.start_over(options.service);
+                let Self { engine, options, planner, .. } = Self::new(engine, options);
+                (self.engine, self.options, self.planner) = (engine, options, planner);
                 answers
             }
             Event::Streamed(job, text) => self.service.streamed(now, job, &text),
@@ -340,17 +353,15 @@ impl State {
 
     fn start(&mut self, shared: &Arc<Shared>, start: Start) {
         let (priority, not_before, job) = (start.priority(), start.not_before, start.job);
-        let task = plan(&mut self.planner, &start.key, &start.request, start.window, &self.engine);
-        let task = task.map(|task| Task { budget: start.budget, alternatives: start.alternatives, ..task });
-        let (prompt_tokens, cancel) = (task.as_ref().map_or(0, |task| task.prompt.len()), Cancel::new());
-        let running = Running { request: start.request, prompt_tokens, cancel: cancel.clone() };
-        self.jobs.insert(job, running);
-        let task = match task {
-            Ok(task) => task,
-            Err(error) => {
-                return shared.inbox().push_back((Instant::now(), Event::Done(job, Err(error))));
-            }
-        };
+        let (prompt_tokens, cancel) = (Arc::new(OnceLock::new()), Cancel::new());
+        self.jobs.insert(
+            job,
+            Running {
+                request: start.request.clone(),
+                prompt_tokens: prompt_tokens.clone(),
+                cancel: cancel.clone(),
+            },
+        );
         let purpose = match start.purpose {
             Purpose::Answer => "answer",
             Purpose::Speculation => "speculation",
@@ -370,6 +381,13 @@ impl State {
                 shared.note(event);
             }
         });
+        let shared_planner = self.planner.clone();
+        let task = Plan::lazy(move |input| {
+            let Start { key, request, window, budget, alternatives, .. } = start;
+            let task = plan(&mut planner(&shared_planner), &key, &request, window, input)?;
+            let _ = prompt_tokens.set(task.prompt.len());
+            Ok(Task { budget, alternatives, ..task })
+        });
         self.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });
     }
 
@@ -382,15 +400,110 @@ impl State {
         let Some(first) = generated.first() else { return Outcome { is_void: true, ..Outcome::default() } };
         let (stop, synced, mut timings) = (first.stop, first.synced, first.timings);
         timings.decode_tokens = generated.iter().map(|generated| generated.ids.len()).sum();
-        let finish = |generated| self.planner.finish(&running.request, generated).ok();
+        let finish = |generated| judge(&running.request, generated, &self.options.prompt).ok();
         let completions = generated.into_iter().filter_map(finish);
         Outcome {
             items: completions.map(|completion| Item { text: completion.text }).collect(),
             is_partial: stop == StopReason::Time,
             is_void: stop == StopReason::Cancelled,
-            prompt_tokens: running.prompt_tokens,
+            prompt_tokens: running.prompt_tokens.get().copied().unwrap_or_default(),
             synced,
             timings,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::fim::Order;
+    use super::super::service::Trigger;
+    use super::*;
+    use crate::model::tokenizer::tests::tiny_fim;
+
+    /// Longer than anything takes that does not hang.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    const SERVICE: service::Options = service::Options {
+        debounce_max: Duration::ZERO,
+        soft: PATIENCE,
+        hard: PATIENCE,
+        auto_tokens_max: 8,
+        invoked_tokens_max: 8,
+        alternatives: 1,
+        speculate: false,
+        warm: false,
+        idle: Duration::ZERO,
+    };
+
+    /// An engine that ends each task at once after a message on the channel.
+    fn engine() -> (Engine, mpsc::Sender<()>) {
+        let (release, released) = mpsc::channel();
+        let engine = Engine::elsewhere(Arc::new(tiny_fim()), 4096, move |_, _, _| {
+            let _ = released.recv();
+            Ok(vec![Generated::nothing(StopReason::EndToken)])
+        });
+        (engine, release)
+    }
+
+    fn completer(engine: Engine, observer: Option<Observer>) -> Completer {
+        let options = Options { prompt: options::Options::new(Order::PsmAnchored), service: SERVICE };
+        Completer::new(engine, options, stats::Shared::default(), observer)
+    }
+
+    fn ask(completer: &Completer, key: &str, prefix: &str, suffix: &str) -> mpsc::Receiver<Vec<Item>> {
+        let (send, receive) = mpsc::channel();
+        let document = Arc::new(Document::new(None, prefix, suffix));
+        let (id, trigger) = (completer.next_id(), Trigger::Automatic);
+        let reply = Box::new(move |items| drop(send.send(items)));
+        completer.ask(Ask { id, key: key.into(), document, trigger }, reply);
+        receive
+    }
+
+    #[test]
+    fn what_is_typed_over_is_never_tokenised() {
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let observed = records.clone();
+        let observer = move |record: &Record| observed.lock().unwrap().push(*record);
+        let (engine, release) = engine();
+        let completer = completer(engine, Some(Arc::new(observer)));
+        let busy = ask(&completer, "busy", "x = ", "\n");
+        let typed: Vec<_> = (0..30).map(|line| ask(&completer, "a", &format!("{line} = "), "\n")).collect();
+        (0..2).for_each(|_| release.send(()).unwrap());
+        for reply in typed.iter().chain([&busy]) {
+            assert_eq!(reply.recv_timeout(PATIENCE).unwrap(), []);
+        }
+        let records = records.lock().unwrap();
+        let tokenised: Vec<bool> = records
+            .iter()
+            .filter(|record| record.prompt_tokens > 0)
+            .map(|record| record.is_cancelled)
+            .collect();
+        assert_eq!((records.len(), tokenised), (31, vec![false, false]));
+    }
+
+    #[test]
+    fn nobody_is_forgotten_while_somebody_looks() {
+        let (engine, _release) = engine();
+        let (completer, is_over) = (completer(engine, None), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    completer.is_busy();
+                }
+            });
+            for _ in 0..2000 {
+                // Nothing is offered in the middle of a line.
+                let reply = ask(&completer, "a", "x", "y\n").recv_timeout(PATIENCE);
+                if reply.is_err() {
+                    is_over.store(true, Ordering::Relaxed);
+                }
+                assert_eq!(reply, Ok(Vec::new()));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! How prompts are made, and which completions are shown. Pure.
 
 use super::fim::{Format, Order};
+use crate::model::Tokenizer;
 
 /// How prompts are made for a model, and which of its completions are shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,5 +68,18 @@ impl Options {
             names_files: false,
             logprob_min: Some(Self::LOGPROB_MIN),
         }
+    }
+
+    /// How the model is asked, once that is chosen.
+    pub fn format(&self) -> Format {
+        self.format.unwrap_or(Format::Raw)
+    }
+
+    /// The same with what is left to the model chosen for one with this tokenizer.
+    pub fn for_model(self, tokenizer: &Tokenizer) -> Self {
+        let format = self.format.unwrap_or_else(|| Format::suiting(tokenizer));
+        // In another order the answer would begin with more than a line, or in the middle of one.
+        let order = if format == Format::SearchReplace { Order::PsmAnchored } else { self.order };
+        Self { order, format: Some(format), ..self }
     }
 }

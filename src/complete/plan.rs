@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::anchor::{Anchor, Reason};
 use super::context::{self, Place};
 use super::encode::Encoder;
-use super::fim::{Format, Frame, Order, Parts, after_cursor};
+use super::fim::{Frame, Order, Parts, after_cursor};
 use super::gate::Dropped;
 use super::options::{Options, Window};
 use super::request::{Completion, ContextFile, Document, Request};
@@ -139,15 +139,10 @@ impl Planner {
         context_tokens: usize,
         prefill_per_second: Option<f64>,
     ) -> Result<Planned> {
-        let format = *self.options.format.get_or_insert_with(|| Format::suiting(tokenizer));
-        if format == Format::SearchReplace {
-            // In another order the answer would begin with more than a line, or in the middle of one.
-            self.options.order = Order::PsmAnchored;
-        }
-        let order = self.options.order;
+        self.options = self.options.for_model(tokenizer);
         let frame = match self.frame.take() {
             Some(frame) => frame,
-            None => Frame::new(order, format, tokenizer)?,
+            None => Frame::new(self.options.order, self.options.format(), tokenizer)?,
         };
         let frame = &*self.frame.insert(frame);
         let max_tokens = request.max_tokens.min(context_tokens / 2);
@@ -181,7 +176,7 @@ impl Planner {
         }
         self.documents.insert(key.to_owned(), document);
 
-        let (stop_ids, stop) = (tokenizer.stop_ids(), rules::stop(request, format));
+        let (stop_ids, stop) = (tokenizer.stop_ids(), rules::stop(request, self.options.format()));
         let task = Task { open, marks, stop_ids, stop, ..Task::greedy(prompt, max_tokens) };
         Ok(Planned { task, anchoring })
     }

@@ -73,7 +73,7 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
     if generated.stop == StopReason::Cancelled {
         return Err(Dropped::Cancelled);
     }
-    let output = match options.format.unwrap_or(Format::Raw) {
+    let output = match options.format() {
         Format::Raw => &generated.text,
         Format::Chat => without_fence(&generated.text),
         Format::SearchReplace => inside_fence(&generated.text),

@@ -1,6 +1,7 @@
 //! Tests of prompts.
 
 use super::super::encode::tests::{starter, tokenizers};
+use super::super::fim::Format;
 use super::*;
 use crate::decode::StopReason;
 use crate::model::tokenizer::tests::{tiny, tiny_fim};

@@ -295,6 +295,19 @@ fn prompts_are_warmed_when_opened_and_when_idle() {
 }
 
 #[test]
+fn the_text_of_a_document_is_not_copied() {
+    let mut service = Service::new(Options { warm: true, ..OPTIONS });
+    let (now, ask) = (Instant::now(), ask(1, "x = $0\n", Trigger::Automatic));
+    let document = ask.document.clone();
+    let answer = service.ask(now, ask);
+    let prewarm = service.done(now, 1, outcome(&["y"]));
+    for actions in [answer, prewarm] {
+        let Some(Action::Start(start)) = actions.last() else { panic!("nothing starts") };
+        assert!(Arc::ptr_eq(&start.request.document, &document));
+    }
+}
+
+#[test]
 fn budgets_and_debounce_depend_on_who_asks_and_how() {
     let mut service = Service::new(OPTIONS);
     let mut now = Instant::now();
