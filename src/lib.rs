@@ -29,7 +29,7 @@
 //! | 4 | [`session`] | a model plus a past: what was evaluated once is found again |
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
-//! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a server elsewhere |
+//! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a remote backend |
 //! | 7 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
 //! | 8 | [`config`] | every setting, and what the layers are given of them |
 //! | 9 | [`resident`] | the model that stays in memory and what all editors share of it |

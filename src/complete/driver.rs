@@ -1,7 +1,7 @@
 //! Acts on what [`super::service`] decides: makes prompts, runs them on the engine, and answers.
 //!
-//! Whatever happens is put into an inbox, and whoever put it there works the inbox off unless somebody does
-//! so already: no thread of its own, no waiting, one order of events for everyone.
+//! Every event is put into an inbox, and the thread that puts it there works the inbox off unless another one
+//! does so already: no thread of its own, no waiting, one order of events for everyone.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +28,7 @@ use crate::serve::{self, Engine, Plan, PlanInput, Priority};
 pub struct Options {
     /// How prompts are made.
     pub prompt: options::Options,
-    /// When the model is asked, and for what.
+    /// When the model runs, and for what.
     pub service: service::Options,
 }
 
@@ -62,7 +62,7 @@ struct State {
     jobs: HashMap<JobId, Running>,
 }
 
-/// A generation under way.
+/// A generation in flight.
 struct Running {
     request: Request,
     /// Set once its prompt is planned.
@@ -102,17 +102,17 @@ impl Completer {
         Self { shared: Arc::new(shared) }
     }
 
-    /// A name for the next request.
+    /// An identifier for the next request.
     pub fn next_id(&self) -> AskId {
         self.shared.asks.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Asks for a completion. `reply` is called at once or from the engine's thread.
+    /// Requests a completion. `reply` is called at once or from the engine's thread.
     pub fn ask(&self, ask: Ask, reply: Reply) {
         self.shared.note(Event::Ask(ask, reply));
     }
 
-    /// Says that nobody waits for a request any more. It is answered nevertheless, with nothing.
+    /// Cancels a request. It is answered nevertheless, with nothing.
     pub fn cancel(&self, id: AskId) {
         self.shared.note(Event::Cancel(id));
     }
@@ -127,7 +127,7 @@ impl Completer {
         self.shared.note(Event::Replaced(key.to_owned()));
     }
 
-    /// Says that a document is looked at, with the cursor where `document` has it.
+    /// Says that a document is in view, with the cursor where `document` has it.
     pub fn opened(&self, key: &str, document: Document) {
         self.shared.note(Event::Opened(key.to_owned(), document.into()));
     }
@@ -142,12 +142,12 @@ impl Completer {
         self.shared.note(Event::ClosedAll);
     }
 
-    /// Completes on another engine, or in other ways, from now on. Whoever waits is answered with nothing.
+    /// Completes on another engine, or in other ways, from now on. Requests in flight are answered with nothing.
     pub fn configure(&self, engine: Engine, options: Options) {
         self.shared.note(Event::Configured(Box::new((engine, options))));
     }
 
-    /// Whether somebody waits for an answer.
+    /// Whether a request is in flight.
     pub fn is_busy(&self) -> bool {
         // Whoever holds the state works on something.
         let is_busy = self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty());
@@ -216,7 +216,7 @@ impl Shared {
         self.work();
     }
 
-    /// Works the inbox off, unless somebody does: they look again after letting go of the state.
+    /// Works the inbox off, unless another thread does: it looks again after letting go of the state.
     fn work(self: &Arc<Self>) {
         while let Ok(mut state) = self.state.try_lock() {
             loop {
@@ -337,10 +337,10 @@ impl State {
                 }
             }
             Action::Record(record) => shared.record(&record),
-            Action::Unasked { evaluated, generated } => {
-                shared.count(|stats| stats.unasked(evaluated, generated))
+            Action::Background { evaluated, generated } => {
+                shared.count(|stats| stats.background(evaluated, generated))
             }
-            Action::Looked(looked) => shared.count(|stats| stats.looked(&looked)),
+            Action::Retention(sample) => shared.count(|stats| stats.retention(&sample)),
             Action::Accepted { chars } => shared.count(|stats| stats.accepted(chars)),
             Action::Cancel { job } => {
                 if let Some(running) = self.jobs.get(&job) {
@@ -365,7 +365,7 @@ impl State {
         let purpose = match start.purpose {
             Purpose::Answer => "answer",
             Purpose::Speculation => "speculation",
-            Purpose::Warmth => "warmth",
+            Purpose::Prewarm => "prewarm",
         };
         let key = format!("{}/{purpose}/{}", shared.editor, start.key);
         // The engine does not keep its own users alive.
@@ -397,7 +397,9 @@ impl State {
             tracing::error!("a completion failed: {error:#}");
             Vec::new()
         });
-        let Some(first) = generated.first() else { return Outcome { is_void: true, ..Outcome::default() } };
+        let Some(first) = generated.first() else {
+            return Outcome { is_cancelled_or_failed: true, ..Outcome::default() };
+        };
         let (stop, synced, mut timings) = (first.stop, first.synced, first.timings);
         timings.decode_tokens = generated.iter().map(|generated| generated.ids.len()).sum();
         let finish = |generated| judge(&running.request, generated, &self.options.prompt).ok();
@@ -405,7 +407,7 @@ impl State {
         Outcome {
             items: completions.map(|completion| Item { text: completion.text }).collect(),
             is_partial: stop == StopReason::Time,
-            is_void: stop == StopReason::Cancelled,
+            is_cancelled_or_failed: stop == StopReason::Cancelled,
             prompt_tokens: running.prompt_tokens.get().copied().unwrap_or_default(),
             synced,
             timings,
@@ -435,7 +437,7 @@ mod tests {
         invoked_tokens_max: 8,
         alternatives: 1,
         speculate: false,
-        warm: false,
+        prewarm: false,
         idle: Duration::ZERO,
     };
 

@@ -1,7 +1,7 @@
 //! Ghost text, with no LSP and no tensors: from a document and a cursor to what to insert there.
 //!
 //! [`service`] decides what to do about each keystroke, [`driver`] does it, on the model of this machine or on a
-//! server elsewhere ([`remote`]).
+//! server ([`remote`]).
 
 pub mod anchor;
 pub mod context;
@@ -21,7 +21,7 @@ pub mod service;
 pub mod stats;
 pub mod trim;
 
-pub use options::{Options, Suited, Window};
+pub use options::{Options, PromptProfile, Window};
 pub use plan::Planner;
 pub use request::{Completion, ContextFile, Document, Lines, Request};
 pub use rules::DOCUMENT_BYTES_MAX;

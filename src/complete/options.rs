@@ -8,7 +8,7 @@ use crate::model::Tokenizer;
 pub struct Options {
     /// The order of their parts.
     pub order: Order,
-    /// How the model is asked; by default what suits its tokenizer.
+    /// The FIM format; by default the one for the model's tokenizer.
     pub format: Option<Format>,
     /// Most tokens of text before the cursor.
     pub prefix_tokens_max: usize,
@@ -18,35 +18,35 @@ pub struct Options {
     pub context_tokens_max: usize,
     /// Whether the prompt says which file it is about even if it shows no other.
     pub names_files: bool,
-    /// The least mean natural log-probability of a completion that is shown unasked.
+    /// The least mean natural log-probability of an automatic completion that is shown.
     pub logprob_min: Option<f32>,
 }
 
 /// How much of the document a prompt shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// As much as is evaluated in the time that somebody waits for a first completion.
+    /// As much as is evaluated in the time that a first completion may take.
     Small,
-    /// As much as the options allow, to be evaluated while nobody waits. Later prompts go on from it as soon
+    /// As much as the options allow, to be evaluated in the background. Later prompts go on from it as soon
     /// as they have to be anchored anew.
     Large,
 }
 
-/// How prompts are best made for a model.
+/// What prompts suit a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suited {
+pub struct PromptProfile {
     /// The order of their parts.
     pub order: Order,
     /// Most tokens of other files.
     pub context_tokens_max: usize,
 }
 
-impl Suited {
+impl PromptProfile {
     /// For the starter model: it goes on writing, and was never shown other files.
     pub const STARTER: Self = Self { order: Order::Spm, context_tokens_max: 0 };
 }
 
-impl From<Order> for Suited {
+impl From<Order> for PromptProfile {
     /// For a model that knows what other files are for.
     fn from(order: Order) -> Self {
         Self { order, context_tokens_max: 512 }
@@ -70,7 +70,7 @@ impl Options {
         }
     }
 
-    /// How the model is asked, once that is chosen.
+    /// The FIM format, once that is chosen.
     pub fn format(&self) -> Format {
         self.format.unwrap_or(Format::Raw)
     }

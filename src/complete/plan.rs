@@ -31,7 +31,7 @@ const SMALL_SECONDS: f64 = 1.5;
 const SMALL_TOKENS: (f64, f64) = (256.0, 2048.0);
 /// The tokens of a small window where nothing is known of the machine.
 const SMALL_TOKENS_UNKNOWN: usize = 1280;
-/// How long a cold prompt of a large window may take while nobody waits.
+/// How long a cold prompt of a large window may take in the background.
 const LARGE_SECONDS: f64 = 15.0;
 /// One in so many tokens of document comes after the cursor.
 const SUFFIX_SHARE: usize = 5;
@@ -70,7 +70,7 @@ pub struct Planner {
 
 struct Remembered {
     current: Composed,
-    /// What a large prompt holds fixed that was planned while nobody waited.
+    /// What a large prompt holds fixed that was planned in the background.
     next: Option<Composed>,
     used: u64,
 }

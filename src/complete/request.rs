@@ -1,4 +1,4 @@
-//! What is asked for and what comes of it. Pure.
+//! Requests and completions. Pure.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub struct Request {
     pub lines: Lines,
     /// Most tokens to generate; a completion takes at most half the context whatever this says.
     pub max_tokens: usize,
-    /// Whether somebody asked: then whatever the model wrote is shown.
+    /// Whether the user invoked it: then whatever the model wrote is shown.
     pub is_invoked: bool,
     /// Whether a completion was just accepted at the cursor: the next one may go on over several lines.
     pub follows_accept: bool,
@@ -62,7 +62,7 @@ pub enum Lines {
 /// Text to insert at the cursor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Completion {
-    /// The text, with the line ends of the document; never blank.
+    /// The text, with the line ends of the document; never only whitespace.
     pub text: String,
     /// Why the model stopped.
     pub stop: StopReason,
@@ -106,12 +106,12 @@ impl Document {
 }
 
 impl Request {
-    /// Between `prefix` and `suffix`, unasked, with nothing else known.
+    /// An automatic one between `prefix` and `suffix`, with nothing else known.
     pub fn new(prefix: impl Into<String>, suffix: impl Into<String>) -> Self {
         Self::of(Document::new(None, prefix, suffix))
     }
 
-    /// At the cursor of `document`, unasked.
+    /// An automatic one at the cursor of `document`.
     pub fn of(document: impl Into<Arc<Document>>) -> Self {
         Self {
             document: document.into(),

@@ -13,16 +13,16 @@ use crate::decode::{Generated, StopReason};
 const LINES_MAX: usize = 24;
 /// How much of the suffix the stop rules look at, in characters.
 const SUFFIX_START_CHARS: usize = 2048;
-/// Larger documents are not completed unasked, in bytes.
+/// Larger documents are not completed, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 /// How much of a document is searched for a mark of generated code, in bytes.
 const MARK_BYTES: usize = 2048;
-/// How much of a document is looked at to tell whether it is minified, in bytes.
+/// How much of a document is sampled to tell whether it is minified, in bytes.
 const MINIFIED_SAMPLE: usize = 1 << 16;
 /// The mean length of a line from which on a document is minified, in bytes.
 const MINIFIED_LINE_BYTES: usize = 400;
 
-/// Why a document is not completed unless somebody asks.
+/// Why a document is not completed automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// It is larger than 8 MiB.
@@ -33,13 +33,13 @@ pub enum Unfit {
     Minified,
 }
 
-/// Whether a completion nobody asked for may be offered here: only where nothing but closers and
-/// punctuation follows on the line, in a document that somebody writes.
+/// Whether an automatic completion may be shown here: only where nothing but closing delimiters and
+/// punctuation follows on the line, in a document that is written by hand.
 pub fn should_offer(prefix: &str, suffix: &str) -> bool {
     Place::new(prefix, suffix).ends_line() && unfit(prefix, suffix).is_none()
 }
 
-/// Why a document is not completed unless somebody asks, if that is so.
+/// Why a document is not completed automatically, if that is so.
 pub fn unfit(prefix: &str, suffix: &str) -> Option<Unfit> {
     const MARKS: [&[u8]; 2] = [b"@generated", b"DO NOT EDIT"];
     let length = prefix.len() + suffix.len();
@@ -98,7 +98,7 @@ pub fn trimmed(request: &Request, output: &str) -> Result<String, Dropped> {
     Ok(if request.document.uses_crlf() { text.replace('\n', "\r\n") } else { text })
 }
 
-/// The rule that ends a completion of `request` by a model that is asked in this format.
+/// The rule that ends a completion of `request` by a model with this FIM format.
 pub fn stop(request: &Request, format: Format) -> Stop {
     let stop = stop_at(request, &Place::new(&request.document.prefix, &request.document.suffix));
     match format {

@@ -1,9 +1,9 @@
-//! A completion server elsewhere (vLLM, SGLang, llama.cpp, anything with OpenAI's `/v1/completions`) in the place of
-//! the model on this machine: an [`Engine`] whose work is done there. What is asked, kept, shown and dropped is
-//! decided here as ever.
+//! The remote backend: a completion server (vLLM, SGLang, llama.cpp, anything with OpenAI's `/v1/completions`) in the
+//! place of the model on this machine, as an [`Engine`] whose work is done there. What is requested, kept, shown and
+//! dropped is decided here as ever.
 //!
 //! - This is the only place that sends what is edited to another machine, and it does so to one URL only: it
-//!   follows no redirect, uses no proxy, and sends nothing before a completion is wanted. Warming a prompt is left
+//!   follows no redirect, uses no proxy, and sends nothing before a completion is requested. Prewarming is left
 //!   out.
 //! - Prompts go as text. They are made, and their lengths counted, with the tokenizer of the starter model: one
 //!   with fewer words, so that a budget of tokens is a little less text than the server's own tokens would be.
@@ -38,7 +38,7 @@ pub struct Options {
     pub url: String,
     /// Which of its models; the server's own choice otherwise.
     pub model: Option<String>,
-    /// Says who asks.
+    /// Authenticates the user.
     pub token: Option<Token>,
     /// Longest wait for a connection, and for the server to say more.
     pub timeout: Duration,
@@ -50,7 +50,7 @@ pub struct Options {
     pub context: usize,
 }
 
-/// A server elsewhere.
+/// The remote backend.
 pub struct Remote {
     options: Options,
     tokenizer: Arc<Tokenizer>,
@@ -108,7 +108,7 @@ impl Remote {
         }
     }
 
-    /// Asks once. Text that was shown is never asked for again.
+    /// Sends one request. Text that was shown is never requested again.
     fn attempt(
         &mut self,
         task: &Task,
@@ -150,7 +150,7 @@ struct Answer<'a> {
 enum Ending {
     /// Read to its end: the connection can serve again.
     Read,
-    /// Broken off, by the server or because no more is wanted.
+    /// Ended early, by the server or because no more is needed.
     BrokenOff,
 }
 
@@ -171,7 +171,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Listens until it ends, nobody waits, or its time is over.
+    /// Listens until it ends, is cancelled, or exceeds its time.
     fn listen(
         &mut self,
         exchange: &Exchange,
@@ -248,7 +248,7 @@ impl<'a> Answer<'a> {
         }
         let error = match ending {
             Err(error) if self.is_answered => error.context("the remote server broke off"),
-            Err(error) => error.context("the remote server cannot be asked"),
+            Err(error) => error.context("the remote server cannot be reached"),
             Ok(()) => anyhow!("the remote server broke off"),
         };
         // Of what was shown already, whole lines are as good as any.
@@ -262,7 +262,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Nothing that was shown is asked for again.
+    /// Nothing that was shown is requested again.
     fn failure(&self, error: anyhow::Error) -> Failure {
         if self.pieces > 0 { Failure::Lasting(error) } else { Failure::Passing(error, None) }
     }
@@ -289,7 +289,7 @@ fn refusal(status: u16, after: Option<Duration>, text: &str, asked_logprobs: boo
         return Failure::NoLogprobs;
     }
     let advice = match status {
-        300..=399 => "; it sends elsewhere, which is not followed: set remote.url to the final address",
+        300..=399 => "; it redirects, which is not followed: set remote.url to the final address",
         401 | 403 => "; see remote.token_env, remote.token_file and remote.token_command",
         404 => "; see remote.url and remote.model",
         _ => "",

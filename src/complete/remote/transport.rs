@@ -1,4 +1,4 @@
-//! To a server and back: the connection, the thread that reads from it, waits and new attempts.
+//! To a server and back: the connection, the thread that reads from it, retries, back-off and deadlines.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -15,20 +15,20 @@ use ureq::{Agent, Body};
 use crate::base::Cancel;
 use crate::decode::StopReason;
 
-/// How soon somebody who gives up is heard.
+/// How soon a cancel is noticed.
 pub const POLL: Duration = Duration::from_millis(10);
-/// The wait before the first new attempt; it doubles with each.
+/// The back-off before the first retry; it doubles with each.
 const BACK_OFF: Duration = Duration::from_millis(200);
-/// The longest wait between two attempts.
+/// The longest back-off.
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// The longest answer, and line of one, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 24;
-/// How much of a refusal is looked at.
+/// How much of a refusal is read, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 1 << 14;
-/// Lines of an answer that wait to be looked at.
+/// Lines of an answer that are buffered.
 const LINES_MAX: usize = 64;
 
-/// A secret that says who asks. It is never shown.
+/// A secret that authenticates the user. It is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -58,7 +58,7 @@ pub struct Transport {
     timeout: Duration,
     /// With a connection that may still be open.
     idle: Option<Agent>,
-    /// The server does not want to be asked before.
+    /// From the server's Retry-After.
     not_before: Option<Instant>,
 }
 
@@ -112,7 +112,7 @@ impl Transport {
         }
         let work = move || {
             let answer = request.send(&body).map_err(anyhow::Error::from);
-            // Nobody listens any more: there is nothing left to do.
+            // A send fails when the request is over: there is nothing left to do.
             let _ = match answer {
                 Ok(answer) => relay(answer, &send),
                 Err(error) => send.send(Heard::End(Err(error))).ok(),
@@ -159,7 +159,7 @@ impl Transport {
         if until.is_some_and(|until| Instant::now() + wait >= until) {
             return Err(error);
         }
-        tracing::debug!("asking again in {} ms: {error:#}", wait.as_millis());
+        tracing::debug!("retrying in {} ms: {error:#}", wait.as_millis());
         Ok(rest(wait, until, cancel))
     }
 }
@@ -183,7 +183,7 @@ fn agent(timeout: Duration) -> Agent {
         .into()
 }
 
-/// Hands on what is read of an answer; `None` when nobody wants it.
+/// Hands on what is read of an answer; `None` when the request is over.
 fn relay(answer: Response<Body>, send: &mpsc::SyncSender<Heard>) -> Option<()> {
     let (status, headers) = (answer.status(), answer.headers());
     let after = headers.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -207,7 +207,7 @@ fn relay(answer: Response<Body>, send: &mpsc::SyncSender<Heard>) -> Option<()> {
     }
 }
 
-/// Waits, unless somebody gives up or the time until `end` is not enough; then says why it ends.
+/// Waits, unless cancelled or the time until `end` is not enough; then says why.
 fn rest(wait: Duration, end: Option<Instant>, cancel: &Cancel) -> Option<StopReason> {
     let until = Instant::now() + wait;
     loop {
@@ -233,7 +233,7 @@ fn back_off(attempt: u32) -> Duration {
     longest.mul_f64(0.5 + random / 2.0)
 }
 
-/// Where completions are asked for.
+/// Where completion requests go.
 fn endpoint(url: &str) -> Result<Uri> {
     let wrong = "remote.url is not the address of a server, such as http://localhost:8000";
     let uri: Uri = url.trim().parse().context(wrong)?;
@@ -248,7 +248,7 @@ fn endpoint(url: &str) -> Result<Uri> {
         _ => format!("{path}/v1/completions"),
     };
     if path.ends_with("/chat/completions") {
-        bail!("remote.url is that of chats; completions are asked for at /v1/completions");
+        bail!("remote.url is that of chats; completions are served at /v1/completions");
     }
     let scheme = uri.scheme_str().unwrap_or_default();
     format!("{scheme}://{authority}{path}").parse().context(wrong)

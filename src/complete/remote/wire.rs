@@ -30,7 +30,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// Asks for what `task` says; for log-probabilities too with `logprobs`.
+    /// Requests what `task` says; with `logprobs`, log-probabilities too.
     pub fn new(
         task: &Task,
         tokenizer: &Tokenizer,
@@ -100,7 +100,7 @@ pub fn piece(line: &str) -> Result<Option<Piece>> {
         return Ok(Some(Piece { is_last: true, ..Piece::default() }));
     }
     let data: Value =
-        serde_json::from_str(data).map_err(|_| anyhow!("the remote server answers something else"))?;
+        serde_json::from_str(data).map_err(|_| anyhow!("the remote server sent an unexpected reply"))?;
     ensure!(data["error"].is_null(), "the remote server reports an error");
     let choice = &data["choices"][0];
     if choice.is_null() {
@@ -116,7 +116,7 @@ pub fn piece(line: &str) -> Result<Option<Piece>> {
         Some(_) => Some(StopReason::EndToken),
         None => None,
     };
-    let text = choice["text"].as_str().context("the remote server answers something else than text")?;
+    let text = choice["text"].as_str().context("the remote server sent a completion without text")?;
     Ok(Some(Piece { text: text.to_owned(), logprobs, stop, is_last: stop.is_some() }))
 }
 

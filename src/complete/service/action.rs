@@ -6,21 +6,21 @@ use std::time::Instant;
 use super::super::options::Window;
 use super::super::record::Record;
 use super::super::request::{Document, Lines, Request};
-use super::super::retained::Looked;
+use super::super::retained::RetentionSample;
 use crate::base::Timings;
 use crate::decode::Budget;
 use crate::serve::Priority;
 use crate::session::Synced;
 
-/// Names a request; whoever asks chooses it and never chooses it again.
+/// Identifies a request; unique, chosen by the caller.
 pub type AskId = u64;
-/// Names a generation.
+/// Identifies a generation.
 pub type JobId = u64;
 
-/// Who wants a completion.
+/// What triggers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// The user, by a command.
+    /// The user, with a command.
     Invoked,
     /// The editor, because the user types.
     Automatic,
@@ -36,32 +36,32 @@ impl Trigger {
 /// A request for a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Its name.
+    /// Unique; chosen by the caller.
     pub id: AskId,
     /// The document it is about.
     pub key: String,
     /// That document, with the cursor.
     pub document: Arc<Document>,
-    /// Who asks.
+    /// What triggered it.
     pub trigger: Trigger,
 }
 
 /// Text to insert at the cursor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// The text; never blank.
+    /// The text; never only whitespace.
     pub text: String,
 }
 
 /// How a generation ended.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What is worth inserting where it was asked for, best first; may have duplicates.
+    /// What is worth inserting at the place of the request, best first; may have duplicates.
     pub items: Vec<Item>,
-    /// Whether it ended before it was done, so that having nothing to offer says nothing of the place.
+    /// Whether it ended early, so that having no items says nothing of the place.
     pub is_partial: bool,
     /// Whether it was cancelled or failed: it says nothing at all.
-    pub is_void: bool,
+    pub is_cancelled_or_failed: bool,
     /// Tokens of its prompt.
     pub prompt_tokens: usize,
     /// What of them was evaluated.
@@ -77,14 +77,14 @@ pub enum Purpose {
     Answer,
     /// To be there if the shown text is accepted.
     Speculation,
-    /// To evaluate a prompt.
-    Warmth,
+    /// To evaluate a prompt before it is needed.
+    Prewarm,
 }
 
 /// A generation to begin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
-    /// Its name.
+    /// Unique in a service.
     pub job: JobId,
     /// The document.
     pub key: String,
@@ -122,9 +122,9 @@ impl Outcome {
         items
     }
 
-    /// Whether having nothing to offer says nothing of the place.
+    /// Whether having no items says nothing of the place.
     pub fn says_nothing(&self) -> bool {
-        self.is_void || self.is_partial && self.items.is_empty()
+        self.is_cancelled_or_failed || self.is_partial && self.items.is_empty()
     }
 
     /// `record` of the request that it was begun for.
@@ -147,7 +147,7 @@ impl Outcome {
 }
 
 impl Start {
-    /// One that nobody waits for.
+    /// One in the background.
     pub fn background(job: JobId, key: String, purpose: Purpose, request: Request) -> Self {
         Self {
             job,
@@ -174,14 +174,14 @@ pub enum Action {
     Answer {
         /// Which.
         id: AskId,
-        /// With what; nothing where there is nothing to offer.
+        /// With what; empty where there is nothing to show.
         items: Vec<Item>,
     },
-    /// Note what became of a request. There is one for each; that of a request which gave up while the model
+    /// Note what became of a request. There is one for each; that of a request cancelled while the model
     /// ran for it comes once that has ended.
     Record(Record),
-    /// Note what the model did although nobody had asked yet.
-    Unasked {
+    /// Count background work of the model.
+    Background {
         /// Prompt tokens evaluated.
         evaluated: usize,
         /// Tokens generated.
@@ -200,7 +200,7 @@ pub enum Action {
         chars: usize,
     },
     /// Count what is left of an accepted suggestion.
-    Looked(Looked),
+    Retention(RetentionSample),
 }
 
 impl From<Start> for Action {

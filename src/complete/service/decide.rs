@@ -23,22 +23,22 @@ const PREWARM_BYTES: usize = 1 << 12;
 /// How to serve.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// Longest wait for more typing before the model is asked.
+    /// Longest debounce.
     pub debounce_max: Duration,
-    /// After this time a completion nobody asked for ends with its line.
+    /// Soft time limit: an automatic completion then stops at the end of its line.
     pub soft: Duration,
-    /// After this time every completion ends.
+    /// Hard time limit: every completion then stops.
     pub hard: Duration,
-    /// Most tokens of a completion that nobody asked for.
+    /// Most tokens of an automatic completion.
     pub auto_tokens_max: usize,
-    /// Most tokens of a completion that was asked for.
+    /// Most tokens of an invoked completion.
     pub invoked_tokens_max: usize,
-    /// Items of a completion that was asked for.
+    /// Items of an invoked completion.
     pub alternatives: usize,
     /// Whether to continue a shown text as if it had been accepted.
     pub speculate: bool,
-    /// Whether to evaluate the prompt of a document before anything is asked.
-    pub warm: bool,
+    /// Whether to evaluate the prompt of a document before the first request.
+    pub prewarm: bool,
     /// How long without a keystroke until a larger window is evaluated.
     pub idle: Duration,
 }
@@ -49,7 +49,7 @@ pub struct Service {
     documents: HashMap<String, Tracked>,
     cache: Cache,
     jobs: JobId,
-    /// Of requests that gave up while their generation was under way.
+    /// Of requests that were cancelled while their generation was in flight.
     pending: HashMap<JobId, Record>,
     retention: Retention,
 }
@@ -67,21 +67,21 @@ impl Service {
         }
     }
 
-    /// No documents, and names for generations that were not given before.
+    /// No documents, and generations that are numbered on.
     pub fn emptied(&self) -> Self {
         Self { jobs: self.jobs, ..Self::new(self.options) }
     }
 
-    /// Forgets all documents, after [`Service::closed_all`], and goes on in other ways.
+    /// Forgets all documents, after [`Service::closed_all`], and goes on with other options.
     pub fn start_over(&mut self, options: Options) {
         self.options = options;
         self.documents.clear();
         self.cache.clear();
     }
 
-    /// Somebody wants a completion.
+    /// Handles a request.
     pub fn ask(&mut self, now: Instant, ask: Ask) -> Vec<Action> {
-        let mut out = self.look(now);
+        let mut out = self.samples(now);
         let document = self.documents.entry(ask.key.clone()).or_default();
         document.give_up(now, &mut self.pending, &mut out);
         document.pace.asked(now);
@@ -97,7 +97,7 @@ impl Service {
         let here = Here::new(&shared);
         if let Some(items) = document.screen.as_ref().and_then(|screen| screen.entry.rest(&ask, &here)) {
             document.stop_answer(&mut out);
-            let entry = document.screen.take().map(|screen| screen.entry).expect("it was just looked at");
+            let entry = document.screen.take().map(|screen| screen.entry).expect("there is one");
             self.show(now, &ask, entry, items, Record::new(Source::TypedThrough), &mut out);
         } else if let Some((entry, items)) = self.cache.find(&ask, &here) {
             document.stop(&mut out);
@@ -112,9 +112,9 @@ impl Service {
         out
     }
 
-    /// A document changed: whoever waits does so for the wrong text.
+    /// Follows a change of a document; a request that waits is for the wrong text now.
     pub fn changed(&mut self, now: Instant, key: &str, change: &Change) -> Vec<Action> {
-        let mut out = self.look(now);
+        let mut out = self.samples(now);
         self.retention.changed(key, change);
         let Some(document) = self.documents.get_mut(key) else { return out };
         document.give_up(now, &mut self.pending, &mut out);
@@ -139,7 +139,7 @@ impl Service {
 
     /// A document is another one now, as far as can be told.
     pub fn replaced(&mut self, now: Instant, key: &str) -> Vec<Action> {
-        let mut out = self.look(now);
+        let mut out = self.samples(now);
         self.retention.forget(key);
         if let Some(document) = self.documents.get_mut(key) {
             document.give_up(now, &mut self.pending, &mut out);
@@ -178,7 +178,7 @@ impl Service {
         if let Some(pending) = self.pending.remove(&job) {
             out.push(Action::Record(outcome.complete(pending)));
         } else if !self.documents.values().any(|document| document.answers(job)) {
-            out.push(Action::Unasked { evaluated: synced.evaluated, generated: timings.decode_tokens });
+            out.push(Action::Background { evaluated: synced.evaluated, generated: timings.decode_tokens });
         }
         let Some((key, document)) = self.documents.iter_mut().find(|(_, document)| document.runs(job)) else {
             return out;
@@ -188,7 +188,7 @@ impl Service {
             return out;
         }
         let is_answer = document.answers(job);
-        if is_answer && !outcome.is_void {
+        if is_answer && !outcome.is_cancelled_or_failed {
             document.pace.answered(timings.prefill_ms + timings.decode_ms);
         }
         let ended = if is_answer { &mut document.answer } else { &mut document.speculation };
@@ -204,7 +204,7 @@ impl Service {
         out
     }
 
-    /// A request is wanted no longer. One that is answered already is ignored.
+    /// Cancels a request. One that is answered already is ignored.
     pub fn cancel(&mut self, now: Instant, id: AskId) -> Vec<Action> {
         let mut out = Vec::new();
         let waits = |d: &&mut Tracked| d.waiter.as_ref().is_some_and(|waiter| waiter.ask.id == id);
@@ -215,10 +215,9 @@ impl Service {
         out
     }
 
-    /// A document is looked at, with the cursor where `document` has it, if that is known: what will be asked
-    /// about it begins like this.
+    /// Prewarms a document that is in view, with the cursor where requests are likely to have it.
     pub fn opened(&mut self, key: &str, document: impl Into<Arc<Document>>) -> Vec<Action> {
-        let is_wanted = self.options.warm;
+        let is_wanted = self.options.prewarm;
         let tracked = self.document(key);
         if !is_wanted || tracked.waiter.is_some() || tracked.answer.is_some() {
             return Vec::new();
@@ -238,7 +237,7 @@ impl Service {
 
     /// A document is gone, and everything that was known of it.
     pub fn closed(&mut self, now: Instant, key: &str) -> Vec<Action> {
-        let mut out = self.look(now);
+        let mut out = self.samples(now);
         self.retention.forget(key);
         if let Some(mut document) = self.documents.remove(key) {
             document.give_up(now, &mut self.pending, &mut out);
@@ -255,9 +254,9 @@ impl Service {
         keys.iter().flat_map(|key| self.closed(now, key)).collect()
     }
 
-    /// What is left of accepted suggestions.
-    fn look(&mut self, now: Instant) -> Vec<Action> {
-        self.retention.due(now).into_iter().map(Action::Looked).collect()
+    /// What is retained of accepted suggestions.
+    fn samples(&mut self, now: Instant) -> Vec<Action> {
+        self.retention.due(now).into_iter().map(Action::Retention).collect()
     }
 
     fn document(&mut self, key: &str) -> &mut Tracked {
@@ -286,10 +285,15 @@ impl Service {
         let record = Record { total_ms: waiter.ms(now), ..record };
         match entry.rest(ask, &Here::new(&ask.document)) {
             Some(items) if !outcome.says_nothing() => self.show(now, ask, entry, items, record, out),
-            _ if *is_joined && !outcome.is_void => self.restart(now, waiter, out),
+            _ if *is_joined && !outcome.is_cancelled_or_failed => self.restart(now, waiter, out),
             _ => {
-                self.document(&ask.key).pace.ended(outcome.is_void);
-                answer(ask.id, Vec::new(), Record { is_cancelled: outcome.is_void, ..record }, out);
+                self.document(&ask.key).pace.ended(outcome.is_cancelled_or_failed);
+                answer(
+                    ask.id,
+                    Vec::new(),
+                    Record { is_cancelled: outcome.is_cancelled_or_failed, ..record },
+                    out,
+                );
             }
         }
     }
@@ -318,13 +322,13 @@ impl Service {
         {
             self.speculate(ask, &text, out);
         }
-        if is_new && self.options.warm {
+        if is_new && self.options.prewarm {
             let idle = now + self.options.idle;
             out.push(self.prewarm(&ask.key, ask.document.clone(), Window::Large, Some(idle)));
         }
     }
 
-    /// Has ready what is asked for if `shown` is accepted.
+    /// Prepares the answer to the request that follows if `shown` is accepted.
     fn speculate(&mut self, ask: &Ask, shown: &str, out: &mut Vec<Action>) {
         let document = Arc::new(ask.document.with_accepted(shown));
         let is_offered = should_offer(&document.prefix, &document.suffix);
@@ -345,7 +349,7 @@ impl Service {
         }
     }
 
-    /// Has a prompt evaluated before anything is asked.
+    /// Has a prompt evaluated in the background.
     fn prewarm(
         &mut self,
         key: &str,
@@ -356,17 +360,17 @@ impl Service {
         let job = self.job();
         self.document(key).prewarm = Some(job);
         let request = Request { lines: Lines::Single, max_tokens: 0, ..Request::of(document) };
-        let start = Start::background(job, key.to_owned(), Purpose::Warmth, request);
+        let start = Start::background(job, key.to_owned(), Purpose::Prewarm, request);
         Start { window, not_before, ..start }.into()
     }
 
-    /// Starts over for somebody who waited for a generation that said something else.
+    /// Starts over for a request that joined a generation which turned out not to fit.
     fn restart(&mut self, now: Instant, waiter: Waiter, out: &mut Vec<Action>) {
         let Waiter { ask, since, is_after_accept, .. } = waiter;
         self.generate(now, since, ask, is_after_accept, Duration::ZERO, out);
     }
 
-    /// Asks the model. A generation for the same document that still runs is replaced by the engine, which
+    /// Begins a generation. One for the same document that is in flight is superseded by the engine, which
     /// lets a pass over tokens that both share run to its end.
     fn generate(
         &mut self,

@@ -1,10 +1,10 @@
-//! A generation under way, and whether it still is of use to somebody. Pure.
+//! A generation in flight, and which requests it serves. Pure.
 
 use super::super::edit::Change;
 use super::action::{Ask, JobId, Trigger};
 use super::place::{Here, Place};
 
-/// A generation under way.
+/// A generation in flight.
 pub struct Job {
     pub id: JobId,
     pub place: Place,

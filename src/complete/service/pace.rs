@@ -1,16 +1,16 @@
-//! How fast somebody types, and how long to wait for more typing. Pure.
+//! How fast the user types, and how long to debounce. Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::base::timings::milliseconds;
 
-/// How fast somebody types and whether asking the model at each keystroke pays.
+/// How fast the user types, and whether running the model at each keystroke pays.
 #[derive(Default)]
 pub struct Pace {
     asked: Option<Instant>,
-    /// Mean time between requests.
+    /// Moving average of the time between requests.
     interval_ms: Option<f64>,
-    /// Mean time from the start of a generation to its end.
+    /// Moving average of the time from the start of a generation to its end.
     answer_ms: Option<f64>,
     /// The share of requests that a newer one superseded.
     superseded: f64,
@@ -24,7 +24,7 @@ impl Pace {
     /// A longer time between two requests is no typing.
     const PAUSE_MS: f64 = 400.0;
 
-    /// Somebody asks.
+    /// Notes a request.
     pub fn asked(&mut self, now: Instant) {
         let since = self.asked.replace(now).map(|before| milliseconds(now.saturating_duration_since(before)));
         match since {
@@ -33,17 +33,17 @@ impl Pace {
         }
     }
 
-    /// A request is over.
+    /// Notes the end of a request.
     pub fn ended(&mut self, is_superseded: bool) {
         self.superseded += Self::WEIGHT * (f64::from(u8::from(is_superseded)) - self.superseded);
     }
 
-    /// A generation took so many milliseconds.
+    /// Notes how long a generation took, in milliseconds.
     pub fn answered(&mut self, ms: f64) {
         self.answer_ms = Self::mean(self.answer_ms, ms);
     }
 
-    /// How long to wait before a generation nobody asked for. The faster the typing and the more of the
+    /// How long to debounce an automatic request. The faster the typing and the more of the
     /// requests came to nothing, the longer.
     pub fn debounce(&self, max: Duration) -> Duration {
         let is_fast = self.answer_ms.is_some_and(|ms| ms <= Self::FAST_MS);

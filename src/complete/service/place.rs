@@ -4,13 +4,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::super::request::Document;
 
-/// Typed characters after which an answer is looked for no longer.
+/// Most characters typed since an answer for it still to be found.
 const TYPED_CHARS_MAX: usize = 128;
 /// How much of the text before a place has to be the same for it to be the same place, in bytes.
 const TAIL_BYTES: usize = 512;
 /// How much of the text after it, in bytes.
 const HEAD_BYTES: usize = 1024;
-/// Closers that an editor may have inserted by itself.
+/// Closing delimiters that an editor may have inserted by itself.
 const CLOSERS_MAX: usize = 8;
 
 /// A place in a document, recognised without keeping the document.
@@ -27,7 +27,7 @@ pub struct Place {
 /// What a request shows of its place, prepared for comparing.
 pub struct Here<'a> {
     prefix: &'a str,
-    /// Stand for the text after the cursor without the first closers: none, one, and so on.
+    /// Stand for the text after the cursor without the first closing delimiters: none, one, and so on.
     heads: Vec<u64>,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Here<'a> {
         Self { prefix, heads }
     }
 
-    /// What was typed since `place`, and how many closers the editor has added behind it, in every way
+    /// What was typed since `place`, and how many closing delimiters the editor has added behind it, in every way
     /// this can be read, the shortest first.
     pub fn typed_since(&self, place: &Place) -> impl Iterator<Item = (&'a str, usize)> {
         let prefix = self.prefix;

@@ -54,7 +54,7 @@ impl Entry {
     }
 }
 
-/// What is left of `text` after `typed`, behind which `closers` closers were added by the editor.
+/// What is left of `text` after `typed`, behind which the editor has added `closers` closing delimiters.
 fn rest_of(text: &str, typed: &str, closers: usize, ask: &Ask) -> Option<String> {
     let rest = text.strip_prefix(typed).filter(|rest| !rest.trim().is_empty())?;
     if closers == 0 {

@@ -85,7 +85,7 @@ impl Tracked {
         out.extend(self.speculation.take().map(|job| Action::Cancel { job: job.id }));
     }
 
-    /// The generation under way that `ask` can wait for. What a background one says is not known before
+    /// The generation in flight that `ask` can join. What a background one says is not known before
     /// its end, so it serves only its very place.
     pub fn joinable(&self, ask: &Ask, here: &Here) -> Option<JobId> {
         let answer = self.answer.as_ref().filter(|job| job.fits(ask, here));

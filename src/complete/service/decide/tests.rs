@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::super::edit;
-use super::super::super::retained::Looked;
+use super::super::super::retained::RetentionSample;
 use super::super::suggestion::CACHE_ENTRIES_MAX;
 use super::*;
 use crate::base::Timings;
@@ -18,7 +18,7 @@ const OPTIONS: Options = Options {
     invoked_tokens_max: 128,
     alternatives: 3,
     speculate: false,
-    warm: false,
+    prewarm: false,
     idle: Duration::from_secs(1),
 };
 const SPECULATING: Options = Options { speculate: true, ..OPTIONS };
@@ -56,7 +56,7 @@ fn describe(action: &Action) -> String {
         }
         Action::Record(record) if record.is_cancelled => format!("{:?} cancelled", record.source),
         Action::Record(record) => format!("{:?}", record.source),
-        Action::Unasked { .. } => "unasked".into(),
+        Action::Background { .. } => "unasked".into(),
         Action::Start(start) => {
             let Start { job, purpose, request, window, .. } = start.as_ref();
             match purpose {
@@ -67,7 +67,9 @@ fn describe(action: &Action) -> String {
         }
         Action::Cancel { job } => format!("cancel {job}"),
         Action::Accepted { chars } => format!("accepted {chars}"),
-        Action::Looked(Looked { accepted, retained, .. }) => format!("retained {retained} of {accepted}"),
+        Action::Retention(RetentionSample { accepted, retained, .. }) => {
+            format!("retained {retained} of {accepted}")
+        }
     }
 }
 
@@ -77,7 +79,7 @@ fn step(service: &mut Service, now: Instant, step: &Step) -> Vec<Action> {
         Invoke(id, document) => service.ask(now, ask(id, document, Trigger::Invoked)),
         Text(job, text) => service.streamed(now, job, text),
         Done(job, items) => service.done(now, job, outcome(items)),
-        Void(job) => service.done(now, job, Outcome { is_void: true, ..Outcome::default() }),
+        Void(job) => service.done(now, job, Outcome { is_cancelled_or_failed: true, ..Outcome::default() }),
         Partial(job) => service.done(now, job, Outcome { is_partial: true, ..Outcome::default() }),
         Change(at, removed, inserted) => {
             service.changed(now, "a", &edit::Change { at, removed, inserted: inserted.into() })
@@ -211,7 +213,7 @@ fn several_items_and_lines_when_asked_for() {
 }
 
 #[test]
-fn what_was_accepted_is_looked_at_again() {
+fn the_retention_of_accepted_text_is_sampled() {
     let (mut service, start) = (Service::new(OPTIONS), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
     service.ask(at(0), ask(1, "x = $0\n", Trigger::Automatic));
@@ -219,13 +221,13 @@ fn what_was_accepted_is_looked_at_again() {
     let change = |at, removed, inserted: &str| edit::Change { at, removed, inserted: inserted.into() };
     assert_eq!(service.changed(at(1), "a", &change(4, 0, "foo(a)")).len(), 1);
     service.changed(at(2), "a", &change(7, 3, "(b, c)"));
-    let looked: Vec<String> = service
+    let samples: Vec<String> = service
         .changed(at(40), "a", &change(0, 1, "y"))
         .iter()
-        .filter(|action| matches!(action, Action::Looked(_)))
+        .filter(|action| matches!(action, Action::Retention(_)))
         .map(describe)
         .collect();
-    assert_eq!(looked, ["retained 3 of 6"]);
+    assert_eq!(samples, ["retained 3 of 6"]);
 }
 
 #[test]
@@ -276,8 +278,8 @@ fn the_next_request_is_answered_beforehand() {
 }
 
 #[test]
-fn prompts_are_warmed_when_opened_and_when_idle() {
-    let mut service = Service::new(Options { warm: true, ..OPTIONS });
+fn prompts_are_prewarmed_when_opened_and_when_idle() {
+    let mut service = Service::new(Options { prewarm: true, ..OPTIONS });
     let now = Instant::now();
     let start = |actions: &[Action]| match actions.last() {
         Some(Action::Start(start)) => (**start).clone(),
@@ -285,7 +287,7 @@ fn prompts_are_warmed_when_opened_and_when_idle() {
     };
     let place = ask(0, "x = $0\n", Trigger::Automatic).document;
     let warm = start(&service.opened("a", place));
-    assert_eq!((warm.purpose, warm.window, warm.not_before), (Purpose::Warmth, Window::Small, None));
+    assert_eq!((warm.purpose, warm.window, warm.not_before), (Purpose::Prewarm, Window::Small, None));
     assert_eq!((warm.request.max_tokens, warm.priority()), (0, Priority::Background));
     service.done(now, warm.job, Outcome::default());
     let answer = start(&service.ask(now, ask(1, "x = $0\n", Trigger::Automatic)));
@@ -296,7 +298,7 @@ fn prompts_are_warmed_when_opened_and_when_idle() {
 
 #[test]
 fn the_text_of_a_document_is_not_copied() {
-    let mut service = Service::new(Options { warm: true, ..OPTIONS });
+    let mut service = Service::new(Options { prewarm: true, ..OPTIONS });
     let (now, ask) = (Instant::now(), ask(1, "x = $0\n", Trigger::Automatic));
     let document = ask.document.clone();
     let answer = service.ask(now, ask);
@@ -378,7 +380,7 @@ fn everyone_is_answered_once_whatever_happens() {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 33) as usize % below
         };
-        let options = Options { speculate: seed % 2 == 0, warm: seed % 3 == 0, ..OPTIONS };
+        let options = Options { speculate: seed % 2 == 0, prewarm: seed % 3 == 0, ..OPTIONS };
         let (mut service, mut now) = (Service::new(options), Instant::now());
         let mut open: HashMap<AskId, (String, String)> = HashMap::new();
         let mut jobs: Vec<(Start, usize)> = Vec::new();
@@ -424,9 +426,9 @@ fn everyone_is_answered_once_whatever_happens() {
                     let (start, _) = jobs.swap_remove(random(jobs.len()));
                     let rest = &TEXT[start.request.document.prefix.len().min(TEXT.len())..];
                     let items = if start.request.max_tokens == 0 { vec![] } else { vec![rest, "z", rest] };
-                    let is_void = random(6) == 0;
+                    let is_cancelled_or_failed = random(6) == 0;
                     let items: Vec<&str> = items.into_iter().filter(|text| !text.trim().is_empty()).collect();
-                    service.done(now, start.job, Outcome { is_void, ..outcome(&items) })
+                    service.done(now, start.job, Outcome { is_cancelled_or_failed, ..outcome(&items) })
                 }
             };
             let is_last = turn == 149;
@@ -456,11 +458,11 @@ fn everyone_is_answered_once_whatever_happens() {
                     Action::Cancel { job } => {
                         if let Some(i) = jobs.iter().position(|(start, _)| start.job == job) {
                             jobs.swap_remove(i);
-                            let void = Outcome { is_void: true, ..Outcome::default() };
+                            let void = Outcome { is_cancelled_or_failed: true, ..Outcome::default() };
                             queue.extend(service.done(now, job, void));
                         }
                     }
-                    Action::Unasked { .. } | Action::Accepted { .. } | Action::Looked(_) => {}
+                    Action::Background { .. } | Action::Accepted { .. } | Action::Retention(_) => {}
                 }
             }
         }
