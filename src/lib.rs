@@ -29,7 +29,7 @@
 //! | 4 | [`session`] | a model plus a past: what was evaluated once is found again |
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
-//! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a server elsewhere |
+//! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a remote backend |
 //! | 7 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
 //! | 8 | [`config`] | every setting, and what the layers are given of them |
 //! | 9 | [`resident`] | the model that stays in memory and what all editors share of it |
@@ -50,12 +50,13 @@
 //! - Nothing below `config` reads settings, and `config` reads none from a workspace. Open documents are what
 //!   the editor sent; no other file of a workspace is read but `.gitignore`.
 //! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in
-//!   `complete/remote.rs`, which asks the one server that `remote.url` names, and `bench/keystrokes/infill.rs`, which
+//!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, and `bench/keystrokes/infill.rs`, which
 //!   asks the server on this machine that a benchmark is told to compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
-//!   `complete/{anchor,context,encode,fim,gate,plan,record,retained,service,stats,trim}.rs`,
+//!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
+//!   `complete/remote/wire.rs`, `complete/service`,
 //!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
 //!   `model/export`) do no I/O.

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::complete::{self, Planner, Window};
+use crate::complete::{self, Document, Planner, Window};
 use crate::decode::stop::{Passage, Stop};
 use crate::decode::{Generated, StopReason, Task};
 use crate::model::Tokenizer;
@@ -268,14 +268,10 @@ fn document(
         return Ok(Task { stop: writing.stop(), ..task });
     }
     let (before, after) = subject.text.split_at(writing.at);
-    let request = complete::Request {
-        path: Some(subject.path.clone()),
-        max_tokens,
-        ..complete::Request::new(
-            format!("{before}{}", writing.opening()),
-            format!("{}{after}", writing.closing()),
-        )
-    };
+    let before = format!("{before}{}", writing.opening());
+    let after = format!("{}{after}", writing.closing());
+    let document = Document::new(Some(subject.path.clone()), before, after);
+    let request = complete::Request { max_tokens, ..complete::Request::of(document) };
     let speed = engine.prefill_per_second();
     let mut planner = Planner::new(options.prompt);
     let planned = planner.plan("document", &request, Window::Small, tokenizer, engine.context(), speed);

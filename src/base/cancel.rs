@@ -52,6 +52,11 @@ impl Cancel {
         self.0.next_commit.store(tokens, Ordering::Relaxed);
     }
 
+    /// Whether a pass over a prompt runs that newer work may share, see [`Cancel::supersede`].
+    pub fn is_prefilling(&self) -> bool {
+        self.0.next_commit.load(Ordering::Relaxed) > 0 && !self.is_cancelled()
+    }
+
     /// Whether the work was asked to stop at once.
     pub fn is_cancelled(&self) -> bool {
         self.level() >= CANCELLED

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::args::{self, EngineArgs, PromptArgs};
-use crate::complete::{Completion, Lines, Request, driver};
+use crate::complete::{Completion, Document, Lines, Request, driver};
 use crate::daemon::{self, Answer, Client, Cursor};
 
 /// Lines shown before and after the completion.
@@ -122,12 +122,12 @@ impl Args {
         let served = self.engine.spec(settings)?.serve()?;
         let options = settings.prompt(served.suited);
         let load_ms = served.facts.as_ref().map_or(0.0, |facts| facts.load_ms);
+        let path = Some(self.place.file.display().to_string());
         let request = Request {
-            path: Some(self.place.file.display().to_string()),
             lines: if self.multiline { Lines::Multi } else { Lines::Auto },
             max_tokens: self.max_tokens,
             is_invoked: true,
-            ..Request::new(&text[..cursor], &text[cursor..])
+            ..Request::of(Document::new(path, &text[..cursor], &text[cursor..]))
         };
         Ok((driver::once(&served.engine, options, request)?, load_ms))
     }

@@ -8,7 +8,7 @@ use super::fim::after_cursor;
 
 /// How much of a text is compared where its beginning or end stands for it, in bytes.
 const SAMPLE: usize = 256;
-/// Fewer bytes are not looked for elsewhere in a document.
+/// Fewer bytes are not searched for in the rest of a document.
 const SAMPLE_MIN: usize = 64;
 /// Most lines typed after the anchor.
 const LINES_MAX: usize = 24;
@@ -22,7 +22,7 @@ const BYTES_MAX: usize = 1500;
 pub enum Reason {
     /// Nothing is known of the document.
     First,
-    /// The cursor is elsewhere.
+    /// The cursor has moved.
     Jump,
     /// The text before the anchor changed.
     EditBefore,
@@ -34,7 +34,7 @@ pub enum Reason {
     MiddleGrown,
     /// The text before the cursor no longer fits its part of the prompt, or the prompt the context.
     WindowFull,
-    /// The caller asked for another prompt while nobody waits.
+    /// The caller wants another prompt while no request waits.
     Idle,
 }
 
@@ -49,7 +49,7 @@ pub struct Anchor {
     pub suffix: String,
     /// Whether `suffix` reached to the end of the document.
     pub is_whole: bool,
-    /// The text from the anchor to the cursor, when it was last looked at.
+    /// The text from the anchor to the cursor, at the last prompt.
     pub typed: String,
     /// The first text after the cursor at that time, shown or not.
     pub rest: String,
@@ -104,7 +104,7 @@ impl Anchor {
         self.locate(prefix).or(Some(self.start).filter(shares))
     }
 
-    /// Whether `suffix` is the text after the cursor that the prompt shows. Closers on the cursor's line,
+    /// Whether `suffix` is the text after the cursor that the prompt shows. Closing delimiters on the cursor's line,
     /// or alone on the line below after a line end was typed before them, may have been added.
     pub fn has_suffix(&self, suffix: &str) -> bool {
         let shown = after_cursor(suffix, Place::new("", suffix).ends_line());
@@ -134,7 +134,7 @@ impl Anchor {
     }
 }
 
-/// `shown` without its first line below the cursor's, if that has nothing but closers and punctuation.
+/// `shown` without its first line below the cursor's, if that has nothing but closing delimiters and punctuation.
 fn without_closing_line(shown: &str) -> Option<&str> {
     let below = shown.strip_prefix('\n').or_else(|| shown.strip_prefix("\r\n"))?;
     let line = &below[..below.find('\n').unwrap_or(below.len())];
@@ -188,7 +188,7 @@ mod tests {
             ("a\n$^xy$0\nb", "a\nz$0\nb", keep),
             ("a\n$^xy$0\nb", "a\n$0\nb", keep),
             ("a\n$^x$0\nb", "a\nx\n  y\n$0\nb", keep),
-            // Closers that the editor adds, that are typed over, and that a line end pushes down.
+            // Closing delimiters that the editor adds, that are typed over, and that a line end pushes down.
             ("a\n$^f$0\nb", "a\nf($0)\nb", keep),
             ("a\n$^f($0)\nb", "a\nf()$0\nb", keep),
             ("a\n$^f(\"$0\");\nb", "a\nf(\"x\")$0;\nb", keep),

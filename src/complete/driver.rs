@@ -1,30 +1,34 @@
 //! Acts on what [`super::service`] decides: makes prompts, runs them on the engine, and answers.
 //!
-//! Whatever happens is put into an inbox, and whoever put it there works the inbox off unless somebody does
-//! so already: no thread of its own, no waiting, one order of events for everyone.
+//! Every event is put into an inbox, and the thread that puts it there works the inbox off unless another one
+//! does so already: no thread of its own, no waiting, one order of events for everyone.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::edit::Change;
+use super::options::{self, Window};
+use super::plan::Planner;
 use super::record::Record;
-use super::service::{self, Action, Ask, AskId, Change, Item, JobId, Outcome, Purpose, Service, Start};
+use super::request::{Completion, Document, Request};
+use super::rules::judge;
+use super::service::{self, Action, Ask, AskId, Item, JobId, Outcome, Purpose, Service, Start};
 use super::stats::{self, Observer, Statistics, Stats};
-use super::{Completion, Planner, Request, Window};
 use crate::base::Cancel;
 use crate::decode::{Generated, StopReason, Task};
-use crate::serve::{self, Engine, Priority};
+use crate::serve::{self, Engine, Plan, PlanInput, Priority};
 
 /// How to complete.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// How prompts are made.
-    pub prompt: super::Options,
-    /// When the model is asked, and for what.
+    pub prompt: options::Options,
+    /// When the model runs, and for what.
     pub service: service::Options,
 }
 
@@ -52,15 +56,17 @@ struct State {
     engine: Engine,
     options: Options,
     service: Service,
-    planner: Planner,
+    /// Used by the engine's thread too, which plans when a request has its turn.
+    planner: Arc<Mutex<Planner>>,
     replies: HashMap<AskId, Reply>,
     jobs: HashMap<JobId, Running>,
 }
 
-/// A generation under way.
+/// A generation in flight.
 struct Running {
     request: Request,
-    prompt_tokens: usize,
+    /// Set once its prompt is planned.
+    prompt_tokens: Arc<OnceLock<usize>>,
     cancel: Cancel,
 }
 
@@ -69,7 +75,7 @@ enum Event {
     Cancel(AskId),
     Changed(String, Change),
     Replaced(String),
-    Opened(String, Request),
+    Opened(String, Arc<Document>),
     Closed(String),
     ClosedAll,
     Configured(Box<(Engine, Options)>),
@@ -96,17 +102,17 @@ impl Completer {
         Self { shared: Arc::new(shared) }
     }
 
-    /// A name for the next request.
+    /// An identifier for the next request.
     pub fn next_id(&self) -> AskId {
         self.shared.asks.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Asks for a completion. `reply` is called at once or from the engine's thread.
+    /// Requests a completion. `reply` is called at once or from the engine's thread.
     pub fn ask(&self, ask: Ask, reply: Reply) {
         self.shared.note(Event::Ask(ask, reply));
     }
 
-    /// Says that nobody waits for a request any more. It is answered nevertheless, with nothing.
+    /// Cancels a request. It is answered nevertheless, with nothing.
     pub fn cancel(&self, id: AskId) {
         self.shared.note(Event::Cancel(id));
     }
@@ -121,9 +127,9 @@ impl Completer {
         self.shared.note(Event::Replaced(key.to_owned()));
     }
 
-    /// Says that a document is looked at, with the cursor where `request` is.
-    pub fn opened(&self, key: &str, request: Request) {
-        self.shared.note(Event::Opened(key.to_owned(), request));
+    /// Says that a document is in view, with the cursor where `document` has it.
+    pub fn opened(&self, key: &str, document: Document) {
+        self.shared.note(Event::Opened(key.to_owned(), document.into()));
     }
 
     /// Says that a document is gone.
@@ -136,15 +142,18 @@ impl Completer {
         self.shared.note(Event::ClosedAll);
     }
 
-    /// Completes on another engine, or in other ways, from now on. Whoever waits is answered with nothing.
+    /// Completes on another engine, or in other ways, from now on. Requests in flight are answered with nothing.
     pub fn configure(&self, engine: Engine, options: Options) {
         self.shared.note(Event::Configured(Box::new((engine, options))));
     }
 
-    /// Whether somebody waits for an answer.
+    /// Whether a request is in flight.
     pub fn is_busy(&self) -> bool {
         // Whoever holds the state works on something.
-        self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty())
+        let is_busy = self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty());
+        // Whoever noted an event meanwhile has left it to this thread.
+        self.shared.work();
+        is_busy
     }
 
     /// Says that the editor shows a suggestion.
@@ -170,15 +179,15 @@ impl Drop for Completer {
 }
 
 /// Completes once, without anything that was typed before, and waits for it.
-pub fn once(engine: &Engine, options: super::Options, request: Request) -> Result<Option<Completion>> {
-    let mut planner = Planner::new(options);
-    let task = plan(&mut planner, "once", &request, Window::Large, engine)?;
+pub fn once(engine: &Engine, options: options::Options, request: Request) -> Result<Option<Completion>> {
+    let options = options.for_model(engine.tokenizer());
+    let (asked, mut planner) = (request.clone(), Planner::new(options));
     let (send, receive) = mpsc::channel();
     engine.submit(serve::Request {
         key: "once".into(),
         priority: Priority::Interactive,
         not_before: None,
-        task,
+        task: Plan::lazy(move |input| plan(&mut planner, "once", &asked, Window::Large, input)),
         cancel: Cancel::new(),
         listener: Box::new(move |event| {
             if let serve::Event::Done(result) = event {
@@ -187,7 +196,7 @@ pub fn once(engine: &Engine, options: super::Options, request: Request) -> Resul
         }),
     });
     let generated = receive.recv().context("the engine thread ended")??;
-    Ok(generated.into_iter().find_map(|generated| planner.finish(&request, generated).ok()))
+    Ok(generated.into_iter().find_map(|generated| judge(&request, generated, &options).ok()))
 }
 
 fn plan(
@@ -195,10 +204,10 @@ fn plan(
     key: &str,
     request: &Request,
     window: Window,
-    engine: &Engine,
+    input: &PlanInput,
 ) -> Result<Task> {
-    let speed = engine.prefill_per_second();
-    Ok(planner.plan(key, request, window, engine.tokenizer(), engine.context(), speed)?.task)
+    let PlanInput { tokenizer, context_tokens, prefill_per_second } = *input;
+    Ok(planner.plan(key, request, window, tokenizer, context_tokens, prefill_per_second)?.task)
 }
 
 impl Shared {
@@ -207,7 +216,7 @@ impl Shared {
         self.work();
     }
 
-    /// Works the inbox off, unless somebody does: they look again after letting go of the state.
+    /// Works the inbox off, unless another thread does: it looks again after letting go of the state.
     fn work(self: &Arc<Self>) {
         while let Ok(mut state) = self.state.try_lock() {
             loop {
@@ -260,17 +269,23 @@ impl Shared {
     }
 }
 
+/// After a panic, what the planner holds of that document is gone, and the rest is whole.
+fn planner(shared: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn stats(shared: &Mutex<Stats>) -> MutexGuard<'_, Stats> {
     shared.lock().expect("the lock is never held across a panic")
 }
 
 impl State {
     fn new(engine: Engine, options: Options) -> Self {
+        let prompt = options.prompt.for_model(engine.tokenizer());
         Self {
             engine,
-            options,
+            options: Options { prompt, ..options },
             service: Service::new(options.service),
-            planner: Planner::new(options.prompt),
+            planner: Arc::new(Mutex::new(Planner::new(prompt))),
             replies: HashMap::new(),
             jobs: HashMap::new(),
         }
@@ -285,17 +300,18 @@ impl State {
             Event::Cancel(id) => self.service.cancel(now, id),
             Event::Changed(key, change) => self.service.changed(now, &key, &change),
             Event::Replaced(key) => self.service.replaced(now, &key),
-            Event::Opened(key, request) => self.service.opened(&key, request),
+            Event::Opened(key, document) => self.service.opened(&key, document),
             Event::Closed(key) => {
-                self.planner.forget(&key);
+                planner(&self.planner).forget(&key);
                 self.service.closed(now, &key)
             }
             Event::ClosedAll => self.service.closed_all(now),
             Event::Configured(new) => {
                 let answers = self.service.closed_all(now);
-                (self.engine, self.options) = *new;
-                self.planner = Planner::new(self.options.prompt);
-                self.service.start_over(self.options.service);
+                let (engine, options) = *new;
+                self.service.start_over(options.service);
+                let Self { engine, options, planner, .. } = Self::new(engine, options);
+                (self.engine, self.options, self.planner) = (engine, options, planner);
                 answers
             }
             Event::Streamed(job, text) => self.service.streamed(now, job, &text),
@@ -321,10 +337,10 @@ impl State {
                 }
             }
             Action::Record(record) => shared.record(&record),
-            Action::Unasked { evaluated, generated } => {
-                shared.count(|stats| stats.unasked(evaluated, generated))
+            Action::Background { evaluated, generated } => {
+                shared.count(|stats| stats.background(evaluated, generated))
             }
-            Action::Looked(looked) => shared.count(|stats| stats.looked(&looked)),
+            Action::Retention(sample) => shared.count(|stats| stats.retention(&sample)),
             Action::Accepted { chars } => shared.count(|stats| stats.accepted(chars)),
             Action::Cancel { job } => {
                 if let Some(running) = self.jobs.get(&job) {
@@ -337,21 +353,19 @@ impl State {
 
     fn start(&mut self, shared: &Arc<Shared>, start: Start) {
         let (priority, not_before, job) = (start.priority(), start.not_before, start.job);
-        let task = plan(&mut self.planner, &start.key, &start.request, start.window, &self.engine);
-        let task = task.map(|task| Task { budget: start.budget, alternatives: start.alternatives, ..task });
-        let (prompt_tokens, cancel) = (task.as_ref().map_or(0, |task| task.prompt.len()), Cancel::new());
-        let running = Running { request: start.request, prompt_tokens, cancel: cancel.clone() };
-        self.jobs.insert(job, running);
-        let task = match task {
-            Ok(task) => task,
-            Err(error) => {
-                return shared.inbox().push_back((Instant::now(), Event::Done(job, Err(error))));
-            }
-        };
+        let (prompt_tokens, cancel) = (Arc::new(OnceLock::new()), Cancel::new());
+        self.jobs.insert(
+            job,
+            Running {
+                request: start.request.clone(),
+                prompt_tokens: prompt_tokens.clone(),
+                cancel: cancel.clone(),
+            },
+        );
         let purpose = match start.purpose {
             Purpose::Answer => "answer",
             Purpose::Speculation => "speculation",
-            Purpose::Warmth => "warmth",
+            Purpose::Prewarm => "prewarm",
         };
         let key = format!("{}/{purpose}/{}", shared.editor, start.key);
         // The engine does not keep its own users alive.
@@ -367,6 +381,13 @@ impl State {
                 shared.note(event);
             }
         });
+        let shared_planner = self.planner.clone();
+        let task = Plan::lazy(move |input| {
+            let Start { key, request, window, budget, alternatives, .. } = start;
+            let task = plan(&mut planner(&shared_planner), &key, &request, window, input)?;
+            let _ = prompt_tokens.set(task.prompt.len());
+            Ok(Task { budget, alternatives, ..task })
+        });
         self.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });
     }
 
@@ -376,18 +397,115 @@ impl State {
             tracing::error!("a completion failed: {error:#}");
             Vec::new()
         });
-        let Some(first) = generated.first() else { return Outcome { is_void: true, ..Outcome::default() } };
+        let Some(first) = generated.first() else {
+            return Outcome { is_cancelled_or_failed: true, ..Outcome::default() };
+        };
         let (stop, synced, mut timings) = (first.stop, first.synced, first.timings);
         timings.decode_tokens = generated.iter().map(|generated| generated.ids.len()).sum();
-        let finish = |generated| self.planner.finish(&running.request, generated).ok();
+        let finish = |generated| judge(&running.request, generated, &self.options.prompt).ok();
         let completions = generated.into_iter().filter_map(finish);
         Outcome {
             items: completions.map(|completion| Item { text: completion.text }).collect(),
             is_partial: stop == StopReason::Time,
-            is_void: stop == StopReason::Cancelled,
-            prompt_tokens: running.prompt_tokens,
+            is_cancelled_or_failed: stop == StopReason::Cancelled,
+            prompt_tokens: running.prompt_tokens.get().copied().unwrap_or_default(),
             synced,
             timings,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::fim::Order;
+    use super::super::service::Trigger;
+    use super::*;
+    use crate::model::tokenizer::tests::tiny_fim;
+
+    /// Longer than anything takes that does not hang.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    const SERVICE: service::Options = service::Options {
+        debounce_max: Duration::ZERO,
+        soft: PATIENCE,
+        hard: PATIENCE,
+        auto_tokens_max: 8,
+        invoked_tokens_max: 8,
+        alternatives: 1,
+        speculate: false,
+        prewarm: false,
+        idle: Duration::ZERO,
+    };
+
+    /// An engine that ends each task at once after a message on the channel.
+    fn engine() -> (Engine, mpsc::Sender<()>) {
+        let (release, released) = mpsc::channel();
+        let engine = Engine::elsewhere(Arc::new(tiny_fim()), 4096, move |_, _, _| {
+            let _ = released.recv();
+            Ok(vec![Generated::nothing(StopReason::EndToken)])
+        });
+        (engine, release)
+    }
+
+    fn completer(engine: Engine, observer: Option<Observer>) -> Completer {
+        let options = Options { prompt: options::Options::new(Order::PsmAnchored), service: SERVICE };
+        Completer::new(engine, options, stats::Shared::default(), observer)
+    }
+
+    fn ask(completer: &Completer, key: &str, prefix: &str, suffix: &str) -> mpsc::Receiver<Vec<Item>> {
+        let (send, receive) = mpsc::channel();
+        let document = Arc::new(Document::new(None, prefix, suffix));
+        let (id, trigger) = (completer.next_id(), Trigger::Automatic);
+        let reply = Box::new(move |items| drop(send.send(items)));
+        completer.ask(Ask { id, key: key.into(), document, trigger }, reply);
+        receive
+    }
+
+    #[test]
+    fn what_is_typed_over_is_never_tokenised() {
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let observed = records.clone();
+        let observer = move |record: &Record| observed.lock().unwrap().push(*record);
+        let (engine, release) = engine();
+        let completer = completer(engine, Some(Arc::new(observer)));
+        let busy = ask(&completer, "busy", "x = ", "\n");
+        let typed: Vec<_> = (0..30).map(|line| ask(&completer, "a", &format!("{line} = "), "\n")).collect();
+        (0..2).for_each(|_| release.send(()).unwrap());
+        for reply in typed.iter().chain([&busy]) {
+            assert_eq!(reply.recv_timeout(PATIENCE).unwrap(), []);
+        }
+        let records = records.lock().unwrap();
+        let tokenised: Vec<bool> = records
+            .iter()
+            .filter(|record| record.prompt_tokens > 0)
+            .map(|record| record.is_cancelled)
+            .collect();
+        assert_eq!((records.len(), tokenised), (31, vec![false, false]));
+    }
+
+    #[test]
+    fn nobody_is_forgotten_while_somebody_looks() {
+        let (engine, _release) = engine();
+        let (completer, is_over) = (completer(engine, None), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    completer.is_busy();
+                }
+            });
+            for _ in 0..2000 {
+                // Nothing is offered in the middle of a line.
+                let reply = ask(&completer, "a", "x", "y\n").recv_timeout(PATIENCE);
+                if reply.is_err() {
+                    is_over.store(true, Ordering::Relaxed);
+                }
+                assert_eq!(reply, Ok(Vec::new()));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     }
 }

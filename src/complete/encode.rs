@@ -11,8 +11,8 @@ const BYTES_MAX: usize = 1 << 20;
 /// Remembers the ids of stretches of whole lines, so that a keystroke costs the tokenising of its own.
 ///
 /// Stretches begin at line starts where no word of the tokenizer can begin earlier: those whose line has
-/// something else than blank before it ends. The words of Qwen's pre-tokenizer take in line ends after
-/// blank or punctuation, but nothing beyond them that is not blank, and they look at nothing before them;
+/// anything but whitespace before it ends. The words of Qwen's pre-tokenizer take in line ends after
+/// whitespace or punctuation, but nothing beyond them that is not whitespace, and they look at nothing before them;
 /// NFC composes nothing with a line end. For another tokenizer this is tried with short texts first.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -98,7 +98,7 @@ fn stretches(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether the first line has anything but blank.
+/// Whether the first line has anything but whitespace.
 fn begins_with_text(text: &str) -> bool {
     let is_end = |c: char| matches!(c, '\r' | '\n');
     text.chars().find(|&c| !c.is_whitespace() || is_end(c)).is_some_and(|c| !is_end(c))

@@ -65,7 +65,7 @@ impl fmt::Display for Order {
     }
 }
 
-/// How a model is asked.
+/// The FIM format of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
@@ -227,10 +227,10 @@ fn chat_ml(tokenizer: &Tokenizer, system: &str) -> Result<(Vec<u32>, Vec<u32>)> 
     Ok((head.concat(), tail.concat()))
 }
 
-/// The suffix a prompt shows. It begins right after the cursor; but where only closers and
+/// The suffix a prompt shows. It begins right after the cursor; but where only closing delimiters and
 /// punctuation follow on the line (`ends_line`), they are left out, and it begins with the line end:
 /// an editor that closes brackets by itself must not change the prompt. The model then writes such
-/// closers itself, and trimming drops those that the document already has.
+/// delimiters itself, and trimming drops those that the document already has.
 pub fn after_cursor(suffix: &str, ends_line: bool) -> &str {
     if !ends_line {
         return suffix;

@@ -12,11 +12,11 @@ pub enum Source {
     TypedThrough,
     /// An earlier answer for the same place.
     Cache,
-    /// A generation that was under way for an earlier keystroke.
+    /// A generation that was in flight for an earlier keystroke.
     Joined,
     /// A generation of its own.
     Model,
-    /// Nobody was asked: there is nothing to offer here, or the request was superseded before its turn.
+    /// None: nothing is completed here, or the request was superseded before its turn.
     Nothing,
 }
 
@@ -25,7 +25,7 @@ pub enum Source {
 pub struct Record {
     /// Where the answer came from.
     pub source: Source,
-    /// Whether it was superseded or given up; the answer was then empty.
+    /// Whether it was superseded or cancelled; the answer was then empty.
     pub is_cancelled: bool,
     /// Characters of the first item; 0 when there is none.
     pub shown_chars: usize,

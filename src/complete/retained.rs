@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::service::Change;
+use super::edit::Change;
 
-/// When accepted text is looked at again.
+/// When the retention of accepted text is sampled, after the accept.
 pub const AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(120)];
 /// Most accepted texts that are followed; the oldest are given up.
 const FOLLOWED_MAX: usize = 256;
@@ -16,9 +16,9 @@ pub struct Retention {
     followed: Vec<Followed>,
 }
 
-/// What was found when a text was looked at again, in bytes.
+/// How much of an accepted text was retained, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Looked {
+pub struct RetentionSample {
     /// Which of [`AFTER`].
     pub after: usize,
     /// How much was accepted.
@@ -32,7 +32,7 @@ struct Followed {
     key: String,
     since: Instant,
     /// How many of [`AFTER`] are over.
-    looked: usize,
+    sampled: usize,
     accepted: usize,
     /// Where the rest of it stands.
     pieces: Vec<Range<usize>>,
@@ -45,22 +45,22 @@ impl Retention {
             self.followed.remove(0);
         }
         let (key, accepted) = (key.to_owned(), range.len());
-        self.followed.push(Followed { key, since: now, looked: 0, accepted, pieces: vec![range] });
+        self.followed.push(Followed { key, since: now, sampled: 0, accepted, pieces: vec![range] });
     }
 
     /// What is to be counted at `now`. To be called before a change, so that nothing is found later than it was
     /// due.
-    pub fn due(&mut self, now: Instant) -> Vec<Looked> {
+    pub fn due(&mut self, now: Instant) -> Vec<RetentionSample> {
         let mut all = Vec::new();
         for followed in &mut self.followed {
             let Followed { since, accepted, .. } = *followed;
-            while AFTER.get(followed.looked).is_some_and(|&after| now >= since + after) {
+            while AFTER.get(followed.sampled).is_some_and(|&after| now >= since + after) {
                 let retained = followed.pieces.iter().map(Range::len).sum();
-                all.push(Looked { after: followed.looked, accepted, retained });
-                followed.looked += 1;
+                all.push(RetentionSample { after: followed.sampled, accepted, retained });
+                followed.sampled += 1;
             }
         }
-        self.followed.retain(|followed| followed.looked < AFTER.len());
+        self.followed.retain(|followed| followed.sampled < AFTER.len());
         all
     }
 
@@ -113,11 +113,11 @@ mod tests {
                 retention.changed("a", change);
             }
             assert_eq!(retention.due(at(29)), []);
-            let looked = |after| Looked { after, accepted: 10, retained };
-            assert_eq!(retention.due(at(30)), [looked(0)], "{changes:?}");
+            let sampled = |after| RetentionSample { after, accepted: 10, retained };
+            assert_eq!(retention.due(at(30)), [sampled(0)], "{changes:?}");
             assert_eq!(retention.due(at(119)), []);
             retention.changed("a", &change(0, 1000, ""));
-            assert_eq!(retention.due(at(500)), [Looked { retained: 0, ..looked(1) }]);
+            assert_eq!(retention.due(at(500)), [RetentionSample { retained: 0, ..sampled(1) }]);
             assert!(retention.followed.is_empty());
         }
     }

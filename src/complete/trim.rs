@@ -122,8 +122,8 @@ fn unescaped(text: &str, quote: char) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::without_fence;
-    use crate::complete::plan::trimmed;
-    use crate::complete::{Lines, Request};
+    use crate::complete::rules::trimmed;
+    use crate::complete::{Document, Lines, Request};
 
     /// `document` has the cursor at `$0`, `output` is what the model writes there.
     #[track_caller]
@@ -137,9 +137,9 @@ mod tests {
         let (prefix, suffix) = document.split_once("$0").unwrap();
         for crlf in [false, true] {
             let ends = |text: &str| if crlf { text.replace('\n', "\r\n") } else { text.to_owned() };
-            let request =
-                Request { path: path.map(String::from), ..Request::new(ends(prefix), ends(suffix)) };
-            let expected = expected.map(|text| if request.uses_crlf() { ends(text) } else { text.into() });
+            let request = Request::of(Document::new(path.map(String::from), ends(prefix), ends(suffix)));
+            let is_crlf = request.document.uses_crlf();
+            let expected = expected.map(|text| if is_crlf { ends(text) } else { text.into() });
             for output in [output.to_owned(), ends(output)] {
                 assert_eq!(trimmed(&request, &output).ok(), expected, "{document:?}, CRLF {crlf}");
             }

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::complete::{self, Suited, driver, service};
+use crate::complete::{self, PromptProfile, driver, service};
 use value::{distance, from_toml};
 
 pub use definition::*;
@@ -68,7 +68,7 @@ const OF_EXTENSIONS: [&str; 4] = ["path", "arguments", "trace", "ghostText"];
 
 impl Settings {
     /// How to complete with a model whose prompts are best made like this.
-    pub fn options(&self, suited: Suited) -> driver::Options {
+    pub fn options(&self, suited: PromptProfile) -> driver::Options {
         driver::Options {
             prompt: self.prompt(suited),
             service: service::Options {
@@ -79,14 +79,14 @@ impl Settings {
                 invoked_tokens_max: self.max_tokens.invoked,
                 alternatives: self.alternatives,
                 speculate: self.speculate,
-                warm: self.warm,
+                prewarm: self.warm,
                 idle: IDLE,
             },
         }
     }
 
     /// How to make prompts for a model whose prompts are best made like this.
-    pub fn prompt(&self, suited: Suited) -> complete::Options {
+    pub fn prompt(&self, suited: PromptProfile) -> complete::Options {
         let order = self.fim.order.unwrap_or(suited.order);
         let defaults = complete::Options::new(order);
         complete::Options {

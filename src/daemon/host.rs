@@ -22,7 +22,7 @@ use super::message::{
 use super::place::Place;
 use crate::base::Cancel;
 use crate::base::process::memory_bytes;
-use crate::complete::{Lines, driver};
+use crate::complete::{Document, Lines, driver};
 use crate::config::{self, Configuration};
 use crate::decode::Task;
 use crate::lsp;
@@ -262,11 +262,10 @@ impl Host {
         let configuration = view.configuration.with_client(&cursor.overrides);
         let options = configuration.settings().prompt(view.served.suited);
         let request = crate::complete::Request {
-            path: Some(cursor.path),
             lines: if cursor.is_multi_line { Lines::Multi } else { Lines::Auto },
             max_tokens: cursor.max_tokens,
             is_invoked: true,
-            ..crate::complete::Request::new(cursor.prefix, cursor.suffix)
+            ..crate::complete::Request::of(Document::new(Some(cursor.path), cursor.prefix, cursor.suffix))
         };
         driver::once(&view.served.engine, options, request)
     }

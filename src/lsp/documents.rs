@@ -7,7 +7,7 @@ use ropey::Rope;
 use tower_lsp::gen_lsp_types::TextDocumentContentChangeEvent;
 
 use super::position::Encoding;
-use crate::complete::service::Change;
+use crate::complete::edit::Change;
 
 /// Open documents by their URI.
 #[derive(Default)]

@@ -28,7 +28,7 @@ use crate::assist;
 use crate::complete::driver::{self, Completer};
 use crate::complete::service::{Ask, AskId, Service, Trigger};
 use crate::complete::stats::Observer;
-use crate::complete::{ContextFile, Request};
+use crate::complete::{ContextFile, DOCUMENT_BYTES_MAX, Document};
 use crate::config::{Configuration, Problem, Settings};
 use crate::resident::{Editor, Membership, Resident, Served, View};
 
@@ -36,8 +36,6 @@ use crate::resident::{Editor, Membership, Resident, Served, View};
 /// at each of them the menu pops up.
 const TRIGGER_CHARACTERS: [&str; 1] = ["."];
 
-/// A larger document is not completed.
-const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 /// A larger one is no context for others.
 const CONTEXT_BYTES_MAX: usize = 1 << 18;
 /// A token of it is taken to stand for at most this many bytes.
@@ -283,15 +281,9 @@ impl Server {
         // The client's `$/cancelRequest` drops this future, and the guard with it.
         let _guard = GiveUp(completer, id);
         let (answer, answered) = oneshot::channel();
-        let ask = Ask {
-            id,
-            key: snapshot.uri.clone(),
-            path: Some(rules.workspace.relative(&snapshot.uri)),
-            prefix,
-            suffix,
-            context: self.context(&snapshot.uri),
-            trigger,
-        };
+        let path = Some(rules.workspace.relative(&snapshot.uri));
+        let document = Document::new(path, prefix, suffix).with_context(self.context(&snapshot.uri));
+        let ask = Ask { id, key: snapshot.uri.clone(), document: document.into(), trigger };
         // Nobody listens any more when the client has cancelled.
         completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
         self.ready().activity.notify_one();
@@ -319,8 +311,8 @@ impl Server {
             None => Service::first_cursor(&text),
         };
         let (prefix, suffix) = text.split_at(cursor);
-        let (path, context) = (Some(rules.workspace.relative(uri)), self.context(uri));
-        completer.opened(uri, Request { path, context, ..Request::new(prefix, suffix) });
+        let document = Document::new(Some(rules.workspace.relative(uri)), prefix, suffix);
+        completer.opened(uri, document.with_context(self.context(uri)));
     }
 
     /// A number that this connection has not used.

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use open::{Facts, LocalSession, Opened, Spec};
 
-use crate::complete::Suited;
+use crate::complete::PromptProfile;
 use crate::complete::stats::{Shared, Statistics};
 use crate::config::Configuration;
 use crate::serve::Engine;
@@ -28,7 +28,7 @@ pub struct Served {
     /// Runs it.
     pub engine: Engine,
     /// How prompts are best made for it.
-    pub suited: Suited,
+    pub suited: PromptProfile,
     /// About it, where it came from files.
     pub facts: Option<Facts>,
     /// What to call it, where it is a server elsewhere.
@@ -38,7 +38,7 @@ pub struct Served {
 }
 
 /// A model that runs already.
-pub fn served(engine: Engine, suited: impl Into<Suited>) -> Served {
+pub fn served(engine: Engine, suited: impl Into<PromptProfile>) -> Served {
     Served { engine, suited: suited.into(), facts: None, remote: None, is_stand_in: false }
 }
 

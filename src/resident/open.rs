@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{Served, served};
+use crate::base::memory;
 use crate::base::timings::milliseconds;
-use crate::complete::Suited;
+use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
 use crate::complete::remote::{self, Remote};
-use crate::base::memory;
 use crate::compute::Backend;
 use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
 use crate::format::ModelDir;
@@ -190,9 +190,9 @@ impl Spec {
     }
 
     /// How prompts are best made for the model.
-    pub fn suited(&self) -> Suited {
+    pub fn suited(&self) -> PromptProfile {
         if self.model.is_none() && self.remote.is_none() {
-            Suited::STARTER
+            PromptProfile::STARTER
         } else {
             Order::PsmAnchored.into()
         }
@@ -214,8 +214,7 @@ impl Spec {
         let backend = Cpu::new(self.cpu());
         let block_bytes = backend.kv_block_bytes(config.count(Mixer::FullAttention), &config.attention);
         let saved = backend.saved_bytes(config.count(Mixer::LinearAttention), &config.delta);
-        let (kv_bytes_max, state_bytes_max) =
-            session::split_budget(self.cache_bytes_max, block_bytes, saved);
+        let (kv_bytes_max, state_bytes_max) = session::split_budget(self.cache_bytes_max, block_bytes, saved);
         let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max), kv_bytes_max };
         let model = Model::load(dir, config, options, backend)?;
         session::Session::new(model, SessionOptions { state_bytes_max })

@@ -2,6 +2,7 @@
 //!
 //! What runs when is decided in `queue`, which knows nothing of models.
 
+mod plan;
 mod queue;
 mod reopen;
 
@@ -22,6 +23,8 @@ use crate::model::Tokenizer;
 use crate::session::{DeviceFailure, Session, Usage};
 use queue::{Entry, Next, Queue};
 use reopen::Reopening;
+
+pub use plan::{Plan, PlanInput};
 
 /// How urgent a request is. One that is less urgent than a newer one is interrupted between two tokens, and goes
 /// on afterwards where it was.
@@ -47,8 +50,8 @@ pub enum Event<'a> {
 /// which replaces it in the queue.
 pub type Listener = Box<dyn FnMut(Event) + Send>;
 
-/// A generation somebody waits for.
-pub struct Request {
+/// A generation somebody waits for; `T` is a [`Task`], or a [`Plan`] of one.
+pub struct Request<T = Task> {
     /// What the request is about, usually a document: a newer request of the same priority replaces an older
     /// one with the same key.
     pub key: String,
@@ -57,11 +60,19 @@ pub struct Request {
     /// Not to be begun earlier: typing may go on.
     pub not_before: Option<Instant>,
     /// What to generate.
-    pub task: Task,
+    pub task: T,
     /// Set by whoever no longer needs the answer.
     pub cancel: Cancel,
     /// Receives the result. Every request is answered, cancelled ones included.
     pub listener: Listener,
+}
+
+impl<T> Request<T> {
+    /// The same with another task, and the one it had.
+    fn with<U>(self, task: U) -> (Request<U>, T) {
+        let Self { key, priority, not_before, task: old, cancel, listener } = self;
+        (Request { key, priority, not_before, task, cancel, listener }, old)
+    }
 }
 
 /// A handle on the engine thread. Clones share it; the thread ends when the last one is dropped.
@@ -104,7 +115,7 @@ pub struct Gauge {
 }
 
 struct Waiting {
-    request: Request,
+    request: Request<Plan>,
     since: Instant,
 }
 
@@ -168,12 +179,13 @@ impl Engine {
         mut work: impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage) + Send + 'static,
     ) -> Self {
         let inbox = Arc::new(Inbox::default());
-        let for_thread = inbox.clone();
+        let (for_thread, words) = (inbox.clone(), tokenizer.clone());
         thread::Builder::new()
             .name("fimd-engine".into())
             .spawn(move || {
                 while let Some((waiting, cancel)) = for_thread.next() {
-                    for_thread.run(&mut work, waiting, &cancel);
+                    let input = for_thread.plan_input(&words, context);
+                    for_thread.run(&mut work, &input, waiting, &cancel);
                 }
             })
             .expect("the system can start a thread");
@@ -181,17 +193,29 @@ impl Engine {
     }
 
     /// Queues a request, which replaces older ones with the same key and priority.
-    pub fn submit(&self, request: Request) {
+    pub fn submit(&self, request: Request<impl Into<Plan>>) {
         let inbox = &self.shared.inbox;
-        let entry = Entry {
+        let (mut request, task) = request.with(());
+        let mut plan = task.into();
+        let mut state = inbox.lock();
+        if plan.prompt().is_empty() && state.queue.compares(&request.key, request.priority) {
+            drop(state);
+            match plan.make(&inbox.plan_input(self.tokenizer(), self.context())) {
+                Ok(task) => plan = task.into(),
+                Err(error) => return answer(&mut request.listener, Err(error)),
+            }
+            state = inbox.lock();
+        }
+        let (request, ()) = request.with(plan);
+        let replaced = state.queue.push(Entry {
             key: request.key.clone(),
             priority: request.priority,
             not_before: request.not_before,
-            prompt: request.task.prompt.clone(),
+            prompt: request.task.prompt().to_vec(),
             cancel: request.cancel.clone(),
             work: Waiting { request, since: Instant::now() },
-        };
-        let replaced = inbox.lock().queue.push(entry);
+        });
+        drop(state);
         inbox.changed.notify_one();
         if let Some(mut replaced) = replaced {
             answer(&mut replaced.request.listener, Ok(vec![Generated::nothing(StopReason::Cancelled)]));
@@ -250,14 +274,29 @@ impl Inbox {
         }
     }
 
+    fn plan_input<'a>(&self, tokenizer: &'a Tokenizer, context_tokens: usize) -> PlanInput<'a> {
+        PlanInput { tokenizer, context_tokens, prefill_per_second: self.lock().prefill.0 }
+    }
+
     fn run(
         &self,
         work: &mut impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage),
-        mut waiting: Waiting,
+        input: &PlanInput,
+        Waiting { request, since }: Waiting,
         cancel: &Cancel,
     ) {
-        let queue_ms = milliseconds(waiting.since.elapsed());
-        let (mut result, usage) = work(&mut waiting.request, cancel);
+        let queue_ms = milliseconds(since.elapsed());
+        let (mut request, plan) = request.with(());
+        let task = match plan.make(input) {
+            Ok(task) => task,
+            Err(error) => {
+                self.lock().queue.abandon();
+                return answer(&mut request.listener, Err(error));
+            }
+        };
+        self.lock().queue.planned(&task.prompt);
+        let (mut request, ()) = request.with(task);
+        let (mut result, usage) = work(&mut request, cancel);
         for generated in result.iter_mut().flatten() {
             generated.timings.queue_ms = queue_ms;
         }
@@ -270,10 +309,12 @@ impl Inbox {
         state.usage = usage;
         let is_unfinished = result.iter().flatten().any(|done| done.stop == StopReason::Cancelled);
         if let Ok([only]) = result.as_deref() {
-            waiting.request.task.resume_after(only);
+            request.task.resume_after(only);
         }
         let ended = {
             let may_resume = is_unfinished && !state.closed;
+            let (request, task) = request.with(());
+            let waiting = Waiting { request: request.with(task.into()).0, since };
             state.queue.finish(waiting, may_resume)
         };
         drop(state);

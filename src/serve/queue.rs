@@ -15,7 +15,7 @@ pub struct Entry<W> {
     pub key: String,
     pub priority: Priority,
     pub not_before: Option<Instant>,
-    /// The tokens it begins with, which newer work may share.
+    /// The tokens it begins with, which newer work may share; none while they are not known.
     pub prompt: Vec<u32>,
     /// Set when nobody needs it any more.
     pub cancel: Cancel,
@@ -49,6 +49,18 @@ pub enum Next<W> {
     Nothing,
 }
 
+impl Running {
+    /// Whether newer work with this key and priority replaces it.
+    fn is_older(&self, key: &str, priority: Priority) -> bool {
+        self.key == key && self.priority == priority
+    }
+
+    /// Whether it stops for newer work with this key and priority, for good or to go on after it.
+    fn yields_to(&self, key: &str, priority: Priority) -> bool {
+        self.is_older(key, priority) || self.priority < priority
+    }
+}
+
 impl<W> Default for Queue<W> {
     fn default() -> Self {
         Self { waiting: Vec::new(), running: None }
@@ -58,14 +70,12 @@ impl<W> Default for Queue<W> {
 impl<W> Queue<W> {
     /// Adds work and returns what it replaces.
     pub fn push(&mut self, entry: Entry<W>) -> Option<W> {
-        if let Some(running) = &mut self.running {
-            let is_older = running.key == entry.key && running.priority == entry.priority;
-            let is_in_the_way = running.priority < entry.priority;
-            if is_older || is_in_the_way {
-                let shared = running.prompt.iter().zip(&entry.prompt).take_while(|(a, b)| a == b).count();
-                running.run.supersede(shared);
-                running.is_interrupted = !is_older;
-            }
+        if let Some(running) = &mut self.running
+            && running.yields_to(&entry.key, entry.priority)
+        {
+            let shared = running.prompt.iter().zip(&entry.prompt).take_while(|(a, b)| a == b).count();
+            running.run.supersede(shared);
+            running.is_interrupted = !running.is_older(&entry.key, entry.priority);
         }
         let same = |other: &&mut Entry<W>| other.key == entry.key && other.priority == entry.priority;
         match self.waiting.iter_mut().find(same) {
@@ -75,6 +85,13 @@ impl<W> Queue<W> {
                 None
             }
         }
+    }
+
+    /// Whether work with this key and priority, if it is pushed now, has to have its prompt: a pass runs that
+    /// stops for it unless its prompt shares what the pass evaluates.
+    pub fn compares(&self, key: &str, priority: Priority) -> bool {
+        let running = self.running.as_ref().filter(|running| running.yields_to(key, priority));
+        running.is_some_and(|running| running.run.is_prefilling())
     }
 
     /// What to do at `now`, when nothing runs.
@@ -91,6 +108,16 @@ impl<W> Queue<W> {
         self.running =
             Some(Running { key, priority, prompt, whole, run: run.clone(), is_interrupted: false });
         Next::Run(work, run)
+    }
+
+    /// Says with which tokens the work begins that runs.
+    pub fn planned(&mut self, prompt: &[u32]) {
+        self.running.as_mut().expect("something runs").prompt = prompt.to_vec();
+    }
+
+    /// What was to run cannot be run.
+    pub fn abandon(&mut self) {
+        self.running = None;
     }
 
     /// Ends the run of `work` and returns it, unless it was interrupted and, if it may, goes on later.
@@ -166,6 +193,25 @@ mod tests {
             assert_eq!(queue.finish(1, true), Some(1), "superseded work does not go on");
             runs(&mut queue, 2);
         }
+    }
+
+    #[test]
+    fn prompts_are_compared_only_while_a_pass_may_be_shared() {
+        let mut queue = Queue::default();
+        assert!(!queue.compares("a", Interactive), "nothing runs");
+        queue.push(Entry { prompt: Vec::new(), ..entry("a", Interactive, 1) });
+        let cancel = runs(&mut queue, 1);
+        queue.planned(&[1, 2, 3, 5]);
+        assert!(!queue.compares("a", Interactive), "no pass runs");
+        cancel.begin_pass(3);
+        assert!(queue.compares("a", Interactive));
+        assert!(!queue.compares("b", Interactive) && !queue.compares("a", Background), "it goes on");
+        queue.push(entry("a", Interactive, 2));
+        assert!(cancel.is_ending() && queue.compares("a", Interactive), "the pass runs on");
+        queue.push(Entry { prompt: vec![1, 2, 4], ..entry("a", Interactive, 3) });
+        assert!(cancel.is_cancelled() && !queue.compares("a", Interactive), "it has stopped");
+        queue.abandon();
+        runs(&mut queue, 3);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A llama.cpp server, asked as its editor plugins do, for comparison.
 //!
-//! A request is taken back by closing its connection, which is the only way there is; this is why requests are
-//! written to a socket here, and not by an HTTP library, whose requests cannot be given up while they wait.
+//! A request is cancelled by closing its connection, which is the only way there is; this is why requests are
+//! written to a socket here, and not by an HTTP library, whose requests cannot be cancelled while they wait.
 //! Only servers on this machine are asked: documents do not leave it.
 
 use std::fmt::{self, Display, Formatter};
@@ -33,7 +33,7 @@ const LINES_AFTER_MAX: usize = 64;
 const CONNECT: Duration = Duration::from_secs(5);
 /// A server that says nothing for so long says nothing any more.
 const SILENCE: Duration = Duration::from_secs(600);
-/// How long requests that were taken back may take to end.
+/// How long cancelled requests may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a server listens.
@@ -161,7 +161,7 @@ impl Peer for Infill {
 }
 
 impl Infill {
-    /// Takes the newest request back.
+    /// Cancels the newest request.
     fn give_up(&mut self) {
         if let Some(UnderWay { stream, is_taken_back }) = self.newest.take() {
             is_taken_back.store(true, Ordering::Release);
@@ -229,7 +229,7 @@ struct Timings {
     predicted_n: usize,
 }
 
-/// Reads the answer to a request to its end, or until it is taken back.
+/// Reads the answer to a request to its end, or until it is cancelled.
 fn listen(stream: TcpStream, sent: Instant, request: usize, is_taken_back: &AtomicBool) -> Result<Answer> {
     let mut heard = Heard::default();
     let ended = heard.read(stream, sent);

@@ -18,14 +18,14 @@ pub trait Peer {
     /// Opens the document of a session.
     fn open(&mut self, session: &Session) -> Result<()>;
 
-    /// Tells what changed, takes back the request before if it is not answered, and asks for a completion at
+    /// Tells what changed, cancels the request before if it is not answered, and asks for a completion at
     /// the cursor. `request` is how the answer will be called; it counts from 0 in each session.
     fn ask(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()>;
 
     /// The next answer; `None` if there is none for so long.
     fn answer(&mut self, wait: Duration) -> Result<Option<Answer>>;
 
-    /// Closes the document and waits for all that is under way. Returns the answers to it, and what was
+    /// Closes the document and waits for all that is in flight. Returns the answers to it, and what was
     /// computed for no answer.
     fn close(&mut self) -> Result<(Vec<Answer>, Vec<Figures>)>;
 }
@@ -39,7 +39,7 @@ pub struct Answer {
     pub at: Instant,
     /// The text to insert at the cursor; empty for none.
     pub text: String,
-    /// Whether the request was taken back first.
+    /// Whether the request was cancelled first.
     pub is_superseded: bool,
     /// What it cost, where the server tells.
     pub figures: Option<Figures>,

@@ -41,7 +41,7 @@ pub type Place = [usize; 2];
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
-    /// A character at the cursor; the editor may add a closer after the cursor by itself.
+    /// A character at the cursor; the editor may add a closing delimiter after the cursor by itself.
     Type {
         /// The character.
         text: char,
@@ -49,9 +49,9 @@ pub enum Action {
         #[serde(default)]
         closes: Option<char>,
     },
-    /// A closer that already stands at the cursor: the cursor moves past it.
+    /// A closing delimiter that already stands at the cursor: the cursor moves past it.
     Over {
-        /// The closer.
+        /// The delimiter.
         text: char,
     },
     /// A line end and the indentation that the editor gives the new line.

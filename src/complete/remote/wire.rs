@@ -1,0 +1,213 @@
+//! What is said to a server and what it says: JSON of OpenAI's `/v1/completions`, and lines of event streams. Pure.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::decode::{StopReason, Task};
+use crate::model::Tokenizer;
+
+/// Texts that end a completion for the server too, of those that end one here; some servers take four.
+const STOPS: [&str; 4] = ["<|endoftext|>", "<|file_sep|>", "<|repo_name|>", "<|fim_pad|>"];
+
+/// What shows the server the text around the cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Template {
+    /// Our prompt, with the special tokens written out as Qwen spells them.
+    Ours,
+    /// The server's own, from `prompt` and `suffix`. It shows no other files.
+    Server,
+}
+
+/// A request, and the whitespace that the text of the answer begins with besides: words begin with theirs, and a
+/// prompt that ends with it makes the server go on with words that have none.
+pub struct Question {
+    /// The JSON to send.
+    pub body: Value,
+    /// What is held back of the prompt.
+    pub held: String,
+}
+
+impl Question {
+    /// Requests what `task` says; with `logprobs`, log-probabilities too.
+    pub fn new(
+        task: &Task,
+        tokenizer: &Tokenizer,
+        template: Template,
+        model: Option<&str>,
+        logprobs: bool,
+    ) -> Self {
+        let text = |ids: &[u32]| tokenizer.decode(ids);
+        let mut held = String::new();
+        let mut prompt = |ids: &[u32]| {
+            let prompt = text(ids) + &task.open;
+            let end = prompt.trim_end_matches([' ', '\t']).len();
+            held = prompt[end..].to_owned();
+            Value::from(&prompt[..end])
+        };
+        let mut body = json!({
+            "max_tokens": task.max_tokens,
+            "temperature": task.sampling.temperature,
+            "stream": true,
+        });
+        match (template, parts(task, tokenizer)) {
+            (Template::Server, Some((before, suffix))) => {
+                body["prompt"] = prompt(&before);
+                body["suffix"] = text(&suffix).into();
+            }
+            _ => body["prompt"] = prompt(&task.prompt),
+        }
+        if let Some(model) = model {
+            body["model"] = model.into();
+        }
+        if task.sampling.temperature > 0.0 {
+            body["top_p"] = task.sampling.top_p.into();
+            body["seed"] = task.sampling.seed.into();
+        }
+        if logprobs {
+            body["logprobs"] = 1.into();
+        }
+        let is_stop = |stop: &&&str| tokenizer.special(stop).is_some_and(|id| task.stop_ids.contains(&id));
+        let stops: Vec<&str> = STOPS.iter().filter(is_stop).copied().collect();
+        if !stops.is_empty() {
+            body["stop"] = stops.into();
+        }
+        Self { body, held }
+    }
+}
+
+/// Part of an answer.
+#[derive(Debug, Default, PartialEq)]
+pub struct Piece {
+    pub text: String,
+    pub logprobs: Vec<f32>,
+    pub stop: Option<StopReason>,
+    /// Whether the server has nothing more to say.
+    pub is_last: bool,
+}
+
+/// Reads a line of an answer; `None` for one that says nothing.
+pub fn piece(line: &str) -> Result<Option<Piece>> {
+    let line = line.trim();
+    let data = match line.strip_prefix("data:") {
+        Some(data) => data.trim(),
+        // A server that does not stream.
+        None if line.starts_with('{') => line,
+        None => return Ok(None),
+    };
+    if data == "[DONE]" {
+        return Ok(Some(Piece { is_last: true, ..Piece::default() }));
+    }
+    let data: Value =
+        serde_json::from_str(data).map_err(|_| anyhow!("the remote server sent an unexpected reply"))?;
+    ensure!(data["error"].is_null(), "the remote server reports an error");
+    let choice = &data["choices"][0];
+    if choice.is_null() {
+        return Ok(None);
+    }
+    let logprobs = &choice["logprobs"];
+    let numbers = logprobs["token_logprobs"].as_array().into_iter().flatten();
+    // As llama.cpp has it, the way of chats.
+    let content = logprobs["content"].as_array().into_iter().flatten().map(|token| &token["logprob"]);
+    let logprobs = numbers.chain(content).filter_map(Value::as_f64).map(|number| number as f32).collect();
+    let stop = match choice["finish_reason"].as_str() {
+        Some("length") => Some(StopReason::Length),
+        Some(_) => Some(StopReason::EndToken),
+        None => None,
+    };
+    let text = choice["text"].as_str().context("the remote server sent a completion without text")?;
+    Ok(Some(Piece { text: text.to_owned(), logprobs, stop, is_last: stop.is_some() }))
+}
+
+/// The ids before and after the gap of a fill-in-the-middle prompt, without other files.
+fn parts(task: &Task, tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
+    let fim = tokenizer.fim().ok()?;
+    let find = |id| task.prompt.iter().rposition(|&other| other == id);
+    let (prefix, suffix, middle) = (find(fim.prefix)?, find(fim.suffix)?, find(fim.middle)?);
+    let typed = task.marks.last()?.at.max(middle + 1);
+    let before = [task.prompt.get(prefix + 1..suffix)?, task.prompt.get(typed..)?].concat();
+    Some((before, task.prompt.get(suffix + 1..middle)?.to_vec()))
+}
+
+/// What `text` says beyond what is held back of it, as far as it begins with that.
+pub fn without<'t>(held: &mut String, text: &'t str) -> &'t str {
+    let shared = held.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+    held.drain(..if shared == text.len() { shared } else { held.len() });
+    &text[shared..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::complete::fim;
+    use crate::complete::{Options as Prompts, Planner, Request, Window};
+    use crate::model::tokenizer::tests::tiny_fim;
+
+    #[test]
+    fn lines_of_answers_are_understood() {
+        let text = |text: &str| Piece { text: text.into(), ..Piece::default() };
+        for (line, expected) in [
+            ("", None),
+            (": comment", None),
+            ("event: x", None),
+            ("data: {\"choices\":[]}", None),
+            ("data: [DONE]", Some(Piece { is_last: true, ..Piece::default() })),
+            ("data: {\"choices\":[{\"text\":\"a\\n\",\"finish_reason\":null}]}\r\n", Some(text("a\n"))),
+            (
+                "data:{\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}",
+                Some(Piece { stop: Some(StopReason::Length), is_last: true, ..Piece::default() }),
+            ),
+            (
+                "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"token_logprobs\":[-1,null]}}]}",
+                Some(Piece {
+                    logprobs: vec![-1.0],
+                    stop: Some(StopReason::EndToken),
+                    is_last: true,
+                    ..text("a")
+                }),
+            ),
+            (
+                "data: {\"choices\":[{\"text\":\"a\",\"logprobs\":{\"content\":[{\"logprob\":-0.5}]}}]}",
+                Some(Piece { logprobs: vec![-0.5], ..text("a") }),
+            ),
+        ] {
+            assert_eq!(piece(line).unwrap(), expected, "{line}");
+        }
+        for wrong in ["data: x", "data: {\"error\":{}}", "data: {\"choices\":[{}]}", "{"] {
+            let error = piece(wrong).unwrap_err().to_string();
+            assert!(error.starts_with("the remote server"), "{error}");
+        }
+    }
+
+    #[test]
+    fn prompts_are_taken_apart_for_the_template_of_the_server() {
+        let tokenizer = tiny_fim();
+        for order in [fim::Order::Psm, fim::Order::Spm, fim::Order::PsmAnchored] {
+            let mut planner = Planner::new(Prompts::new(order));
+            let request = Request::new("a\nb = c", ")\nd\n");
+            let planned = planner.plan("", &request, Window::Small, &tokenizer, 256, None).unwrap();
+            let (before, suffix) = parts(&planned.task, &tokenizer).unwrap();
+            let before = tokenizer.decode(&before) + &planned.task.open;
+            assert_eq!((&*before, &*tokenizer.decode(&suffix)), ("a\nb = c", "\nd\n"), "{order}");
+        }
+        assert!(parts(&Task::greedy(vec![97], 1), &tokenizer).is_none());
+    }
+
+    #[test]
+    fn blank_that_was_held_back_is_not_said_again() {
+        for (held, pieces, expected) in [
+            (" ", &[" a b"][..], "a b"),
+            (" ", &["a", " b"], "a b"),
+            ("    ", &["  ", "      a"], "    a"),
+            ("    ", &["  ", "a"], "a"),
+            ("\t", &[" a"], " a"),
+            (" ", &["\n", " a"], "\n a"),
+            ("", &[" a"], " a"),
+        ] {
+            let mut held = held.to_owned();
+            let text: String = pieces.iter().map(|piece| without(&mut held, piece)).collect();
+            assert_eq!(text, expected);
+        }
+    }
+}

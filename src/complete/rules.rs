@@ -1,0 +1,259 @@
+//! Where to complete, how far a completion goes, and what of it is worth showing. Pure.
+
+use super::context::{Indentation, Place};
+use super::fim::Format;
+use super::gate::{self, Dropped};
+use super::options::Options;
+use super::request::{Completion, Document, Lines, Request};
+use super::trim::{inside_fence, trim, without_fence};
+use crate::decode::stop::{Block, Extent, Stop, Syntax, indent_width, opener_of};
+use crate::decode::{Generated, StopReason};
+
+/// Most lines of a completion.
+const LINES_MAX: usize = 24;
+/// How much of the suffix the stop rules look at, in characters.
+const SUFFIX_START_CHARS: usize = 2048;
+/// Larger documents are not completed, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// How much of a document is searched for a mark of generated code, in bytes.
+const MARK_BYTES: usize = 2048;
+/// How much of a document is sampled to tell whether it is minified, in bytes.
+const MINIFIED_SAMPLE: usize = 1 << 16;
+/// The mean length of a line from which on a document is minified, in bytes.
+const MINIFIED_LINE_BYTES: usize = 400;
+
+/// Why a document is not completed automatically.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is larger than 8 MiB.
+    Huge,
+    /// It says that it was generated.
+    Generated,
+    /// Its lines are too long to have been written.
+    Minified,
+}
+
+/// Whether an automatic completion may be shown here: only where nothing but closing delimiters and
+/// punctuation follows on the line, in a document that is written by hand.
+pub fn should_offer(prefix: &str, suffix: &str) -> bool {
+    Place::new(prefix, suffix).ends_line() && unfit(prefix, suffix).is_none()
+}
+
+/// Why a document is not completed automatically, if that is so.
+pub fn unfit(prefix: &str, suffix: &str) -> Option<Unfit> {
+    const MARKS: [&[u8]; 2] = [b"@generated", b"DO NOT EDIT"];
+    let length = prefix.len() + suffix.len();
+    if length > DOCUMENT_BYTES_MAX {
+        return Some(Unfit::Huge);
+    }
+    let head = |bytes: usize| -> Vec<u8> { prefix.bytes().chain(suffix.bytes()).take(bytes).collect() };
+    let marked = head(MARK_BYTES);
+    if MARKS.iter().any(|mark| marked.windows(mark.len()).any(|found| found == *mark)) {
+        return Some(Unfit::Generated);
+    }
+    let sample = head(MINIFIED_SAMPLE);
+    let lines = sample.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let is_minified = sample.len() > 4 * MINIFIED_LINE_BYTES && sample.len() / lines > MINIFIED_LINE_BYTES;
+    is_minified.then_some(Unfit::Minified)
+}
+
+/// Whether a completion at this place has several lines by itself: at the start of a block that is
+/// still empty, also between its braces, and after a comment or docstring.
+pub fn is_multi_line(place: &Place) -> bool {
+    let is_empty_block = place.opener_indent().is_some_and(|indent| {
+        !place.rest.trim().is_empty() || place.below.is_empty() || indent_width(place.below) <= indent
+    });
+    let follows_text = place.follows_comment() || place.follows_docstring();
+    let is_free = place.ends_line() || place.rest.trim_start().starts_with('}');
+    is_free && (is_empty_block || follows_text)
+}
+
+/// What `generated` for `request` is worth inserting, or why nothing is.
+pub fn judge(request: &Request, generated: Generated, options: &Options) -> Result<Completion, Dropped> {
+    if generated.stop == StopReason::Cancelled {
+        return Err(Dropped::Cancelled);
+    }
+    let output = match options.format() {
+        Format::Raw => &generated.text,
+        Format::Chat => without_fence(&generated.text),
+        Format::SearchReplace => inside_fence(&generated.text),
+    };
+    let text = trimmed(request, output)?;
+    let mean = generated.mean_logprob();
+    if !request.is_invoked {
+        let Document { path, prefix, suffix, .. } = &*request.document;
+        gate::judge(&text, &Place::new(prefix, suffix), Syntax::of(path.as_deref()))?;
+        if let Some(min) = options.logprob_min.filter(|&min| mean < min) {
+            return Err(Dropped::Unsure { mean, min });
+        }
+    }
+    Ok(Completion { text, stop: generated.stop, mean_logprob: mean, timings: generated.timings })
+}
+
+/// `output` as it should be inserted, with the document's line ends.
+pub fn trimmed(request: &Request, output: &str) -> Result<String, Dropped> {
+    let Document { prefix, suffix, .. } = &*request.document;
+    let place = Place::new(prefix, suffix);
+    let text = trim(output, &place, Indentation::new(prefix, suffix), &stop_at(request, &place))?;
+    Ok(if request.document.uses_crlf() { text.replace('\n', "\r\n") } else { text })
+}
+
+/// The rule that ends a completion of `request` by a model with this FIM format.
+pub fn stop(request: &Request, format: Format) -> Stop {
+    let stop = stop_at(request, &Place::new(&request.document.prefix, &request.document.suffix));
+    match format {
+        Format::Raw => stop,
+        Format::Chat => stop.with_fences(),
+        Format::SearchReplace => stop.inside_fence(),
+    }
+}
+
+/// The rule that ends a completion at `place`.
+fn stop_at(request: &Request, place: &Place) -> Stop {
+    let Document { path, prefix, suffix, .. } = &*request.document;
+    let syntax = Syntax::of(path.as_deref());
+    let continues = request.follows_accept && place.ends_line();
+    let is_multi_line = match request.lines {
+        Lines::Auto => continues || is_multi_line(place),
+        Lines::Single => false,
+        Lines::Multi => true,
+    };
+    let open = open_for_completion(place, syntax);
+    let text = syntax.open_text(prefix);
+    let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
+    if !is_multi_line {
+        return Stop::single_line(&open, &suffix_start).written_in(syntax, text);
+    }
+    let line_indent = indent_width(place.line);
+    let indent = match place.opener_indent() {
+        Some(opener) if !place.starts_line() || line_indent <= opener => opener + 1,
+        _ => line_indent,
+    };
+    let is_item = continues || place.follows_comment() || indent == 0;
+    let extent = if is_item { Extent::Item } else { Extent::Block };
+    Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX })
+        .written_in(syntax, text)
+}
+
+/// The brackets open on the cursor's line that the document does not close: neither in the rest of
+/// the line nor, in the way blocks are written, at the line's indentation below.
+fn open_for_completion(place: &Place, syntax: Syntax) -> String {
+    let mut open = syntax.open_brackets(place.line);
+    for opener in
+        place.rest.chars().map_while(|c| if c.is_whitespace() { Some(None) } else { opener_of(c).map(Some) })
+    {
+        if opener.is_some() && open.chars().next_back() == opener {
+            open.pop();
+        }
+    }
+    let below = place.below.trim_start().chars().next().and_then(opener_of);
+    if place.rest.trim().is_empty()
+        && indent_width(place.below) == indent_width(place.line)
+        && let Some(at) = below.and_then(|opener| open.find(opener))
+    {
+        open.remove(at);
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fim::Order;
+    use super::*;
+
+    fn request(document: &str) -> Request {
+        let (prefix, suffix) = document.split_once("$0").unwrap();
+        Request::new(prefix, suffix)
+    }
+
+    /// What a raw prompt's generation is worth inserting.
+    fn finish(request: &Request, generated: Generated) -> Result<Completion, Dropped> {
+        judge(request, generated, &Options::new(Order::Psm))
+    }
+
+    #[test]
+    fn several_lines_at_empty_blocks_and_after_comments() {
+        for (document, expected) in [
+            ("x = $0\n", false),
+            ("fn f() {$0}\n", true),
+            ("fn f() {$0", true),
+            ("if a {$0} else {", true),
+            ("fn f() {\n    $0\n}\n", true),
+            ("fn f() {\r\n    $0\r\n}\r\n", true),
+            ("fn f() {\n    $0\n    x\n}\n", false),
+            ("foo($0)", false),
+            ("foo(\n    $0\n)", true),
+            ("def f():$0", true),
+            ("def f():\n    $0\n\nx = 1", true),
+            ("def f():\n$0\n    x = 1", false),
+            ("let x:$0\n", false),
+            ("{ $0 x", false),
+            ("-- Adds.\n$0\n", true),
+            ("--count;\n$0\n", false),
+            ("// Adds.\n$0\n", true),
+            ("    # Adds.\n    $0x", false),
+            ("# Adds.\nx = $0", false),
+            ("#include <a.h>\n$0", false),
+            ("def f():\n    \"\"\"Doc.\"\"\"\n    $0", true),
+            ("if x then\n  $0\nend", true),
+            ("local f = function(a)$0\nend", true),
+        ] {
+            let request = request(document);
+            let place = Place::new(&request.document.prefix, &request.document.suffix);
+            assert_eq!(is_multi_line(&place), expected, "{document:?}");
+        }
+        assert!(should_offer("foo(", ")\nx") && !should_offer("foo(", "x)"));
+    }
+
+    #[test]
+    fn documents_nobody_writes_are_left_alone() {
+        let (long, huge) = ("x = 1; ".repeat(1000), "x = 1\n".repeat(2 << 20));
+        for (prefix, suffix, expected) in [
+            ("x", "\ny", None),
+            ("", "", None),
+            ("// @generated by a tool\n", "", Some(Unfit::Generated)),
+            ("", "// Code generated by a tool. DO NOT EDIT.\n", Some(Unfit::Generated)),
+            (&long, "", Some(Unfit::Minified)),
+            (&long[..900], "\n", None),
+            ("", &huge, Some(Unfit::Huge)),
+        ] {
+            assert_eq!(unfit(prefix, suffix), expected);
+            assert_eq!(should_offer(prefix, suffix), expected.is_none());
+        }
+    }
+
+    #[test]
+    fn finish_reports_the_generation() {
+        let generated = Generated {
+            ids: vec![1, 2],
+            text: "x)\n".into(),
+            logprobs: vec![-1.0, -2.0],
+            ..Generated::nothing(StopReason::Rule)
+        };
+        let completion = finish(&request("foo($0)"), generated.clone()).unwrap();
+        assert_eq!(
+            (&*completion.text, completion.stop, completion.mean_logprob),
+            ("x", StopReason::Rule, -1.5)
+        );
+        let invoked = |document| Request { is_invoked: true, ..request(document) };
+        let unsure = Generated { logprobs: vec![-3.0, -2.0], ..generated.clone() };
+        let with = |text: &str| Generated { text: text.into(), ..generated.clone() };
+        for (request, generated, expected) in [
+            (request("foo($0)"), with(")"), Dropped::Blank),
+            (
+                request("foo($0)"),
+                Generated { stop: StopReason::Cancelled, ..generated.clone() },
+                Dropped::Cancelled,
+            ),
+            (request("run()\nrun()\n$0"), with("run()\n"), Dropped::Repeats),
+            (request("x = $0"), with(&"ab, ".repeat(12)), Dropped::Repetitive),
+            (request("x = 1$0"), with(";"), Dropped::Short),
+            (request("foo($0)"), unsure.clone(), Dropped::Unsure { mean: -2.5, min: Options::LOGPROB_MIN }),
+            (invoked("foo($0)"), with(")"), Dropped::Blank),
+        ] {
+            assert_eq!(finish(&request, generated).err(), Some(expected), "{request:?}");
+        }
+        assert_eq!(finish(&invoked("foo($0)"), unsure).unwrap().text, "x");
+        assert_eq!(finish(&invoked("x = 1$0"), with(";")).unwrap().text, ";");
+    }
+}

@@ -1,0 +1,120 @@
+//! Where in a document something belongs, recognised after the document has changed. Pure.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::super::request::Document;
+
+/// Most characters typed since an answer for it still to be found.
+const TYPED_CHARS_MAX: usize = 128;
+/// How much of the text before a place has to be the same for it to be the same place, in bytes.
+const TAIL_BYTES: usize = 512;
+/// How much of the text after it, in bytes.
+const HEAD_BYTES: usize = 1024;
+/// Closing delimiters that an editor may have inserted by itself.
+const CLOSERS_MAX: usize = 8;
+
+/// A place in a document, recognised without keeping the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The end of the text before it.
+    tail: String,
+    /// Whether that is all of it.
+    is_whole: bool,
+    /// Stands for the beginning of the text after it.
+    head: u64,
+}
+
+/// What a request shows of its place, prepared for comparing.
+pub struct Here<'a> {
+    prefix: &'a str,
+    /// Stand for the text after the cursor without the first closing delimiters: none, one, and so on.
+    heads: Vec<u64>,
+}
+
+impl Place {
+    /// The cursor of `document`.
+    pub fn new(document: &Document) -> Self {
+        let Document { prefix, suffix, .. } = document;
+        let from = prefix.len().saturating_sub(TAIL_BYTES);
+        let from = (from..=prefix.len()).find(|&at| prefix.is_char_boundary(at)).unwrap_or(prefix.len());
+        Self { tail: prefix[from..].to_owned(), is_whole: from == 0, head: head(suffix) }
+    }
+
+    /// Whether the text before it ends with whitespace within a line.
+    pub fn follows_whitespace(&self) -> bool {
+        self.tail.ends_with([' ', '\t'])
+    }
+}
+
+impl<'a> Here<'a> {
+    /// The cursor of `document`.
+    pub fn new(document: &'a Document) -> Self {
+        let Document { prefix, suffix, .. } = document;
+        let closers = suffix.chars().take(CLOSERS_MAX).take_while(|&c| is_closer(c)).map(char::len_utf8);
+        let mut at = 0;
+        let ends = closers.map(|length| {
+            at += length;
+            at
+        });
+        let heads = [0].into_iter().chain(ends).map(|at| head(&suffix[at..])).collect();
+        Self { prefix, heads }
+    }
+
+    /// What was typed since `place`, and how many closing delimiters the editor has added behind it, in every way
+    /// this can be read, the shortest first.
+    pub fn typed_since(&self, place: &Place) -> impl Iterator<Item = (&'a str, usize)> {
+        let prefix = self.prefix;
+        let closers = || (0..self.heads.len()).filter(|&n| self.heads[n] == place.head);
+        let ends = [prefix.len()].into_iter().chain(prefix.char_indices().rev().map(|(at, _)| at));
+        ends.take(if closers().next().is_some() { TYPED_CHARS_MAX + 1 } else { 0 })
+            .filter(|&end| {
+                prefix[..end].ends_with(&place.tail) && (!place.is_whole || end == place.tail.len())
+            })
+            .flat_map(move |end| closers().map(move |n| (&prefix[end..], n)))
+            .filter(|(typed, closers)| typed.chars().filter(|&c| is_opener(c)).count() >= *closers)
+    }
+}
+
+fn is_closer(c: char) -> bool {
+    matches!(c, ')' | ']' | '}' | '>' | '"' | '\'' | '`')
+}
+
+fn is_opener(c: char) -> bool {
+    matches!(c, '(' | '[' | '{' | '<' | '"' | '\'' | '`')
+}
+
+fn head(suffix: &str) -> u64 {
+    let end = (0..=suffix.len().min(HEAD_BYTES)).rev().find(|&end| suffix.is_char_boundary(end)).unwrap_or(0);
+    let mut hasher = DefaultHasher::new();
+    suffix[..end].hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(text: &str) -> Document {
+        let (prefix, suffix) = text.split_once("$0").unwrap();
+        Document::new(None, prefix, suffix)
+    }
+
+    #[test]
+    fn a_place_is_found_behind_what_was_typed() {
+        let far = "x".repeat(TAIL_BYTES + 1);
+        for (then, now, expected) in [
+            ("x = $0\n", "x = $0\n", Some(("", 0))),
+            ("x = $0\n", "x = foo$0\n", Some(("foo", 0))),
+            ("x = $0\n", "x = f($0)\n", Some(("f(", 1))),
+            ("x = $0\n", "x = )$0)\n", None),
+            ("x = $0\n", "y = $0\n", None),
+            ("x = $0\n", "x =$0\n", None),
+            ("x = $0\n", "x = $0\nz", None),
+            (&format!("{far}$0"), &format!("more {far}y$0"), Some(("y", 0))),
+            (&format!("{far}$0"), &format!("{far}{}$0", "y".repeat(TYPED_CHARS_MAX + 1)), None),
+        ] {
+            let (place, now) = (Place::new(&document(then)), document(now));
+            assert_eq!(Here::new(&now).typed_since(&place).next(), expected, "{then:?} {now:?}");
+        }
+    }
+}
