@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use crate::decode::{StopReason, Task};
 use crate::model::Tokenizer;
+use crate::model::tokenizer::{END_OF_TEXT, FILE_SEP, FIM_PAD, REPO_NAME};
 
 /// Texts that end a completion for the server too, of those that end one here; some servers take four.
-const STOPS: [&str; 4] = ["<|endoftext|>", "<|file_sep|>", "<|repo_name|>", "<|fim_pad|>"];
+const STOPS: [&str; 4] = [END_OF_TEXT, FILE_SEP, REPO_NAME, FIM_PAD];
 
 /// What shows the server the text around the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

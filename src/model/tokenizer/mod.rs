@@ -19,16 +19,25 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 use crate::format::{Description, ModelDir};
 use chat::{ChatTemplate, Message};
 
-/// Every token that ends a generation, as Qwen3-Coder-Next spells them.
+/// Ends a text, as Qwen3-Coder-Next spells it.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// Fills the place of a token that is missing.
+pub const FIM_PAD: &str = "<|fim_pad|>";
+/// Begins the name of a repository.
+pub const REPO_NAME: &str = "<|repo_name|>";
+/// Begins the name of a file.
+pub const FILE_SEP: &str = "<|file_sep|>";
+
+/// Every token that ends a generation.
 const STOPS: [&str; 8] = [
-    "<|endoftext|>",
+    END_OF_TEXT,
     "<|im_end|>",
     "<|fim_prefix|>",
     "<|fim_middle|>",
     "<|fim_suffix|>",
-    "<|fim_pad|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
+    FIM_PAD,
+    REPO_NAME,
+    FILE_SEP,
 ];
 
 /// Ids above this are a damaged file, not a vocabulary: tables are as long as the greatest id.
@@ -144,7 +153,7 @@ impl Tokenizer {
 
     /// The same, where chats with the model are written as a template in Jinja says.
     pub fn with_chat(self, template: &str) -> Self {
-        let ends = ["<|im_end|>", "<|endoftext|>"];
+        let ends = ["<|im_end|>", END_OF_TEXT];
         let end = ends.into_iter().find(|end| self.special(end).is_some()).unwrap_or_default();
         let chat = ChatTemplate::new(template, end).map_err(|error| format!("{error:#}"));
         Self { chat, ..self }
@@ -340,9 +349,9 @@ impl Tokenizer {
             prefix: need("<|fim_prefix|>")?,
             middle: need("<|fim_middle|>")?,
             suffix: need("<|fim_suffix|>")?,
-            pad: self.special("<|fim_pad|>"),
-            repo_name: self.special("<|repo_name|>"),
-            file_sep: self.special("<|file_sep|>"),
+            pad: self.special(FIM_PAD),
+            repo_name: self.special(REPO_NAME),
+            file_sep: self.special(FILE_SEP),
         })
     }
 
