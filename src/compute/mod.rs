@@ -141,7 +141,7 @@ pub enum Interrupted {
 }
 
 /// Sizes of gated attention.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AttentionShape {
     /// Query heads, a multiple of `kv_heads`.
     pub heads: usize,
@@ -167,7 +167,7 @@ impl AttentionShape {
 }
 
 /// Sizes of Gated DeltaNet.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DeltaShape {
     /// Heads of queries and keys.
     pub key_heads: usize,
@@ -201,7 +201,7 @@ impl DeltaShape {
 
     /// f32 elements of the convolution state of one layer, `[conv_kernel - 1, channels]`, oldest first.
     pub fn conv_len(&self) -> usize {
-        (self.conv_kernel - 1) * self.channels()
+        self.conv_kernel.saturating_sub(1) * self.channels()
     }
 }
 

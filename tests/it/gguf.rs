@@ -63,8 +63,9 @@ fn configurations_equal_those_from_config_json() {
             gguf.set("qwen3next.attention.head_count", Value::U64(8));
         });
         assert_eq!(per_layer.layers.len(), 5, "{case}");
-        assert_eq!((per_layer.attention.kv_heads, per_layer.attention.heads), (2, 8));
-        assert_eq!(per_layer.count(fimd::model::config::Mixer::FullAttention), 2);
+        let attention = per_layer.attention();
+        assert_eq!((attention.kv_heads, attention.heads), (2, 8));
+        assert_eq!(per_layer.attention_shapes().count(), 2);
     }
 }
 
