@@ -194,7 +194,8 @@ impl DeltaShape {
         self.value_heads * self.key_dim * self.value_dim
     }
 
-    /// f32 elements of a row of a trace: `[channels before the convolution | b and a as projected]`.
+    /// f32 elements of a row of a trace, as projected: `[channels before the convolution | b of all heads | a of all
+    /// heads]`.
     pub fn trace_len(&self) -> usize {
         self.channels() + 2 * self.value_heads
     }
@@ -245,7 +246,7 @@ pub struct DeltaWeights<B: Backend + ?Sized> {
     pub norm: B::Vector,
     /// From the input to the channels of the convolution and to z.
     pub projection: DeltaProjection<B>,
-    /// `[2V, hidden]`; rows of key head h are `[b R | a R]`.
+    /// `[2V, hidden]`: `[b of all heads | a of all heads]`.
     pub ba: B::Matrix,
     /// `[conv_kernel, channels]`, the newest input last.
     pub conv: B::Vector,

@@ -100,7 +100,8 @@ impl Layer<'_> {
             .checkpoint_rows(&all, qkvz(&[3]))
             .fused(fused, &all, qkvz(&[3]));
         let stored = "linear_attn.in_proj_ba.weight";
-        self.add(LayerField::DeltaBa, Role::Trunk, &[2 * heads, hidden], "ssm_ba.weight", stored);
+        self.add(LayerField::DeltaBa, Role::Trunk, &[2 * heads, hidden], "ssm_ba.weight", stored)
+            .arranged(Arrangement::Rows(grouped_rows(shape.key_heads, &[per_key; 2], &[0, 1])));
         let (conv, stored) = ([channels, shape.conv_kernel], "linear_attn.conv1d.weight");
         self.add(LayerField::DeltaConv, Role::Exact, &conv, "ssm_conv1d.weight", stored)
             .checkpoint_shape(&[channels, 1, shape.conv_kernel])
