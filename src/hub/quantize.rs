@@ -146,7 +146,7 @@ impl<'a> Plan<'a> {
             let shape = dir.tensor(name)?.shape;
             let tensor = roles.tensor(name, &shape);
             let choice = recipe.choose(&tensor, config.layers.len());
-            tensors.push(Planned { source: Source::whole(name.into(), &shape, &shape), choice, tensor });
+            tensors.push(Planned { source: Source::whole(name, &shape), choice, tensor });
         }
         tensors.sort_by(|a, b| a.order().cmp(&b.order()));
         Ok(Self { dir, config, metadata, tensors })

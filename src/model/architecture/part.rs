@@ -45,6 +45,9 @@ pub enum LayerField {
     Query,
     Key,
     Value,
+    QueryBias,
+    KeyBias,
+    ValueBias,
     QueryNorm,
     KeyNorm,
     AttentionOutput,
@@ -130,16 +133,11 @@ pub enum Arrangement {
 }
 
 impl Part {
-    /// A tensor that both kinds of files keep in one of its own, in the same shape.
-    pub fn new(field: Field, role: Role, shape: &[usize], gguf: String, checkpoint: String) -> Self {
-        Self {
-            gguf: vec![Source::whole(gguf, shape, shape)],
-            checkpoint: vec![Source::whole(checkpoint, shape, shape)],
-            shape: shape.to_vec(),
-            arrangement: Arrangement::AsStored,
-            field,
-            role,
-        }
+    /// A tensor that both kinds of files keep alone and in this shape, under its names in a GGUF file and in a
+    /// checkpoint.
+    pub fn new(field: Field, role: Role, names: [&str; 2], shape: &[usize]) -> Self {
+        let [gguf, checkpoint] = names.map(|name| vec![Source::whole(name, shape)]);
+        Self { field, role, shape: shape.to_vec(), gguf, checkpoint, arrangement: Arrangement::AsStored }
     }
 
     /// Its name in a GGUF file, where it has one.
@@ -179,7 +177,7 @@ impl Part {
     /// Some GGUF files store it as rows of a tensor that holds other parts too.
     pub fn fused(
         &mut self,
-        tensor: String,
+        tensor: &str,
         shape: &[usize],
         ranges: impl IntoIterator<Item = Range<usize>>,
     ) -> &mut Self {
@@ -228,10 +226,10 @@ impl Role {
 }
 
 impl Source {
-    /// All of a tensor of shape `stored` for a part of shape `shape`.
-    pub fn whole(tensor: String, stored: &[usize], shape: &[usize]) -> Self {
+    /// All of a tensor.
+    pub fn whole(tensor: &str, shape: &[usize]) -> Self {
         let rows = shape[..shape.len().saturating_sub(1)].iter().product();
-        Self { tensors: vec![Rows::new(tensor, stored, once(0..rows))], change: Change::None }
+        Self { tensors: vec![Rows::new(tensor, shape, once(0..rows))], change: Change::None }
     }
 
     /// Number of rows.
@@ -242,8 +240,8 @@ impl Source {
 
 impl Rows {
     /// Some rows of the tensor `tensor`, whose shape is `shape`.
-    pub fn new(tensor: String, shape: &[usize], ranges: impl IntoIterator<Item = Range<usize>>) -> Self {
-        Self { tensor, shape: shape.to_vec(), ranges: ranges.into_iter().collect() }
+    pub fn new(tensor: &str, shape: &[usize], ranges: impl IntoIterator<Item = Range<usize>>) -> Self {
+        Self { tensor: tensor.into(), shape: shape.to_vec(), ranges: ranges.into_iter().collect() }
     }
 }
 

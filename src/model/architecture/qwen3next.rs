@@ -1,46 +1,36 @@
-//! Qwen3-Next and Qwen3-Coder-Next: names and shapes as transformers stores them, and as llama.cpp gives them to the
-//! architecture `qwen3next`.
+//! Qwen3-Next and Qwen3-Coder-Next: names and shapes as llama.cpp gives them to the architecture `qwen3next`, and as
+//! transformers stores them. Names stand in this order, without the `.weight` that most have.
 
 use std::iter::once;
 use std::ops::Range;
 
-use super::part::{Arrangement, Change, Field, LayerField, Part, Role, Rows, Source};
+use super::part::{Arrangement, Change, Field, LayerField as F, Part, Role, Rows, Source};
 use crate::compute::{AttentionShape, DeltaShape};
 use crate::model::config::{Config, FfnShape, MixerShape, MoeShape};
 
 /// All tensors of the model, in the order of a GGUF file.
 pub fn tensors(config: &Config) -> Vec<Part> {
     let (vocab, hidden) = (config.vocab, config.hidden);
-    let part = |field, role, shape: &[usize], gguf: &str, checkpoint: &str| {
-        Part::new(field, role, shape, gguf.into(), checkpoint.into())
-    };
+    let table = [vocab, hidden];
+    let mut parts = Vec::new();
     let role = if config.tied { Role::Head } else { Role::Embedding };
-    let embedding =
-        part(Field::Embedding, role, &[vocab, hidden], "token_embd.weight", "model.embed_tokens.weight");
-    let mut norm = part(Field::OutputNorm, Role::Exact, &[hidden], "output_norm.weight", "model.norm.weight");
-    norm.changed(Change::AddOne);
-    let head = part(Field::Head, Role::Head, &[vocab, hidden], "output.weight", "lm_head.weight");
-
-    let mut parts = vec![embedding];
+    add(&mut parts, Field::Embedding, role, ["token_embd.weight", "model.embed_tokens.weight"], &table);
     for (index, shape) in config.layers.iter().enumerate() {
         let mut layer = Layer { index, hidden, parts: &mut parts };
         match &shape.mixer {
             MixerShape::Attention(shape) => layer.attention(shape),
             MixerShape::DeltaNet(shape) => layer.delta(shape),
         }
-        layer.norm(
-            LayerField::FfnNorm,
-            hidden,
-            "post_attention_norm.weight",
-            "post_attention_layernorm.weight",
-        );
         match &shape.ffn {
             FfnShape::Dense { width } => layer.dense(*width),
             FfnShape::Moe(shape) => layer.moe(shape),
         }
     }
-    parts.push(norm);
-    parts.extend((!config.tied).then_some(head));
+    let names = ["output_norm.weight", "model.norm.weight"];
+    add(&mut parts, Field::OutputNorm, Role::Exact, names, &[hidden]).changed(Change::AddOne);
+    if !config.tied {
+        add(&mut parts, Field::Head, Role::Head, ["output.weight", "lm_head.weight"], &table);
+    }
     parts
 }
 
@@ -52,150 +42,135 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     fn attention(&mut self, shape: &AttentionShape) {
-        let hidden = self.hidden;
-        let (width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        let query_width = shape.heads * shape.query_width();
-        let (query, kv) = ([query_width, hidden], [kv_width, hidden]);
-        let [key, value, end] = [0, 1, 2].map(|parts| query_width + parts * kv_width);
-        let all = [end, hidden];
-        let fused = self.gguf("attn_qkv.weight");
+        let (hidden, head) = (self.hidden, shape.head_dim);
+        let (query, kv) = (shape.heads * shape.query_width(), shape.kv_heads * head);
+        let [key, value, end] = [query, query + kv, query + 2 * kv];
+        let (fused, all) = (self.gguf("attn_qkv.weight"), [end, hidden]);
 
-        self.norm(LayerField::MixerNorm, hidden, "attn_norm.weight", "input_layernorm.weight");
-        self.add(LayerField::Query, Role::Trunk, &query, "attn_q.weight", "self_attn.q_proj.weight").fused(
-            fused.clone(),
+        self.norm(F::MixerNorm, ["attn_norm", "input_layernorm"], hidden);
+        self.matrix(F::Query, Role::Trunk, ["attn_q", "self_attn.q_proj"], [query, hidden]).fused(
+            &fused,
             &all,
             once(0..key),
         );
-        self.add(LayerField::Key, Role::Trunk, &kv, "attn_k.weight", "self_attn.k_proj.weight").fused(
-            fused.clone(),
+        self.matrix(F::Key, Role::Trunk, ["attn_k", "self_attn.k_proj"], [kv, hidden]).fused(
+            &fused,
             &all,
             once(key..value),
         );
-        self.add(LayerField::Value, Role::TrunkSensitive, &kv, "attn_v.weight", "self_attn.v_proj.weight")
-            .fused(fused, &all, once(value..end));
-        self.norm(LayerField::QueryNorm, shape.head_dim, "attn_q_norm.weight", "self_attn.q_norm.weight");
-        self.norm(LayerField::KeyNorm, shape.head_dim, "attn_k_norm.weight", "self_attn.k_norm.weight");
-        let output = [hidden, width];
-        let field = LayerField::AttentionOutput;
-        self.add(field, Role::Trunk, &output, "attn_output.weight", "self_attn.o_proj.weight");
+        self.matrix(F::Value, Role::TrunkSensitive, ["attn_v", "self_attn.v_proj"], [kv, hidden]).fused(
+            &fused,
+            &all,
+            once(value..end),
+        );
+        self.norm(F::QueryNorm, ["attn_q_norm", "self_attn.q_norm"], head);
+        self.norm(F::KeyNorm, ["attn_k_norm", "self_attn.k_norm"], head);
+        let output = [hidden, shape.heads * head];
+        self.matrix(F::AttentionOutput, Role::Trunk, ["attn_output", "self_attn.o_proj"], output);
     }
 
-    /// Checkpoints group the rows of two projections by key head: `[q | k | v | z]` and `[b | a]`.
+    /// Two projections have their rows grouped by key head: `[q | k | v | z]`, which is split in most GGUF files, and
+    /// `[b | a]`.
     fn delta(&mut self, shape: &DeltaShape) {
-        let (hidden, heads) = (self.hidden, shape.value_heads);
+        let (hidden, heads, keys) = (self.hidden, shape.value_heads, shape.key_heads);
         let (channels, values) = (shape.channels(), heads * shape.value_dim);
-        let per_key = heads / shape.key_heads;
-        let value_width = per_key * shape.value_dim;
-        let widths = [shape.key_dim, shape.key_dim, value_width, value_width];
-        let qkvz = |kinds: &[usize]| grouped_rows(shape.key_heads, &widths, kinds);
-        let (stored, all) = ("linear_attn.in_proj_qkvz.weight", [channels + values, hidden]);
-        let fused = self.gguf("ssm_in.weight");
+        let (fused, all) = (self.gguf("ssm_in.weight"), [channels + values, hidden]);
+        let group_values = values / keys;
+        let widths = [shape.key_dim, shape.key_dim, group_values, group_values];
+        let (qkv, z) = (grouped_rows(keys, &widths, &[0, 1, 2]), grouped_rows(keys, &widths, &[3]));
+        let ba = grouped_rows(keys, &[heads / keys; 2], &[0, 1]);
 
-        self.norm(LayerField::MixerNorm, hidden, "attn_norm.weight", "input_layernorm.weight");
-        let (field, role) = (LayerField::DeltaChannels, Role::TrunkSensitive);
-        self.add(field, role, &[channels, hidden], "attn_qkv.weight", stored)
-            .checkpoint_rows(&all, qkvz(&[0, 1, 2]))
-            .fused(fused.clone(), &all, qkvz(&[0, 1, 2]));
-        self.add(LayerField::DeltaZ, Role::Trunk, &[values, hidden], "attn_gate.weight", stored)
-            .checkpoint_rows(&all, qkvz(&[3]))
-            .fused(fused, &all, qkvz(&[3]));
-        let stored = "linear_attn.in_proj_ba.weight";
-        self.add(LayerField::DeltaBa, Role::Trunk, &[2 * heads, hidden], "ssm_ba.weight", stored)
-            .arranged(Arrangement::Rows(grouped_rows(shape.key_heads, &[per_key; 2], &[0, 1])));
-        let (conv, stored) = ([channels, shape.conv_kernel], "linear_attn.conv1d.weight");
-        self.add(LayerField::DeltaConv, Role::Exact, &conv, "ssm_conv1d.weight", stored)
+        self.norm(F::MixerNorm, ["attn_norm", "input_layernorm"], hidden);
+        let names = ["attn_qkv", "linear_attn.in_proj_qkvz"];
+        self.matrix(F::DeltaChannels, Role::TrunkSensitive, names, [channels, hidden])
+            .checkpoint_rows(&all, qkv.clone())
+            .fused(&fused, &all, qkv);
+        self.matrix(F::DeltaZ, Role::Trunk, ["attn_gate", "linear_attn.in_proj_qkvz"], [values, hidden])
+            .checkpoint_rows(&all, z.clone())
+            .fused(&fused, &all, z);
+        self.matrix(F::DeltaBa, Role::Trunk, ["ssm_ba", "linear_attn.in_proj_ba"], [2 * heads, hidden])
+            .arranged(Arrangement::Rows(ba));
+        let conv = [channels, shape.conv_kernel];
+        self.matrix(F::DeltaConv, Role::Exact, ["ssm_conv1d", "linear_attn.conv1d"], conv)
             .checkpoint_shape(&[channels, 1, shape.conv_kernel])
             .arranged(Arrangement::Transposed);
-        self.vector(LayerField::DeltaDtBias, heads, "ssm_dt.bias", "linear_attn.dt_bias");
-        self.vector(LayerField::DeltaDecay, heads, "ssm_a", "linear_attn.A_log").changed(Change::NegativeExp);
-        self.vector(LayerField::DeltaNorm, shape.value_dim, "ssm_norm.weight", "linear_attn.norm.weight");
-        let (output, stored) = ([hidden, values], "linear_attn.out_proj.weight");
-        self.add(LayerField::DeltaOutput, Role::Trunk, &output, "ssm_out.weight", stored);
+        self.vector(F::DeltaDtBias, ["ssm_dt.bias", "linear_attn.dt_bias"], heads);
+        self.vector(F::DeltaDecay, ["ssm_a", "linear_attn.A_log"], heads).changed(Change::NegativeExp);
+        self.vector(F::DeltaNorm, ["ssm_norm.weight", "linear_attn.norm.weight"], shape.value_dim);
+        self.matrix(F::DeltaOutput, Role::Trunk, ["ssm_out", "linear_attn.out_proj"], [hidden, values]);
     }
 
     fn moe(&mut self, shape: &MoeShape) {
         let (hidden, experts, width) = (self.hidden, shape.experts, shape.width);
         let (wide, narrow) = ([experts, width, hidden], [experts, hidden, width]);
-        let router = [experts, hidden];
-        self.add(LayerField::Router, Role::Exact, &router, "ffn_gate_inp.weight", "mlp.gate.weight");
-        let (both, fused) = ([experts, 2 * width, hidden], self.gguf("ffn_gate_up_exps.weight"));
+        let (fused, both) = (self.gguf("ffn_gate_up_exps.weight"), [experts, 2 * width, hidden]);
         let half = |half| grouped_rows(experts, &[width; 2], &[half]);
-        self.experts(
-            LayerField::ExpertsGate,
-            Role::Experts,
-            &wide,
-            "ffn_gate_exps.weight",
-            "gate_proj.weight",
-        )
-        .fused(fused.clone(), &both, half(0));
-        self.experts(LayerField::ExpertsUp, Role::Experts, &wide, "ffn_up_exps.weight", "up_proj.weight")
-            .fused(fused, &both, half(1));
-        let (field, role) = (LayerField::ExpertsDown, Role::ExpertsDown);
-        self.experts(field, role, &narrow, "ffn_down_exps.weight", "down_proj.weight");
+
+        self.norm(F::FfnNorm, ["post_attention_norm", "post_attention_layernorm"], hidden);
+        self.matrix(F::Router, Role::Exact, ["ffn_gate_inp", "mlp.gate"], [experts, hidden]);
+        self.experts(F::ExpertsGate, Role::Experts, ["ffn_gate_exps", "gate_proj"], wide).fused(
+            &fused,
+            &both,
+            half(0),
+        );
+        self.experts(F::ExpertsUp, Role::Experts, ["ffn_up_exps", "up_proj"], wide).fused(
+            &fused,
+            &both,
+            half(1),
+        );
+        self.experts(F::ExpertsDown, Role::ExpertsDown, ["ffn_down_exps", "down_proj"], narrow);
         let Some(width) = shape.shared_width else { return };
-        let (gate, stored) = ("ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight");
-        self.vector(LayerField::SharedExpertGate, hidden, gate, stored).checkpoint_shape(&[1, hidden]);
-        self.block(width, "mlp.shared_expert");
+        let names = ["ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight"];
+        self.vector(F::SharedExpertGate, names, hidden).checkpoint_shape(&[1, hidden]);
+        self.block("mlp.shared_expert", width);
     }
 
     /// GGUF's architecture has no place for such a layer.
     fn dense(&mut self, width: usize) {
-        self.block(width, "mlp");
-        let block = self.parts.len() - 3;
+        self.norm(F::FfnNorm, ["post_attention_norm", "post_attention_layernorm"], self.hidden);
+        let block = self.parts.len();
+        self.block("mlp", width);
         self.parts[block..].iter_mut().for_each(|part| part.gguf.clear());
     }
 
     /// A feed-forward block that every token visits.
-    fn block(&mut self, width: usize, stored: &str) {
+    fn block(&mut self, stored: &str, width: usize) {
         let (wide, narrow) = ([width, self.hidden], [self.hidden, width]);
-        for (field, role, shape, name) in [
-            (LayerField::SharedGate, Role::Trunk, wide, "gate"),
-            (LayerField::SharedUp, Role::Trunk, wide, "up"),
-            (LayerField::SharedDown, Role::TrunkSensitive, narrow, "down"),
-        ] {
-            let gguf = format!("ffn_{name}_shexp.weight");
-            self.add(field, role, &shape, &gguf, &format!("{stored}.{name}_proj.weight"));
-        }
+        let name = |projection: &str| format!("{stored}.{projection}_proj");
+        self.matrix(F::SharedGate, Role::Trunk, ["ffn_gate_shexp", &name("gate")], wide);
+        self.matrix(F::SharedUp, Role::Trunk, ["ffn_up_shexp", &name("up")], wide);
+        self.matrix(F::SharedDown, Role::TrunkSensitive, ["ffn_down_shexp", &name("down")], narrow);
     }
 
     /// Checkpoints keep experts one by one.
-    fn experts(
-        &mut self,
-        field: LayerField,
-        role: Role,
-        shape: &[usize; 3],
-        gguf: &str,
-        checkpoint: &str,
-    ) -> &mut Part {
-        let [experts, rows, cols] = *shape;
-        let name = |e| self.checkpoint(&format!("mlp.experts.{e}.{checkpoint}"));
-        let expert = |e| Rows::new(name(e), &[rows, cols], once(0..rows));
-        let tensors = (0..experts).map(expert).collect();
-        let part = self.add(field, role, shape, gguf, checkpoint);
+    fn experts(&mut self, field: F, role: Role, [gguf, stored]: [&str; 2], shape: [usize; 3]) -> &mut Part {
+        let [experts, rows, cols] = shape;
+        let name = |e| self.checkpoint(&format!("mlp.experts.{e}.{stored}.weight"));
+        let tensors = (0..experts).map(|e| Rows::new(&name(e), &[rows, cols], once(0..rows))).collect();
+        let part = self.add(field, role, [&format!("{gguf}.weight"), stored], &shape);
         part.checkpoint = vec![Source { tensors, change: Change::None }];
         part
     }
 
+    fn matrix(&mut self, field: F, role: Role, names: [&str; 2], shape: [usize; 2]) -> &mut Part {
+        let [gguf, stored] = names.map(|name| format!("{name}.weight"));
+        self.add(field, role, [&gguf, &stored], &shape)
+    }
+
     /// Checkpoints keep it as `w` of `1 + w`.
-    fn norm(&mut self, field: LayerField, len: usize, gguf: &str, checkpoint: &str) -> &mut Part {
-        self.vector(field, len, gguf, checkpoint).changed(Change::AddOne)
+    fn norm(&mut self, field: F, names: [&str; 2], len: usize) {
+        let [gguf, stored] = names.map(|name| format!("{name}.weight"));
+        self.vector(field, [&gguf, &stored], len).changed(Change::AddOne);
     }
 
-    fn vector(&mut self, field: LayerField, len: usize, gguf: &str, checkpoint: &str) -> &mut Part {
-        self.add(field, Role::Exact, &[len], gguf, checkpoint)
+    /// With its whole names.
+    fn vector(&mut self, field: F, names: [&str; 2], len: usize) -> &mut Part {
+        self.add(field, Role::Exact, names, &[len])
     }
 
-    fn add(
-        &mut self,
-        field: LayerField,
-        role: Role,
-        shape: &[usize],
-        gguf: &str,
-        checkpoint: &str,
-    ) -> &mut Part {
-        let field = Field::Layer(self.index, field);
-        self.parts.push(Part::new(field, role, shape, self.gguf(gguf), self.checkpoint(checkpoint)));
-        self.parts.last_mut().expect("one was pushed")
+    fn add(&mut self, field: F, role: Role, [gguf, stored]: [&str; 2], shape: &[usize]) -> &mut Part {
+        let (gguf, stored) = (self.gguf(gguf), self.checkpoint(stored));
+        add(self.parts, Field::Layer(self.index, field), role, [&gguf, &stored], shape)
     }
 
     fn gguf(&self, name: &str) -> String {
@@ -205,6 +180,17 @@ impl Layer<'_> {
     fn checkpoint(&self, name: &str) -> String {
         format!("model.layers.{}.{name}", self.index)
     }
+}
+
+fn add<'a>(
+    parts: &'a mut Vec<Part>,
+    field: Field,
+    role: Role,
+    names: [&str; 2],
+    shape: &[usize],
+) -> &'a mut Part {
+    parts.push(Part::new(field, role, names, shape));
+    parts.last_mut().expect("one was pushed")
 }
 
 /// The rows of a matrix that hold the asked kinds, each of all groups. Every group is made of rows of each kind,

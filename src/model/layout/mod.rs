@@ -14,8 +14,8 @@ use super::config::{Config, FfnShape, MixerShape, MoeShape};
 use super::experts::MappedExperts;
 use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
 use crate::compute::{
-    AttentionShape, AttentionWeights, Backend, DeltaProjection, DeltaShape, DeltaWeights, ExpertWeights,
-    HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
+    AttentionBias, AttentionShape, AttentionWeights, Backend, DeltaProjection, DeltaShape, DeltaWeights,
+    ExpertWeights, HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
 };
 use crate::format::{Description, ModelDir};
 
@@ -99,11 +99,18 @@ impl<B: Backend> Loader<'_, B> {
             query: self.matrix(at(LayerField::Query))?,
             key: self.matrix(at(LayerField::Key))?,
             value: self.matrix(at(LayerField::Value))?,
-            bias: None,
+            bias: self.bias(layer)?,
             output: self.matrix(at(LayerField::AttentionOutput))?,
             query_norm: self.optional_vector(at(LayerField::QueryNorm))?,
             key_norm: self.optional_vector(at(LayerField::KeyNorm))?,
         })
+    }
+
+    fn bias(&mut self, layer: usize) -> Result<Option<AttentionBias<B>>> {
+        let fields = [LayerField::QueryBias, LayerField::KeyBias, LayerField::ValueBias];
+        let [query, key, value] = fields.map(|field| self.optional_vector(Field::Layer(layer, field)));
+        let all = query?.zip(key?).zip(value?);
+        Ok(all.map(|((query, key), value)| AttentionBias { query, key, value }))
     }
 
     fn delta(&mut self, layer: usize, shape: &DeltaShape) -> Result<DeltaWeights<B>> {
@@ -130,7 +137,7 @@ impl<B: Backend> Loader<'_, B> {
         if first.tensor != second.tensor {
             return Ok(DeltaProjection::Split { channels: self.matrix(channels)?, z: self.matrix(z)? });
         }
-        let whole = Source::whole(first.tensor.clone(), &first.shape, &first.shape);
+        let whole = Source::whole(&first.tensor, &first.shape);
         let stored = self.open(&whole, self.config.hidden)?;
         let matrix = stored.matrix(0..stored.rows)?;
         Ok(DeltaProjection::Grouped(self.take(matrix)?))

@@ -194,3 +194,61 @@ fn trimmed(shape: &[usize]) -> &[usize] {
     let ones = shape.iter().take_while(|&&size| size == 1).count();
     &shape[ones..]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::iter::once;
+
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+    use crate::format::blocks;
+    use crate::model::architecture::Rows;
+
+    const SHAPE: [usize; 2] = [5, 4];
+    const BLOCK: [usize; 2] = [2, 3];
+
+    /// Every value of a matrix in FP8 with ragged blocks of scales.
+    fn values(matrix: &StoredMatrix) -> Vec<Vec<f32>> {
+        assert_eq!(matrix.values.shape, [matrix.rows, matrix.cols]);
+        let mut all = vec![0.0; matrix.rows * matrix.cols];
+        blocks::to_f32(matrix.values.dtype, &matrix.values.bytes, &mut all);
+        let mut rows: Vec<Vec<f32>> = all.chunks(matrix.cols).map(<[f32]>::to_vec).collect();
+        for (i, row) in rows.iter_mut().enumerate() {
+            matrix.scale.as_ref().unwrap().apply(i, row);
+        }
+        rows
+    }
+
+    #[test]
+    fn rows_keep_their_scales_wherever_they_go() {
+        let elements: Vec<u8> = (0x30..0x30 + 20).collect();
+        let scales: Vec<u8> = (1..=6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let view = |dtype, shape: [usize; 2], bytes| TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+        let tensors = [
+            ("w", view(Dtype::F8_E4M3, SHAPE, &elements)),
+            ("w_scale_inv", view(Dtype::F32, [3, 2], &scales)),
+        ];
+        let bytes = Bytes::from(safetensors::serialize(tensors, None).unwrap());
+        let text = include_bytes!("../../starter/config.json");
+        let dir = ModelDir::from_safetensors("test", text, None, &bytes).unwrap();
+        let config = Config { fp8_block: Some(BLOCK), ..Config::read(&dir).unwrap() };
+
+        let open = |ranges: Vec<Range<usize>>| {
+            let rows = Rows::new("w", &SHAPE, ranges);
+            Stored::open(&dir, &config, &Source { tensors: vec![rows], change: Change::None }, 4).unwrap()
+        };
+        let whole = open(once(0..5).collect());
+        let expected = values(&whole.matrix(0..5).unwrap());
+        // 0x43 is 2.75; the scale of the last block is 6.
+        assert_eq!(expected[4][3], 16.5);
+        let rows = |rows: &[usize]| -> Vec<Vec<f32>> { rows.iter().map(|&i| expected[i].clone()).collect() };
+        assert_eq!(values(&whole.matrix(1..4).unwrap()), rows(&[1, 2, 3]));
+        assert_eq!(values(&whole.stacked(&[3..5, 0..2]).unwrap()), rows(&[3, 4, 0, 1]));
+        let moved = open(vec![3..5, 0..3]);
+        assert_eq!(values(&moved.matrix(0..5).unwrap()), rows(&[3, 4, 0, 1, 2]));
+        assert_eq!(values(&moved.stacked(&[1..3, 0..1]).unwrap()), rows(&[4, 0, 3]));
+        assert_eq!(moved.rows, 5);
+    }
+}
