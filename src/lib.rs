@@ -24,7 +24,7 @@
 //! | 0 | [`base`] | number formats, thread pool, cancellation, logging |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
-//! | 3 | [`model`] | Qwen3-Next: configuration, tensor names, state, the forward pass, the tokenizer |
+//! | 3 | [`model`] | Qwen3-Next: configuration, the table of its tensors, state, the forward pass, the tokenizer |
 //! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program; quantising it |
 //! | 4 | [`session`] | a model plus a past: what was evaluated once is found again |
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
@@ -59,7 +59,7 @@
 //!   `complete/remote/wire.rs`, `complete/service`,
 //!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
-//!   `model/export`) do no I/O.
+//!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.

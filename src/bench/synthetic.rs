@@ -11,8 +11,9 @@ use super::vocabulary;
 use crate::compute::{AttentionShape, DeltaShape};
 use crate::format::gguf::{TensorInfo, Writer};
 use crate::hub;
-use crate::model::config::{Config, Mixer, MoeShape};
-use crate::model::export::{self, ExportTensor, Recipe, Vocabulary};
+use crate::model::architecture::{Field, LayerField};
+use crate::model::config::{Config, FfnShape, LayerShape, MixerShape, MoeShape};
+use crate::model::export::{self, Recipe, Vocabulary};
 
 /// Layers of Qwen3-Coder-Next.
 pub const LAYERS: usize = 48;
@@ -29,43 +30,34 @@ const PIECE: usize = 64 << 20;
 
 /// Qwen3-Coder-Next with `layers` layers.
 pub fn qwen3_coder_next(layers: usize) -> Config {
-    let mixer = |layer: usize| match (layer + 1).is_multiple_of(GROUP) {
-        true => Mixer::FullAttention,
-        false => Mixer::LinearAttention,
+    let eps = 1e-6;
+    let attention = AttentionShape {
+        heads: 16,
+        kv_heads: 2,
+        head_dim: 256,
+        rotary_dim: 64,
+        rope_theta: 5e6,
+        gated: true,
+        eps,
+    };
+    let delta =
+        DeltaShape { key_heads: 16, value_heads: 32, key_dim: 128, value_dim: 128, conv_kernel: 4, eps };
+    let moe = MoeShape { experts: 512, top_k: 10, width: 512, normalize: true, shared_width: Some(512) };
+    let layer = |layer: usize| LayerShape {
+        mixer: match (layer + 1).is_multiple_of(GROUP) {
+            true => MixerShape::Attention(attention),
+            false => MixerShape::DeltaNet(delta),
+        },
+        ffn: FfnShape::Moe(moe),
     };
     Config {
         vocab: 151_936,
         hidden: 2048,
-        layers: (0..layers).map(mixer).collect(),
-        dense_layers: Vec::new(),
-        eps: 1e-6,
+        layers: (0..layers).map(layer).collect(),
+        eps,
         context_max: 262_144,
         tied: false,
-        attention: AttentionShape {
-            heads: 16,
-            kv_heads: 2,
-            head_dim: 256,
-            rotary_dim: 64,
-            rope_theta: 5e6,
-            gated: true,
-            eps: 1e-6,
-        },
-        delta: DeltaShape {
-            key_heads: 16,
-            value_heads: 32,
-            key_dim: 128,
-            value_dim: 128,
-            conv_kernel: 4,
-            eps: 1e-6,
-        },
-        moe: MoeShape {
-            experts: 512,
-            top_k: 10,
-            width: 512,
-            shared_width: 512,
-            dense_width: 0,
-            normalize: true,
-        },
+        dense_width: 0,
         fp8_block: None,
     }
 }
@@ -75,19 +67,18 @@ pub struct Synthetic {
     name: String,
     config: Config,
     recipe: Recipe,
-    tensors: Vec<(ExportTensor, TensorInfo)>,
+    tensors: Vec<(Field, TensorInfo)>,
 }
 
 impl Synthetic {
     /// The model `config` in the types of `recipe`. Fails for models that GGUF has no names for.
     pub fn new(name: &str, config: Config, recipe: Recipe) -> Result<Self> {
-        let with_info = |tensor: ExportTensor| {
-            let dtype = recipe.choose(&tensor, config.layers.len()).dtype;
-            let info = TensorInfo { name: tensor.name.clone(), dtype, shape: tensor.shape.clone() };
-            (tensor, info)
-        };
-        let tensors = export::tensors(&config)?.into_iter().map(with_info).collect();
-        Ok(Self { name: name.into(), config, recipe, tensors })
+        let layers = config.layers.len();
+        let tensors = export::tensors(&config)?.into_iter().map(|(tensor, part)| {
+            let dtype = recipe.choose(&tensor, layers).dtype;
+            (part.field, TensorInfo { name: tensor.name, dtype, shape: tensor.shape })
+        });
+        Ok(Self { name: name.into(), tensors: tensors.collect(), config, recipe })
     }
 
     /// Bytes of all tensors.
@@ -105,8 +96,8 @@ impl Synthetic {
 
         let mut writer = Writer::create(path, &metadata, &infos)?;
         let mut buffer = Vec::new();
-        for info in &infos {
-            let values = Values::of(info, seed);
+        for (field, info) in &self.tensors {
+            let values = Values::of(*field, info, seed);
             let (bytes, mut start) = (info.bytes()?, 0);
             while start < bytes {
                 buffer.resize(values.piece().min(bytes - start), 0);
@@ -140,15 +131,14 @@ enum Values {
 }
 
 impl Values {
-    fn of(info: &TensorInfo, seed: u64) -> Self {
+    fn of(field: Field, info: &TensorInfo, seed: u64) -> Self {
         let key = random::key(seed, &info.name);
-        let (_, part) = info.name.rsplit_once("blk.").unwrap_or(("", &info.name));
-        match part.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.') {
-            norm if norm.ends_with("_norm.weight") => Values::Range { key, low: 1.0, high: 1.0 },
+        match field {
+            field if field.is_norm() => Values::Range { key, low: 1.0, high: 1.0 },
             // -exp(A_log) and the bias of the time step as Mamba-2 initialises them (arXiv:2405.21060):
             // decay rates of 1 to 16, time steps of 0.001 to 0.1.
-            "ssm_a" => Values::Range { key, low: -16.0, high: -1.0 },
-            "ssm_dt.bias" => Values::Range { key, low: -7.0, high: -2.2 },
+            Field::Layer(_, LayerField::DeltaDecay) => Values::Range { key, low: -16.0, high: -1.0 },
+            Field::Layer(_, LayerField::DeltaDtBias) => Values::Range { key, low: -7.0, high: -2.2 },
             _ => {
                 let cols = info.shape.last().copied().unwrap_or(1);
                 Values::Matrix(Box::new(RandomTensor::new(info.dtype, 1.0 / (cols as f32).sqrt(), key)))

@@ -141,7 +141,7 @@ pub enum Interrupted {
 }
 
 /// Sizes of gated attention.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AttentionShape {
     /// Query heads, a multiple of `kv_heads`.
     pub heads: usize,
@@ -167,7 +167,7 @@ impl AttentionShape {
 }
 
 /// Sizes of Gated DeltaNet.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DeltaShape {
     /// Heads of queries and keys.
     pub key_heads: usize,
@@ -194,14 +194,15 @@ impl DeltaShape {
         self.value_heads * self.key_dim * self.value_dim
     }
 
-    /// f32 elements of a row of a trace: `[channels before the convolution | b and a as projected]`.
+    /// f32 elements of a row of a trace, as projected: `[channels before the convolution | b of all heads | a of all
+    /// heads]`.
     pub fn trace_len(&self) -> usize {
         self.channels() + 2 * self.value_heads
     }
 
     /// f32 elements of the convolution state of one layer, `[conv_kernel - 1, channels]`, oldest first.
     pub fn conv_len(&self) -> usize {
-        (self.conv_kernel - 1) * self.channels()
+        self.conv_kernel.saturating_sub(1) * self.channels()
     }
 }
 
@@ -245,7 +246,7 @@ pub struct DeltaWeights<B: Backend + ?Sized> {
     pub norm: B::Vector,
     /// From the input to the channels of the convolution and to z.
     pub projection: DeltaProjection<B>,
-    /// `[2V, hidden]`; rows of key head h are `[b R | a R]`.
+    /// `[2V, hidden]`: `[b of all heads | a of all heads]`.
     pub ba: B::Matrix,
     /// `[conv_kernel, channels]`, the newest input last.
     pub conv: B::Vector,

@@ -5,17 +5,18 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::dtype::DType;
-use crate::compute::BlockScale;
 use crate::format::gguf::{Metadata, TensorInfo, Value, Writer};
-use crate::format::{Description, Folder, ModelDir, Tensor, blocks};
-use crate::model::export::{self, Change, Choice, ExportTensor, Recipe, Source, Vocabulary};
-use crate::model::{Config, layout};
+use crate::format::{Description, Folder, ModelDir, blocks};
+use crate::model::Config;
+use crate::model::architecture::{self, Change, Source};
+use crate::model::export::{self, Choice, ExportTensor, Recipe, Roles, Vocabulary};
+use crate::model::layout::{self, Piece, Stored};
 
 /// Elements that a thread converts at a time.
 const PIECE_ELEMENTS: usize = 1 << 17;
@@ -124,12 +125,11 @@ impl<'a> Plan<'a> {
             eos: eos(&folder.config),
         });
         let metadata = export::metadata(&config, recipe, name, vocabulary)?;
-        let planned = |tensor: ExportTensor| Planned {
-            choice: recipe.choose(&tensor, config.layers.len()),
-            source: Source::of_checkpoint(&config, &tensor.name),
-            tensor,
+        let planned = |(tensor, part)| {
+            let choice = recipe.choose(&tensor, config.layers.len());
+            Ok(Planned { choice, source: layout::locate(dir, &part)?.clone(), tensor })
         };
-        let tensors = export::tensors(&config)?.into_iter().map(planned).collect();
+        let tensors = export::tensors(&config)?.into_iter().map(planned).collect::<Result<_>>()?;
         Ok(Self { dir, config, metadata, tensors })
     }
 
@@ -140,14 +140,13 @@ impl<'a> Plan<'a> {
         let mut metadata: Vec<_> = metadata.entries().iter().filter(|(key, _)| !goes(key)).cloned().collect();
         metadata.push((FILE_TYPE.into(), Value::U32(recipe.file_type())));
 
-        let tied = !dir.contains("output.weight");
+        let roles = Roles::new(&architecture::tensors(&config));
         let mut tensors = Vec::new();
         for name in dir.names() {
             let shape = dir.tensor(name)?.shape;
-            let rows = shape[..shape.len().saturating_sub(1)].iter().product();
-            let tensor = ExportTensor::new(name, &shape, tied);
+            let tensor = roles.tensor(name, &shape);
             let choice = recipe.choose(&tensor, config.layers.len());
-            tensors.push(Planned { source: Source::whole(name.into(), &shape, rows), choice, tensor });
+            tensors.push(Planned { source: Source::whole(name, &shape), choice, tensor });
         }
         tensors.sort_by(|a, b| a.order().cmp(&b.order()));
         Ok(Self { dir, config, metadata, tensors })
@@ -182,7 +181,7 @@ impl<'a> Plan<'a> {
             outcomes.push(Outcome {
                 name: planned.tensor.name.clone(),
                 shape: planned.tensor.shape.clone(),
-                from: conversion.parts[0].tensor.dtype,
+                from: conversion.stored.pieces[0].tensor.dtype,
                 to: planned.choice,
                 deviation,
             });
@@ -194,36 +193,8 @@ impl<'a> Plan<'a> {
     /// Finds the stored rows of a tensor and checks their shapes.
     fn open(&self, planned: &Planned) -> Result<Conversion> {
         let cols = planned.tensor.shape.last().copied().context("a tensor without dimensions")?;
-        let mut parts: Vec<Part> = Vec::with_capacity(planned.source.parts.len());
-        let mut start = 0;
-        for rows in &planned.source.parts {
-            let shared = parts.last().filter(|part| *part.tensor.name == rows.tensor);
-            let (tensor, scale) = match shared {
-                Some(part) => (part.tensor.clone(), part.scale.clone()),
-                None => self.tensor(&rows.tensor, &rows.shape)?,
-            };
-            parts.push(Part { tensor, scale, first: rows.rows.start, start });
-            start += rows.rows.len();
-        }
-        let (dtype, change) = (planned.choice.dtype, planned.source.change);
-        Ok(Conversion { origin: self.dir.origin().to_owned(), parts, change, dtype, rows: start, cols })
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<(Tensor, Option<Arc<BlockScale>>)> {
-        let tensor = self.checked(name, shape)?;
-        let scale = layout::block_scale(self.dir, &self.config, &tensor)?;
-        Ok((tensor, scale.map(Arc::new)))
-    }
-
-    fn checked(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor = self.dir.tensor(name)?;
-        ensure!(
-            tensor.shape == shape,
-            "{}: tensor {name} has shape {:?}; its configuration asks for {shape:?}",
-            self.dir.origin(),
-            tensor.shape
-        );
-        Ok(tensor)
+        let stored = Stored::open(self.dir, &self.config, &planned.source, cols)?;
+        Ok(Conversion { origin: self.dir.origin().to_owned(), stored, dtype: planned.choice.dtype })
     }
 }
 
@@ -237,9 +208,7 @@ fn eos(config: &[u8]) -> Option<u32> {
 impl Planned {
     /// By layer, what is outside the layers first.
     fn order(&self) -> (Option<usize>, &str) {
-        let name = self.tensor.name.as_str();
-        let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
-        (layer, name)
+        (self.tensor.layer, &self.tensor.name)
     }
 
     fn info(&self) -> TensorInfo {
@@ -258,37 +227,25 @@ impl Planned {
 /// A tensor on its way from one file to the other.
 struct Conversion {
     origin: String,
-    parts: Vec<Part>,
-    change: Change,
+    stored: Stored,
     dtype: DType,
-    rows: usize,
-    cols: usize,
-}
-
-/// Rows that lie one after the other in a stored tensor.
-struct Part {
-    tensor: Tensor,
-    scale: Option<Arc<BlockScale>>,
-    /// The first row in the stored tensor.
-    first: usize,
-    /// The row of the new tensor that it becomes.
-    start: usize,
 }
 
 impl Conversion {
     /// Rows to convert between two writes.
     fn batches(&self) -> impl Iterator<Item = Range<usize>> {
         let step = self.piece_rows() * BATCH_PIECES;
-        (0..self.rows).step_by(step).map(move |start| start..self.rows.min(start + step))
+        let rows = self.stored.rows;
+        (0..rows).step_by(step).map(move |start| start..rows.min(start + step))
     }
 
     fn piece_rows(&self) -> usize {
-        (PIECE_ELEMENTS / self.cols).max(1)
+        (PIECE_ELEMENTS / self.stored.cols).max(1)
     }
 
     /// Converts `rows` into `out`, which holds them and nothing else afterwards.
     fn convert(&self, rows: Range<usize>, threads: usize, out: &mut Vec<u8>) -> Result<Deviation> {
-        let row_bytes = self.dtype.bytes(self.cols).context("rows are whole blocks")?;
+        let row_bytes = self.dtype.bytes(self.stored.cols).context("rows are whole blocks")?;
         out.resize(rows.len() * row_bytes, 0);
         let piece_rows = self.piece_rows();
         let starts = rows.clone().step_by(piece_rows);
@@ -323,53 +280,54 @@ impl Conversion {
         let mut deviation = Deviation::default();
         let mut row = start;
         while !out.is_empty() {
-            let index = self.parts.partition_point(|part| part.start <= row) - 1;
-            let end = self.parts.get(index + 1).map_or(self.rows, |next| next.start);
-            let count = (out.len() / row_bytes).min(end - row);
+            let pieces = &self.stored.pieces;
+            let piece = &pieces[pieces.partition_point(|piece| piece.start <= row) - 1];
+            let count = (out.len() / row_bytes).min(piece.start + piece.rows - row);
             let (now, later) = out.split_at_mut(count * row_bytes);
-            deviation.add(&self.convert_rows(&self.parts[index], row, now, values)?);
+            deviation.add(&self.convert_rows(piece, row, now, values)?);
             (row, out) = (row + count, later);
         }
         Ok(deviation)
     }
 
-    /// Converts the rows from `row` on, all of one part, that fill `out`.
+    /// Converts the rows from `row` on, all of one piece, that fill `out`.
     fn convert_rows(
         &self,
-        part: &Part,
+        piece: &Piece,
         row: usize,
         out: &mut [u8],
         values: &mut Vec<f32>,
     ) -> Result<Deviation> {
-        let stored_row = part.first + row - part.start;
-        let dtype = part.tensor.dtype;
-        let stored_row_bytes = dtype.bytes(self.cols).context("stored rows are whole blocks")?;
-        let count = out.len() / self.dtype.bytes(self.cols).context("rows are whole blocks")?;
-        let stored = &part.tensor.bytes[stored_row * stored_row_bytes..][..count * stored_row_bytes];
-        values.resize(2 * count * self.cols, 0.0);
-        let (values, check) = values.split_at_mut(count * self.cols);
+        let cols = self.stored.cols;
+        let stored_row = piece.first + row - piece.start;
+        let dtype = piece.tensor.dtype;
+        let stored_row_bytes = dtype.bytes(cols).context("stored rows are whole blocks")?;
+        let count = out.len() / self.dtype.bytes(cols).context("rows are whole blocks")?;
+        let stored = &piece.tensor.bytes[stored_row * stored_row_bytes..][..count * stored_row_bytes];
+        values.resize(2 * count * cols, 0.0);
+        let (values, check) = values.split_at_mut(count * cols);
         blocks::to_f32(dtype, stored, values);
-        if let Some(scale) = &part.scale {
-            for (i, values) in values.chunks_mut(self.cols).enumerate() {
+        if let Some(scale) = &piece.scale {
+            for (i, values) in values.chunks_mut(cols).enumerate() {
                 scale.apply(stored_row + i, values);
             }
         }
-        self.change.apply(values);
-        let is_same = dtype == self.dtype && part.scale.is_none() && self.change == Change::None;
+        self.stored.change.apply(values);
+        let is_same = dtype == self.dtype && piece.scale.is_none() && self.stored.change == Change::None;
         if is_same {
             out.copy_from_slice(stored);
-            ensure!(values.iter().all(|value| value.is_finite()), "{}", self.refusal(part, f32::NAN));
+            ensure!(values.iter().all(|value| value.is_finite()), "{}", self.refusal(piece, f32::NAN));
             return Ok(Deviation::between(values, values));
         }
         if let Err(blocks::Unfit(value)) = blocks::from_f32(self.dtype, values, out) {
-            bail!("{}", self.refusal(part, value));
+            bail!("{}", self.refusal(piece, value));
         }
         blocks::to_f32(self.dtype, out, check);
         Ok(Deviation::between(values, check))
     }
 
-    fn refusal(&self, part: &Part, value: f32) -> String {
-        let (origin, name, dtype) = (&self.origin, &part.tensor.name, self.dtype);
+    fn refusal(&self, piece: &Piece, value: f32) -> String {
+        let (origin, name, dtype) = (&self.origin, &piece.tensor.name, self.dtype);
         if value.is_finite() {
             format!("{origin}: tensor {name} holds {value}, more than {dtype} can; choose bf16 for it")
         } else {

@@ -1,5 +1,5 @@
 //! The sizes of a model, from `config.json` or the metadata of a GGUF file, checked once so that the rest can
-//! rely on them.
+//! rely on them. What a layer is made of is decided here; [`super::architecture`] says which tensors that takes.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -7,17 +7,28 @@ use serde::Deserialize;
 use crate::compute::{AttentionShape, DeltaShape};
 use crate::format::{Description, ModelDir, gguf::Metadata};
 
-/// Which mixer a layer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mixer {
+/// The mixer of a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MixerShape {
     /// Gated attention.
-    FullAttention,
+    Attention(AttentionShape),
     /// Gated DeltaNet.
-    LinearAttention,
+    DeltaNet(DeltaShape),
 }
 
-/// Sizes of the mixture of experts.
+/// The feed-forward block of a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FfnShape {
+    /// One block that every token visits.
+    Dense {
+        /// Inner width.
+        width: usize,
+    },
+    /// A mixture of experts.
+    Moe(MoeShape),
+}
+
+/// Sizes of a mixture of experts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MoeShape {
     /// Routed experts of a layer.
@@ -26,12 +37,19 @@ pub struct MoeShape {
     pub top_k: usize,
     /// Inner width of a routed expert.
     pub width: usize,
-    /// Inner width of the shared expert.
-    pub shared_width: usize,
-    /// Inner width of a layer without experts.
-    pub dense_width: usize,
     /// Whether the weights of the visited experts are scaled to sum to one.
     pub normalize: bool,
+    /// Inner width of the expert that every token visits, where there is one.
+    pub shared_width: Option<usize>,
+}
+
+/// One layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerShape {
+    /// Attention or DeltaNet.
+    pub mixer: MixerShape,
+    /// Dense or a mixture of experts.
+    pub ffn: FfnShape,
 }
 
 /// A checked model configuration.
@@ -41,22 +59,16 @@ pub struct Config {
     pub vocab: usize,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// The mixer of every layer.
-    pub layers: Vec<Mixer>,
-    /// The layers that have one dense feed-forward block instead of experts.
-    pub dense_layers: Vec<usize>,
+    /// First to last. All attention layers have one shape, as have all DeltaNet layers and all mixtures.
+    pub layers: Vec<LayerShape>,
     /// Epsilon of the norms.
     pub eps: f32,
     /// Positions the model was made for.
     pub context_max: usize,
     /// Whether the head is the embedding.
     pub tied: bool,
-    /// Sizes of gated attention.
-    pub attention: AttentionShape,
-    /// Sizes of Gated DeltaNet.
-    pub delta: DeltaShape,
-    /// Sizes of the experts.
-    pub moe: MoeShape,
+    /// Inner width that dense layers would have, told even where there are none; 0 where nothing is told.
+    pub dense_width: usize,
     /// Block size of FP8 weights, `[rows, cols]`, where the checkpoint has such weights.
     pub fp8_block: Option<[usize; 2]>,
 }
@@ -83,15 +95,47 @@ impl Config {
         }
     }
 
-    /// Whether layer `layer` has experts.
-    pub fn sparse(&self, layer: usize) -> bool {
-        !self.dense_layers.contains(&layer)
+    /// The shapes of the attention layers.
+    pub fn attention_shapes(&self) -> impl Iterator<Item = &AttentionShape> {
+        self.layers.iter().filter_map(|layer| match &layer.mixer {
+            MixerShape::Attention(shape) => Some(shape),
+            MixerShape::DeltaNet(_) => None,
+        })
     }
 
-    /// How many layers have this mixer.
-    pub fn count(&self, mixer: Mixer) -> usize {
-        self.layers.iter().filter(|&&layer| layer == mixer).count()
+    /// The shapes of the DeltaNet layers.
+    pub fn delta_shapes(&self) -> impl Iterator<Item = &DeltaShape> {
+        self.layers.iter().filter_map(|layer| match &layer.mixer {
+            MixerShape::DeltaNet(shape) => Some(shape),
+            MixerShape::Attention(_) => None,
+        })
     }
+
+    /// The shape of all attention layers; zeros where there are none.
+    pub fn attention(&self) -> AttentionShape {
+        self.attention_shapes().next().copied().unwrap_or_default()
+    }
+
+    /// The shape of all DeltaNet layers; zeros where there are none.
+    pub fn delta(&self) -> DeltaShape {
+        self.delta_shapes().next().copied().unwrap_or_default()
+    }
+
+    /// The shapes of the mixtures of experts.
+    pub fn moe_shapes(&self) -> impl Iterator<Item = &MoeShape> {
+        self.layers.iter().filter_map(|layer| match &layer.ffn {
+            FfnShape::Moe(shape) => Some(shape),
+            FfnShape::Dense { .. } => None,
+        })
+    }
+}
+
+/// Which mixer a layer has, as `layer_types` spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LayerType {
+    FullAttention,
+    LinearAttention,
 }
 
 /// `config.json` as it is spelled.
@@ -101,8 +145,8 @@ struct Raw {
     vocab_size: usize,
     hidden_size: usize,
     num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: usize,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     rms_norm_eps: f32,
     max_position_embeddings: usize,
@@ -120,12 +164,12 @@ struct Raw {
     rope_parameters: Option<RopeParameters>,
 
     full_attention_interval: Option<usize>,
-    layer_types: Option<Vec<Mixer>>,
-    linear_num_key_heads: usize,
-    linear_num_value_heads: usize,
-    linear_key_head_dim: usize,
-    linear_value_head_dim: usize,
-    linear_conv_kernel_dim: usize,
+    layer_types: Option<Vec<LayerType>>,
+    linear_num_key_heads: Option<usize>,
+    linear_num_value_heads: Option<usize>,
+    linear_key_head_dim: Option<usize>,
+    linear_value_head_dim: Option<usize>,
+    linear_conv_kernel_dim: Option<usize>,
 
     num_experts: usize,
     num_experts_per_tok: usize,
@@ -159,7 +203,11 @@ fn yes() -> bool {
     true
 }
 
-const ARCHITECTURE: &str = "qwen3next";
+/// What `general.architecture` says, and the prefix of the architecture's keys.
+pub const ARCHITECTURE: &str = "qwen3next";
+
+/// What `model_type` says.
+const MODEL_TYPE: &str = "qwen3_next";
 
 impl Raw {
     /// The metadata of a GGUF file, in the terms of `config.json`. Per-layer lists stand for their one value.
@@ -170,56 +218,88 @@ impl Raw {
             architecture == ARCHITECTURE,
             "general.architecture is {architecture:?}; fimd runs {ARCHITECTURE:?} (Qwen3-Coder-Next and Qwen3-Next)"
         );
-        let at = |key: &str| format!("{ARCHITECTURE}.{key}");
-        let optional = |key: &str| uniform(metadata, &at(key));
-        let count = |key: &str| optional(key)?.with_context(|| format!("{} is missing", at(key)));
-        let number =
-            |key: &str| metadata.number(&at(key))?.with_context(|| format!("{} is missing", at(key)));
-
         check_rope_scaling(metadata)?;
-        let head_dim = count("attention.key_length")?;
-        let value_dim = optional("attention.value_length")?.unwrap_or(head_dim);
+        let keys = Keys(metadata);
+        const SOFTMAX: usize = 1;
+        let gating = keys.optional("expert_gating_func")?.unwrap_or(SOFTMAX);
+        ensure!(gating == SOFTMAX, "{ARCHITECTURE}.expert_gating_func is {gating}; it must be {SOFTMAX}");
+        let layers = layer_count(metadata)?;
+        let mut raw = Self {
+            model_type: MODEL_TYPE.into(),
+            vocab_size: dir.tensor("token_embd.weight")?.shape[0],
+            hidden_size: keys.count("embedding_length")?,
+            num_hidden_layers: layers,
+            rms_norm_eps: keys.number("attention.layer_norm_rms_epsilon")? as f32,
+            max_position_embeddings: keys.count("context_length")?,
+            tie_word_embeddings: !dir.contains("output.weight"),
+            full_attention_interval: keys.optional("full_attention_interval")?,
+            layer_types: recurrent_layers(metadata, layers)?,
+            num_experts: keys.count("expert_count")?,
+            num_experts_per_tok: keys.count("expert_used_count")?,
+            moe_intermediate_size: keys.count("expert_feed_forward_length")?,
+            shared_expert_intermediate_size: keys.count("expert_shared_feed_forward_length")?,
+            norm_topk_prob: metadata.flag(&keys.at("expert_weights_norm"))?.unwrap_or(true),
+            ..Self::default()
+        };
+        let types = raw.layer_types()?;
+        if types.contains(&LayerType::FullAttention) {
+            raw.read_attention(&keys)?;
+        }
+        if types.contains(&LayerType::LinearAttention) {
+            raw.read_delta(&keys)?;
+        }
+        Ok(raw)
+    }
+
+    fn read_attention(&mut self, keys: &Keys) -> Result<()> {
+        let head_dim = keys.count("attention.key_length")?;
+        let value_dim = keys.optional("attention.value_length")?.unwrap_or(head_dim);
         ensure!(
             value_dim == head_dim,
             "{ARCHITECTURE}.attention.value_length is {value_dim}, key_length {head_dim}; they must be equal"
         );
-        const SOFTMAX: usize = 1;
-        let gating = optional("expert_gating_func")?.unwrap_or(SOFTMAX);
-        ensure!(gating == SOFTMAX, "{ARCHITECTURE}.expert_gating_func is {gating}; it must be {SOFTMAX}");
-        let layers = layer_count(metadata)?;
-        let value_heads = count("ssm.time_step_rank")?;
-        let values = count("ssm.inner_size")?;
+        self.head_dim = Some(head_dim);
+        self.num_attention_heads = Some(keys.count("attention.head_count")?);
+        self.num_key_value_heads = Some(keys.count("attention.head_count_kv")?);
+        self.rope_theta = Some(keys.number("rope.freq_base")?);
+        self.rotary_dim = Some(keys.count("rope.dimension_count")?);
+        Ok(())
+    }
+
+    fn read_delta(&mut self, keys: &Keys) -> Result<()> {
+        let value_heads = keys.count("ssm.time_step_rank")?;
+        let values = keys.count("ssm.inner_size")?;
         ensure!(
             value_heads > 0 && values.is_multiple_of(value_heads),
             "{ARCHITECTURE}.ssm.inner_size ({values}) is not a multiple of ssm.time_step_rank ({value_heads})"
         );
-        Ok(Self {
-            model_type: "qwen3_next".into(),
-            vocab_size: dir.tensor("token_embd.weight")?.shape[0],
-            hidden_size: count("embedding_length")?,
-            num_hidden_layers: layers,
-            num_attention_heads: count("attention.head_count")?,
-            num_key_value_heads: count("attention.head_count_kv")?,
-            head_dim: Some(head_dim),
-            rms_norm_eps: number("attention.layer_norm_rms_epsilon")? as f32,
-            max_position_embeddings: count("context_length")?,
-            tie_word_embeddings: !dir.contains("output.weight"),
-            rope_theta: Some(number("rope.freq_base")?),
-            rotary_dim: Some(count("rope.dimension_count")?),
-            full_attention_interval: optional("full_attention_interval")?,
-            layer_types: recurrent_layers(metadata, layers)?,
-            linear_num_key_heads: count("ssm.group_count")?,
-            linear_num_value_heads: value_heads,
-            linear_key_head_dim: count("ssm.state_size")?,
-            linear_value_head_dim: values / value_heads,
-            linear_conv_kernel_dim: count("ssm.conv_kernel")?,
-            num_experts: count("expert_count")?,
-            num_experts_per_tok: count("expert_used_count")?,
-            moe_intermediate_size: count("expert_feed_forward_length")?,
-            shared_expert_intermediate_size: count("expert_shared_feed_forward_length")?,
-            norm_topk_prob: metadata.flag(&at("expert_weights_norm"))?.unwrap_or(true),
-            ..Self::default()
-        })
+        self.linear_num_key_heads = Some(keys.count("ssm.group_count")?);
+        self.linear_num_value_heads = Some(value_heads);
+        self.linear_key_head_dim = Some(keys.count("ssm.state_size")?);
+        self.linear_value_head_dim = Some(values / value_heads);
+        self.linear_conv_kernel_dim = Some(keys.count("ssm.conv_kernel")?);
+        Ok(())
+    }
+}
+
+/// The keys of the architecture.
+struct Keys<'a>(&'a Metadata);
+
+impl Keys<'_> {
+    fn at(&self, key: &str) -> String {
+        format!("{ARCHITECTURE}.{key}")
+    }
+
+    fn optional(&self, key: &str) -> Result<Option<usize>> {
+        uniform(self.0, &self.at(key))
+    }
+
+    fn count(&self, key: &str) -> Result<usize> {
+        self.optional(key)?.with_context(|| format!("{} is missing", self.at(key)))
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        self.0.number(&self.at(key))?.with_context(|| format!("{} is missing", self.at(key)))
     }
 }
 
@@ -235,12 +315,15 @@ fn layer_count(metadata: &Metadata) -> Result<usize> {
     Ok(layers)
 }
 
-fn recurrent_layers(metadata: &Metadata, layers: usize) -> Result<Option<Vec<Mixer>>> {
+fn recurrent_layers(metadata: &Metadata, layers: usize) -> Result<Option<Vec<LayerType>>> {
     let key = format!("{ARCHITECTURE}.attention.recurrent_layers");
     let Some(recurrent) = metadata.integers(&key)? else { return Ok(None) };
     ensure!(recurrent.len() >= layers, "{key} lists {} of {layers} layers", recurrent.len());
-    let mixer = |&recurrent: &i64| if recurrent == 0 { Mixer::FullAttention } else { Mixer::LinearAttention };
-    Ok(Some(recurrent[..layers].iter().map(mixer).collect()))
+    let kind = |&recurrent: &i64| match recurrent {
+        0 => LayerType::FullAttention,
+        _ => LayerType::LinearAttention,
+    };
+    Ok(Some(recurrent[..layers].iter().map(kind).collect()))
 }
 
 fn check_rope_scaling(metadata: &Metadata) -> Result<()> {
@@ -267,96 +350,50 @@ fn uniform(metadata: &Metadata, key: &str) -> Result<Option<usize>> {
 impl Raw {
     fn check(self) -> Result<Config> {
         ensure!(
-            self.model_type == "qwen3_next",
-            "model_type is {:?}; fimd runs \"qwen3_next\" (Qwen3-Coder-Next and Qwen3-Next)",
+            self.model_type == MODEL_TYPE,
+            "model_type is {:?}; fimd runs {MODEL_TYPE:?} (Qwen3-Coder-Next and Qwen3-Next)",
             self.model_type
         );
-        let head_dim = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1));
-        for (name, size) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", head_dim),
-            ("linear_num_key_heads", self.linear_num_key_heads),
-            ("linear_num_value_heads", self.linear_num_value_heads),
-            ("linear_key_head_dim", self.linear_key_head_dim),
-            ("linear_value_head_dim", self.linear_value_head_dim),
-            ("linear_conv_kernel_dim", self.linear_conv_kernel_dim),
-            ("num_experts", self.num_experts),
-            ("num_experts_per_tok", self.num_experts_per_tok),
-            ("moe_intermediate_size", self.moe_intermediate_size),
-            ("shared_expert_intermediate_size", self.shared_expert_intermediate_size),
-        ] {
-            ensure!((1..=SIZE_MAX).contains(&size), "{name} is {size}; it must lie between 1 and {SIZE_MAX}");
-        }
+        let vocab = sized("vocab_size", self.vocab_size)?;
+        let hidden = sized("hidden_size", self.hidden_size)?;
+        sized("num_hidden_layers", self.num_hidden_layers)?;
         ensure!(self.max_position_embeddings > 0, "max_position_embeddings is 0");
         ensure!(
             self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0,
             "rms_norm_eps is {}; it must lie between 0 and 1",
             self.rms_norm_eps
         );
-        ensure!(
-            self.num_attention_heads.is_multiple_of(self.num_key_value_heads),
-            "num_attention_heads ({}) is not a multiple of num_key_value_heads ({})",
-            self.num_attention_heads,
-            self.num_key_value_heads
-        );
-        ensure!(
-            self.linear_num_value_heads.is_multiple_of(self.linear_num_key_heads),
-            "linear_num_value_heads ({}) is not a multiple of linear_num_key_heads ({})",
-            self.linear_num_value_heads,
-            self.linear_num_key_heads
-        );
-        ensure!(
-            self.num_experts_per_tok <= self.num_experts,
-            "num_experts_per_tok ({}) exceeds num_experts ({})",
-            self.num_experts_per_tok,
-            self.num_experts
-        );
         if let Some(act) = self.hidden_act.as_deref().filter(|&act| act != "silu") {
             bail!("hidden_act is {act:?}; the architecture uses \"silu\"");
         }
         ensure!(self.attention_bias != Some(true), "attention_bias is true; biases are not supported");
-        let dense_layers = self.dense_layers();
-        let dense_width = self.intermediate_size.unwrap_or(0);
-        ensure!(
-            dense_layers.is_empty() || (1..=SIZE_MAX).contains(&dense_width),
-            "layer {} has no experts, and intermediate_size is {dense_width}",
-            dense_layers[0]
-        );
-
         Ok(Config {
-            vocab: self.vocab_size,
-            hidden: self.hidden_size,
+            vocab,
+            hidden,
             layers: self.layers()?,
-            dense_layers,
             eps: self.rms_norm_eps,
             context_max: self.max_position_embeddings,
             tied: self.tie_word_embeddings,
-            attention: self.attention(head_dim)?,
-            delta: DeltaShape {
-                key_heads: self.linear_num_key_heads,
-                value_heads: self.linear_num_value_heads,
-                key_dim: self.linear_key_head_dim,
-                value_dim: self.linear_value_head_dim,
-                conv_kernel: self.linear_conv_kernel_dim,
-                eps: self.rms_norm_eps,
-            },
-            moe: MoeShape {
-                experts: self.num_experts,
-                top_k: self.num_experts_per_tok,
-                width: self.moe_intermediate_size,
-                shared_width: self.shared_expert_intermediate_size,
-                dense_width,
-                normalize: self.norm_topk_prob,
-            },
+            dense_width: self.intermediate_size.unwrap_or(0),
             fp8_block: self.fp8_block()?,
         })
     }
 
-    fn layers(&self) -> Result<Vec<Mixer>> {
+    fn layers(&self) -> Result<Vec<LayerShape>> {
+        let types = self.layer_types()?;
+        let moe = self.moe()?;
+        let layer = |(i, kind)| -> Result<LayerShape> {
+            let mixer = match kind {
+                LayerType::FullAttention => MixerShape::Attention(self.attention()?),
+                LayerType::LinearAttention => MixerShape::DeltaNet(self.delta()?),
+            };
+            let ffn = if self.is_dense(i) { self.dense(i)? } else { FfnShape::Moe(moe) };
+            Ok(LayerShape { mixer, ffn })
+        };
+        types.into_iter().enumerate().map(layer).collect()
+    }
+
+    fn layer_types(&self) -> Result<Vec<LayerType>> {
         let count = self.num_hidden_layers;
         if let Some(types) = &self.layer_types {
             ensure!(
@@ -368,19 +405,75 @@ impl Raw {
         }
         let interval = self.full_attention_interval.unwrap_or(4);
         ensure!(interval > 0, "full_attention_interval is 0");
-        let mixer = |i: usize| {
-            if (i + 1).is_multiple_of(interval) { Mixer::FullAttention } else { Mixer::LinearAttention }
+        let kind = |i: usize| match (i + 1).is_multiple_of(interval) {
+            true => LayerType::FullAttention,
+            false => LayerType::LinearAttention,
         };
-        Ok((0..count).map(mixer).collect())
+        Ok((0..count).map(kind).collect())
     }
 
-    fn dense_layers(&self) -> Vec<usize> {
+    fn is_dense(&self, layer: usize) -> bool {
         let step = self.decoder_sparse_step.unwrap_or(1).max(1);
         let listed = self.mlp_only_layers.as_deref().unwrap_or_default();
-        (0..self.num_hidden_layers).filter(|i| listed.contains(i) || !(i + 1).is_multiple_of(step)).collect()
+        listed.contains(&layer) || !(layer + 1).is_multiple_of(step)
     }
 
-    fn attention(&self, head_dim: usize) -> Result<AttentionShape> {
+    fn dense(&self, layer: usize) -> Result<FfnShape> {
+        let width = self.intermediate_size.unwrap_or(0);
+        ensure!(
+            (1..=SIZE_MAX).contains(&width),
+            "layer {layer} has no experts, and intermediate_size is {width}"
+        );
+        Ok(FfnShape::Dense { width })
+    }
+
+    fn moe(&self) -> Result<MoeShape> {
+        let experts = sized("num_experts", self.num_experts)?;
+        let top_k = sized("num_experts_per_tok", self.num_experts_per_tok)?;
+        ensure!(top_k <= experts, "num_experts_per_tok ({top_k}) exceeds num_experts ({experts})");
+        let shared_width = sized("shared_expert_intermediate_size", self.shared_expert_intermediate_size)?;
+        Ok(MoeShape {
+            experts,
+            top_k,
+            width: sized("moe_intermediate_size", self.moe_intermediate_size)?,
+            normalize: self.norm_topk_prob,
+            shared_width: Some(shared_width),
+        })
+    }
+
+    fn delta(&self) -> Result<DeltaShape> {
+        let shape = DeltaShape {
+            key_heads: required("linear_num_key_heads", self.linear_num_key_heads)?,
+            value_heads: required("linear_num_value_heads", self.linear_num_value_heads)?,
+            key_dim: required("linear_key_head_dim", self.linear_key_head_dim)?,
+            value_dim: required("linear_value_head_dim", self.linear_value_head_dim)?,
+            conv_kernel: required("linear_conv_kernel_dim", self.linear_conv_kernel_dim)?,
+            eps: self.rms_norm_eps,
+        };
+        ensure!(
+            shape.value_heads.is_multiple_of(shape.key_heads),
+            "linear_num_value_heads ({}) is not a multiple of linear_num_key_heads ({})",
+            shape.value_heads,
+            shape.key_heads
+        );
+        Ok(shape)
+    }
+
+    fn attention(&self) -> Result<AttentionShape> {
+        let heads = required("num_attention_heads", self.num_attention_heads)?;
+        let kv_heads = required("num_key_value_heads", self.num_key_value_heads)?;
+        ensure!(
+            heads.is_multiple_of(kv_heads),
+            "num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})"
+        );
+        let head_dim = sized("head_dim", self.head_dim.unwrap_or(self.hidden_size / heads))?;
+        let (rotary_dim, rope_theta) = self.rope(head_dim)?;
+        let eps = self.rms_norm_eps;
+        Ok(AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta, gated: true, eps })
+    }
+
+    /// How many dimensions of a head are rotated, and the base of the frequencies.
+    fn rope(&self, head_dim: usize) -> Result<(usize, f64)> {
         let nested = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
         if let Some(kind) =
             nested.and_then(|rope| rope.rope_type.as_deref()).filter(|&kind| kind != "default")
@@ -406,15 +499,7 @@ impl Raw {
             rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim,
             "{rotary_dim} of {head_dim} dimensions of a head are rotated; the count must be even and fit"
         );
-        Ok(AttentionShape {
-            heads: self.num_attention_heads,
-            kv_heads: self.num_key_value_heads,
-            head_dim,
-            rotary_dim,
-            rope_theta,
-            gated: true,
-            eps: self.rms_norm_eps,
-        })
+        Ok((rotary_dim, rope_theta))
     }
 
     fn fp8_block(&self) -> Result<Option<[usize; 2]>> {
@@ -431,4 +516,13 @@ impl Raw {
         ensure!(block.iter().all(|size| (1..=SIZE_MAX).contains(size)), "weight_block_size is {block:?}");
         Ok(Some(block))
     }
+}
+
+fn sized(name: &str, size: usize) -> Result<usize> {
+    ensure!((1..=SIZE_MAX).contains(&size), "{name} is {size}; it must lie between 1 and {SIZE_MAX}");
+    Ok(size)
+}
+
+fn required(name: &str, size: Option<usize>) -> Result<usize> {
+    sized(name, size.with_context(|| format!("{name} is missing"))?)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::config::{Config, Mixer};
+use super::config::Config;
 use super::layout;
 use super::state::{BlockPool, Checkpoint, Kept, Sequence, Trace, blocks_for};
 use super::weights::{MixerWeights, WeightBytes, Weights};
@@ -54,11 +54,11 @@ impl<B: Backend> Model<B> {
     pub fn load(dir: &ModelDir, config: Config, options: ModelOptions, mut backend: B) -> Result<Self> {
         ensure!(options.batch_max > 0 && options.positions_max > 0, "the context cannot be empty");
         let weights = layout::load(dir, &config, &mut backend)?;
-        let attention_layers = config.count(Mixer::FullAttention);
-        let block_bytes = backend.kv_block_bytes(attention_layers, &config.attention);
+        let attention_layers = config.attention_shapes().count();
+        let block_bytes = backend.kv_block_bytes(attention_layers, &config.attention());
         let more = options.kv_bytes_max / (block_bytes as u64).max(1);
         let blocks = BlockPool::new(blocks_for(options.positions_max) + more.min(BLOCKS_MAX) as usize);
-        let kv = backend.kv(attention_layers, &config.attention, blocks.total())?;
+        let kv = backend.kv(attention_layers, &config.attention(), blocks.total())?;
         let x = backend.rows(options.batch_max, config.hidden)?;
         let logits = backend.rows(1, config.vocab)?;
         let out = PassOut::default();
@@ -82,21 +82,21 @@ impl<B: Backend> Model<B> {
 
     /// Bytes of what is saved of a sequence at a position, and for a token, hidden rows included.
     pub fn saved_bytes(&self) -> SavedBytes {
-        let layers = self.config.count(Mixer::LinearAttention);
-        let SavedBytes { state, trace } = self.backend.saved_bytes(layers, &self.config.delta);
+        let layers = self.config.delta_shapes().count();
+        let SavedBytes { state, trace } = self.backend.saved_bytes(layers, &self.config.delta());
         let hidden = self.config.hidden * size_of::<f32>();
         SavedBytes { state: state + hidden, trace: trace + hidden }
     }
 
     /// Whether a sequence has recurrent states: those cannot be cut at any position, as keys and values can.
     pub fn is_recurrent(&self) -> bool {
-        self.config.count(Mixer::LinearAttention) > 0
+        self.config.delta_shapes().next().is_some()
     }
 
     /// An empty sequence.
     pub fn sequence(&mut self) -> Result<Sequence<B>> {
-        let layers = self.config.count(Mixer::LinearAttention);
-        let recurrent = (0..layers).map(|_| self.backend.recurrent(&self.config.delta)).collect::<Result<_>>();
+        let shapes = self.config.delta_shapes();
+        let recurrent = shapes.map(|shape| self.backend.recurrent(shape)).collect::<Result<_>>();
         Ok(Sequence { len: 0, recurrent: recurrent? })
     }
 

@@ -1,5 +1,6 @@
 //! Qwen3-Next (Qwen3-Coder-Next) and nothing else. Start with [`forward`]: it is the whole model on a page.
 
+pub mod architecture;
 pub mod config;
 pub mod experts;
 pub mod export;

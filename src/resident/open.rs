@@ -17,7 +17,6 @@ use crate::compute::Backend;
 use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
 use crate::format::ModelDir;
 use crate::hub;
-use crate::model::config::Mixer;
 use crate::model::{Config, Model, ModelOptions, Tokenizer, layout};
 use crate::serve::Engine;
 use crate::session::{self, SessionOptions};
@@ -150,8 +149,9 @@ impl Spec {
     /// to go on is its answer.
     pub fn read_ahead(&self, mut go_on: impl FnMut(f64) -> bool) -> Result<()> {
         let dir = hub::open(self.model.as_deref())?;
+        let trunk = layout::trunk_names(&Config::read(&dir)?);
         let mut names: Vec<&str> = dir.names().collect();
-        names.sort_by_key(|name| (layout::is_of_experts(name), *name));
+        names.sort_by_key(|name| (!trunk.contains(*name), *name));
         let tensors: Vec<_> = names.into_iter().filter_map(|name| dir.tensor(name).ok()).collect();
         let all: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
         let free = memory::host().free as f64 * MEMORY_SHARE;
@@ -212,8 +212,8 @@ impl Spec {
     fn session(&self, dir: &ModelDir, config: Config) -> Result<LocalSession> {
         let positions_max = self.positions_max(&config)?;
         let backend = Cpu::new(self.cpu());
-        let block_bytes = backend.kv_block_bytes(config.count(Mixer::FullAttention), &config.attention);
-        let saved = backend.saved_bytes(config.count(Mixer::LinearAttention), &config.delta);
+        let block_bytes = backend.kv_block_bytes(config.attention_shapes().count(), &config.attention());
+        let saved = backend.saved_bytes(config.delta_shapes().count(), &config.delta());
         let (kv_bytes_max, state_bytes_max) = session::split_budget(self.cache_bytes_max, block_bytes, saved);
         let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max), kv_bytes_max };
         let model = Model::load(dir, config, options, backend)?;

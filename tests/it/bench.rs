@@ -9,6 +9,7 @@ use fimd::bench::synthetic::{self, Synthetic};
 use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::Config;
+use fimd::model::config::{FfnShape, MixerShape};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,11 +20,18 @@ use crate::load;
 fn config() -> Config {
     let mut config = synthetic::qwen3_coder_next(synthetic::GROUP);
     (config.vocab, config.hidden) = (8448, 256);
-    (config.attention.heads, config.attention.head_dim, config.attention.rotary_dim) = (4, 64, 16);
-    (config.delta.key_heads, config.delta.value_heads) = (2, 4);
-    (config.delta.key_dim, config.delta.value_dim) = (64, 64);
-    (config.moe.experts, config.moe.top_k) = (8, 2);
-    (config.moe.width, config.moe.shared_width) = (256, 256);
+    for layer in &mut config.layers {
+        match &mut layer.mixer {
+            MixerShape::Attention(shape) => {
+                (shape.heads, shape.head_dim, shape.rotary_dim) = (4, 64, 16);
+            }
+            MixerShape::DeltaNet(shape) => {
+                (shape.key_heads, shape.value_heads, shape.key_dim, shape.value_dim) = (2, 4, 64, 64);
+            }
+        }
+        let FfnShape::Moe(shape) = &mut layer.ffn else { panic!("no layer is dense") };
+        (shape.experts, shape.top_k, shape.width, shape.shared_width) = (8, 2, 256, Some(256));
+    }
     config
 }
 

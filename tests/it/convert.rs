@@ -7,7 +7,7 @@ use fimd::base::dtype::DType;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
 use fimd::format::{ModelDir, Tensor};
 use fimd::model::Config;
-use fimd::model::config::Mixer;
+use fimd::model::config::{LayerShape, MixerShape, MoeShape};
 
 /// How the files of different tools keep the same matrices.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,8 +37,8 @@ impl Gguf {
         if !config.tied {
             source.matrix("output.weight", "lm_head.weight");
         }
-        for (layer, mixer) in config.layers.iter().enumerate() {
-            source.layer(layer, *mixer);
+        for (index, layer) in config.layers.iter().enumerate() {
+            source.layer(index, layer);
         }
         this
     }
@@ -71,8 +71,9 @@ impl Gguf {
 
 fn metadata(config: &Config) -> Vec<(String, Value)> {
     let count = |value: usize| Value::U32(value as u32);
-    let (attention, delta, moe) = (config.attention, config.delta, config.moe);
-    let recurrent = config.layers.iter().map(|&mixer| mixer == Mixer::LinearAttention).collect();
+    let (attention, delta, moe) = (config.attention(), config.delta(), moe(config));
+    let is_recurrent = |layer: &LayerShape| matches!(layer.mixer, MixerShape::DeltaNet(_));
+    let recurrent = config.layers.iter().map(is_recurrent).collect();
     let model = [
         ("block_count", count(config.layers.len())),
         ("context_length", count(config.context_max)),
@@ -88,7 +89,7 @@ fn metadata(config: &Config) -> Vec<(String, Value)> {
         ("expert_count", count(moe.experts)),
         ("expert_used_count", count(moe.top_k)),
         ("expert_feed_forward_length", count(moe.width)),
-        ("expert_shared_feed_forward_length", count(moe.shared_width)),
+        ("expert_shared_feed_forward_length", count(moe.shared_width.unwrap())),
         ("expert_weights_norm", Value::Bool(moe.normalize)),
         ("ssm.conv_kernel", count(delta.conv_kernel)),
         ("ssm.state_size", count(delta.key_dim)),
@@ -100,6 +101,10 @@ fn metadata(config: &Config) -> Vec<(String, Value)> {
     std::iter::once(architecture)
         .chain(model.map(|(key, value)| (format!("qwen3next.{key}"), value)))
         .collect()
+}
+
+fn moe(config: &Config) -> MoeShape {
+    *config.moe_shapes().next().unwrap()
 }
 
 /// The metadata of the tokenizer that a `tokenizer.json` describes, for a model with `rows` rows of logits.
@@ -142,14 +147,14 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn layer(&mut self, layer: usize, mixer: Mixer) {
-        let to = |name: &str| format!("blk.{layer}.{name}");
-        let from = |name: &str| format!("model.layers.{layer}.{name}");
+    fn layer(&mut self, index: usize, layer: &LayerShape) {
+        let to = |name: &str| format!("blk.{index}.{name}");
+        let from = |name: &str| format!("model.layers.{index}.{name}");
         self.norm(&to("attn_norm.weight"), &from("input_layernorm.weight"));
         self.norm(&to("post_attention_norm.weight"), &from("post_attention_layernorm.weight"));
-        match mixer {
-            Mixer::FullAttention => self.attention(&to, &from),
-            Mixer::LinearAttention => self.delta(&to, &from),
+        match layer.mixer {
+            MixerShape::Attention(_) => self.attention(&to, &from),
+            MixerShape::DeltaNet(_) => self.delta(&to, &from),
         }
         self.matrix(&to("ffn_gate_inp.weight"), &from("mlp.gate.weight"));
         for part in ["gate", "up", "down"] {
@@ -180,7 +185,7 @@ impl Source<'_> {
     }
 
     fn delta(&mut self, to: &dyn Fn(&str) -> String, from: &dyn Fn(&str) -> String) {
-        let shape = self.config.delta;
+        let shape = self.config.delta();
         let at = |name: &str| from(&format!("linear_attn.{name}"));
         let decay: Vec<f32> = self.tensor(&at("A_log")).to_f32().iter().map(|a| -a.exp()).collect();
         self.floats(&to("ssm_a"), &[shape.value_heads], &decay);
@@ -212,7 +217,8 @@ impl Source<'_> {
     }
 
     fn experts(&mut self, to: &dyn Fn(&str) -> String, from: &dyn Fn(&str) -> String) {
-        let (experts, width, hidden) = (self.config.moe.experts, self.config.moe.width, self.config.hidden);
+        let MoeShape { experts, width, .. } = moe(self.config);
+        let hidden = self.config.hidden;
         let stored =
             |e: usize, part: &str| self.tensor(&from(&format!("mlp.experts.{e}.{part}_proj.weight")));
         let all = |parts: &[&str]| -> Vec<u8> {

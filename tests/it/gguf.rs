@@ -1,12 +1,14 @@
 //! Models in GGUF: the same answers as from safetensors, and every damaged or foreign file refused by name.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fimd::base::dtype::DType;
 use fimd::compute::cpu::Cpu;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
 use fimd::format::{Bytes, Description, ModelDir};
-use fimd::model::{Config, Tokenizer};
+use fimd::hub::quantize::Plan;
+use fimd::model::{Config, Tokenizer, architecture, export};
 use tempfile::TempDir;
 
 use crate::convert::{Form, Gguf, tokenizer_metadata};
@@ -42,6 +44,35 @@ fn logits_equal_those_from_safetensors() {
     }
 }
 
+/// What transformers has stored is what the table says, and so is what a conversion writes.
+#[test]
+fn the_table_lists_all_tensors_of_both_kinds_of_files() {
+    type Shapes = BTreeMap<String, Vec<usize>>;
+    let shapes = |dir: &ModelDir| -> Shapes {
+        let is_known = |name: &&str| !name.ends_with("_scale_inv") && !name.starts_with("mtp.");
+        let names = dir.names().filter(is_known);
+        names.map(|name| (name.to_owned(), dir.tensor(name).unwrap().shape)).collect()
+    };
+    for case in ["odd", "fp8", "tied", "layer_types", "long", "dense_mlp"] {
+        let dir = checkpoint(case);
+        let config = Config::read(&dir).unwrap();
+        let parts = architecture::tensors(&config);
+        let stored = parts.iter().flat_map(|part| &part.checkpoint[0].tensors);
+        let stored: Shapes = stored.map(|rows| (rows.tensor.clone(), rows.shape.clone())).collect();
+        assert_eq!(stored, shapes(&dir), "{case}");
+
+        let Ok(exported) = export::tensors(&config) else { continue };
+        let exported: Shapes = exported.into_iter().map(|(tensor, _)| (tensor.name, tensor.shape)).collect();
+        let converted = Gguf::of(&dir, Form::Split).tensors;
+        let converted: Shapes = converted.into_iter().map(|(info, _)| (info.name, info.shape)).collect();
+        assert_eq!(exported, converted, "{case}");
+        let temp = TempDir::new().unwrap();
+        let path = temp.path().join("model.gguf");
+        Plan::new(&dir, &"q8_0".parse().unwrap(), case).unwrap().write(&path, 1, |_| {}).unwrap();
+        assert_eq!(exported, shapes(&ModelDir::open(&path).unwrap()), "{case}");
+    }
+}
+
 #[test]
 fn configurations_equal_those_from_config_json() {
     for case in ["odd", "tied", "layer_types", "long"] {
@@ -63,8 +94,9 @@ fn configurations_equal_those_from_config_json() {
             gguf.set("qwen3next.attention.head_count", Value::U64(8));
         });
         assert_eq!(per_layer.layers.len(), 5, "{case}");
-        assert_eq!((per_layer.attention.kv_heads, per_layer.attention.heads), (2, 8));
-        assert_eq!(per_layer.count(fimd::model::config::Mixer::FullAttention), 2);
+        let attention = per_layer.attention();
+        assert_eq!((attention.kv_heads, attention.heads), (2, 8));
+        assert_eq!(per_layer.attention_shapes().count(), 2);
     }
 }
 

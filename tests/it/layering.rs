@@ -76,10 +76,12 @@ const PURE: &[&str] = &[
     "bench/keystrokes/session.rs",
     "bench/keystrokes/typist.rs",
     "lsp/bridge/past.rs",
+    "model/architecture/mod.rs",
+    "model/architecture/part.rs",
+    "model/architecture/qwen3next.rs",
     "model/export/mod.rs",
     "model/export/metadata.rs",
     "model/export/recipe.rs",
-    "model/export/source.rs",
     "model/export/vocabulary.rs",
 ];
 

@@ -6,16 +6,16 @@ use std::process::{Command, Output};
 
 use fimd::base::Cancel;
 use fimd::base::dtype::DType;
+use fimd::compute::cpu::Cpu;
 use fimd::decode::sample::log_softmax;
 use fimd::format::ModelDir;
 use fimd::hub::quantize::{Outcome, Plan};
-use fimd::compute::cpu::Cpu;
-use fimd::model::LogitRows;
 use fimd::model::export::Recipe;
 use fimd::model::tokenizer::chat::{Message, Role};
+use fimd::model::{Config, LogitRows};
 use tempfile::TempDir;
 
-use crate::{load, reference};
+use crate::{load, reference, tiny};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -115,6 +115,34 @@ fn float_files_are_the_checkpoint() {
         let (original, exported) = (logprobs(&checkpoint, &ids), logprobs(&file, &ids));
         for (a, b) in original.iter().zip(&exported) {
             assert!((a - b).abs() < 1e-5, "{case}: {a} became {b}");
+        }
+    }
+}
+
+/// The sizes of a mixer that no layer has may be left out.
+#[test]
+fn stacks_of_one_mixer_run_from_both_kinds_of_files() {
+    let attention = ["num_attention_heads", "num_key_value_heads", "head_dim", "rope_theta"];
+    let delta = ["linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim"];
+    for (mixer, others) in [("full_attention", &delta[..]), ("linear_attention", &attention)] {
+        let dir = tiny::folder_of([mixer; 2]);
+        let path = dir.path().join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        others.iter().for_each(|key| drop(config.as_object_mut().unwrap().remove(*key).unwrap()));
+        fs::write(&path, config.to_string()).unwrap();
+        fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+
+        let (out, file) = (TempDir::new().unwrap(), "model.gguf");
+        quantize(dir.path(), &out.path().join(file), "f32").unwrap();
+        let configs = [dir.path(), &out.path().join(file)]
+            .map(|path| Config::read(&ModelDir::open(path).unwrap()).unwrap());
+        assert_eq!(configs[0], configs[1], "{mixer}");
+        assert_eq!(configs[0].attention_shapes().count(), if mixer == "full_attention" { 2 } else { 0 });
+        let ids = [97, 98, 99, 100, 101, 102];
+        let [original, exported] = [dir.path(), &out.path().join(file)].map(|path| logprobs(path, &ids));
+        assert!(original.iter().all(|logprob| *logprob > -0.5), "{mixer}: it recites {original:?}");
+        for (a, b) in original.iter().zip(&exported) {
+            assert!((a - b).abs() < 1e-5, "{mixer}: {a} became {b}");
         }
     }
 }

@@ -4,7 +4,6 @@ use fimd::base::Cancel;
 use fimd::compute::Backend;
 use fimd::compute::cpu::{Cpu, Precision};
 use fimd::format::ModelDir;
-use fimd::model::config::Mixer;
 use fimd::model::{Config, Model, ModelOptions};
 use fimd::session::{Mark, Restored, Session, SessionOptions, Synced, split_budget};
 
@@ -101,8 +100,8 @@ fn session_with<B: TestBackend>(cache_bytes_max: u64, precision: Precision) -> S
     let config = Config::read(&dir).unwrap();
     let backend = B::open(load::cpu(1, 8, precision));
     let (block_bytes, saved) = (
-        backend.kv_block_bytes(config.count(Mixer::FullAttention), &config.attention),
-        backend.saved_bytes(config.count(Mixer::LinearAttention), &config.delta),
+        backend.kv_block_bytes(config.attention_shapes().count(), &config.attention()),
+        backend.saved_bytes(config.delta_shapes().count(), &config.delta()),
     );
     let (kv_bytes_max, state_bytes_max) = split_budget(cache_bytes_max, block_bytes, saved);
     let options = ModelOptions { kv_bytes_max, ..load::options(256, 256) };

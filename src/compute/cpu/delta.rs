@@ -309,14 +309,12 @@ struct ValueInputs {
 impl ValueInputs {
     fn new(weights: &DeltaWeights<Cpu>, head: usize, rows: usize, convolved: &[f32], ba: &[f32]) -> Self {
         let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = weights.shape;
-        let repeat = value_heads / key_heads;
-        let at = head / repeat * 2 * repeat + head % repeat;
         let column = |at: usize| ba.chunks_exact(2 * value_heads).map(move |ba| ba[at]);
         let start = 2 * key_heads * key_dim + head * value_dim;
         Self {
             value: columns(convolved, rows, weights.shape.channels(), start, value_dim),
-            beta: column(at).map(scalar::sigmoid).collect(),
-            gate: column(at + repeat)
+            beta: column(head).map(scalar::sigmoid).collect(),
+            gate: column(value_heads + head)
                 .map(|a| weights.decay[head] * scalar::softplus(a + weights.dt_bias[head]))
                 .collect(),
         }

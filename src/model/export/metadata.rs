@@ -4,11 +4,9 @@ use anyhow::Result;
 
 use super::recipe::Recipe;
 use super::vocabulary::Vocabulary;
+use crate::compute::{AttentionShape, DeltaShape};
 use crate::format::gguf::{Array, Value};
-use crate::model::config::{Config, Mixer};
-
-/// The name of the architecture, and the prefix of its keys.
-pub const ARCHITECTURE: &str = "qwen3next";
+use crate::model::config::{ARCHITECTURE, Config, LayerShape, MixerShape, MoeShape};
 
 /// How often attention comes where the file does not say.
 const INTERVAL_DEFAULT: usize = 4;
@@ -44,52 +42,74 @@ fn general(recipe: &Recipe, name: &str) -> Vec<(String, Value)> {
 }
 
 fn sizes(config: &Config) -> Vec<(String, Value)> {
-    let Config { attention, delta, moe, .. } = config;
-    let sizes = [
-        ("vocab_size", config.vocab),
-        ("context_length", config.context_max),
-        ("embedding_length", config.hidden),
-        ("block_count", config.layers.len()),
-        ("feed_forward_length", moe.dense_width),
-        ("attention.head_count", attention.heads),
-        ("attention.head_count_kv", attention.kv_heads),
-        ("attention.key_length", attention.head_dim),
-        ("attention.value_length", attention.head_dim),
-        ("rope.dimension_count", attention.rotary_dim),
-        ("ssm.conv_kernel", delta.conv_kernel),
-        ("ssm.state_size", delta.key_dim),
-        ("ssm.group_count", delta.key_heads),
-        ("ssm.time_step_rank", delta.value_heads),
-        ("ssm.inner_size", delta.value_heads * delta.value_dim),
-        ("expert_count", moe.experts),
-        ("expert_used_count", moe.top_k),
-        ("expert_feed_forward_length", moe.width),
-        ("expert_shared_feed_forward_length", moe.shared_width),
+    let mut entries = vec![
+        ("vocab_size", count(config.vocab)),
+        ("context_length", count(config.context_max)),
+        ("embedding_length", count(config.hidden)),
+        ("block_count", count(config.layers.len())),
+        ("feed_forward_length", count(config.dense_width)),
     ];
-    let count = |size: usize| Value::U32(u32::try_from(size).unwrap_or(u32::MAX));
-    let mut entries: Vec<(&str, Value)> = sizes.map(|(key, size)| (key, count(size))).into();
+    entries.extend(config.attention_shapes().next().into_iter().flat_map(attention));
+    entries.extend(config.delta_shapes().next().into_iter().flat_map(delta));
+    entries.extend(config.moe_shapes().next().into_iter().flat_map(moe));
     entries.push(("attention.layer_norm_rms_epsilon", Value::F32(config.eps)));
-    entries.push(("rope.freq_base", Value::F32(attention.rope_theta as f32)));
-    if !moe.normalize {
+    if let Some(shape) = config.attention_shapes().next() {
+        entries.push(("rope.freq_base", Value::F32(shape.rope_theta as f32)));
+    }
+    if config.moe_shapes().any(|shape| !shape.normalize) {
         entries.push(("expert_weights_norm", Value::Bool(false)));
     }
     match interval(&config.layers) {
         Some(interval) => entries.push(("full_attention_interval", count(interval))),
         None => {
-            let recurrent = config.layers.iter().map(|&mixer| mixer == Mixer::LinearAttention).collect();
+            let recurrent = config.layers.iter().map(|layer| !has_attention(layer)).collect();
             entries.push(("attention.recurrent_layers", Value::Array(Array::Bool(recurrent))));
         }
     }
     entries.into_iter().map(|(key, value)| (format!("{ARCHITECTURE}.{key}"), value)).collect()
 }
 
+fn attention(shape: &AttentionShape) -> [(&'static str, Value); 5] {
+    [
+        ("attention.head_count", count(shape.heads)),
+        ("attention.head_count_kv", count(shape.kv_heads)),
+        ("attention.key_length", count(shape.head_dim)),
+        ("attention.value_length", count(shape.head_dim)),
+        ("rope.dimension_count", count(shape.rotary_dim)),
+    ]
+}
+
+fn delta(shape: &DeltaShape) -> [(&'static str, Value); 5] {
+    [
+        ("ssm.conv_kernel", count(shape.conv_kernel)),
+        ("ssm.state_size", count(shape.key_dim)),
+        ("ssm.group_count", count(shape.key_heads)),
+        ("ssm.time_step_rank", count(shape.value_heads)),
+        ("ssm.inner_size", count(shape.value_heads * shape.value_dim)),
+    ]
+}
+
+fn moe(shape: &MoeShape) -> [(&'static str, Value); 4] {
+    [
+        ("expert_count", count(shape.experts)),
+        ("expert_used_count", count(shape.top_k)),
+        ("expert_feed_forward_length", count(shape.width)),
+        ("expert_shared_feed_forward_length", count(shape.shared_width.unwrap_or(0))),
+    ]
+}
+
+fn count(size: usize) -> Value {
+    Value::U32(u32::try_from(size).unwrap_or(u32::MAX))
+}
+
 /// The n for which exactly every n-th layer has attention.
-fn interval(layers: &[Mixer]) -> Option<usize> {
+fn interval(layers: &[LayerShape]) -> Option<usize> {
     let fits = |n: &usize| {
-        layers
-            .iter()
-            .zip(1..)
-            .all(|(&mixer, i): (_, usize)| (mixer == Mixer::FullAttention) == i.is_multiple_of(*n))
+        layers.iter().zip(1..).all(|(layer, i): (_, usize)| has_attention(layer) == i.is_multiple_of(*n))
     };
     [INTERVAL_DEFAULT].into_iter().chain(1..=layers.len() + 1).find(fits)
+}
+
+fn has_attention(layer: &LayerShape) -> bool {
+    matches!(layer.mixer, MixerShape::Attention(_))
 }

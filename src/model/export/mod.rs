@@ -1,23 +1,24 @@
-//! A model as a GGUF file: the names, shapes and order of its tensors ([`tensors`]), what its metadata says
-//! ([`metadata()`]), and which type a tensor gets ([`Recipe`]). Pure: nothing here reads a file.
+//! A model as a GGUF file: its tensors in order ([`tensors`]), what its metadata says ([`metadata()`]), and which
+//! type a tensor gets ([`Recipe`]). Pure: nothing here reads a file.
 //!
-//! Names and shapes are those that llama.cpp gives the architecture `qwen3next`.
+//! Names and shapes are those that llama.cpp gives the architecture.
 
 mod metadata;
 mod recipe;
-mod source;
 mod vocabulary;
+
+use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 
-use super::config::{Config, Mixer};
+use super::architecture::{self, Part, Role};
+use super::config::{ARCHITECTURE, Config, FfnShape};
 
 pub use metadata::metadata;
 pub use recipe::{Choice, Recipe, exportable};
-pub use source::{Change, Rows, Source};
 pub use vocabulary::Vocabulary;
 
-/// A tensor of a GGUF file of this architecture.
+/// A tensor of a GGUF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportTensor {
     /// Its name in the file.
@@ -26,157 +27,58 @@ pub struct ExportTensor {
     pub shape: Vec<usize>,
     /// What it does, as far as that decides its type.
     pub role: Role,
+    /// Its layer.
+    pub layer: Option<usize>,
 }
 
-/// What a tensor does, as far as that decides its type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Looks tokens up, and does nothing else.
-    Embedding,
-    /// Turns the last layer into logits; the embedding too where both are one.
-    Head,
-    /// Gate or up of the routed experts.
-    Experts,
-    /// Down of the routed experts of this layer.
-    ExpertsDown(usize),
-    /// Any other matrix that every token meets.
-    Trunk,
-    /// Values of attention (with what is fused to them) or down of the shared expert, in this layer.
-    TrunkSensitive(usize),
-    /// Vectors, convolutions and the router: small, and always F32.
-    Exact,
+/// All tensors of the model, in the order of the file, and what the table says of them. Fails for a model that has
+/// layers without experts: the architecture has no names for them.
+pub fn tensors(config: &Config) -> Result<Vec<(ExportTensor, Part)>> {
+    let dense = config.layers.iter().position(|layer| matches!(layer.ffn, FfnShape::Dense { .. }));
+    ensure!(
+        dense.is_none(),
+        "layer {} has no experts; GGUF's architecture {ARCHITECTURE} has no place for such a layer",
+        dense.unwrap_or_default()
+    );
+    let parts = architecture::tensors(config).into_iter();
+    let named = parts.filter_map(|part| Some((part.gguf_name()?.to_owned(), part)));
+    let tensor = |(name, part): (String, Part)| {
+        let (shape, role, layer) = (part.shape.clone(), part.role, part.field.layer());
+        (ExportTensor { name, shape, role, layer }, part)
+    };
+    Ok(named.map(tensor).collect())
 }
 
-impl ExportTensor {
-    /// A tensor with the role that its name and shape tell. `tied` says that the file's head is its
-    /// embedding.
-    pub fn new(name: impl Into<String>, shape: &[usize], tied: bool) -> Self {
-        let name = name.into();
-        let role = Role::of(&name, shape, tied);
-        Self { name, shape: shape.to_vec(), role }
+/// The roles of tensors by their names: those of files that were made elsewhere too, which fuse some and have layers
+/// that are not run.
+pub struct Roles(HashMap<String, Role>);
+
+impl Roles {
+    /// The roles of the tensors in a table. One that holds several parts has the role of the last.
+    pub fn new(parts: &[Part]) -> Self {
+        let names = |part: &Part| -> Vec<(String, Role)> {
+            let tensors = part.gguf.iter().flat_map(|source| &source.tensors);
+            tensors.map(|rows| (split_layer(&rows.tensor).1.to_owned(), part.role)).collect()
+        };
+        Self(parts.iter().flat_map(names).collect())
     }
-}
 
-impl Role {
-    fn of(name: &str, shape: &[usize], tied: bool) -> Self {
+    /// The tensor `name` of this shape. What no table knows is part of the trunk if it is a matrix.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> ExportTensor {
         let (layer, part) = split_layer(name);
         // Some files give vectors a second dimension of 1.
         let is_matrix = shape.split_last().is_some_and(|(_, outer)| outer.iter().any(|&size| size > 1));
-        let Some(part) = part.strip_suffix(".weight").filter(|_| is_matrix) else { return Role::Exact };
-        match part {
-            "token_embd" if !tied => Role::Embedding,
-            "token_embd" | "output" => Role::Head,
-            "ffn_gate_inp" | "ssm_conv1d" => Role::Exact,
-            _ if part.ends_with("_norm") => Role::Exact,
-            "ffn_gate_exps" | "ffn_up_exps" | "ffn_gate_up_exps" => Role::Experts,
-            "ffn_down_exps" => Role::ExpertsDown(layer),
-            "attn_v" | "attn_qkv" | "ffn_down_shexp" => Role::TrunkSensitive(layer),
-            _ => Role::Trunk,
-        }
+        let is_weight = part.ends_with(".weight") && !part.ends_with("_norm.weight");
+        let unknown = if is_weight { Role::Trunk } else { Role::Exact };
+        let role = if is_matrix { self.0.get(part).copied().unwrap_or(unknown) } else { Role::Exact };
+        ExportTensor { name: name.into(), shape: shape.to_vec(), role, layer }
     }
 }
 
-/// `(N, rest)` of `blk.N.rest`; `(0, name)` of a name outside the layers.
-fn split_layer(name: &str) -> (usize, &str) {
+/// `(N, rest)` of `blk.N.rest`; the whole of a name outside the layers.
+fn split_layer(name: &str) -> (Option<usize>, &str) {
     let parts = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
-    parts.and_then(|(layer, rest)| Some((layer.parse().ok()?, rest))).unwrap_or((0, name))
-}
-
-/// All tensors of the model, in the order of the file. Fails for a model that has layers without experts:
-/// the architecture has no names for them.
-pub fn tensors(config: &Config) -> Result<Vec<ExportTensor>> {
-    ensure!(
-        config.dense_layers.is_empty(),
-        "layer {} has no experts; GGUF's architecture {} has no place for such a layer",
-        config.dense_layers[0],
-        metadata::ARCHITECTURE
-    );
-    let (vocab, hidden) = (config.vocab, config.hidden);
-    let mut list = List { tensors: Vec::new(), tied: config.tied };
-    list.add("token_embd.weight", &[vocab, hidden]);
-    for (layer, mixer) in config.layers.iter().enumerate() {
-        match mixer {
-            Mixer::FullAttention => list.attention(config, layer),
-            Mixer::LinearAttention => list.delta(config, layer),
-        }
-        list.moe(config, layer);
-    }
-    list.add("output_norm.weight", &[hidden]);
-    if !config.tied {
-        list.add("output.weight", &[vocab, hidden]);
-    }
-    Ok(list.tensors)
-}
-
-struct List {
-    tensors: Vec<ExportTensor>,
-    tied: bool,
-}
-
-impl List {
-    fn attention(&mut self, config: &Config, layer: usize) {
-        let (hidden, shape) = (config.hidden, config.attention);
-        let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        self.add_all(
-            layer,
-            &[
-                ("attn_norm.weight", &[hidden]),
-                ("attn_q.weight", &[2 * query_width, hidden]),
-                ("attn_k.weight", &[kv_width, hidden]),
-                ("attn_v.weight", &[kv_width, hidden]),
-                ("attn_q_norm.weight", &[shape.head_dim]),
-                ("attn_k_norm.weight", &[shape.head_dim]),
-                ("attn_output.weight", &[hidden, query_width]),
-            ],
-        );
-    }
-
-    fn delta(&mut self, config: &Config, layer: usize) {
-        let (hidden, shape) = (config.hidden, config.delta);
-        let values = shape.value_heads * shape.value_dim;
-        self.add_all(
-            layer,
-            &[
-                ("attn_norm.weight", &[hidden]),
-                ("attn_qkv.weight", &[shape.channels(), hidden]),
-                ("attn_gate.weight", &[values, hidden]),
-                ("ssm_ba.weight", &[2 * shape.value_heads, hidden]),
-                ("ssm_conv1d.weight", &[shape.channels(), shape.conv_kernel]),
-                ("ssm_dt.bias", &[shape.value_heads]),
-                ("ssm_a", &[shape.value_heads]),
-                ("ssm_norm.weight", &[shape.value_dim]),
-                ("ssm_out.weight", &[hidden, values]),
-            ],
-        );
-    }
-
-    fn moe(&mut self, config: &Config, layer: usize) {
-        let (hidden, shape) = (config.hidden, config.moe);
-        self.add_all(
-            layer,
-            &[
-                ("post_attention_norm.weight", &[hidden]),
-                ("ffn_gate_inp.weight", &[shape.experts, hidden]),
-                ("ffn_gate_exps.weight", &[shape.experts, shape.width, hidden]),
-                ("ffn_up_exps.weight", &[shape.experts, shape.width, hidden]),
-                ("ffn_down_exps.weight", &[shape.experts, hidden, shape.width]),
-                ("ffn_gate_inp_shexp.weight", &[hidden]),
-                ("ffn_gate_shexp.weight", &[shape.shared_width, hidden]),
-                ("ffn_up_shexp.weight", &[shape.shared_width, hidden]),
-                ("ffn_down_shexp.weight", &[hidden, shape.shared_width]),
-            ],
-        );
-    }
-
-    fn add_all(&mut self, layer: usize, parts: &[(&str, &[usize])]) {
-        for (part, shape) in parts {
-            self.add(&format!("blk.{layer}.{part}"), shape);
-        }
-    }
-
-    fn add(&mut self, name: &str, shape: &[usize]) {
-        self.tensors.push(ExportTensor::new(name, shape, self.tied));
-    }
+    parts.and_then(|(layer, rest)| Some((Some(layer.parse().ok()?), rest))).unwrap_or((None, name))
 }
 
 #[cfg(test)]
@@ -185,8 +87,9 @@ mod tests {
     use crate::base::dtype::DType;
     use crate::format::gguf::{Array, Value};
     use crate::format::{Bytes, ModelDir};
+    use crate::model::config::{FfnShape, LayerShape, MixerShape};
 
-    pub(super) fn starter() -> Config {
+    fn starter() -> Config {
         let config = include_bytes!("../../starter/config.json");
         let weights = Bytes::embedded(include_bytes!("../../starter/model.safetensors"));
         Config::read(&ModelDir::from_safetensors("starter", config, None, &weights).unwrap()).unwrap()
@@ -195,9 +98,12 @@ mod tests {
     #[test]
     fn every_parameter_has_a_place() {
         let mut config = starter();
-        let tied = tensors(&config).unwrap();
+        let list = |config: &Config| -> Vec<ExportTensor> {
+            tensors(config).unwrap().into_iter().map(|(tensor, _)| tensor).collect()
+        };
+        let tied = list(&config);
         config.tied = false;
-        let untied = tensors(&config).unwrap();
+        let untied = list(&config);
         let find = |tensors: &[ExportTensor], name: &str| {
             tensors.iter().find(|tensor| tensor.name == name).unwrap_or_else(|| panic!("{name}")).clone()
         };
@@ -207,44 +113,62 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), untied.len());
 
-        for (name, shape, role) in [
-            ("token_embd.weight", &[8192, 256][..], Role::Embedding),
-            ("output.weight", &[8192, 256], Role::Head),
-            ("output_norm.weight", &[256], Role::Exact),
-            ("blk.0.attn_qkv.weight", &[512, 256], Role::TrunkSensitive(0)),
-            ("blk.0.attn_gate.weight", &[256, 256], Role::Trunk),
-            ("blk.0.ssm_conv1d.weight", &[512, 4], Role::Exact),
-            ("blk.0.ssm_ba.weight", &[8, 256], Role::Trunk),
-            ("blk.0.ssm_a", &[4], Role::Exact),
-            ("blk.3.attn_q.weight", &[512, 256], Role::Trunk),
-            ("blk.3.attn_v.weight", &[128, 256], Role::TrunkSensitive(3)),
-            ("blk.3.ffn_gate_inp.weight", &[16, 256], Role::Exact),
-            ("blk.3.ffn_gate_inp_shexp.weight", &[256], Role::Exact),
-            ("blk.3.ffn_up_exps.weight", &[16, 256, 256], Role::Experts),
-            ("blk.3.ffn_down_exps.weight", &[16, 256, 256], Role::ExpertsDown(3)),
-            ("blk.3.ffn_down_shexp.weight", &[256, 256], Role::TrunkSensitive(3)),
+        for (name, shape, role, layer) in [
+            ("token_embd.weight", &[8192, 256][..], Role::Embedding, None),
+            ("output.weight", &[8192, 256], Role::Head, None),
+            ("output_norm.weight", &[256], Role::Exact, None),
+            ("blk.0.attn_qkv.weight", &[512, 256], Role::TrunkSensitive, Some(0)),
+            ("blk.0.attn_gate.weight", &[256, 256], Role::Trunk, Some(0)),
+            ("blk.0.ssm_conv1d.weight", &[512, 4], Role::Exact, Some(0)),
+            ("blk.0.ssm_ba.weight", &[8, 256], Role::Trunk, Some(0)),
+            ("blk.0.ssm_a", &[4], Role::Exact, Some(0)),
+            ("blk.3.attn_q.weight", &[512, 256], Role::Trunk, Some(3)),
+            ("blk.3.attn_v.weight", &[128, 256], Role::TrunkSensitive, Some(3)),
+            ("blk.3.ffn_gate_inp.weight", &[16, 256], Role::Exact, Some(3)),
+            ("blk.3.ffn_gate_inp_shexp.weight", &[256], Role::Exact, Some(3)),
+            ("blk.3.ffn_up_exps.weight", &[16, 256, 256], Role::Experts, Some(3)),
+            ("blk.3.ffn_down_exps.weight", &[16, 256, 256], Role::ExpertsDown, Some(3)),
+            ("blk.3.ffn_down_shexp.weight", &[256, 256], Role::TrunkSensitive, Some(3)),
         ] {
-            assert_eq!(find(&untied, name), ExportTensor { name: name.into(), shape: shape.into(), role });
+            let expected = ExportTensor { name: name.into(), shape: shape.into(), role, layer };
+            assert_eq!(find(&untied, name), expected);
+            assert_eq!(roles().tensor(name, shape), expected, "in a file made elsewhere");
         }
         assert_eq!(find(&tied, "token_embd.weight").role, Role::Head);
-        let vector = ExportTensor::new("blk.3.ffn_gate_inp_shexp.weight", &[1, 256], false);
-        assert_eq!(vector.role, Role::Exact, "as llama.cpp's converter writes it");
+        for (name, shape, role) in [
+            ("blk.3.ffn_gate_inp_shexp.weight", &[1, 256][..], Role::Exact),
+            ("blk.0.ssm_in.weight", &[768, 256], Role::Trunk),
+            ("blk.3.attn_qkv.weight", &[768, 256], Role::TrunkSensitive),
+            ("blk.3.ffn_gate_up_exps.weight", &[16, 512, 256], Role::Experts),
+            ("blk.4.ffn_down_exps.weight", &[16, 256, 256], Role::ExpertsDown),
+            ("blk.4.nextn.eh_proj.weight", &[256, 512], Role::Trunk),
+            ("blk.4.nextn.enorm.weight", &[256], Role::Exact),
+            ("blk.4.nextn.some_norm.weight", &[2, 256], Role::Exact),
+            ("rope_freqs.bias", &[2, 256], Role::Exact),
+        ] {
+            assert_eq!(roles().tensor(name, shape).role, role, "{name}, as other tools write it");
+        }
 
-        config.dense_layers = vec![2];
+        config.layers[2].ffn = FfnShape::Dense { width: 256 };
         assert!(tensors(&config).unwrap_err().to_string().contains("layer 2 has no experts"));
+    }
+
+    /// Of a model with a head of its own.
+    fn roles() -> Roles {
+        Roles::new(&architecture::tensors(&Config { tied: false, ..starter() }))
     }
 
     #[test]
     fn recipes_choose_types() {
-        let experts =
-            |layer| ExportTensor::new(format!("blk.{layer}.ffn_down_exps.weight"), &[4, 256, 512], false);
+        let roles = roles();
+        let experts = |layer| roles.tensor(&format!("blk.{layer}.ffn_down_exps.weight"), &[4, 256, 512]);
         let raised: Vec<usize> = (0..48)
             .filter(|&layer| Recipe::q4_k_m().choose(&experts(layer), 48).dtype == DType::Q6K)
             .collect();
         assert_eq!(raised[..8], [0, 1, 2, 3, 4, 5, 8, 11]);
         assert_eq!(raised[16..], [38, 41, 42, 43, 44, 45, 46, 47]);
 
-        let matrix = |name: &str, cols| ExportTensor::new(format!("{name}.weight"), &[7, cols], false);
+        let matrix = |name: &str, cols| roles.tensor(&format!("{name}.weight"), &[7, cols]);
         for (recipe, name, cols, dtype, instead_of) in [
             ("q4_k_m", "output", 256, DType::Q6K, None),
             ("q4_k_m", "token_embd", 256, DType::Q4K, None),
@@ -310,9 +234,11 @@ mod tests {
 
     #[test]
     fn metadata_tells_which_layers_are_recurrent() {
-        let (linear, full) = (Mixer::LinearAttention, Mixer::FullAttention);
-        let key = |layers: &[Mixer]| {
-            let config = Config { layers: layers.into(), ..starter() };
+        let starter = starter();
+        let (linear, full) = (starter.layers[0], starter.layers[3]);
+        assert!(matches!(linear.mixer, MixerShape::DeltaNet(_)));
+        let key = |layers: &[LayerShape]| {
+            let config = Config { layers: layers.into(), ..starter.clone() };
             let entries = metadata(&config, &Recipe::q4_k_m(), "", None).unwrap();
             let found = |key: &str| {
                 entries.iter().find(|(name, _)| name.ends_with(key)).map(|(_, value)| value.clone())

@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use super::{ExportTensor, Role};
+use super::ExportTensor;
 use crate::base::dtype::DType;
+use crate::model::architecture::Role;
 
 /// The types of a file's tensors by their roles; [`Role::Exact`] ones are always F32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,14 +59,15 @@ impl Recipe {
 
     /// The type of `tensor` in a model of `layers` layers.
     pub fn choose(&self, tensor: &ExportTensor, layers: usize) -> Choice {
-        let raised = |layer, low, high| if weighs_most(layer, layers) { high } else { low };
+        let weighs_most = weighs_most(tensor.layer.unwrap_or(0), layers);
+        let raised = |low, high| if weighs_most { high } else { low };
         let wanted = match tensor.role {
             Role::Embedding => self.embedding,
             Role::Head => self.head,
             Role::Experts => self.experts,
-            Role::ExpertsDown(layer) => raised(layer, self.experts, self.experts_raised),
+            Role::ExpertsDown => raised(self.experts, self.experts_raised),
             Role::Trunk => self.trunk,
-            Role::TrunkSensitive(layer) => raised(layer, self.trunk, self.trunk_raised),
+            Role::TrunkSensitive => raised(self.trunk, self.trunk_raised),
             Role::Exact => DType::F32,
         };
         let dtype = fitting(wanted, tensor.shape.last().copied().unwrap_or(0));
