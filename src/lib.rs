@@ -55,10 +55,10 @@
 //!   asks the server on this machine that a benchmark is told to compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `text`, `serve/queue.rs`,
+//! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
-//!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
+//!   `assist/{answer,definition,documentation,memory,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
 //!   `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
