@@ -23,6 +23,7 @@
 //! |---|---|---|
 //! | 0 | [`base`] | number formats, thread pool, cancellation, logging |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
+//! | 1 | [`text`] | source text: what is code, comment or string in which language; words, delimiters, indentation |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, the table of its tensors, state, the forward pass, the tokenizer |
 //! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program; quantising it |
@@ -54,10 +55,10 @@
 //!   asks the server on this machine that a benchmark is told to compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
 //!   line.
-//! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
+//! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
-//!   `assist/{answer,documentation,language,memory,prompt,symbol}.rs`, `bench/fit.rs`,
+//!   `assist/{answer,definition,documentation,memory,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
 //!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
@@ -89,3 +90,4 @@ pub mod model;
 pub mod resident;
 pub mod serve;
 pub mod session;
+pub mod text;

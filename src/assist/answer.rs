@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::complete::context::Indentation;
-use crate::decode::stop::{Passage, indent_width};
+use crate::decode::stop::Passage;
+use crate::text::{Indentation, indentation};
 
 /// A Markdown fence that `code` cannot end: backquotes, three or more.
 pub fn fence_for(code: &str) -> String {
@@ -29,11 +29,13 @@ pub fn fitted(text: &str, lines: Range<usize>, code: &str) -> Option<String> {
     }
     let old = &text[lines.clone()];
     let code = Indentation::new(&text[..lines.end], &text[lines.end..]).apply(code, true);
-    let margin =
-        |text: &str| text.lines().filter(|line| !line.trim().is_empty()).map(indent_width).min().unwrap_or(0);
+    let margin = |text: &str| {
+        text.lines().filter(|line| !line.trim().is_empty()).map(indentation::width).min().unwrap_or(0)
+    };
     let (wanted, found) = (margin(old), margin(&code));
-    let least = old.lines().filter(|line| !line.trim().is_empty()).min_by_key(|line| indent_width(line));
-    let least = least.map_or("", |line| &line[..line.len() - line.trim_start().len()]);
+    let least =
+        old.lines().filter(|line| !line.trim().is_empty()).min_by_key(|line| indentation::width(line));
+    let least = least.map_or("", indentation::of_line);
     let shifted = |line: &str| {
         if line.trim().is_empty() || wanted == found {
             return line.trim_end().to_owned();

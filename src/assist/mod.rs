@@ -5,8 +5,8 @@
 //! [finished](Job::finish). Nothing here touches more of a document than the lines in question.
 
 pub mod answer;
+mod definition;
 pub mod documentation;
-pub mod language;
 pub mod memory;
 pub mod prompt;
 pub mod symbol;
@@ -22,8 +22,8 @@ use crate::decode::{Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::model::tokenizer::chat::{Message, Role};
 use crate::serve::Engine;
+use crate::text::Language;
 use documentation::Writing;
-use language::Language;
 use prompt::Said;
 use symbol::Symbol;
 
@@ -117,8 +117,8 @@ impl Subject {
         Self { text, path, language_id, lines, symbol: Some(symbol), problems: Vec::new() }
     }
 
-    /// The family of its language.
-    pub fn language(&self) -> Language {
+    /// Its language.
+    pub fn language(&self) -> &'static Language {
         Language::of(&self.language_id, &self.path)
     }
 

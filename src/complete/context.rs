@@ -1,6 +1,6 @@
 //! What a prompt shows of the document, and what stands around the cursor. Pure.
 
-use crate::decode::stop::indent_width;
+use crate::text::indentation;
 
 /// A token is taken to stand for at most this many bytes when text is cut before it is counted.
 const TOKEN_BYTES_MAX: usize = 8;
@@ -105,7 +105,7 @@ impl<'a> Place<'a> {
         } else {
             (self.line, opens_block_inline(self.line))
         };
-        opens.then(|| indent_width(line))
+        opens.then(|| indentation::width(line))
     }
 
     /// Whether the line just above is a comment about what comes next.
@@ -126,67 +126,6 @@ impl<'a> Place<'a> {
         let is_quote = line.ends_with("\"\"\"") || line.ends_with("'''");
         let begins_one = line.len() == 3 && opens_block(self.above[1]);
         self.starts_line() && is_quote && !begins_one
-    }
-}
-
-/// What a document indents its lines with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Indentation {
-    /// One tab for each level.
-    Tabs,
-    /// So many spaces for each level.
-    Spaces(usize),
-    /// Both, or nothing is indented yet.
-    Unknown,
-}
-
-impl Indentation {
-    /// Most lines that are looked at on either side of the cursor.
-    const LINES_MAX: usize = 200;
-
-    /// How the lines around the cursor are indented.
-    pub fn new(prefix: &str, suffix: &str) -> Self {
-        let before = prefix.rsplit('\n').take(Self::LINES_MAX);
-        let after = suffix.split('\n').skip(1).take(Self::LINES_MAX);
-        let (mut tabs, mut spaces, mut unit) = (false, false, usize::MAX);
-        for line in before.chain(after) {
-            let blank = line.len() - line.trim_start_matches(' ').len();
-            tabs |= line.starts_with('\t');
-            // A single space begins the lines of a block comment.
-            if blank > 1 {
-                spaces = true;
-                unit = unit.min(blank);
-            }
-        }
-        match (tabs, spaces) {
-            (true, false) => Self::Tabs,
-            (false, true) => Self::Spaces(unit),
-            _ => Self::Unknown,
-        }
-    }
-
-    /// `text` with its lines indented like this: all but the first one, and that too where the cursor is at
-    /// its start.
-    pub fn apply(self, text: &str, starts_line: bool) -> String {
-        let lines = text.split('\n').skip(usize::from(!starts_line));
-        let all_by = |unit| {
-            lines.clone().all(|line| (line.len() - line.trim_start_matches(' ').len()).is_multiple_of(unit))
-        };
-        let unit = if all_by(4) || !all_by(2) { 4 } else { 2 };
-        let indented = |(at, line): (usize, &str)| {
-            let content = line.trim_start_matches([' ', '\t']);
-            let blank = &line[..line.len() - content.len()];
-            let blank = match self {
-                _ if at == 0 && !starts_line => blank.to_owned(),
-                Self::Tabs if blank.starts_with(' ') => {
-                    "\t".repeat(blank.len() / unit) + &" ".repeat(blank.len() % unit)
-                }
-                Self::Spaces(unit) => blank.replace('\t', &" ".repeat(unit)),
-                _ => blank.to_owned(),
-            };
-            blank + content
-        };
-        text.split('\n').enumerate().map(indented).collect::<Vec<_>>().join("\n")
     }
 }
 

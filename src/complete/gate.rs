@@ -1,7 +1,8 @@
 //! Which completions are not worth showing to somebody who did not ask. Pure.
 
 use super::context::Place;
-use crate::decode::stop::{Syntax, opener_of};
+use crate::text::words::is_identifier;
+use crate::text::{Syntax, open_delimiters, opener_of};
 
 /// Fewer characters have to finish something.
 const CHARS_MIN: usize = 3;
@@ -31,7 +32,7 @@ pub enum Dropped {
 }
 
 /// Whether `text` at `place` is worth showing, however sure the model is.
-pub fn judge(text: &str, place: &Place, syntax: Syntax) -> Result<(), Dropped> {
+pub fn judge(text: &str, place: &Place, syntax: &'static Syntax) -> Result<(), Dropped> {
     if text.trim().chars().count() < CHARS_MIN && !finishes(text.trim(), place, syntax) {
         return Err(Dropped::Short);
     }
@@ -41,17 +42,16 @@ pub fn judge(text: &str, place: &Place, syntax: Syntax) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Whether a short text finishes something: all brackets that the cursor's line has open, or an expression
+/// Whether a short text finishes something: all delimiters that the cursor's line has open, or an expression
 /// by a word of its own. The last letters of a word, an operator and a semicolon are typed faster than read.
-fn finishes(text: &str, place: &Place, syntax: Syntax) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+fn finishes(text: &str, place: &Place, syntax: &'static Syntax) -> bool {
     let closers = text.trim_end_matches([';', ',', ':']);
     if !closers.is_empty() && closers.chars().all(|c| opener_of(c).is_some()) {
-        let open = syntax.open_brackets(place.line);
-        return !open.is_empty() && syntax.open_brackets(&format!("{}{closers}", place.line)).is_empty();
+        let is_closed = |line: &str| open_delimiters(syntax, line).is_empty();
+        return !is_closed(place.line) && is_closed(&format!("{}{closers}", place.line));
     }
-    let begins_word = !place.line.trim_end().is_empty() && !place.line.ends_with(is_word);
-    begins_word && text.chars().any(|c| is_word(c) || !c.is_ascii())
+    let begins_word = !place.line.trim_end().is_empty() && !place.line.ends_with(is_identifier);
+    begins_word && text.chars().any(|c| is_identifier(c) || !c.is_ascii())
 }
 
 /// Whether most of `text` is a short pattern with letters, four times or more.
@@ -69,10 +69,11 @@ fn is_repetitive(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::families;
 
     #[track_caller]
     fn check(line: &str, text: &str, expected: Result<(), Dropped>) {
-        assert_eq!(judge(text, &Place::new(line, ""), Syntax::UNKNOWN), expected, "{line:?} {text:?}");
+        assert_eq!(judge(text, &Place::new(line, ""), &families::UNKNOWN), expected, "{line:?} {text:?}");
     }
 
     #[test]

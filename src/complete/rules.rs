@@ -1,13 +1,14 @@
 //! Where to complete, how far a completion goes, and what of it is worth showing. Pure.
 
-use super::context::{Indentation, Place};
+use super::context::Place;
 use super::fim::Format;
 use super::gate::{self, Dropped};
 use super::options::Options;
 use super::request::{Completion, Document, Lines, Request};
 use super::trim::{inside_fence, trim, without_fence};
-use crate::decode::stop::{Block, Extent, Stop, Syntax, indent_width, opener_of};
+use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
+use crate::text::{Indentation, Language, Lexer, Syntax, indentation, open_delimiters, opener_of};
 
 /// Most lines of a completion.
 const LINES_MAX: usize = 24;
@@ -61,7 +62,7 @@ pub fn unfit(prefix: &str, suffix: &str) -> Option<Unfit> {
 /// still empty, also between its braces, and after a comment or docstring.
 pub fn is_multi_line(place: &Place) -> bool {
     let is_empty_block = place.opener_indent().is_some_and(|indent| {
-        !place.rest.trim().is_empty() || place.below.is_empty() || indent_width(place.below) <= indent
+        !place.rest.trim().is_empty() || place.below.is_empty() || indentation::width(place.below) <= indent
     });
     let follows_text = place.follows_comment() || place.follows_docstring();
     let is_free = place.ends_line() || place.rest.trim_start().starts_with('}');
@@ -82,7 +83,7 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
     let mean = generated.mean_logprob();
     if !request.is_invoked {
         let Document { path, prefix, suffix, .. } = &*request.document;
-        gate::judge(&text, &Place::new(prefix, suffix), Syntax::of(path.as_deref()))?;
+        gate::judge(&text, &Place::new(prefix, suffix), Language::of_path(path.as_deref()).syntax)?;
         if let Some(min) = options.logprob_min.filter(|&min| mean < min) {
             return Err(Dropped::Unsure { mean, min });
         }
@@ -111,7 +112,7 @@ pub fn stop(request: &Request, format: Format) -> Stop {
 /// The rule that ends a completion at `place`.
 fn stop_at(request: &Request, place: &Place) -> Stop {
     let Document { path, prefix, suffix, .. } = &*request.document;
-    let syntax = Syntax::of(path.as_deref());
+    let syntax = Language::of_path(path.as_deref()).syntax;
     let continues = request.follows_accept && place.ends_line();
     let is_multi_line = match request.lines {
         Lines::Auto => continues || is_multi_line(place),
@@ -119,26 +120,25 @@ fn stop_at(request: &Request, place: &Place) -> Stop {
         Lines::Multi => true,
     };
     let open = open_for_completion(place, syntax);
-    let text = syntax.open_text(prefix);
+    let lexer = Lexer::after(syntax, prefix);
     let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
     if !is_multi_line {
-        return Stop::single_line(&open, &suffix_start).written_in(syntax, text);
+        return Stop::single_line(&open, &suffix_start).read_by(lexer);
     }
-    let line_indent = indent_width(place.line);
+    let line_indent = indentation::width(place.line);
     let indent = match place.opener_indent() {
         Some(opener) if !place.starts_line() || line_indent <= opener => opener + 1,
         _ => line_indent,
     };
     let is_item = continues || place.follows_comment() || indent == 0;
     let extent = if is_item { Extent::Item } else { Extent::Block };
-    Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX })
-        .written_in(syntax, text)
+    Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX }).read_by(lexer)
 }
 
 /// The brackets open on the cursor's line that the document does not close: neither in the rest of
 /// the line nor, in the way blocks are written, at the line's indentation below.
-fn open_for_completion(place: &Place, syntax: Syntax) -> String {
-    let mut open = syntax.open_brackets(place.line);
+fn open_for_completion(place: &Place, syntax: &'static Syntax) -> String {
+    let mut open = open_delimiters(syntax, place.line);
     for opener in
         place.rest.chars().map_while(|c| if c.is_whitespace() { Some(None) } else { opener_of(c).map(Some) })
     {
@@ -148,7 +148,7 @@ fn open_for_completion(place: &Place, syntax: Syntax) -> String {
     }
     let below = place.below.trim_start().chars().next().and_then(opener_of);
     if place.rest.trim().is_empty()
-        && indent_width(place.below) == indent_width(place.line)
+        && indentation::width(place.below) == indentation::width(place.line)
         && let Some(at) = below.and_then(|opener| open.find(opener))
     {
         open.remove(at);

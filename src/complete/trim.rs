@@ -1,8 +1,11 @@
 //! Makes what the model wrote fit between what the document already has. Pure.
 
-use super::context::{Indentation, Place};
+use super::context::Place;
 use super::gate::Dropped;
-use crate::decode::stop::{Stop, has_substance, indent_width};
+use crate::decode::stop::Stop;
+use crate::text::lexer::string_end;
+use crate::text::words::has_substance;
+use crate::text::{Indentation, Lexer, indentation};
 
 /// `text` as it should be inserted at `place`, with line feeds as line ends and lines indented as the
 /// document does. `stop` is the rule the text was generated under, not yet used: it judges the
@@ -13,7 +16,7 @@ pub fn trim(text: &str, place: &Place, indentation: Indentation, stop: &Stop) ->
     if let Some(cut) = stop.clone().check(&format!("{text}\n")) {
         text = &text[..cut.min(text.len())];
     }
-    text = without_rest(text, place);
+    text = without_rest(text, place, stop);
 
     if text.trim().is_empty() {
         return Err(Dropped::Blank);
@@ -27,7 +30,7 @@ pub fn trim(text: &str, place: &Place, indentation: Indentation, stop: &Stop) ->
     }
     let mut text = text.trim_end().to_owned();
     if text.starts_with('\n') && place.rest.trim_start().starts_with([')', ']', '}']) {
-        let indent = &place.line[..place.line.len() - place.line.trim_start().len()];
+        let indent = indentation::of_line(place.line);
         text = format!("{text}\n{indent}");
     }
     Ok(text)
@@ -73,25 +76,34 @@ fn without_repeated_blank<'a>(text: &'a str, place: &Place) -> &'a str {
     if !place.starts_line() {
         return text.trim_start_matches(is_blank);
     }
-    let is_deep_enough = place.opener_indent().is_none_or(|opener| indent_width(place.line) > opener);
+    let is_deep_enough = place.opener_indent().is_none_or(|opener| indentation::width(place.line) > opener);
     if is_deep_enough { text.strip_prefix(place.line).unwrap_or(text) } else { text }
 }
 
 /// Drops what stands after the cursor on its line: an end of the string the cursor is in, and the
-/// whole rest where it is no bracket. Brackets are the stop rule's business, which counts them.
-fn without_rest<'a>(text: &'a str, place: &Place) -> &'a str {
+/// whole rest where it is no delimiter. Delimiters are the stop rule's business, which counts them.
+fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop) -> &'a str {
     let rest = place.rest.trim();
     let Some(first) = rest.chars().next() else { return text };
     if matches!(first, '"' | '\'' | '`') {
-        let is_inside = unescaped(place.line, first).count() % 2 == 1;
-        let end = unescaped(text, first).next().filter(|_| is_inside);
-        return end.map_or(text, |end| &text[..end]);
+        return &text[..end_of_string(text, place, first, stop).unwrap_or(text.len())];
     }
     if first == '>' {
         return &text[..unmatched_angle(text).unwrap_or(text.len())];
     }
     let is_closer = matches!(first, ')' | ']' | '}');
     if is_closer { text } else { text.trim_end().strip_suffix(rest).unwrap_or(text) }
+}
+
+/// Where `text` ends the string the cursor is in, if `quote` is what ends it. Where the lexer sees no such
+/// string, as in comments and prose, an odd number of quotes on the line is taken for one.
+fn end_of_string(text: &str, place: &Place, quote: char, stop: &Stop) -> Option<usize> {
+    let lexer = Lexer::unsure(stop.syntax()).read_all(place.line);
+    let closed = string_end(lexer, text).filter(|_| lexer.quote() == Some(quote));
+    closed.or_else(|| {
+        let is_inside = unescaped(place.line, quote).count() % 2 == 1;
+        unescaped(text, quote).next().filter(|_| is_inside)
+    })
 }
 
 /// Where a `>` stands that closes no `<` of `text` and is no arrow.

@@ -11,7 +11,6 @@ use tower_lsp::jsonrpc::Result;
 use super::documents::Snapshot;
 use super::server::Server;
 use crate::assist::documentation::Writing;
-use crate::assist::language::Language;
 use crate::assist::memory::{self, Known, Memory};
 use crate::assist::symbol::{self, Symbol};
 use crate::assist::{Action, Job, Subject};
@@ -19,6 +18,7 @@ use crate::base::Cancel;
 use crate::base::cancel::CancelOnDrop;
 use crate::decode::{Generated, StopReason};
 use crate::serve::{self, Priority};
+use crate::text::Language;
 
 /// Other documents that are searched for a definition, and how large they may be, in bytes.
 const OTHERS_MAX: usize = 32;
@@ -92,7 +92,7 @@ impl Server {
         if let Some(symbol) = symbol::defined_at(&text, at, language) {
             return subject(text, path, snapshot, symbol);
         }
-        let (name, is_called) = symbol::word_at(&text, at)?;
+        let (name, is_called) = symbol::name_at(&text, at)?;
         if !is_called {
             return None;
         }
@@ -104,7 +104,7 @@ impl Server {
         });
         others.take(OTHERS_MAX).find_map(|other| {
             let path = workspace.relative(&other.uri);
-            let is_alike = Language::of(&other.language, &path) == language;
+            let is_alike = Language::of(&other.language, &path).is_like(language);
             let text = other.text.to_string();
             let symbol = symbol::named(&text, name, language).filter(|_| is_alike)?;
             subject(text, path, &other, symbol)

@@ -1,0 +1,283 @@
+//! Text rules that end a completion. Pure: given the text so far, is it done, and where to cut it?
+//!
+//! The rules read lines, indentation and delimiters, no grammar: what belongs to comments and strings is the
+//! [lexer](crate::text::lexer)'s to say.
+
+mod fence;
+mod passage;
+mod repetition;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use fence::Fence;
+pub use passage::Passage;
+use repetition::{repeated_lines, repeated_tail};
+
+use crate::text::indentation;
+use crate::text::words::{first_word, has_substance, is_identifier};
+use crate::text::{Delimiters, Lexer, Syntax, families, opener_of};
+
+/// A rule that ends a generation, and how much of the text it has read. Clone it for each generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stop {
+    rule: Rule,
+    /// The delimiter that closes, in the suffix, what the completion must therefore not close.
+    closer: Option<char>,
+    delimiters: Delimiters,
+    read: usize,
+    line: Line,
+    /// Where the complete lines before `line` lie.
+    lines: Vec<Range<usize>>,
+    blank_run: usize,
+    /// Whether the lines of the block are indented like the one that opens it, as in a namespace.
+    is_flat: bool,
+    fence: Fence,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Rule {
+    None,
+    SingleLine,
+    MultiLine(Block),
+    Passage(Passage),
+}
+
+/// Where a completion of several lines stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// Delimiters open on the cursor's line, outermost first, that the completion may close.
+    pub open: String,
+    /// The least [width](indentation::width) a line of the block has.
+    pub indent: usize,
+    /// What ends the completion besides leaving the block.
+    pub extent: Extent,
+    /// The text after the cursor, or as much of it as has a line that is not blank.
+    pub suffix_start: String,
+    /// Most lines of a completion, the rest of the cursor's line counted as one.
+    pub lines_max: usize,
+}
+
+/// How far a completion of several lines may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// To the end of the block.
+    Block,
+    /// To the end of the first item, statement or paragraph: a `}` or `end` at the block's
+    /// indentation, or a blank line before a line at this indentation.
+    Item,
+}
+
+/// What is known about the line being written.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Line {
+    start: usize,
+    /// Where its first character that is no whitespace is.
+    first: Option<usize>,
+    is_judged: bool,
+    is_last: bool,
+    /// Whether it begins in a string or comment of several lines, where indentation says nothing.
+    is_text: bool,
+}
+
+impl Stop {
+    /// Never ends a generation.
+    pub fn none() -> Self {
+        Self::new(Rule::None, "", "")
+    }
+
+    /// Ends with the line: at the first line end, or at a delimiter that closes what is open neither in
+    /// the completion nor in `open` (see [`Block::open`]) and that `suffix_start` begins with. A
+    /// completion that begins with a line end is empty: the line was complete.
+    pub fn single_line(open: &str, suffix_start: &str) -> Self {
+        Self::new(Rule::SingleLine, open, suffix_start)
+    }
+
+    /// Ends where the block does, see [`Block`]; before a line that repeats the suffix's first one;
+    /// before a second blank line in a row; where one to four lines come a third time; and after
+    /// `lines_max` lines.
+    pub fn multi_line(block: Block) -> Self {
+        let (open, suffix_start) = (block.open.clone(), block.suffix_start.clone());
+        Self::new(Rule::MultiLine(block), &open, &suffix_start)
+    }
+
+    /// Ends with a passage, and where a text that is nobody's code repeats itself over and over.
+    pub fn passage(passage: Passage) -> Self {
+        Self::new(Rule::Passage(passage), "", "")
+    }
+
+    fn new(rule: Rule, open: &str, suffix_start: &str) -> Self {
+        Self {
+            rule,
+            closer: suffix_start.trim_start().chars().next().filter(|&c| opener_of(c).is_some()),
+            delimiters: Delimiters::new(Lexer::unsure(&families::UNKNOWN), open),
+            read: 0,
+            line: Line::default(),
+            lines: Vec::new(),
+            blank_run: 0,
+            is_flat: false,
+            fence: Fence::None,
+        }
+    }
+
+    /// The same where `lexer` reads the text, which begins as it says.
+    pub fn read_by(mut self, lexer: Lexer) -> Self {
+        self.line.is_text = lexer.is_inside();
+        self.delimiters = self.delimiters.read_by(lexer);
+        self
+    }
+
+    /// How the language of the text is written.
+    pub fn syntax(&self) -> &'static Syntax {
+        self.delimiters.lexer().syntax()
+    }
+
+    /// The same where a Markdown fence was opened before the text, which ends where that is closed.
+    pub fn inside_fence(self) -> Self {
+        Self { fence: Fence::Open(0), ..self }
+    }
+
+    /// The same where the text may come between Markdown fences, which then count for nothing.
+    pub fn with_fences(self) -> Self {
+        Self { fence: Fence::Possible, ..self }
+    }
+
+    /// Reads on in `text`, the whole of what was generated so far, and says at which byte to cut it
+    /// if the generation should end. Each call reads only what came since the last one. Any rule
+    /// also ends a text whose tail is a short pattern repeated over and over.
+    pub fn check(&mut self, text: &str) -> Option<usize> {
+        match &self.rule {
+            Rule::None => return None,
+            Rule::Passage(passage) => {
+                let is_code = matches!(passage, Passage::Fenced(_));
+                return passage.end(text).or_else(|| if is_code { None } else { repeated_tail(text) });
+            }
+            Rule::SingleLine | Rule::MultiLine(_) => {}
+        }
+        let skipped = self.fence.skip(text)?;
+        let cut = self.check_inside(&text[skipped..]);
+        let closing = text[skipped..].find("\n```").filter(|_| self.fence != Fence::None);
+        cut.or(closing).map(|cut| skipped + cut)
+    }
+
+    fn check_inside(&mut self, text: &str) -> Option<usize> {
+        let from = self.read;
+        self.read = text.len();
+        for (at, c) in text[from..].char_indices().map(|(at, c)| (from + at, c)) {
+            let cut = self.judge_line_start(text, at, c).or_else(|| self.judge_delimiter(text, at, c));
+            let cut = cut.or_else(|| if c == '\n' { self.judge_line(text, at) } else { None });
+            if cut.is_some() {
+                return cut;
+            }
+        }
+        repeated_tail(text)
+    }
+
+    /// Judges a line once its first word, or its first character if that is none, is known.
+    fn judge_line_start(&mut self, text: &str, at: usize, c: char) -> Option<usize> {
+        if self.line.first.is_none() && !c.is_whitespace() {
+            self.line.first = Some(at);
+        }
+        let first = self.line.first?;
+        if self.line.is_judged || is_identifier(c) {
+            return None;
+        }
+        self.line.is_judged = true;
+        let Rule::MultiLine(block) = &self.rule else { return None };
+        if self.line.start == 0 || self.line.is_text {
+            return None;
+        }
+        let width = indentation::width(&text[self.line.start..]);
+        let head = &text[first..if at == first { at + c.len_utf8() } else { at }];
+        let before = text[..self.line.start].trim_end().len();
+        let braces = self.delimiters.open().iter().filter(|&&open| open == '{').count();
+        let owns_brace = block.open.contains('{');
+        let is_braced = braces > 0 || !owns_brace && self.closer == Some('}');
+        if is_braced && width + 1 == block.indent {
+            self.is_flat |= before == 0 && !closes_block(head);
+            let is_inside = !closes_block(head) || braces > usize::from(owns_brace);
+            if self.is_flat && is_inside || LABELS.contains(&head) {
+                return None;
+            }
+        }
+        if is_braced && head == "#" && width == 0 && self.syntax().has_line_comment("//") {
+            return None;
+        }
+        if width >= block.indent {
+            let begins_next = block.extent == Extent::Item && width == block.indent && self.blank_run > 0;
+            return (begins_next && before > 0 && self.delimiters.open().is_empty()).then_some(before);
+        }
+        if !closes_block(head) && !head.starts_with([')', ']']) {
+            return Some(before);
+        }
+        let suffix = block.suffix_start.trim_start();
+        let suffix_width = suffix_line(&block.suffix_start).map(indentation::width);
+        if suffix.starts_with(head) && suffix_width.is_none_or(|suffix| suffix >= width) {
+            return Some(self.before_closer(text, first));
+        }
+        let goes_on = suffix_width.is_none_or(|suffix| suffix >= block.indent);
+        self.line.is_last = suffix.is_empty() || !goes_on;
+        (!self.line.is_last).then_some(before)
+    }
+
+    /// Judges delimiters inside a line: line starts are judged by their indentation.
+    fn judge_delimiter(&mut self, text: &str, at: usize, c: char) -> Option<usize> {
+        let is_unmatched = self.delimiters.read(c);
+        let is_inside = self.line.start == 0 || self.line.first != Some(at);
+        (is_unmatched && is_inside && self.closer == Some(c)).then(|| self.before_closer(text, at))
+    }
+
+    /// A closer that follows the cursor on its line keeps the line end and indentation before it.
+    fn before_closer(&self, text: &str, at: usize) -> usize {
+        let follows_cursor = match &self.rule {
+            Rule::MultiLine(block) => {
+                !block.suffix_start.lines().next().unwrap_or_default().trim().is_empty()
+            }
+            _ => false,
+        };
+        if follows_cursor { at } else { text[..at].trim_end().len() }
+    }
+
+    fn judge_line(&mut self, text: &str, end: usize) -> Option<usize> {
+        let next = Line { start: end + 1, is_text: self.delimiters.lexer().is_inside(), ..Line::default() };
+        let line = std::mem::replace(&mut self.line, next);
+        let here = text[..end].trim_end().len();
+        let Rule::MultiLine(block) = &self.rule else { return Some(here) };
+        let Some(first) = line.first else {
+            self.blank_run += usize::from(line.start > 0);
+            self.lines.push(line.start..end);
+            return (self.blank_run >= 2 || self.lines.len() >= block.lines_max).then_some(here);
+        };
+        self.blank_run = 0;
+        let written = text[line.start..end].trim_end();
+        let is_suffix = |next: &str| line.start > 0 && has_substance(next) && next.trim_end() == written;
+        if suffix_line(&block.suffix_start).is_some_and(is_suffix) {
+            return Some(text[..line.start].trim_end().len());
+        }
+        self.lines.push(line.start..line.start + written.len());
+        if let Some(cut) = repeated_lines(text, &self.lines) {
+            return Some(cut);
+        }
+        let closes = closes_block(first_word(&text[first..end]))
+            && indentation::width(written) <= block.indent
+            && !line.is_text;
+        let is_item =
+            block.extent == Extent::Item && line.start > 0 && closes && self.delimiters.open().is_empty();
+        let is_done = (line.is_last || is_item) && !written.ends_with(['{', '(', '[', ':']);
+        (is_done || self.lines.len() >= block.lines_max).then_some(here)
+    }
+}
+
+/// The first line of the suffix that is not blank, unless it is the rest of the cursor's line.
+fn suffix_line(suffix: &str) -> Option<&str> {
+    let at = suffix.lines().position(|line| !line.trim().is_empty()).filter(|&at| at > 0)?;
+    suffix.lines().nth(at)
+}
+
+/// Words that begin lines indented like the line that opens their block.
+const LABELS: [&str; 5] = ["case", "default", "public", "private", "protected"];
+
+fn closes_block(head: &str) -> bool {
+    matches!(head, "}" | "end")
+}

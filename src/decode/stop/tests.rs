@@ -1,0 +1,191 @@
+use super::*;
+use crate::text::Language;
+
+/// Of a completion in the file `path`.
+fn lexer(path: &str) -> Lexer {
+    Lexer::unsure(Language::of_path(Some(path)).syntax)
+}
+
+/// Feeds `text` in pieces of one to three characters and as a whole: all must end alike.
+#[track_caller]
+fn check(stop: &Stop, text: &str, kept: &str) {
+    let chars: Vec<char> = text.chars().collect();
+    for size in [1, 2, 3, chars.len().max(1)] {
+        let (mut stop, mut so_far) = (stop.clone(), String::new());
+        let cut = chars.chunks(size).find_map(|piece| {
+            so_far.extend(piece);
+            stop.check(&so_far)
+        });
+        assert_eq!(&so_far[..cut.unwrap_or(so_far.len())], kept, "in pieces of {size}");
+    }
+}
+
+fn block(open: &str, indent: usize, suffix_start: &str) -> Block {
+    let (open, suffix_start) = (open.into(), suffix_start.into());
+    Block { open, indent, extent: Extent::Block, suffix_start, lines_max: 8 }
+}
+
+#[test]
+fn single_lines() {
+    check(&Stop::none(), "a\n\n\n\n", "a\n\n\n\n");
+    let cases = [
+        ("", "", "x = 1\ny", "x = 1"),
+        ("", "", "x = 1  \r\ny", "x = 1"),
+        ("", "", "\n  foo", ""),
+        ("", ")", "x)", "x"),
+        ("", ");\n", "f(x), [\")\"]);", "f(x), [\")\"]"),
+        ("", "\n)", "x)", "x"),
+        ("(", "\n)", "x)\n", "x)"),
+        ("", "]", "a['x'], '🦀'][0]", "a['x'], '🦀'"),
+        ("", ")", "&'a str) {", "&'a str"),
+        ("", ")", "x // :)\n", "x // :)"),
+    ];
+    for (open, suffix, text, kept) in cases {
+        check(&Stop::single_line(open, suffix), text, kept);
+    }
+}
+
+#[test]
+fn blocks_end_by_indentation() {
+    let cases = [
+        // Python: after the colon, and on the blank line below it.
+        (block("", 1, ""), "\n    return 1\n\ndef g():\n", "\n    return 1"),
+        (
+            block("", 4, "\n"),
+            "a = 1\n    if a:\n        b\n    c\nd = 1",
+            "a = 1\n    if a:\n        b\n    c",
+        ),
+        // The closer is in the suffix: not repeated.
+        (block("", 4, "\n}\n"), "let a = 1;\n    a\n}\n\nfn g", "let a = 1;\n    a"),
+        (block("", 1, "}"), "\n    body\n}\n", "\n    body\n"),
+        (block("", 2, "\nend"), "return 1\nend\n", "return 1"),
+        // It is not: the completion closes its block and ends.
+        (block("{", 1, ""), "\n    a\n}\n\nfn g", "\n    a\n}"),
+        (block("{", 5, "\n}"), "\n        a\n    }\n}\n", "\n        a\n    }"),
+        (block("{", 1, "\nfn g"), "\n    a\n} else {\n    b\n}\nx", "\n    a\n} else {\n    b\n}"),
+        (block("", 1, ""), "\n  return 1\nend\nx", "\n  return 1\nend"),
+        // The block goes on below the cursor: the closer belongs there.
+        (block("", 4, "\n    b();\n}"), "a();\n}\n", "a();"),
+        // Tabs, and closers of inner blocks.
+        (block("", 4, "\n}"), "for {\n\t\tx()\n\t}\n\ty()\n}", "for {\n\t\tx()\n\t}\n\ty()"),
+    ];
+    for (block, text, kept) in cases {
+        check(&Stop::multi_line(block), text, kept);
+    }
+}
+
+#[test]
+fn languages_differ_in_comments_and_strings() {
+    let cases = [
+        ("a.lua", ")", "x -- :) (\n", "x -- :) ("),
+        ("a.lua", ")", "x --[[ ) ]])\n", "x --[[ ) ]]"),
+        ("a.c", ")", "i--)\n", "i--"),
+        ("", ")", "i--)\n", "i--"),
+        ("", ")", "x -- :)\n", "x -- :)"),
+        ("a.py", ")", "a // b) + (c\n", "a // b"),
+        ("a.py", ")", "a  # :)\n", "a  # :)"),
+        ("a.rs", ")", "x: Foo<'a, 'b>) {\n", "x: Foo<'a, 'b>"),
+        ("a.rs", ")", "')', '\\'')\n", "')', '\\''"),
+        ("a.rs", ")", "x /* ) */)\n", "x /* ) */"),
+    ];
+    for (path, suffix, text, kept) in cases {
+        let language = Language::of_path(Some(path).filter(|path| !path.is_empty()));
+        check(&Stop::single_line("", suffix).read_by(Lexer::unsure(language.syntax)), text, kept);
+    }
+}
+
+#[test]
+fn text_of_several_lines_is_not_code() {
+    let docstring = "\"\"\"Does\n\nthis (and\nthat.\n\"\"\"\n    return 1\n\nx = 1";
+    let cases = [
+        ("a.py", block("", 4, ""), docstring, "\"\"\"Does\n\nthis (and\nthat.\n\"\"\"\n    return 1"),
+        ("a.ts", block("", 2, "\n}"), "const s = `a\n}\nb`;\n  f();\n}\n", "const s = `a\n}\nb`;\n  f();"),
+        ("a.c", block("", 4, "\n}"), "/* a\nb\n*/\n    f();\n}\n", "/* a\nb\n*/\n    f();"),
+        ("a.lua", block("", 2, "\nend"), "--[[ a\nb\n]]\n  f()\nend\n", "--[[ a\nb\n]]\n  f()"),
+    ];
+    for (path, block, text, kept) in cases {
+        check(&Stop::multi_line(block).read_by(lexer(path)), text, kept);
+    }
+    let inside = Stop::multi_line(block("", 4, "")).read_by(Lexer::after(lexer("a.py").syntax(), "\"\"\""));
+    check(&inside, "a\n\nb\n\"\"\"\n    x\ny = 1\n", "a\n\nb\n\"\"\"\n    x");
+}
+
+#[test]
+fn blocks_may_not_be_indented() {
+    let cases = [
+        (block("{", 1, ""), "\nint f() {\n    g();\n}\n}\nint h", "\nint f() {\n    g();\n}\n}"),
+        (
+            block("{", 5, ""),
+            "\n    case 1:\n        f();\n    default:\n        g();\n    }\n    h",
+            "\n    case 1:\n        f();\n    default:\n        g();\n    }",
+        ),
+        (
+            block("{", 1, ""),
+            "\n    int x;\npublic:\n    int y;\n}\nint z",
+            "\n    int x;\npublic:\n    int y;\n}",
+        ),
+        (
+            block("{", 1, ""),
+            "\n    a();\n#ifdef B\n    b();\n#endif\n}\nint z",
+            "\n    a();\n#ifdef B\n    b();\n#endif\n}",
+        ),
+        (block("", 1, "}"), "\ncase 1:\n    f();\n}\nint z", "\ncase 1:\n    f();\n"),
+        // A case below the cursor's belongs to the block around it.
+        (block("", 8, "\n"), "f();\n    case 2:\n", "f();"),
+    ];
+    for (block, text, kept) in cases {
+        check(&Stop::multi_line(block).read_by(lexer("a.cpp")), text, kept);
+    }
+}
+
+#[test]
+fn fences_count_for_nothing() {
+    let cases = [
+        ("```py\nx = 1\ny", "```py\nx = 1"),
+        ("x = 1\n```", "x = 1"),
+        ("``x\n", "``x"),
+        ("```\n```\n", "```\n```"),
+    ];
+    for (text, kept) in cases {
+        check(&Stop::single_line("", "").with_fences(), text, kept);
+    }
+    let text = "```\na\nb\n```\nc";
+    check(&Stop::multi_line(block("", 0, "")).with_fences(), text, "```\na\nb");
+}
+
+#[test]
+fn items_end_with_their_body() {
+    let item = |indent| Block { extent: Extent::Item, ..block("", indent, "") };
+    let cases = [
+        (0, "fn f(\n    a: u8,\n) -> u8 {\n    a\n}\nfn g", "fn f(\n    a: u8,\n) -> u8 {\n    a\n}"),
+        (0, "def f():\n    a = 1\n\n    b\n\ndef g", "def f():\n    a = 1\n\n    b"),
+        (
+            2,
+            "local s = 0\n  for i = 1, 2 do\n    s = i\n  end\n  x",
+            "local s = 0\n  for i = 1, 2 do\n    s = i\n  end",
+        ),
+        (2, "a = 1;\n\n  b = 2;", "a = 1;"),
+    ];
+    for (indent, text, kept) in cases {
+        check(&Stop::multi_line(item(indent)), text, kept);
+    }
+}
+
+#[test]
+fn repetition_ends() {
+    let cases = [
+        (block("", 0, "\n  next(x)\n"), "a\n  b\n  next(x)\n", "a\n  b"),
+        (block("", 0, ""), "a\n\n\n\nb", "a"),
+        (block("", 0, ""), "x\nfoo()\nfoo()\nfoo()\n", "x\nfoo()"),
+        (block("", 0, ""), "aa\nbb\naa\nbb\naa\nbb\n", "aa\nbb"),
+        (block("", 0, ""), "]\n]\n]\n", "]\n]\n]\n"),
+        (Block { lines_max: 3, ..block("", 0, "") }, "a\nb\nc\nd\n", "a\nb\nc"),
+    ];
+    for (block, text, kept) in cases {
+        check(&Stop::multi_line(block), text, kept);
+    }
+    let mut stop = Stop::single_line("", "");
+    let looping = "x = ".to_string() + &"é, 12, ".repeat(60);
+    assert_eq!(stop.check(&looping).map(|cut| &looping[..cut]), Some("x = é, 12,"));
+    assert_eq!(Stop::single_line("", "").check(&"-".repeat(500)), None);
+}

@@ -1,0 +1,437 @@
+//! Reads text one character at a time and says what each belongs to. No lookahead: what begins a comment or
+//! string is known with the last character of its opener.
+
+use super::recent::Recent;
+use super::syntax::{Class, Close, Form, Spacing, Span, Syntax};
+
+/// Most strings with code in them inside each other; what is nested deeper is taken for text.
+const HOLES_MAX: usize = 4;
+
+/// The state of reading a text in one language. Small, and copied freely.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lexer {
+    syntax: &'static Syntax,
+    state: State,
+    recent: Recent,
+    holes: [Option<Hole>; HOLES_MAX],
+    /// The heredoc that begins on the next line.
+    heredoc: Option<(&'static Form, Word)>,
+    /// Whether the text may have begun inside a string.
+    is_unsure: bool,
+}
+
+/// What a character was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// What it belongs to.
+    pub class: Class,
+    /// So many delimiters read last, taken for code, turned out to belong to the opener that it completes.
+    pub retracted: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Code,
+    Inside(Inside),
+    /// After a quote that begins a character literal or nothing, and perhaps one character.
+    Quote {
+        form: &'static Form,
+        is_full: bool,
+    },
+    /// In the word after the opener of a heredoc or raw string.
+    Tag {
+        form: &'static Form,
+        tag: Word,
+    },
+    /// In a raw string; what came since its last `)`.
+    Raw {
+        form: &'static Form,
+        tag: Word,
+        since: Option<Word>,
+    },
+    /// In a heredoc, with the line so far.
+    Heredoc {
+        form: &'static Form,
+        tag: Word,
+        line: FirstWord,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Inside {
+    form: &'static Form,
+    /// Repetitions in the opener.
+    fill: usize,
+    /// How often it was opened again; for a regex, 1 in a character class.
+    depth: usize,
+    /// Characters since its opener, or since one inside it was opened or closed.
+    length: usize,
+    is_escaped: bool,
+}
+
+/// Code in a string.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Hole {
+    inside: Inside,
+    /// Delimiters of its kind that are open in it.
+    depth: usize,
+}
+
+/// A word, hashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Word(u32);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum FirstWord {
+    Growing(Word),
+    /// It is not the one that ends the heredoc.
+    Other,
+}
+
+impl Lexer {
+    /// Of a text that begins in code.
+    pub fn new(syntax: &'static Syntax) -> Self {
+        let (holes, recent) = ([None; HOLES_MAX], Recent::default());
+        Self { syntax, state: State::Code, recent, holes, heredoc: None, is_unsure: false }
+    }
+
+    /// Of a text that may begin inside a string, as one from the cursor on: what is misread is forgotten with
+    /// the line, as far as [`Span`] lets it.
+    pub fn unsure(syntax: &'static Syntax) -> Self {
+        Self { is_unsure: true, ..Self::new(syntax) }
+    }
+
+    /// Of what follows `prefix`, the start of a document. Only strings between triple quotes are looked for,
+    /// which takes no longer than finding these.
+    pub fn after(syntax: &'static Syntax, prefix: &str) -> Self {
+        let is_open = |form: &&Form| prefix.matches(form.open.tail).count() % 2 == 1;
+        let state = syntax.triple_quotes().find(is_open);
+        let state = state.map_or(State::Code, |form| State::Inside(Inside::new(form, 0)));
+        Self { state, ..Self::unsure(syntax) }
+    }
+
+    /// How the language is written.
+    pub fn syntax(&self) -> &'static Syntax {
+        self.syntax
+    }
+
+    /// Whether the next character is in a comment, a string or another literal, whatever it is.
+    pub fn is_inside(&self) -> bool {
+        !matches!(self.state, State::Code | State::Tag { .. })
+    }
+
+    /// What the last character belongs to, and the next one too, unless it begins or ends something.
+    pub fn class(&self) -> Class {
+        match self.state {
+            State::Code if self.syntax.is_prose => Class::Prose,
+            State::Code => Class::Code,
+            State::Inside(Inside { form, .. })
+            | State::Quote { form, .. }
+            | State::Tag { form, .. }
+            | State::Raw { form, .. }
+            | State::Heredoc { form, .. } => form.class,
+        }
+    }
+
+    /// The quote that ends the string or character literal the next character is in.
+    pub fn quote(&self) -> Option<char> {
+        let (State::Inside(Inside { form, .. }) | State::Quote { form, .. }) = self.state else {
+            return None;
+        };
+        match form.close {
+            Close::Pattern(close) => close.head.chars().chain(close.tail.chars()).find(|&c| is_quote(c)),
+            Close::Quote => form.open.tail.chars().next_back(),
+            _ => None,
+        }
+    }
+
+    /// The bytes of the quotes that end what the next character is in.
+    fn closer_length(&self) -> Option<usize> {
+        match self.state {
+            State::Inside(Inside { form, fill, .. }) => match form.close {
+                Close::Pattern(close) => Some(close.length(fill)),
+                Close::Quote => Some(1),
+                _ => None,
+            },
+            State::Quote { .. } => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Reads all of `text`.
+    pub fn read_all(mut self, text: &str) -> Self {
+        text.chars().for_each(|c| {
+            self.read(c);
+        });
+        self
+    }
+
+    /// Reads one character.
+    pub fn read(&mut self, c: char) -> Read {
+        match self.state {
+            State::Code => self.read_code(c),
+            State::Inside(inside) => self.read_inside(inside, c),
+            State::Quote { form, is_full } => self.read_quote(form, is_full, c),
+            State::Tag { form, tag } => self.read_tag(form, tag, c),
+            State::Raw { form, tag, since } => self.read_raw(form, tag, since, c),
+            State::Heredoc { form, tag, line } => self.read_heredoc(form, tag, line, c),
+        }
+    }
+
+    fn read_code(&mut self, c: char) -> Read {
+        self.recent.push(c);
+        if let Some(inside) = self.leave_hole(c) {
+            self.state = State::Inside(inside);
+            self.recent = Recent::CLEAR;
+            return Read::of(Class::Code);
+        }
+        if c == '\n'
+            && let Some((form, tag)) = self.heredoc.take()
+        {
+            self.state = State::Heredoc { form, tag, line: FirstWord::default() };
+            return Read::of(Class::Code);
+        }
+        match self.syntax.opening(self.recent) {
+            Some((form, fill)) => {
+                self.open(form, fill);
+                Read { class: form.class, retracted: form.delimiters_in_opener() }
+            }
+            None => Read::of(self.class()),
+        }
+    }
+
+    fn open(&mut self, form: &'static Form, fill: usize) {
+        self.state = match form.close {
+            Close::Quote => State::Quote { form, is_full: false },
+            Close::Heredoc(_) | Close::Raw => State::Tag { form, tag: Word::default() },
+            _ => State::Inside(Inside::new(form, fill)),
+        }
+    }
+
+    /// Nothing of what ended belongs to what comes.
+    fn end(&mut self) {
+        self.state = State::Code;
+        self.recent = Recent::CLEAR;
+    }
+
+    fn read_inside(&mut self, inside: Inside, c: char) -> Read {
+        let Inside { form, fill, .. } = inside;
+        let length = inside.length + 1;
+        if c == '\n' && self.ends_with_line(form) {
+            self.state = State::Code;
+            return self.read_code(c);
+        }
+        self.recent.push(if inside.is_escaped { '\0' } else { c });
+        if let Some((longer, fill)) =
+            self.syntax.opening_of_length(self.recent, form.open.length(fill) + length)
+        {
+            self.open(longer, fill);
+            return Read::of(longer.class);
+        }
+        if self.enter_hole(inside, c) {
+            return Read::of(Class::Code);
+        }
+        match inside.next(self.recent, c) {
+            Some(next) => self.state = State::Inside(next),
+            // The two quotes of an empty string may be the first ones of three.
+            None if length == 1 && form.open.length(fill) == 1 => self.state = State::Code,
+            None => self.end(),
+        }
+        Read::of(form.class)
+    }
+
+    fn ends_with_line(&self, form: &Form) -> bool {
+        match form.span {
+            Span::Line => true,
+            Span::MostlyLine => self.is_unsure,
+            Span::Lines => false,
+        }
+    }
+
+    /// Whether `c` completes what begins code inside a string.
+    fn enter_hole(&mut self, inside: Inside, c: char) -> bool {
+        let hole = inside.form.hole;
+        // Where the escape itself begins a hole, `c` is what it escapes.
+        let is_hole = match hole.strip_prefix('\\') {
+            Some(rest) => inside.is_escaped && rest.starts_with(c),
+            None => !hole.is_empty() && self.recent.ends_with(hole),
+        };
+        let free = self.holes.iter().position(Option::is_none).filter(|_| is_hole);
+        let Some(free) = free else { return false };
+        self.holes[free] = Some(Hole { inside: Inside { is_escaped: false, ..inside }, depth: 1 });
+        self.state = State::Code;
+        true
+    }
+
+    /// The string whose code `c` ends.
+    fn leave_hole(&mut self, c: char) -> Option<Inside> {
+        let last = self.holes.iter().rposition(Option::is_some)?;
+        let hole = self.holes[last].as_mut()?;
+        if hole.inside.form.hole.ends_with(c) {
+            hole.depth += 1;
+        } else if c == hole.inside.form.hole_closer() {
+            hole.depth -= 1;
+        }
+        let is_over = hole.depth == 0;
+        if is_over { self.holes[last].take().map(|hole| hole.inside) } else { None }
+    }
+
+    fn read_quote(&mut self, form: &'static Form, is_full: bool, c: char) -> Read {
+        let is_literal = is_full && form.open.tail.ends_with(c);
+        if is_full && !is_literal || c == '\n' {
+            self.state = State::Code;
+            return self.read_code(c);
+        }
+        self.recent.push(c);
+        match c {
+            '\\' if !is_full => {
+                let inside = Inside { is_escaped: true, ..Inside::new(form, 0) };
+                self.state = State::Inside(inside);
+            }
+            _ if is_literal => self.end(),
+            _ => self.state = State::Quote { form, is_full: true },
+        }
+        Read::of(form.class)
+    }
+
+    fn read_tag(&mut self, form: &'static Form, tag: Word, c: char) -> Read {
+        let Close::Heredoc(spacing) = form.close else {
+            self.recent.push(c);
+            match c {
+                '(' => self.state = State::Raw { form, tag, since: None },
+                '\n' | '"' => self.end(),
+                _ => self.state = State::Tag { form, tag: tag.with(c) },
+            }
+            return Read::of(form.class);
+        };
+        let is_empty = tag == Word::default();
+        let is_before = match c {
+            '-' | '~' | '"' | '\'' | '\\' => true,
+            ' ' | '\t' => spacing == Spacing::Free,
+            _ => false,
+        };
+        let is_word = c.is_alphanumeric() && !(is_empty && c.is_ascii_digit()) || c == '_';
+        // `a <<b` appends in Ruby and Perl.
+        let is_name = is_word && !(is_empty && spacing == Spacing::Tight && c.is_lowercase());
+        if is_name || is_empty && is_before {
+            self.recent.push(c);
+            self.state = State::Tag { form, tag: if is_name { tag.with(c) } else { tag } };
+            return Read::of(form.class);
+        }
+        self.state = State::Code;
+        if is_empty {
+            return self.read_code(c);
+        }
+        self.heredoc = Some((form, tag));
+        if is_quote(c) {
+            self.recent = Recent::CLEAR;
+            return Read::of(form.class);
+        }
+        self.read_code(c)
+    }
+
+    fn read_raw(&mut self, form: &'static Form, tag: Word, since: Option<Word>, c: char) -> Read {
+        let since = match (c, since) {
+            (')', _) => Some(Word::default()),
+            ('"', Some(word)) if word == tag => {
+                self.end();
+                return Read::of(form.class);
+            }
+            (_, since) => since.map(|word| word.with(c)),
+        };
+        self.state = State::Raw { form, tag, since };
+        Read::of(form.class)
+    }
+
+    fn read_heredoc(&mut self, form: &'static Form, tag: Word, line: FirstWord, c: char) -> Read {
+        let line = match (c, line) {
+            (c, FirstWord::Growing(word)) if c.is_alphanumeric() || c == '_' => {
+                FirstWord::Growing(word.with(c))
+            }
+            (' ' | '\t', FirstWord::Growing(word)) if word == Word::default() => line,
+            (_, FirstWord::Growing(word)) if word == tag => {
+                self.end();
+                return self.read_code(c);
+            }
+            ('\n', _) => FirstWord::default(),
+            _ => FirstWord::Other,
+        };
+        self.state = State::Heredoc { form, tag, line };
+        Read::of(form.class)
+    }
+}
+
+/// Where in `text` the string or character literal that `lexer` is in is closed: before its closer. `None` if it
+/// is not, or only by the end of its line.
+pub fn string_end(mut lexer: Lexer, text: &str) -> Option<usize> {
+    let (holes, class, closer) = (lexer.holes, lexer.class(), lexer.closer_length()?);
+    text.char_indices()
+        .find_map(|(at, c)| {
+            lexer.read(c);
+            let is_over = lexer.holes == holes && lexer.class() != class;
+            is_over.then(|| (c, (at + c.len_utf8()).saturating_sub(closer)))
+        })
+        .and_then(|(c, end)| (c != '\n').then_some(end))
+}
+
+fn is_quote(c: char) -> bool {
+    matches!(c, '"' | '\'' | '`')
+}
+
+impl Read {
+    fn of(class: Class) -> Self {
+        Self { class, retracted: 0 }
+    }
+}
+
+impl Inside {
+    fn new(form: &'static Form, fill: usize) -> Self {
+        Self { form, fill, depth: 0, length: 0, is_escaped: false }
+    }
+
+    /// What it is after `c`, which `recent` ends with; `None` if that ends it.
+    fn next(self, recent: Recent, c: char) -> Option<Self> {
+        let Self { form, fill, depth, .. } = self;
+        let length = self.length + 1;
+        let next = Self { length, is_escaped: !self.is_escaped && form.escape == Some(c), ..self };
+        if form.class == Class::Regex && !self.is_escaped && matches!(c, '[' | ']') {
+            return Some(Self { depth: usize::from(c == '['), ..next });
+        }
+        if form.nests && length >= form.open.length(fill) && form.open.ends(recent).is_some() {
+            return Some(Self { depth: depth + 1, length: 0, ..next });
+        }
+        if !form.closes(recent, fill, length) {
+            return Some(next);
+        }
+        let is_in_class = form.class == Class::Regex && depth > 0;
+        match depth.checked_sub(1) {
+            _ if is_in_class => Some(next),
+            Some(depth) => Some(Self { depth, length: 0, ..next }),
+            None => None,
+        }
+    }
+}
+
+impl Form {
+    /// Whether it ends with what was read last, so many characters after its opener.
+    fn closes(&self, recent: Recent, fill: usize, length: usize) -> bool {
+        match self.close {
+            Close::Pattern(close) => length >= close.length(fill) && close.ends_filled(recent, fill),
+            Close::Next => true,
+            Close::Quote => recent.ends_with(self.open.tail),
+            Close::Line | Close::Heredoc(_) | Close::Raw => false,
+        }
+    }
+}
+
+impl Word {
+    fn with(self, c: char) -> Self {
+        Self((self.0 ^ u32::from(c)).wrapping_add(1).wrapping_mul(0x0100_0193))
+    }
+}
+
+impl Default for FirstWord {
+    fn default() -> Self {
+        Self::Growing(Word::default())
+    }
+}

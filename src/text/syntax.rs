@@ -1,0 +1,225 @@
+//! How families of languages write comments, strings and other literals.
+
+use super::recent::Recent;
+
+/// What a character of a text belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Code outside all of the below.
+    Code,
+    /// Text for humans that is no comment, as in Markdown.
+    Prose,
+    /// A comment, its delimiters included.
+    Comment,
+    /// A string, its quotes included.
+    String,
+    /// A character literal, its quotes included.
+    Character,
+    /// A regular expression literal.
+    Regex,
+}
+
+/// How a family of languages is written, as far as a [`Lexer`](super::Lexer) has to know.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Syntax {
+    /// Comments, strings and other literals. Of two that match, the one with the longer opener begins; of
+    /// two equally long ones the first.
+    pub forms: &'static [Form],
+    /// Whether what is none of these is prose.
+    pub is_prose: bool,
+}
+
+/// One kind of comment, string or literal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Form {
+    /// What its characters are.
+    pub class: Class,
+    /// What begins it.
+    pub open: Pattern,
+    /// What may stand before that.
+    pub after: After,
+    /// What ends it.
+    pub close: Close,
+    /// The character that takes the next one its meaning.
+    pub escape: Option<char>,
+    /// What begins code inside it, up to the delimiter that closes its last character; empty if nothing does.
+    pub hole: &'static str,
+    /// How many lines it has.
+    pub span: Span,
+    /// Whether it may contain itself.
+    pub nests: bool,
+}
+
+/// A text, with one character repeated any number of times in its middle.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pattern {
+    /// What it begins with.
+    pub head: &'static str,
+    /// The byte that may be repeated.
+    pub fill: Option<u8>,
+    /// What it ends with.
+    pub tail: &'static str,
+}
+
+/// What has to stand before an opener.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum After {
+    /// Anything.
+    Any,
+    /// Whitespace, or the start of the text.
+    Whitespace,
+    /// No character of an identifier.
+    NotWord,
+    /// One of these.
+    OneOf(&'static str),
+    /// None of these.
+    NoneOf(&'static str),
+    /// What an operand follows: an operator, an opening delimiter or a keyword.
+    Operator,
+}
+
+/// What ends a [`Form`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Close {
+    /// The end of the line.
+    Line,
+    /// This text, with as many repetitions as the opener had.
+    Pattern(Pattern),
+    /// The next character.
+    Next,
+    /// The same quote after one character, which may be escaped. What has several is no literal: a lifetime,
+    /// a digit separator.
+    Quote,
+    /// The line that begins with the word after the opener; the text begins on the next line. The word may
+    /// stand behind spaces.
+    Heredoc(Spacing),
+    /// `)`, what stood between the opener and the first `(`, and `"`.
+    Raw,
+}
+
+/// Whether spaces may stand between the opener of a heredoc and its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// They may.
+    Free,
+    /// They make the opener an operator.
+    Tight,
+}
+
+/// How many lines a [`Form`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// It ends with its line at the latest.
+    Line,
+    /// It may have several, but mostly has one: a lexer that is not sure how its text began ends it with its
+    /// line, and so forgets with the line what it misread.
+    MostlyLine,
+    /// Any number.
+    Lines,
+}
+
+impl Syntax {
+    /// Whether `mark` begins a comment that ends with its line.
+    pub fn has_line_comment(&self, mark: &str) -> bool {
+        self.line_comments().any(|one| one == mark)
+    }
+
+    /// Whether `line` begins with one.
+    pub fn begins_with_comment(&self, line: &str) -> bool {
+        self.line_comments().any(|mark| line.starts_with(mark))
+    }
+
+    fn line_comments(&self) -> impl Iterator<Item = &'static str> {
+        let comments = self.forms.iter().filter(|form| form.class == Class::Comment);
+        comments.filter(|form| form.close == Close::Line).map(|form| form.open.tail)
+    }
+
+    /// The quotes of strings that begin and end with three of them.
+    pub(super) fn triple_quotes(&self) -> impl Iterator<Item = &'static Form> {
+        self.forms.iter().filter(|form| matches!(form.open.tail, "\"\"\"" | "'''"))
+    }
+
+    /// The form whose opener `recent` ends with, and the repetitions in it.
+    pub(super) fn opening(&self, recent: Recent) -> Option<(&'static Form, usize)> {
+        let mut longest = None;
+        let mut length_max = 0;
+        for form in self.forms {
+            if let Some(fill) = form.opens(recent)
+                && form.open.length(fill) > length_max
+            {
+                longest = Some((form, fill));
+                length_max = form.open.length(fill);
+            }
+        }
+        longest
+    }
+
+    /// The same for an opener of so many bytes.
+    pub(super) fn opening_of_length(&self, recent: Recent, length: usize) -> Option<(&'static Form, usize)> {
+        if length > Recent::BYTES {
+            return None;
+        }
+        self.forms.iter().find_map(|form| {
+            let fill = form.opens(recent).filter(|&fill| form.open.length(fill) == length)?;
+            Some((form, fill))
+        })
+    }
+}
+
+impl Form {
+    fn opens(&self, recent: Recent) -> Option<usize> {
+        let fill = self.open.ends(recent)?;
+        self.after.holds(recent.before(self.open.length(fill))).then_some(fill)
+    }
+
+    /// The delimiters that its opener has before its last character, and that were taken for code.
+    pub(super) fn delimiters_in_opener(&self) -> usize {
+        let Pattern { head, tail, .. } = self.open;
+        let before_last = &tail[..tail.len() - 1];
+        let is_opener = |c: &char| matches!(c, '(' | '[' | '{');
+        head.chars().chain(before_last.chars()).filter(is_opener).count()
+    }
+
+    /// The character that closes a hole.
+    pub(super) fn hole_closer(&self) -> char {
+        if self.hole.ends_with('(') { ')' } else { '}' }
+    }
+}
+
+impl Pattern {
+    pub(super) fn length(&self, fill: usize) -> usize {
+        self.head.len() + fill + self.tail.len()
+    }
+
+    /// The repetitions in it, if `recent` ends with it.
+    pub(super) fn ends(&self, recent: Recent) -> Option<usize> {
+        if !recent.ends_with(self.tail) {
+            return None;
+        }
+        let before = recent.before(self.tail.len());
+        let fill = self.fill.map_or(0, |fill| before.repetitions(fill));
+        before.before(fill).ends_with(self.head).then_some(fill)
+    }
+
+    /// Whether `recent` ends with it when it has so many repetitions.
+    pub(super) fn ends_filled(&self, recent: Recent, count: usize) -> bool {
+        let before = recent.before(self.tail.len());
+        recent.ends_with(self.tail)
+            && self.fill.is_none_or(|fill| before.repetitions(fill) >= count)
+            && before.before(count).ends_with(self.head)
+    }
+}
+
+impl After {
+    fn holds(self, before: Recent) -> bool {
+        let last = before.last();
+        match self {
+            Self::Any => true,
+            Self::Whitespace => matches!(last, b' ' | b'\n'),
+            Self::NotWord => !Recent::is_word(last),
+            Self::OneOf(bytes) => bytes.as_bytes().contains(&last),
+            Self::NoneOf(bytes) => !bytes.as_bytes().contains(&last),
+            Self::Operator => before.expects_operand(),
+        }
+    }
+}
