@@ -1,5 +1,7 @@
 //! Gated attention between its projections.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
 use std::collections::TryReserveError;
 
 use super::context::Context;
@@ -362,7 +364,7 @@ mod tests {
         let mut vector = |len: usize| (0..len).map(|_| random.unit()).collect::<Vec<f32>>();
         let [queries, keys, values] =
             [heads * width, kv_heads * head_dim, kv_heads * head_dim].map(|width| vector(rows * width));
-        let bias = AttentionBias {
+        let bias = AttentionBias::<Cpu> {
             query: vector(heads * width),
             key: vector(kv_heads * head_dim),
             value: vector(kv_heads * head_dim),
