@@ -30,19 +30,19 @@
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a remote backend |
-//! | 7 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
-//! | 8 | [`config`] | every setting, and what the layers are given of them |
-//! | 9 | [`resident`] | the model that stays in memory and what all editors share of it |
-//! | 10 | [`lsp`] | the language server, and the bridge that editors start |
-//! | 11 | [`daemon`] | one process per user: socket, life cycle, what it is asked besides |
-//! | 11 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
-//! | 12 | [`cli`] | arguments and one file for each subcommand |
+//! | 8 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
+//! | 9 | [`config`] | every setting, and what the layers are given of them |
+//! | 10 | [`resident`] | the model that stays in memory and what all editors share of it |
+//! | 11 | [`lsp`] | the language server, and the bridge that editors start |
+//! | 12 | [`daemon`] | one process per user: socket, life cycle, what it is asked besides |
+//! | 12 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
+//! | 13 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
 //!
 //! They are absences, so they are easy to lose; `tests/it/layering.rs` checks those that show in the text.
 //!
-//! - No module names one that stands later in the list.
+//! - No module names one of its own layer or of a later one. The files of a module import each other in one direction.
 //! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/mmap.rs` and the
 //!   bytes it hands out name memmap2.
 //! - `model` never learns where a request came from; `complete` and `assist` never see a tensor;
@@ -52,8 +52,8 @@
 //! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in
 //!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, and `bench/keystrokes/infill.rs`, which
 //!   asks the server on this machine that a benchmark is told to compare with.
-//! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
-//!   line.
+//! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
+//!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/{drafts,stop}.rs`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
@@ -71,7 +71,7 @@
 //! they give errors that name the file, the tensor or the setting. A panic means a bug in fimd; it ends one request or
 //! one connection, never the engine thread or the daemon.
 
-#![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+#![deny(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod assist;
 pub mod base;

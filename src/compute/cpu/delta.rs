@@ -1,5 +1,7 @@
 //! Gated DeltaNet between its projections: convolution, gates, recurrence, output norm.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
 use std::ops::Range;
 
 use super::context::{Context, Scratch};

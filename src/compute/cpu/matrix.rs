@@ -4,6 +4,8 @@
 //! value, stand in its lane, so that a product needs no sum across lanes. Blocks of 256 columns of a strip
 //! are unpacked at a time, into a few KiB that stay in the first-level cache, and used for all inputs.
 
+#![expect(unsafe_code, reason = "blocks are loaded by pointer, inside bounds that are checked before")]
+
 #![expect(
     clippy::needless_range_loop,
     reason = "indices go to several arrays, and closures are not inlined reliably"

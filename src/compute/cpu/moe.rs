@@ -1,5 +1,7 @@
 //! Mixture of experts: every visited expert is read once per pass.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
 use std::io;
 
 use super::context::Context;

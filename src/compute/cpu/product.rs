@@ -1,5 +1,7 @@
 //! Products of matrices with inputs.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one buffer; inputs are read by pointer, inside checked bounds")]
+
 #![expect(
     clippy::needless_range_loop,
     reason = "indices go to several arrays, and closures are not inlined reliably"

@@ -1,5 +1,7 @@
 //! Formulas over rows of f32, and products of small f32 matrices.
 
+#![expect(unsafe_code, reason = "tiles are read and written by pointer, inside bounds that are checked before")]
+
 #![expect(clippy::needless_range_loop, reason = "closures are not inlined reliably")]
 
 use super::simd::{LANES, Simd};
