@@ -21,7 +21,7 @@
 //!
 //! | layer | module | what it knows |
 //! |---|---|---|
-//! | 0 | [`base`] | number formats, thread pool, cancellation, logging |
+//! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, tensor names, state, the forward pass, the tokenizer |
@@ -64,6 +64,25 @@
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
 //! - stdout carries results or the LSP wire; everything else goes to stderr. Document text is never logged.
+//!
+//! ## Threads
+//!
+//! State has one owner; threads exchange owned values, by channels and callbacks.
+//!
+//! | thread | started by | owns | may block |
+//! |---|---|---|---|
+//! | `fimd-engine`, one per engine | `serve` | the session with its model, its backend and its caches; with a remote backend, the connection | for as long as a generation takes; waits for the queue |
+//! | `fimd-pool-N` | `base/pool.rs` | nothing: a loop of the engine's thread lends them its buffers, and returns when all are done | spins for a moment, then sleeps until the next loop |
+//! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its answer | in the network; the engine's thread ends it by shutting the connection down |
+//! | `fimd-loader`, one per load | `resident` | the model until it is there, which then takes the place of the one before | on the disk; an outdated one stops early |
+//! | `fimd-pause`, one per pause with an end | `resident` | nothing | sleeps until then |
+//! | two workers of tokio | `daemon`, or `cli` for `--no-daemon` | connections, sessions with editors, their documents | never for long: what does goes to tokio's blocking threads |
+//! | the only one of a bridge | `cli` | what an editor sent, to tell it to another daemon | never |
+//!
+//! A completer (`complete`) has no thread: whoever brings an event works off its inbox, be it a worker of tokio or the
+//! engine's thread. So listeners and replies must not block. Requests are
+//! planned on the engine's thread when their turn comes. Cancelling sets a flag ([`base::Cancel`]), which is looked at
+//! between steps. `hub` quantises with threads of its own, which end with the call.
 //!
 //! ## Untrusted input
 //!

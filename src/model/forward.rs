@@ -96,7 +96,8 @@ impl<B: Backend> Model<B> {
     /// An empty sequence.
     pub fn sequence(&mut self) -> Result<Sequence<B>> {
         let layers = self.config.count(Mixer::LinearAttention);
-        let recurrent = (0..layers).map(|_| self.backend.recurrent(&self.config.delta)).collect::<Result<_>>();
+        let recurrent =
+            (0..layers).map(|_| self.backend.recurrent(&self.config.delta)).collect::<Result<_>>();
         Ok(Sequence { len: 0, recurrent: recurrent? })
     }
 

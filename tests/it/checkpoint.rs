@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fimd::base::Cancel;
+use fimd::compute::cpu::Cpu;
 use fimd::decode::drafts::Pace;
 use fimd::decode::{Task, generate};
-use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::Config;
 use serde_json::{Value, json};

@@ -6,10 +6,10 @@ use std::process::{Command, Output};
 
 use fimd::base::Cancel;
 use fimd::base::dtype::DType;
+use fimd::compute::cpu::Cpu;
 use fimd::decode::sample::log_softmax;
 use fimd::format::ModelDir;
 use fimd::hub::quantize::{Outcome, Plan};
-use fimd::compute::cpu::Cpu;
 use fimd::model::LogitRows;
 use fimd::model::export::Recipe;
 use fimd::model::tokenizer::chat::{Message, Role};

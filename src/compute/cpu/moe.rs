@@ -123,13 +123,7 @@ pub fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Input
 }
 
 /// Adds the weighted outputs of the experts to the rows that visit them.
-fn feed_forward(
-    context: &mut Context,
-    cancel: &Cancel,
-    visited: &[Visited],
-    inputs: &Inputs,
-    x: &mut [f32],
-) {
+fn feed_forward(context: &mut Context, cancel: &Cancel, visited: &[Visited], inputs: &Inputs, x: &mut [f32]) {
     let Some(Visited { expert: first, .. }) = visited.first() else { return };
     let inner = inner(context, cancel, visited, inputs);
     let hidden = first.down.rows();

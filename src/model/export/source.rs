@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn groups_come_apart() {
-        let shape = DeltaShape { key_heads: 2, value_heads: 4, key_dim: 3, value_dim: 5, conv_kernel: 4, eps: 1e-6 };
+        let shape =
+            DeltaShape { key_heads: 2, value_heads: 4, key_dim: 3, value_dim: 5, conv_kernel: 4, eps: 1e-6 };
         let rows = |parts: &[usize]| grouped_rows(&shape, parts);
         assert_eq!(rows(&[0, 1, 2]), [0..3, 26..29, 3..6, 29..32, 6..16, 32..42]);
         assert_eq!(rows(&[3]), [16..26, 42..52]);

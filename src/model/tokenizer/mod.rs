@@ -19,10 +19,15 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 use crate::format::{Description, ModelDir};
 use chat::{ChatTemplate, Message};
 
+/// Ends a text.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// Ends a turn of a chat.
+pub const END_OF_TURN: &str = "<|im_end|>";
+
 /// Every token that ends a generation, as Qwen3-Coder-Next spells them.
 const STOPS: [&str; 8] = [
-    "<|endoftext|>",
-    "<|im_end|>",
+    END_OF_TEXT,
+    END_OF_TURN,
     "<|fim_prefix|>",
     "<|fim_middle|>",
     "<|fim_suffix|>",
@@ -144,7 +149,7 @@ impl Tokenizer {
 
     /// The same, where chats with the model are written as a template in Jinja says.
     pub fn with_chat(self, template: &str) -> Self {
-        let ends = ["<|im_end|>", "<|endoftext|>"];
+        let ends = [END_OF_TURN, END_OF_TEXT];
         let end = ends.into_iter().find(|end| self.special(end).is_some()).unwrap_or_default();
         let chat = ChatTemplate::new(template, end).map_err(|error| format!("{error:#}"));
         Self { chat, ..self }
