@@ -45,10 +45,12 @@
 //! - No module names one of its own layer or of a later one. The files of a module import each other in one direction.
 //! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/mmap.rs` and the
 //!   bytes it hands out name memmap2.
-//! - `model` never learns where a request came from; `complete` and `assist` never see a tensor;
+//! - `model` never learns where a request came from; `complete` and `assist` never see a tensor: of `model` they name
+//!   the tokenizer, of `session` what it says of a generation, and nothing of `compute` and `format`;
 //!   `compute` never sees a layer name.
-//! - Nothing below `config` reads settings, and `config` reads none from a workspace. Open documents are what
-//!   the editor sent; no other file of a workspace is read but `.gitignore`.
+//! - Nothing below `config` reads settings or the environment (but logging, which is there before settings are), and
+//!   `config` reads none from a workspace. Open documents are what the editor sent; no other file of a workspace is
+//!   read but `.gitignore`.
 //! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in
 //!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, and `bench/keystrokes/infill.rs`, which
 //!   asks the server on this machine that a benchmark is told to compare with.
@@ -80,9 +82,9 @@
 //! | the only one of a bridge | `cli` | what an editor sent, to tell it to another daemon | never |
 //!
 //! A completer (`complete`) has no thread: whoever brings an event works off its inbox, be it a worker of tokio or the
-//! engine's thread. So listeners and replies must not block. Requests are
-//! planned on the engine's thread when their turn comes. Cancelling sets a flag ([`base::Cancel`]), which is looked at
-//! between steps. `hub` quantises with threads of its own, which end with the call.
+//! engine's thread. So listeners and replies must not block. Requests are planned on the engine's thread when their
+//! turn comes. Cancelling sets a flag ([`base::Cancel`]), which is looked at between steps. `hub` quantises with threads
+//! of its own, which end with the call.
 //!
 //! ## Untrusted input
 //!

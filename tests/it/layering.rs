@@ -1,6 +1,6 @@
 //! The layers and absences that the crate doc promises, read from the text of the sources.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,8 @@ const RESERVED: &[Reserved] = &[
         // Logging silences the client's own messages.
         places: &["complete/remote/transport.rs", "base/logging.rs"],
     },
-    Reserved { rule: "stdout", names: &["println!", "print!", "io::stdout"], places: STDOUT },
+    Reserved { rule: "stdout", names: &["println!", "print!"], places: &["cli/mod.rs"] },
+    Reserved { rule: "stdout", names: &["stdout()"], places: &["cli/"] },
     Reserved {
         rule: "settings and the environment",
         names: &["std::env", "env::var", "option_env!", "env!(\"FIMD", "dirs::"],
@@ -50,8 +51,6 @@ const RESERVED: &[Reserved] = &[
         places: &["lib.rs", "main.rs", "base/pool.rs", "format/mmap.rs", "compute/cpu/"],
     },
 ];
-
-const STDOUT: &[&str] = &["cli/", "lsp/bridge/", "daemon/"];
 
 /// What completing and assisting never see: tensors, and sessions but for what they say about a generation.
 const NO_TENSORS: Forbidden = Forbidden {
@@ -194,8 +193,9 @@ fn every_rule_finds_its_violation_and_no_other_does() {
         (None, vec![added("session/mod.rs", &format!("{TEST_MODULE}use std::env; use tokio::fs; }}"))]),
         (None, vec![added("session/mod.rs", "const X: &str = r#\"crate::cli \" mod x {\"#;")]),
     ];
+    let sources = sources();
     for (rule, plants) in cases {
-        let mut files = sources();
+        let mut files = sources.clone();
         for (path, old, new) in plants {
             plant(&mut files, path, old, new);
         }
@@ -206,18 +206,15 @@ fn every_rule_finds_its_violation_and_no_other_does() {
 }
 
 /// Replaces `old` in a file, or adds `new` to it where `old` is empty.
-fn plant(files: &mut Vec<(String, String)>, path: &str, old: &str, new: &str) {
-    match files.iter_mut().find(|(name, _)| name == path) {
-        Some((_, text)) if old.is_empty() => *text += &format!("\n{new}\n"),
-        Some((_, text)) => {
-            assert!(text.contains(old), "{path} has no {old}");
-            *text = text.replacen(old, new, 1);
-        }
-        None => files.push((path.to_owned(), new.to_owned())),
-    }
+fn plant(files: &mut Vec<File>, path: &str, old: &str, new: &str) {
+    let before = files.iter().position(|file| file.path == path).map(|at| files.swap_remove(at).text);
+    let text = before.unwrap_or_default();
+    assert!(text.contains(old), "{path} has no {old}");
+    let text = if old.is_empty() { format!("{text}\n{new}\n") } else { text.replacen(old, new, 1) };
+    files.push(File::new(path.to_owned(), text));
 }
 
-fn findings(files: Vec<(String, String)>) -> Vec<Finding> {
+fn findings(files: Vec<File>) -> Vec<Finding> {
     let tree = Tree::new(files);
     RULES.iter().flat_map(|rule| rule(&tree)).collect()
 }
@@ -227,8 +224,7 @@ fn layers(tree: &Tree) -> Vec<Finding> {
     let mut found = Vec::new();
     for file in &tree.files {
         let Some(own) = tree.layer(file.top()) else { continue };
-        for path in [&file.code_and_tests, &file.comments].into_iter().flat_map(|text| tree.paths(file, text))
-        {
+        for path in tree.paths(file, &file.mentioned) {
             let used = path.first().map_or("", String::as_str);
             let is_below = tree.layer(used).is_none_or(|other| other < own);
             if used != file.top() && !is_below {
@@ -286,10 +282,10 @@ fn no_tensors(tree: &Tree) -> Vec<Finding> {
     let Forbidden { from, to, except } = NO_TENSORS;
     let mut found = Vec::new();
     for file in tree.files.iter().filter(|file| from.contains(&file.top())) {
-        for path in tree.paths(file, &file.code).map(|path| path.join("::")) {
+        for path in tree.paths(file, &file.named).map(|path| path.join("::")) {
             let is_under =
                 |name: &&str| path.strip_prefix(*name).is_some_and(|rest| !rest.starts_with(is_name));
-            if to.iter().any(|name| is_under(&name)) && !except.iter().any(|name| is_under(&name)) {
+            if to.iter().any(is_under) && !except.iter().any(is_under) {
                 found.push(("no tensors", format!("{} names {path}", file.path)));
             }
         }
@@ -344,7 +340,7 @@ fn cycles(tree: &Tree) -> Vec<Finding> {
 fn shortest_cycle<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Option<Vec<&'a str>> {
     let ways = edges.keys().filter_map(|&start| {
         let mut before = BTreeMap::new();
-        let mut todo = std::collections::VecDeque::from([start]);
+        let mut todo = VecDeque::from([start]);
         while let Some(file) = todo.pop_front() {
             for &next in &edges[file] {
                 if !before.contains_key(next) {
@@ -378,19 +374,25 @@ fn unsafe_code(tree: &Tree) -> Vec<Finding> {
 }
 
 /// A source file, with its text as the rules read it. Everything left out is blank, so lines stay where they are.
+#[derive(Clone)]
 struct File {
     /// Below `src`.
     path: String,
+    text: String,
     /// Names of the modules down to this one.
     module: Vec<String>,
     code: String,
     code_and_strings: String,
-    code_and_tests: String,
-    comments: String,
+    /// What its code names.
+    named: Vec<Named>,
+    /// What its code, its tests and its comments name.
+    mentioned: Vec<Named>,
 }
 
 struct Tree {
     files: Vec<File>,
+    /// Where in `files` the file of each module is.
+    modules: HashMap<Vec<String>, usize>,
     /// Layer and name of each module, as the crate doc lists them.
     table: Vec<(usize, String)>,
 }
@@ -401,29 +403,32 @@ impl File {
         self.path.split(['/', '.']).next().expect("a path has a part")
     }
 
-    fn new(path: String, text: &str) -> Self {
-        let kinds = kinds(text);
-        let code_and_tests = keep(text, |at| kinds[at] == Kind::Code);
+    fn new(path: String, text: String) -> Self {
+        let kinds = kinds(&text);
+        let code_and_tests = keep(&text, |at| kinds[at] == Kind::Code);
         let tests = test_modules(&code_and_tests);
         let is_test = |at| tests.iter().any(|test| test.contains(&at));
         let module = path.trim_end_matches(".rs").split('/').map(str::to_owned);
-        let module = module.filter(|name| !["mod", "lib"].contains(&&**name)).collect();
+        let module: Vec<String> = module.filter(|name| !["mod", "lib"].contains(&&**name)).collect();
+        let code = keep(&text, |at| kinds[at] == Kind::Code && !is_test(at));
+        let comments = keep(&text, |at| kinds[at] == Kind::Comment);
         Self {
-            code: keep(text, |at| kinds[at] == Kind::Code && !is_test(at)),
-            code_and_strings: keep(text, |at| kinds[at] != Kind::Comment && !is_test(at)),
-            comments: keep(text, |at| kinds[at] == Kind::Comment),
-            code_and_tests,
+            named: named(&code, &module),
+            mentioned: [named(&code_and_tests, &module), named(&comments, &module)].concat(),
+            code,
+            code_and_strings: keep(&text, |at| kinds[at] != Kind::Comment && !is_test(at)),
             module,
             path,
+            text,
         }
     }
 }
 
 impl Tree {
     /// The files that are part of the program, without those of test modules.
-    fn new(files: Vec<(String, String)>) -> Self {
+    fn new(mut files: Vec<File>) -> Self {
         let mut table = Vec::new();
-        for line in files.iter().filter(|(path, _)| path == "lib.rs").flat_map(|(_, text)| text.lines()) {
+        for line in files.iter().filter(|file| file.path == "lib.rs").flat_map(|file| file.text.lines()) {
             let Some((layer, row)) = line.strip_prefix("//! | ").and_then(|row| row.split_once(" | [`"))
             else {
                 continue;
@@ -431,12 +436,13 @@ impl Tree {
             let layer = layer.parse().expect("a row of the table begins with the layer");
             table.push((layer, row.split('`').next().expect("a row names a module").to_owned()));
         }
-        let mut files: Vec<File> = files.into_iter().map(|(path, text)| File::new(path, &text)).collect();
         let tests: Vec<Vec<String>> = files.iter().flat_map(test_files).collect();
         for file in files.iter_mut().filter(|file| tests.iter().any(|test| file.module.starts_with(test))) {
-            (file.code, file.code_and_strings) = (String::new(), String::new());
+            (file.code, file.code_and_strings, file.named) = Default::default();
         }
-        Self { files, table }
+        let modules = files.iter().enumerate().filter(|(_, file)| file.path != "main.rs");
+        let modules = modules.map(|(at, file)| (file.module.clone(), at)).collect();
+        Self { files, modules, table }
     }
 
     fn layer(&self, module: &str) -> Option<usize> {
@@ -448,44 +454,44 @@ impl Tree {
     }
 
     fn module(&self, module: &[String]) -> Option<&File> {
-        self.files.iter().find(|file| file.module == module && file.path != "main.rs")
+        self.modules.get(module).map(|&at| &self.files[at])
     }
 
-    /// Every path of the crate that a text of `file` names, from the crate's root on.
-    fn paths<'a>(&'a self, file: &'a File, text: &'a str) -> impl Iterator<Item = Vec<String>> + use<'a> {
-        named(text, &file.module).into_iter().filter_map(move |path| self.absolute(file, path.names))
+    /// The paths among those named in `file` that lie in the crate, from its root on.
+    fn paths<'a>(&'a self, file: &'a File, named: &'a [Named]) -> impl Iterator<Item = Vec<String>> {
+        named.iter().filter_map(move |path| self.absolute(file, &path.names))
     }
 
     /// The files that have what `file` names. What a file only exports again is no use of it, and whoever names that
     /// uses the file where it is.
-    fn uses<'a>(&'a self, file: &'a File) -> impl Iterator<Item = &'a File> + use<'a> {
-        let paths = named(&file.code, &file.module).into_iter().filter(|path| !path.is_export);
-        paths.filter_map(move |path| self.absolute(file, path.names)).filter_map(|path| self.owner(&path, 0))
+    fn uses<'a>(&'a self, file: &'a File) -> impl Iterator<Item = &'a File> {
+        let paths = file.named.iter().filter(|path| !path.is_export);
+        paths.filter_map(|path| self.absolute(file, &path.names)).filter_map(|path| self.owner(&path, 0))
     }
 
     /// A path from the crate's root on; none for one into another crate.
-    fn absolute(&self, file: &File, names: Vec<String>) -> Option<Vec<String>> {
+    fn absolute(&self, file: &File, names: &[String]) -> Option<Vec<String>> {
         if names.first().is_some_and(|name| name == "crate") {
             return Some(names[1..].to_vec());
         }
         let child: Vec<String> = file.module.iter().chain(names.first()).cloned().collect();
         self.module(&child)?;
-        Some(file.module.iter().chain(&names).cloned().collect())
+        Some(file.module.iter().chain(names).cloned().collect())
     }
 
     /// The file that has the item at a path, through what modules on the way import or export.
     fn owner(&self, path: &[String], depth: usize) -> Option<&File> {
         let (len, file) = (0..=path.len()).rev().find_map(|len| Some((len, self.module(&path[..len])?)))?;
         let Some(item) = path.get(len).filter(|_| depth < 8) else { return Some(file) };
-        let import =
-            named(&file.code, &file.module).into_iter().find(|path| path.alias.as_ref() == Some(item));
-        let target = import.and_then(|import| self.absolute(file, import.names));
+        let import = file.named.iter().find(|path| path.alias.as_ref() == Some(item));
+        let target = import.and_then(|import| self.absolute(file, &import.names));
         let target = target.filter(|target| target != path).and_then(|target| self.owner(&target, depth + 1));
         target.or(Some(file))
     }
 }
 
 /// A path as it is named: with `crate` first where it begins with `crate`, `self` or `super`.
+#[derive(Clone)]
 struct Named {
     names: Vec<String>,
     /// What an import calls it.
@@ -514,7 +520,7 @@ fn named(text: &str, module: &[String]) -> Vec<Named> {
             }
             name if name.starts_with(is_name) && tokens.get(at + 1) == Some(&"::") => {
                 let import = import_before(&tokens[..at]);
-                let here =
+                let here: Vec<String> =
                     module.iter().cloned().chain(inline.iter().map(|(_, name)| (*name).to_owned())).collect();
                 let start = found.len();
                 at = path_tree(&tokens, at, Vec::new(), &mut found);
@@ -555,7 +561,7 @@ fn path_tree(tokens: &[&str], mut at: usize, mut names: Vec<String>, out: &mut V
                 return at + 1;
             }
             name if name.starts_with(is_name) => {
-                if !(name == "self" && !names.is_empty()) {
+                if name != "self" || names.is_empty() {
                     names.push(name.to_owned());
                 }
                 if token(at + 1) == "::"
@@ -578,7 +584,7 @@ fn path_tree(tokens: &[&str], mut at: usize, mut names: Vec<String>, out: &mut V
 }
 
 /// `self` and `super` replaced.
-fn from_root(names: Vec<String>, here: &Vec<String>) -> Vec<String> {
+fn from_root(names: Vec<String>, here: &[String]) -> Vec<String> {
     let up = names.iter().take_while(|name| *name == "super").count();
     let is_self = names.first().is_some_and(|name| name == "self");
     if up == 0 && !is_self {
@@ -746,8 +752,8 @@ fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Path below `src` and text of every source file.
-fn sources() -> Vec<(String, String)> {
+/// Every source file.
+fn sources() -> Vec<File> {
     let mut files = Vec::new();
     let mut dirs = vec![source_dir()];
     while let Some(dir) = dirs.pop() {
@@ -757,7 +763,7 @@ fn sources() -> Vec<(String, String)> {
                 dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(source_dir()).unwrap().to_string_lossy().replace('\\', "/");
-                files.push((name, fs::read_to_string(&path).unwrap()));
+                files.push(File::new(name, fs::read_to_string(&path).unwrap()));
             }
         }
     }
