@@ -21,7 +21,7 @@
 //!
 //! | layer | module | what it knows |
 //! |---|---|---|
-//! | 0 | [`base`] | number formats, thread pool, cancellation, logging |
+//! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 1 | [`text`] | source text: what is code, comment or string in which language; words, delimiters, indentation |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
@@ -31,30 +31,32 @@
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
 //! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a remote backend |
-//! | 7 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
-//! | 8 | [`config`] | every setting, and what the layers are given of them |
-//! | 9 | [`resident`] | the model that stays in memory and what all editors share of it |
-//! | 10 | [`lsp`] | the language server, and the bridge that editors start |
-//! | 11 | [`daemon`] | one process per user: socket, life cycle, what it is asked besides |
-//! | 11 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
-//! | 12 | [`cli`] | arguments and one file for each subcommand |
+//! | 8 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
+//! | 9 | [`config`] | every setting, and what the layers are given of them |
+//! | 10 | [`resident`] | the model that stays in memory and what all editors share of it |
+//! | 11 | [`lsp`] | the language server, and the bridge that editors start |
+//! | 12 | [`daemon`] | one process per user: socket, life cycle, what it is asked besides |
+//! | 12 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
+//! | 13 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
 //!
 //! They are absences, so they are easy to lose; `tests/it/layering.rs` checks those that show in the text.
 //!
-//! - No module names one that stands later in the list.
+//! - No module names one of its own layer or of a later one. The files of a module import each other in one direction.
 //! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/mmap.rs` and the
 //!   bytes it hands out name memmap2.
-//! - `model` never learns where a request came from; `complete` and `assist` never see a tensor;
+//! - `model` never learns where a request came from; `complete` and `assist` never see a tensor: of `model` they name
+//!   the tokenizer, of `session` what it says of a generation, and nothing of `compute` and `format`;
 //!   `compute` never sees a layer name.
-//! - Nothing below `config` reads settings, and `config` reads none from a workspace. Open documents are what
-//!   the editor sent; no other file of a workspace is read but `.gitignore`.
+//! - Nothing below `config` reads settings or the environment (but logging, which is there before settings are), and
+//!   `config` reads none from a workspace. Open documents are what the editor sent; no other file of a workspace is
+//!   read but `.gitignore`.
 //! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in
 //!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, and `bench/keystrokes/infill.rs`, which
 //!   asks the server on this machine that a benchmark is told to compare with.
-//! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, each block under a `// SAFETY:`
-//!   line.
+//! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
+//!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
@@ -66,13 +68,32 @@
 //! - The model is written once. A backend never sees the model, the model never sees a device.
 //! - stdout carries results or the LSP wire; everything else goes to stderr. Document text is never logged.
 //!
+//! ## Threads
+//!
+//! State has one owner; threads exchange owned values, by channels and callbacks.
+//!
+//! | thread | started by | owns | may block |
+//! |---|---|---|---|
+//! | `fimd-engine`, one per engine | `serve` | the session with its model, its backend and its caches; with a remote backend, the connection | for as long as a generation takes; waits for the queue |
+//! | `fimd-pool-N` | `base/pool.rs` | nothing: a loop of the engine's thread lends them its buffers, and returns when all are done | spins for a moment, then sleeps until the next loop |
+//! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its answer | in the network; the engine's thread ends it by shutting the connection down |
+//! | `fimd-loader`, one per load | `resident` | the model until it is there, which then takes the place of the one before | on the disk; an outdated one stops early |
+//! | `fimd-pause`, one per pause with an end | `resident` | nothing | sleeps until then |
+//! | two workers of tokio | `daemon`, or `cli` for `--no-daemon` | connections, sessions with editors, their documents | never for long: what does goes to tokio's blocking threads |
+//! | the only one of a bridge | `cli` | what an editor sent, to tell it to another daemon | never |
+//!
+//! A completer (`complete`) has no thread: whoever brings an event works off its inbox, be it a worker of tokio or the
+//! engine's thread. So listeners and replies must not block. Requests are planned on the engine's thread when their
+//! turn comes. Cancelling sets a flag ([`base::Cancel`]), which is looked at between steps. `hub` quantises with threads
+//! of its own, which end with the call.
+//!
 //! ## Untrusted input
 //!
 //! Checkpoints, tokenizers, chat templates, documents, LSP messages and whatever comes over the socket are untrusted:
 //! they give errors that name the file, the tensor or the setting. A panic means a bug in fimd; it ends one request or
 //! one connection, never the engine thread or the daemon.
 
-#![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+#![deny(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod assist;
 pub mod base;

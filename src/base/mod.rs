@@ -1,4 +1,4 @@
-//! What everything else stands on: number formats, the thread pool, cancellation, logging.
+//! What everything else stands on: number formats, the thread pool, cancellation, random numbers, logging.
 
 pub mod cancel;
 pub mod dtype;
@@ -6,6 +6,7 @@ pub mod logging;
 pub mod memory;
 pub mod pool;
 pub mod process;
+pub mod random;
 pub mod timings;
 
 pub use cancel::Cancel;

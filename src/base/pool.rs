@@ -1,5 +1,7 @@
 //! A pool of threads that share the tasks of one parallel loop at a time.
 
+#![expect(unsafe_code, reason = "a task borrows what its threads only reach while `run` waits")]
+
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::Range;

@@ -79,7 +79,12 @@ fn head(backend: &mut Cpu, workload: &Workload, dtype: DType, key: u64) -> Resul
     Ok(HeadWeights { norm: backend.vector(vec![1.0; cols])?, eps: 1e-6, output })
 }
 
-fn median_us(backend: &mut Cpu, workload: &Workload, heads: &[HeadWeights<Cpu>], inputs: usize) -> Result<f64> {
+fn median_us(
+    backend: &mut Cpu,
+    workload: &Workload,
+    heads: &[HeadWeights<Cpu>],
+    inputs: usize,
+) -> Result<f64> {
     let mut x = backend.rows(inputs, workload.cols)?;
     let mut products = backend.rows(inputs, workload.rows)?;
     // The first rows of the matrix itself serve as inputs.

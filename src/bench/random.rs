@@ -9,6 +9,7 @@
 use half::f16;
 
 use crate::base::dtype::DType;
+use crate::base::random::SplitMix64;
 use crate::format::blocks;
 
 /// A tensor of random weights.
@@ -67,17 +68,14 @@ impl RandomTensor {
 
 const WORD: usize = 8;
 
-/// The `counter`-th output of the generator SplitMix64 (Steele, Lea and Flood 2014) started at `key`.
+/// The `counter`-th number of the generator at `key`.
 fn mix(key: u64, counter: u64) -> u64 {
-    let mut z = key.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
+    SplitMix64::skipped(key, counter).bits()
 }
 
 /// A number from 0 to below 1.
 pub fn fraction(key: u64, counter: u64) -> f32 {
-    (mix(key, counter) >> 40) as f32 / (1 << 24) as f32
+    SplitMix64::skipped(key, counter).uniform()
 }
 
 /// A token below `vocab`.

@@ -121,6 +121,7 @@ fn splits_at_lines(tokenizer: &Tokenizer) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::base::random::Mmix;
     use crate::model::tokenizer::tests::tiny_fim;
 
     /// The starter's tokenizer, and Qwen's where it is at hand.
@@ -158,12 +159,11 @@ pub(crate) mod tests {
         ];
         for tokenizer in tokenizers() {
             assert!(splits_at_lines(&tokenizer));
-            let (mut random, mut encoder) = (1u64, Encoder::default());
+            let (mut random, mut encoder) = (Mmix(1), Encoder::default());
             for round in 0..2000 {
                 let mut text = String::new();
                 for _ in 0..round % 40 {
-                    random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                    text += PIECES[(random >> 33) as usize % PIECES.len()];
+                    text += PIECES[random.below(PIECES.len())];
                 }
                 let plain = with_line_feeds(&text);
                 let whole = tokenizer.encode(&plain);

@@ -134,6 +134,7 @@ fn unescaped(text: &str, quote: char) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::without_fence;
+    use crate::base::random::Mmix;
     use crate::complete::rules::trimmed;
     use crate::complete::{Document, Lines, Request};
 
@@ -316,14 +317,9 @@ mod tests {
             "{", "}", "(", ")", "\n", "\r\n", "\r", "\t", "    ", "\"", "'", "\\", "🦀", "é", "end", "x",
             ">", ":", "// ", ";",
         ];
-        let mut random = 1u64;
-        let mut text = |pieces: usize| -> String {
-            let mut piece = || {
-                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                PIECES[(random >> 33) as usize % PIECES.len()]
-            };
-            (0..pieces).map(|_| piece()).collect()
-        };
+        let mut random = Mmix(1);
+        let mut text =
+            |pieces: usize| -> String { (0..pieces).map(|_| PIECES[random.below(PIECES.len())]).collect() };
         for round in 0..3000 {
             let (prefix, suffix, output) = (text(round % 13), text(round % 7), text(round % 17));
             for lines in [Lines::Auto, Lines::Single, Lines::Multi] {

@@ -34,10 +34,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use strsim::levenshtein;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::complete::{self, PromptProfile, driver, service};
-use value::{distance, from_toml};
+use value::from_toml;
 
 pub use definition::*;
 pub use render::{markdown, schema, template, vscode};
@@ -61,7 +62,7 @@ const OTHER_VARIABLES: [&str; 3] = ["FIMD_LOG", FILE_VARIABLE, "FIMD_RUNTIME_DIR
 const TEST_VARIABLES: [&str; 3] = ["FIMD_TEST_", "FIMD_QWEN_", "FIMD_WRITE_"];
 
 /// Under this name an editor that keeps the settings of several servers together has ours.
-const SECTION: &str = "fimd";
+pub const SECTION: &str = "fimd";
 /// What extensions keep for themselves under the same name: how to start this program and how to show what it
 /// says.
 const OF_EXTENSIONS: [&str; 4] = ["path", "arguments", "trace", "ghostText"];
@@ -375,7 +376,7 @@ impl Configuration {
         self.settle();
         unknown.retain(|name| *name != self.settings.remote.token_env);
         for name in unknown {
-            let nearest = known.iter().min_by_key(|(variable, _)| distance(variable, &name));
+            let nearest = known.iter().min_by_key(|(variable, _)| levenshtein(variable, &name));
             let nearest = nearest.map_or("", |(variable, _)| variable);
             let message = format!("there is no such setting; did you mean {nearest}?");
             self.problems.push(Problem { source: Source::Environment(name), message });
@@ -491,7 +492,7 @@ fn plain(value: &Value) -> Value {
 }
 
 fn unknown(name: &str) -> String {
-    let nearest = SETTINGS.iter().min_by_key(|setting| distance(setting.name, name));
+    let nearest = SETTINGS.iter().min_by_key(|setting| levenshtein(setting.name, name));
     format!("there is no setting {name}; did you mean {}?", nearest.map_or("", |setting| setting.name))
 }
 

@@ -97,21 +97,6 @@ pub fn from_toml(value: &toml::de::DeValue) -> Value {
     }
 }
 
-/// How many characters have to be changed, added or left out to make one of the other (Levenshtein).
-pub fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for j in 0..b.len() {
-            let changed = diagonal + usize::from(a != b[j]);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,13 +123,6 @@ mod tests {
         ] {
             let setting = Setting::named(name).unwrap();
             assert_eq!(setting.parse(text), expected.map_err(str::to_owned), "{name}={text}");
-        }
-    }
-
-    #[test]
-    fn names_that_differ_little_are_near() {
-        for (a, b, expected) in [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
-            assert_eq!(distance(a, b), expected);
         }
     }
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use anyhow::{Result, bail};
 
+use crate::base::random::SplitMix64;
+
 /// How to choose the next token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
@@ -107,22 +109,6 @@ pub fn log_softmax(logits: &mut [f32]) {
     let shift = max + sum.ln() as f32;
     for logit in logits {
         *logit -= shift;
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
-#[derive(Clone, Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    /// Uniform in `[0, 1)`.
-    fn uniform(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        (z >> 40) as f32 / (1u64 << 24) as f32
     }
 }
 

@@ -1,5 +1,7 @@
 //! Mapping files into memory.
 
+#![expect(unsafe_code, reason = "a mapped file is memory that others could change")]
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;

@@ -7,10 +7,7 @@ use tower_lsp::gen_lsp_types::{
 };
 
 use super::server::Server;
-use crate::config::Problem;
-
-/// What a client keeps our settings under.
-const SECTION: &str = "fimd";
+use crate::config::{Problem, SECTION};
 
 /// What a client can do about settings.
 #[derive(Clone, Copy)]

@@ -167,6 +167,7 @@ impl Document {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::random::Mmix;
     use tower_lsp::gen_lsp_types::{
         Position, Range, TextDocumentContentChangePartial, TextDocumentContentChangeWholeDocument,
     };
@@ -211,12 +212,9 @@ mod tests {
             "x\u{b}y",
         ];
         for encoding in [Encoding::Utf8, Encoding::Utf16, Encoding::Utf32] {
-            // Knuth's MMIX generator: the same edits on every run.
-            let mut state = 7u64;
-            let mut random = |below: usize| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (state >> 33) as usize % below
-            };
+            // The same edits on every run.
+            let mut numbers = Mmix(7);
+            let mut random = |below| numbers.below(below);
             let documents = Documents::default();
             documents.open("u".into(), String::new(), 0, "");
             let (mut expected, mut longest) = (String::new(), 0);

@@ -9,6 +9,7 @@ use tower_lsp::jsonrpc::{Error, Result};
 
 use super::assist::Wanted;
 use super::server::Server;
+use crate::resident::PAUSE_MINUTES_MAX;
 
 /// Explains a selection: `[{uri, range}]`.
 pub const EXPLAIN: &str = "fimd.explain";
@@ -21,9 +22,6 @@ pub const RESUME: &str = "fimd.resume";
 
 /// All commands.
 pub const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
-
-/// A pause without a longer end: a year.
-const PAUSE_MINUTES_MAX: f64 = 525_600.0;
 
 impl Server {
     /// Carries a command out. The answer is null, and comes when it is done.

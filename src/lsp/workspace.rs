@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use dashmap::DashMap;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use percent_encoding::percent_decode_str;
 
 use super::secret::is_secret;
 use crate::config::Disabled;
@@ -74,16 +75,7 @@ pub fn path_of(uri: &str) -> String {
     let path = uri.split_once(':').map_or(uri, |(_, rest)| rest);
     let path = path.strip_prefix("//").map_or(path, |rest| &rest[rest.find('/').unwrap_or(0)..]);
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        let escaped = tail.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(value) => (bytes.push(value), rest = &tail[2..]),
-            None => (bytes.push(*byte), rest = tail),
-        };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
 /// A path as this system writes it: `c:/a` where its URI has `/c:/a`.

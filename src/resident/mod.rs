@@ -74,6 +74,9 @@ pub struct Loading {
     pub percentage: u32,
 }
 
+/// A pause without a longer end, in minutes: a year.
+pub const PAUSE_MINUTES_MAX: f64 = 525_600.0;
+
 /// A time without completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {

@@ -458,6 +458,7 @@ impl<P, T> Node<P, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::random::Mmix;
     use crate::model::state::BlockPool;
 
     const SIZES: Sizes = Sizes { block: 10, point: 1000, trace: 20 };
@@ -559,11 +560,8 @@ mod tests {
     #[test]
     fn random_prompts_and_evictions_keep_every_prefix_intact() {
         let mut all = Fixture::new();
-        let mut state = 1u64;
-        let mut random = move |below: usize| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as usize % below
-        };
+        let mut numbers = Mmix(1);
+        let mut random = move |below| numbers.below(below);
         let mut tokens = Vec::new();
         for round in 0..2000 {
             tokens.truncate(tokens.len().saturating_sub(random(90)));

@@ -7,6 +7,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use fimd::base::dtype::DType;
+use fimd::base::random::Mmix;
 use fimd::format::gguf::{Array, TensorInfo, Value};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -84,7 +85,7 @@ fn the_seeds_are_what_is_built_here() {
 
 #[track_caller]
 fn check(read: fn(&[u8]), seeds: &[Vec<u8>]) {
-    let mut random = Random(1);
+    let mut random = Mmix(1);
     for case in 0..CASES {
         let mut bytes = seeds[random.below(seeds.len())].clone();
         for _ in 0..1 + random.below(3) {
@@ -97,17 +98,7 @@ fn check(read: fn(&[u8]), seeds: &[Vec<u8>]) {
     }
 }
 
-/// Knuth's MMIX generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) as usize % end.max(1)
-    }
-}
-
-fn mutate(bytes: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>]) {
+fn mutate(bytes: &mut Vec<u8>, random: &mut Mmix, seeds: &[Vec<u8>]) {
     const INTEGERS: [u64; 12] =
         [0, 1, 2, 31, 255, 1 << 16, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, 1 << 60, u64::MAX / 2, u64::MAX];
     let at = random.below(bytes.len());

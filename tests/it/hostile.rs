@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use fimd::base::random::Mmix;
+
 use crate::client::{Client, place};
 use crate::tiny;
 
@@ -146,11 +148,8 @@ fn damaged_bytes_do_not_end_the_session() {
     let mut client = Client::start(engine);
     client.initialize_with(json!({"textDocument": {"inlineCompletion": {}}}), json!({"fim.order": "spm"}));
     client.open(URI, "first\nsecond\n");
-    let mut state = 1_u64;
-    let mut random = |end: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % end
-    };
+    let mut numbers = Mmix(1);
+    let mut random = |end| numbers.below(end);
     for _ in 0..20 {
         let mut damaged = Vec::new();
         for _ in 0..50 {

@@ -390,10 +390,9 @@ fn moe(weights: &MoeWeights<Late>) -> MoeWeights<Cpu> {
         up: up.clone(),
         down: down.clone(),
     };
-    let shared = shared.as_ref().map(|shared| SharedWeights {
-        expert: expert(&shared.expert),
-        gate: shared.gate.clone(),
-    });
+    let shared = shared
+        .as_ref()
+        .map(|shared| SharedWeights { expert: expert(&shared.expert), gate: shared.gate.clone() });
     MoeWeights { norm: norm.clone(), eps: *eps, routed, shared }
 }
 
@@ -418,7 +417,11 @@ fn absent_experts_compute_the_same_to_the_bit() {
         let tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9];
         let mut here = reference::model::<Cpu>(case, 2, 8);
         let mut late = reference::model::<Late>(case, 2, 8);
-        assert_eq!(reference::run(&mut here, &tokens, 4, 9), reference::run(&mut late, &tokens, 4, 9), "{case}");
+        assert_eq!(
+            reference::run(&mut here, &tokens, 4, 9),
+            reference::run(&mut late, &tokens, 4, 9),
+            "{case}"
+        );
     }
 }
 

@@ -147,10 +147,12 @@ fn check_undisturbed<B: TestBackend>(disturb: impl FnOnce(&mut Model<B>, &mut Se
     let mut sequence = model.sequence().unwrap();
     let mut logits = Vec::new();
     let first = &prompt[..half];
-    let kept = forward(&mut model, &mut sequence, first, LogitRows::Last, &Cancel::new(), &mut logits).unwrap();
+    let kept =
+        forward(&mut model, &mut sequence, first, LogitRows::Last, &Cancel::new(), &mut logits).unwrap();
     disturb(&mut model, &mut sequence, kept);
     assert_eq!(sequence.len(), half);
-    forward(&mut model, &mut sequence, &prompt[half..], LogitRows::Last, &Cancel::new(), &mut logits).unwrap();
+    forward(&mut model, &mut sequence, &prompt[half..], LogitRows::Last, &Cancel::new(), &mut logits)
+        .unwrap();
     let error = distance(&logits, &all[all.len() - vocab..]);
     assert!(error < 1e-3, "{error}");
 }

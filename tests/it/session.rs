@@ -1,6 +1,7 @@
 //! Sessions: whatever they held before, they end where a fresh one would.
 
 use fimd::base::Cancel;
+use fimd::base::random::Mmix;
 use fimd::compute::Backend;
 use fimd::compute::cpu::{Cpu, Precision};
 use fimd::format::ModelDir;
@@ -114,11 +115,8 @@ fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
         [(1 << 30, Precision::F32, 1e-3), (100_000, Precision::F32, 1e-3), (1 << 30, Precision::F16, 1.0)]
     {
         let mut session = session_with::<B>(cache_bytes_max, precision);
-        let mut state = 7u64;
-        let mut random = move |below: usize| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as usize % below
-        };
+        let mut numbers = Mmix(7);
+        let mut random = move |below| numbers.below(below);
         let mut files = [run(0, 100), run(31, 60), run(17, 150)];
         let (mut undo, mut evaluated, mut errors, mut total) = (Vec::new(), 0, Vec::new(), 0);
         for step in 0..250 {

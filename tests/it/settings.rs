@@ -95,7 +95,7 @@ fn a_client_that_can_is_asked() {
         let asked = editor.client.answer("workspace/configuration", told);
         assert_eq!(asked, json!({"items": [{"section": "fimd"}]}));
         // The answer is no message of ours that the server would answer in turn.
-        let counts = (0..200).any(|_| {
+        let counts = (0..6000).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
             editor.inline().as_deref() == Some(&tiny::LINE[..tokens])
         });

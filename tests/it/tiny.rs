@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use fimd::base::Cancel;
+use fimd::base::random::Mmix;
 use fimd::compute::cpu::Cpu;
 use fimd::decode::Task;
 use fimd::format::ModelDir;
@@ -135,12 +136,8 @@ type Weights = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 fn weights(mixers: [&str; 2]) -> Weights {
     let mut all = Weights::new();
-    // Knuth's MMIX generator, as numbers between -1 and 1.
-    let mut state = 1u64;
-    let mut random = move || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
+    let mut numbers = Mmix(1);
+    let mut random = move || numbers.unit();
     let mut add = |name: String, shape: &[usize], value: &mut dyn FnMut(usize) -> f32| {
         let bytes = (0..shape.iter().product()).flat_map(|i| value(i).to_le_bytes()).collect();
         all.insert(name, (shape.to_vec(), bytes));
@@ -155,23 +152,29 @@ fn weights(mixers: [&str; 2]) -> Weights {
         add("input_layernorm.weight", &[HIDDEN], 0.1);
         add("post_attention_layernorm.weight", &[HIDDEN], 0.1);
         let (mixer, tensors): (_, &[(&str, &[usize], f32)]) = match mixer {
-            "linear_attention" => ("linear_attn", &[
-                ("A_log", &[4], 1.0),
-                ("dt_bias", &[4], 1.0),
-                ("norm.weight", &[8], 1.0),
-                ("conv1d.weight", &[64, 1, 4], 0.5),
-                ("in_proj_qkvz.weight", &[96, HIDDEN], 0.1),
-                ("in_proj_ba.weight", &[8, HIDDEN], 0.1),
-                ("out_proj.weight", &[HIDDEN, 32], 0.01),
-            ]),
-            _ => ("self_attn", &[
-                ("q_proj.weight", &[64, HIDDEN], 0.1),
-                ("k_proj.weight", &[16, HIDDEN], 0.1),
-                ("v_proj.weight", &[16, HIDDEN], 0.1),
-                ("o_proj.weight", &[HIDDEN, 32], 0.01),
-                ("q_norm.weight", &[16], 0.1),
-                ("k_norm.weight", &[16], 0.1),
-            ]),
+            "linear_attention" => (
+                "linear_attn",
+                &[
+                    ("A_log", &[4], 1.0),
+                    ("dt_bias", &[4], 1.0),
+                    ("norm.weight", &[8], 1.0),
+                    ("conv1d.weight", &[64, 1, 4], 0.5),
+                    ("in_proj_qkvz.weight", &[96, HIDDEN], 0.1),
+                    ("in_proj_ba.weight", &[8, HIDDEN], 0.1),
+                    ("out_proj.weight", &[HIDDEN, 32], 0.01),
+                ],
+            ),
+            _ => (
+                "self_attn",
+                &[
+                    ("q_proj.weight", &[64, HIDDEN], 0.1),
+                    ("k_proj.weight", &[16, HIDDEN], 0.1),
+                    ("v_proj.weight", &[16, HIDDEN], 0.1),
+                    ("o_proj.weight", &[HIDDEN, 32], 0.01),
+                    ("q_norm.weight", &[16], 0.1),
+                    ("k_norm.weight", &[16], 0.1),
+                ],
+            ),
         };
         for (name, shape, scale) in tensors {
             add(&format!("{mixer}.{name}"), shape, *scale);

@@ -3,6 +3,7 @@
 use super::super::encode::tests::{starter, tokenizers};
 use super::super::fim::Format;
 use super::*;
+use crate::base::random::Mmix;
 use crate::decode::StopReason;
 use crate::model::tokenizer::tests::{tiny, tiny_fim};
 
@@ -256,13 +257,12 @@ struct Typist {
     text: String,
     cursor: usize,
     undo: Vec<(String, usize)>,
-    random: u64,
+    random: Mmix,
 }
 
 impl Typist {
     fn below(&mut self, limit: usize) -> usize {
-        self.random = self.random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.random >> 33) as usize % limit.max(1)
+        self.random.below(limit)
     }
 
     fn insert(&mut self, text: &str) {
@@ -335,7 +335,7 @@ fn a_keystroke_changes_what_was_typed() {
             let mut tally = Tally::default();
             for (seed, text) in (1..).zip(texts) {
                 let cursor = text[..text.len() / 2].rfind('\n').map_or(0, |end| end + 1);
-                let mut typist = Typist { text: text.into(), cursor, undo: Vec::new(), random: seed };
+                let mut typist = Typist { text: text.into(), cursor, undo: Vec::new(), random: Mmix(seed) };
                 walk(&mut typist, order, &tokenizer, &mut tally);
             }
             let Tally { kept, reasons, mut tokens } = tally;

@@ -1,5 +1,7 @@
 //! Gated attention between its projections.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
 use std::collections::TryReserveError;
 
 use super::context::Context;
@@ -312,11 +314,11 @@ fn rotate(head: &mut [f32], angles: &[(f32, f32)]) {
 #[cfg(test)]
 mod tests {
     use super::super::matrix::Matrix;
-    use super::super::random::Random;
     use super::super::scratch::Shelf;
     use super::super::simd::Level;
     use super::*;
     use crate::base::dtype::DType;
+    use crate::base::random::Mmix;
     use crate::compute::{AttentionBias, StoredMatrix};
     use crate::format::{Bytes, Tensor};
 
@@ -358,11 +360,11 @@ mod tests {
         let shape = AttentionShape { gated, ..SHAPE };
         let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
         let (rows, width) = (70, shape.query_width());
-        let mut random = Random(width as u64);
+        let mut random = Mmix(width as u64);
         let mut vector = |len: usize| (0..len).map(|_| random.unit()).collect::<Vec<f32>>();
         let [queries, keys, values] =
             [heads * width, kv_heads * head_dim, kv_heads * head_dim].map(|width| vector(rows * width));
-        let bias = AttentionBias {
+        let bias = AttentionBias::<Cpu> {
             query: vector(heads * width),
             key: vector(kv_heads * head_dim),
             value: vector(kv_heads * head_dim),
@@ -395,7 +397,10 @@ mod tests {
                     let value_bias = if has_bias { bias.value[kv_head * head_dim + i] } else { 0.0 };
                     let value = |at: usize| values[(at * kv_heads + kv_head) * head_dim + i] + value_bias;
                     let sum: f64 = (0..=row).map(|at| scores[at] / total * f64::from(value(at))).sum();
-                    let gate = || own[head_dim + i] + if has_bias { bias.query[head * width + head_dim + i] } else { 0.0 };
+                    let gate = || {
+                        own[head_dim + i]
+                            + if has_bias { bias.query[head * width + head_dim + i] } else { 0.0 }
+                    };
                     let gate = if gated { 1.0 / (1.0 + (-f64::from(gate())).exp()) } else { 1.0 };
                     expected[(row * heads + head) * head_dim + i] = sum * gate;
                 }
@@ -410,11 +415,8 @@ mod tests {
                 Matrix::new(StoredMatrix { rows: 1, cols: 1, values, scale: None }, false).unwrap()
             };
             let [query, key, value, output] = [0, 1, 2, 3].map(one);
-            let own_bias = AttentionBias {
-                query: bias.query.clone(),
-                key: bias.key.clone(),
-                value: bias.value.clone(),
-            };
+            let own_bias =
+                AttentionBias { query: bias.query.clone(), key: bias.key.clone(), value: bias.value.clone() };
             let weights = AttentionWeights {
                 shape,
                 norm: Vec::new(),

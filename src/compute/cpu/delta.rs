@@ -1,5 +1,7 @@
 //! Gated DeltaNet between its projections: convolution, gates, recurrence, output norm.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
@@ -511,17 +513,7 @@ impl Chunk {
         let (cols, keys) = (rows.next_multiple_of(LANES), &self.keys_transposed);
         for (of, out) in [(key, &mut self.key_key), (query, &mut self.query_key)] {
             out.fill(0.0);
-            vector::add_product(
-                simd,
-                rows,
-                cols,
-                key_dim,
-                rows_of(of, key_dim),
-                keys,
-                CHUNK,
-                out,
-                CHUNK,
-            );
+            vector::add_product(simd, rows, cols, key_dim, rows_of(of, key_dim), keys, CHUNK, out, CHUNK);
         }
     }
 
@@ -621,12 +613,12 @@ fn rows_of(values: &[f32], width: usize) -> View<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Random;
     use super::super::simd::Level;
     use super::*;
+    use crate::base::random::Mmix;
 
     fn inputs(shape: &DeltaShape, rows: usize, gate: f32) -> (KeyInputs, Vec<ValueInputs>) {
-        let mut random = Random(rows as u64);
+        let mut random = Mmix(rows as u64);
         let mut take = |count: usize| (0..count).map(|_| random.unit()).collect::<Vec<f32>>();
         let keys = KeyInputs { query: take(rows * shape.key_dim), key: take(rows * shape.key_dim) };
         let mut value = || ValueInputs {
@@ -715,7 +707,8 @@ mod tests {
     #[test]
     fn every_form_equals_the_definition() {
         for (key_dim, value_dim) in [(1, 1), (10, 6), (32, 48), (16, 128)] {
-            let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim, value_dim, conv_kernel: 4, eps: 1e-6 };
+            let shape =
+                DeltaShape { key_heads: 1, value_heads: 2, key_dim, value_dim, conv_kernel: 4, eps: 1e-6 };
             for rows in [1, 2, 63, 64, 65, 200] {
                 for gate in [0.0, -0.1, -8.0] {
                     let (keys, values) = inputs(&shape, rows, gate);
@@ -728,7 +721,8 @@ mod tests {
     /// The same token over and over makes the triangular system of a chunk as bad as it gets.
     #[test]
     fn repeated_keys_lose_no_precision() {
-        let shape = DeltaShape { key_heads: 1, value_heads: 2, key_dim: 16, value_dim: 8, conv_kernel: 4, eps: 1e-6 };
+        let shape =
+            DeltaShape { key_heads: 1, value_heads: 2, key_dim: 16, value_dim: 8, conv_kernel: 4, eps: 1e-6 };
         for beta in [0.5, 0.99, 1.0] {
             let (mut keys, mut values) = inputs(&shape, 200, 0.0);
             keys.key = keys.key[..shape.key_dim].repeat(200);

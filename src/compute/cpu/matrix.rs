@@ -4,6 +4,7 @@
 //! value, stand in its lane, so that a product needs no sum across lanes. Blocks of 256 columns of a strip
 //! are unpacked at a time, into a few KiB that stay in the first-level cache, and used for all inputs.
 
+#![expect(unsafe_code, reason = "blocks are loaded by pointer, inside bounds that are checked before")]
 #![expect(
     clippy::needless_range_loop,
     reason = "indices go to several arrays, and closures are not inlined reliably"
@@ -200,7 +201,14 @@ impl<'a> MatrixRef<'a> {
         let last = first + (LANES - 1) * self.layout.stride;
         let width = len / dtype.block_len() * dtype.block_bytes();
         assert!(last + width <= self.bytes.len());
-        Slice { matrix: *self, row, at, len, bytes: &self.bytes[first..last + width], ahead: Cell::new(ahead) }
+        Slice {
+            matrix: *self,
+            row,
+            at,
+            len,
+            bytes: &self.bytes[first..last + width],
+            ahead: Cell::new(ahead),
+        }
     }
 }
 

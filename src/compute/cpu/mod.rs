@@ -11,8 +11,6 @@ mod experts;
 mod matrix;
 mod moe;
 mod product;
-#[cfg(test)]
-mod random;
 mod saved;
 mod scalar;
 mod scratch;
@@ -255,13 +253,7 @@ impl Backend for Cpu {
         x.values.copy_from_slice(values);
     }
 
-    fn attention(
-        &mut self,
-        weights: &AttentionWeights<Self>,
-        kv: &mut Self::Kv,
-        layer: usize,
-        x: &mut Rows,
-    ) {
+    fn attention(&mut self, weights: &AttentionWeights<Self>, kv: &mut Self::Kv, layer: usize, x: &mut Rows) {
         if self.is_interrupted() {
             return;
         }

@@ -1,5 +1,7 @@
 //! Mixture of experts: every visited expert is read once per pass.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one buffer")]
+
 use std::io;
 
 use super::context::Context;
@@ -121,13 +123,7 @@ pub fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Input
 }
 
 /// Adds the weighted outputs of the experts to the rows that visit them.
-fn feed_forward(
-    context: &mut Context,
-    cancel: &Cancel,
-    visited: &[Visited],
-    inputs: &Inputs,
-    x: &mut [f32],
-) {
+fn feed_forward(context: &mut Context, cancel: &Cancel, visited: &[Visited], inputs: &Inputs, x: &mut [f32]) {
     let Some(Visited { expert: first, .. }) = visited.first() else { return };
     let inner = inner(context, cancel, visited, inputs);
     let hidden = first.down.rows();

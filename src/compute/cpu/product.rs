@@ -1,6 +1,10 @@
 //! Products of matrices with inputs.
 
 #![expect(
+    unsafe_code,
+    reason = "threads write disjoint parts of one buffer; inputs are read by pointer, inside checked bounds"
+)]
+#![expect(
     clippy::needless_range_loop,
     reason = "indices go to several arrays, and closures are not inlined reliably"
 )]
@@ -515,9 +519,9 @@ fn each_value(
 #[cfg(test)]
 mod tests {
     use super::super::matrix::Matrix;
-    use super::super::random::Random;
     use super::super::simd::Level;
     use super::*;
+    use crate::base::random::Mmix;
     use crate::compute::{BlockScale, StoredMatrix};
     use crate::format::{Bytes, Tensor, blocks};
 
@@ -526,7 +530,7 @@ mod tests {
 
     /// A matrix of random bits whose scales are finite, and its values.
     fn random(
-        random: &mut Random,
+        random: &mut Mmix,
         dtype: DType,
         rows: usize,
         cols: usize,
@@ -567,7 +571,7 @@ mod tests {
     fn check(stored: &StoredMatrix, values: &[f32], count: usize, exact: bool) {
         let (rows, cols, dtype) = (stored.rows, stored.cols, stored.values.dtype);
         let matrix = Matrix::new(stored.clone(), exact).unwrap();
-        let mut random = Random(count as u64);
+        let mut random = Mmix(count as u64);
         let x: Vec<f32> =
             (0..count * cols).map(|_| random.unit() * 10f32.powi(random.bits() as i32 % 4)).collect();
         let x = &x;
@@ -606,7 +610,7 @@ mod tests {
 
     #[test]
     fn products_equal_the_definition() {
-        let mut source = Random(1);
+        let mut source = Mmix(1);
         for dtype in DType::ALL {
             for rows in [1, 15, 16, 17, 100] {
                 for cols in [1, 3, 10, 16, 100, 300, 1, 2, 9].map(|n| n * dtype.block_len()) {
@@ -626,7 +630,7 @@ mod tests {
 
     #[test]
     fn many_inputs_go_in_groups() {
-        let (tensor, values) = random(&mut Random(2), DType::Q4K, 33, 256, SCALES[0]);
+        let (tensor, values) = random(&mut Mmix(2), DType::Q4K, 33, 256, SCALES[0]);
         let stored = StoredMatrix { rows: 33, cols: 256, values: tensor, scale: None };
         check(&stored, &values, 2 * GROUP + 7, false);
     }
@@ -636,7 +640,7 @@ mod tests {
         for (rows, cols, block_rows, block_cols) in
             [(17, 40, 8, 16), (300, 300, 128, 128), (20, 7, 3, 2), (5, 600, 128, 100)]
         {
-            let (tensor, mut values) = random(&mut Random(3), DType::F8E4M3, rows, cols, &[1.0]);
+            let (tensor, mut values) = random(&mut Mmix(3), DType::F8E4M3, rows, cols, &[1.0]);
             let per_row = cols.div_ceil(block_cols);
             let count = rows.div_ceil(block_rows) * per_row;
             let scales: Vec<f32> = (0..count).map(|i| (i + 1) as f32 * 1e-3).collect();
@@ -650,7 +654,7 @@ mod tests {
 
     #[test]
     fn a_value_does_not_depend_on_its_company() {
-        let mut random_bits = Random(4);
+        let mut random_bits = Mmix(4);
         for dtype in [DType::Q4K, DType::Q6K, DType::Q8_0, DType::F8E4M3] {
             let (tensor, _) = random(&mut random_bits, dtype, 100, 512, SCALES[0]);
             let stored = StoredMatrix { rows: 100, cols: 512, values: tensor, scale: None };

@@ -1,5 +1,9 @@
 //! Formulas over rows of f32, and products of small f32 matrices.
 
+#![expect(
+    unsafe_code,
+    reason = "tiles are read and written by pointer, inside bounds that are checked before"
+)]
 #![expect(clippy::needless_range_loop, reason = "closures are not inlined reliably")]
 
 use super::simd::{LANES, Simd};
@@ -334,9 +338,9 @@ unsafe fn tile<S: Simd, const T: usize, const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Random;
     use super::super::simd::{Kernel, Level};
     use super::*;
+    use crate::base::random::Mmix;
 
     /// Every formula over rows of some length, against f64.
     struct Formulas(usize);
@@ -346,7 +350,7 @@ mod tests {
 
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
-            let mut random = Random(self.0 as u64);
+            let mut random = Mmix(self.0 as u64);
             let mut row = || (0..self.0).map(|_| 4.0 * random.unit()).collect::<Vec<f32>>();
             let (a, b, c) = (row(), row(), row());
             let wide = |row: &[f32]| row.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
@@ -450,7 +454,7 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
             let Self(rows, cols, depth) = self;
-            let mut random = Random((rows * cols + depth) as u64);
+            let mut random = Mmix((rows * cols + depth) as u64);
             let mut matrix = |len: usize| (0..len).map(|_| random.unit()).collect::<Vec<f32>>();
             let (a, b, start) = (matrix(rows * depth), matrix(depth * cols), matrix(rows * cols));
             let by_rows = View { values: &a, row: depth, col: 1 };

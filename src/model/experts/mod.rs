@@ -15,10 +15,8 @@ impl MappedExperts {
     /// The experts of a layer, each as gate, up and down, and how they are stored. Fails where they are not all
     /// stored alike.
     pub fn new(experts: Vec<[StoredMatrix; 3]>) -> Result<(ExpertShape, Self)> {
-        let shape = ExpertShape {
-            experts: experts.len(),
-            matrices: experts[0].each_ref().map(StoredMatrix::layout),
-        };
+        let shape =
+            ExpertShape { experts: experts.len(), matrices: experts[0].each_ref().map(StoredMatrix::layout) };
         for (matrix, layout) in experts.iter().flat_map(|expert| expert.iter().zip(&shape.matrices)) {
             let StoredMatrix { rows, cols, values, .. } = matrix;
             ensure!(

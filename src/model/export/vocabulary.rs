@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::format::gguf;
+use crate::model::tokenizer::{END_OF_TEXT, END_OF_TURN};
 
 /// The split pattern that GGUF calls `qwen2`.
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -20,9 +21,6 @@ const NAMED: [(&str, &str); 6] = [
     ("fim_rep", "<|repo_name|>"),
     ("fim_sep", "<|file_sep|>"),
 ];
-
-const END_OF_TEXT: &str = "<|endoftext|>";
-const END_OF_TURN: &str = "<|im_end|>";
 
 /// What is known of a model's vocabulary.
 #[derive(Clone, Copy, Debug)]

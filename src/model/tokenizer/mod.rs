@@ -21,6 +21,8 @@ use chat::{ChatTemplate, Message};
 
 /// Ends a text, as Qwen3-Coder-Next spells it.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// Ends a turn of a chat.
+pub const END_OF_TURN: &str = "<|im_end|>";
 /// Fills the place of a token that is missing.
 pub const FIM_PAD: &str = "<|fim_pad|>";
 /// Begins the name of a repository.
@@ -31,7 +33,7 @@ pub const FILE_SEP: &str = "<|file_sep|>";
 /// Every token that ends a generation.
 const STOPS: [&str; 8] = [
     END_OF_TEXT,
-    "<|im_end|>",
+    END_OF_TURN,
     "<|fim_prefix|>",
     "<|fim_middle|>",
     "<|fim_suffix|>",
@@ -153,7 +155,7 @@ impl Tokenizer {
 
     /// The same, where chats with the model are written as a template in Jinja says.
     pub fn with_chat(self, template: &str) -> Self {
-        let ends = ["<|im_end|>", END_OF_TEXT];
+        let ends = [END_OF_TURN, END_OF_TEXT];
         let end = ends.into_iter().find(|end| self.special(end).is_some()).unwrap_or_default();
         let chat = ChatTemplate::new(template, end).map_err(|error| format!("{error:#}"));
         Self { chat, ..self }

@@ -7,6 +7,7 @@ use super::super::super::retained::RetentionSample;
 use super::super::suggestion::CACHE_ENTRIES_MAX;
 use super::*;
 use crate::base::Timings;
+use crate::base::random::Mmix;
 use crate::base::timings::milliseconds;
 use crate::serve::Priority;
 
@@ -375,11 +376,8 @@ fn everyone_is_answered_once_whatever_happens() {
     const TEXT: &str =
         "fn add(a: u8, b: u8) -> u8 {\n    a + b\n}\n\nfn sub(a: u8, b: u8) -> u8 {\n    a - b\n}\n";
     for seed in 0..400u64 {
-        let mut state = seed;
-        let mut random = move |below: usize| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as usize % below
-        };
+        let mut numbers = Mmix(seed);
+        let mut random = move |below| numbers.below(below);
         let options = Options { speculate: seed % 2 == 0, prewarm: seed % 3 == 0, ..OPTIONS };
         let (mut service, mut now) = (Service::new(options), Instant::now());
         let mut open: HashMap<AskId, (String, String)> = HashMap::new();

@@ -1,5 +1,6 @@
 //! AVX2 with FMA and F16C: a vector is two registers.
 
+#![expect(unsafe_code, reason = "intrinsics, which a token of the level makes sound")]
 #![expect(clippy::needless_range_loop, reason = "closures are not inlined reliably")]
 
 use std::arch::x86_64::*;

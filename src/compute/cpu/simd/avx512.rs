@@ -1,5 +1,7 @@
 //! AVX-512 with VNNI: a vector is one register.
 
+#![expect(unsafe_code, reason = "intrinsics, which a token of the level makes sound")]
+
 use std::arch::x86_64::*;
 
 use super::{Kernel, LANES, Simd, methods};

@@ -8,6 +8,8 @@
 //! Another level is another file here with its token, which is only made where the CPU has the
 //! instructions, and a line in [`Level::supported`].
 
+#![expect(unsafe_code, reason = "intrinsics, which a token of the level makes sound")]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,7 @@
 //! Plain Rust: runs everywhere and defines what the other levels compute.
 
+#![expect(unsafe_code, reason = "loads by pointer, inside bounds that the caller promises")]
+
 use super::{LANES, Simd};
 
 /// Always available.
