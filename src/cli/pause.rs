@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use super::args;
 use crate::daemon::{Client, Place, Request};
+use crate::resident::PAUSE_MINUTES_MAX;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,7 +29,7 @@ fn ask(request: &Request) -> Result<()> {
 
 /// Parses a time in minutes, a year at most.
 fn minutes(text: &str) -> Result<f64, String> {
-    const MAX: f64 = 525_600.0;
     let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=MAX).contains(&minutes) { Ok(minutes) } else { Err(format!("must lie between 0 and {MAX}")) }
+    let is_within = (0.0..=PAUSE_MINUTES_MAX).contains(&minutes);
+    is_within.then_some(minutes).ok_or_else(|| format!("must lie between 0 and {PAUSE_MINUTES_MAX}"))
 }

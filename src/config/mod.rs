@@ -53,15 +53,17 @@ const IDLE: Duration = Duration::from_secs(1);
 const FILE_NAME: &str = "fimd.toml";
 /// Names another file; empty for none.
 const FILE_VARIABLE: &str = "FIMD_CONFIG";
+/// Names another folder for the daemon of this user.
+pub const RUNTIME_DIR_VARIABLE: &str = "FIMD_RUNTIME_DIR";
 /// How the variables start that set settings.
 const VARIABLE_START: &str = "FIMD_";
 /// Variables that start so and are no settings.
-const OTHER_VARIABLES: [&str; 3] = ["FIMD_LOG", FILE_VARIABLE, "FIMD_RUNTIME_DIR"];
+const OTHER_VARIABLES: [&str; 3] = ["FIMD_LOG", FILE_VARIABLE, RUNTIME_DIR_VARIABLE];
 /// How such variables of tests start.
 const TEST_VARIABLES: [&str; 3] = ["FIMD_TEST_", "FIMD_QWEN_", "FIMD_WRITE_"];
 
 /// Under this name an editor that keeps the settings of several servers together has ours.
-const SECTION: &str = "fimd";
+pub const SECTION: &str = "fimd";
 /// What extensions keep for themselves under the same name: how to start this program and how to show what it
 /// says.
 const OF_EXTENSIONS: [&str; 4] = ["path", "arguments", "trace", "ghostText"];

@@ -9,10 +9,7 @@ use tower_lsp::gen_lsp_types::{
 };
 
 use super::connection::Connection;
-use crate::config::Problem;
-
-/// What a client keeps our settings under.
-const SECTION: &str = "fimd";
+use crate::config::{Problem, SECTION};
 
 /// What a client can do about settings.
 struct CanConfigure {

@@ -11,6 +11,7 @@ use super::assist::Wanted;
 use super::code_action_resolve::edit;
 use super::connection::Connection;
 use super::explain::explain;
+use crate::resident::PAUSE_MINUTES_MAX;
 
 /// Explains a selection: `[{uri, range}]`.
 pub const EXPLAIN: &str = "fimd.explain";
@@ -23,9 +24,6 @@ pub const RESUME: &str = "fimd.resume";
 
 /// All commands.
 pub const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
-
-/// A pause without a longer end: a year.
-const PAUSE_MINUTES_MAX: f64 = 525_600.0;
 
 /// Carries a command out. The answer is null, and comes when it is done.
 pub async fn execute_command(connection: &Connection, params: ExecuteCommandParams) -> Result<Value> {

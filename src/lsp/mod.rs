@@ -5,7 +5,7 @@
 //! have what several handlers share. `wire` keeps damaged messages away from the server, `documents` holds what
 //! the editor shows, `position` translates between the editor's way of counting and ours, `workspace` knows which
 //! files to leave alone, `ext` has the methods that the protocol lacks, and `status` tells the client how the model
-//! is doing. Nothing but `server` imports a handler, except those that carry out what another one offers.
+//! is doing.
 //!
 //! - A document change is applied before the first `await` of its handler: messages are handled in
 //!   order up to there. No lock is held across an `await`, nor while the model runs.

@@ -23,6 +23,9 @@ use crate::complete::stats::{Shared, Statistics};
 use crate::config::Configuration;
 use crate::serve::Engine;
 
+/// Longest pause that ends by itself, in minutes: a year.
+pub const PAUSE_MINUTES_MAX: f64 = 525_600.0;
+
 /// The model that answers.
 pub struct Served {
     /// Runs it.
