@@ -51,8 +51,7 @@ pub struct Connection {
     pub hovers: HoverCache,
     /// Something to tell `status` about.
     pub activity: Arc<Notify>,
-    /// Whether the client numbers inline triggers as early VS Code clients did; see
-    /// [`inline_completion`](super::inline_completion).
+    /// Whether the client numbers inline triggers as early VS Code clients did, see `inline_completion`.
     pub counts_triggers_from_zero: AtomicBool,
     settings: ConnectionSettings,
     /// Files that the client was shown; they go with the session.
