@@ -30,6 +30,6 @@ fn ask(request: &Request) -> Result<()> {
 /// Parses a time in minutes, a year at most.
 fn minutes(text: &str) -> Result<f64, String> {
     let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    let is_within = (0.0..=PAUSE_MINUTES_MAX).contains(&minutes);
-    is_within.then_some(minutes).ok_or_else(|| format!("must lie between 0 and {PAUSE_MINUTES_MAX}"))
+    let is_valid = (0.0..=PAUSE_MINUTES_MAX).contains(&minutes);
+    if is_valid { Ok(minutes) } else { Err(format!("must lie between 0 and {PAUSE_MINUTES_MAX}")) }
 }

@@ -23,9 +23,6 @@ use crate::complete::stats::{Shared, Statistics};
 use crate::config::Configuration;
 use crate::serve::Engine;
 
-/// Longest pause that ends by itself, in minutes: a year.
-pub const PAUSE_MINUTES_MAX: f64 = 525_600.0;
-
 /// The model that answers.
 pub struct Served {
     /// Runs it.
@@ -76,6 +73,9 @@ pub struct Loading {
     /// How far it is.
     pub percentage: u32,
 }
+
+/// A pause without a longer end, in minutes: a year.
+pub const PAUSE_MINUTES_MAX: f64 = 525_600.0;
 
 /// A time without completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
