@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::args::{self, EngineArgs};
@@ -10,7 +10,7 @@ use crate::base::Cancel;
 use crate::daemon::{Answer, Client, Generation, Request};
 use crate::decode::drafts::Pace;
 use crate::decode::sample::Sampling;
-use crate::decode::{self, Generated, Task};
+use crate::decode::{self, Generated};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -83,14 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
 impl Args {
     /// Has the daemon generate.
     fn ask(&self, mut daemon: Client) -> Result<()> {
-        daemon.send(&Request::Generate(Box::new(Generation {
-            text: self.prompt.read()?,
-            ids: self.prompt.ids.clone(),
-            max_tokens: self.max_tokens,
-            sampling: self.sampling(),
-            ignores_end: self.ignore_eos,
-            top_logprobs: self.top_logprobs,
-        })))?;
+        daemon.send(&Request::Generate(Box::new(self.generation()?)))?;
         loop {
             match daemon.answer()? {
                 Answer::Text(text) if !self.json => args::print(&text)?,
@@ -105,21 +98,7 @@ impl Args {
     fn generate(&self) -> Result<()> {
         let configuration = args::configuration(&self.engine.flags())?;
         let mut opened = self.engine.spec(configuration.settings())?.open()?;
-        let prompt = match (self.prompt.read()?, &self.prompt.ids) {
-            (Some(text), _) => opened.tokenizer()?.encode_with_specials(&text),
-            (None, ids) => ids.clone().unwrap_or_default(),
-        };
-        ensure!(!prompt.is_empty(), "the prompt is empty: give at least one token");
-        let stop_ids = match &opened.tokenizer {
-            Some(tokenizer) if !self.ignore_eos => tokenizer.stop_ids(),
-            _ => Vec::new(),
-        };
-        let task = Task {
-            sampling: self.sampling(),
-            stop_ids,
-            top_logprobs: self.top_logprobs,
-            ..Task::greedy(prompt, self.max_tokens)
-        };
+        let task = self.generation()?.task(opened.tokenizer())?;
         let cancel = Cancel::new();
         let mut printed = Ok(());
         let mut show = |text: &str| {
@@ -138,8 +117,17 @@ impl Args {
         self.finish(&task.prompt, &generated, tokenizer.is_some())
     }
 
-    fn sampling(&self) -> Sampling {
-        Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed }
+    /// What is to be generated.
+    fn generation(&self) -> Result<Generation> {
+        let Self { temperature, top_k, top_p, seed, .. } = *self;
+        Ok(Generation {
+            text: self.prompt.read()?,
+            ids: self.prompt.ids.clone(),
+            max_tokens: self.max_tokens,
+            sampling: Sampling { temperature, top_k, top_p, seed },
+            ignores_end: self.ignore_eos,
+            top_logprobs: self.top_logprobs,
+        })
     }
 
     /// Prints what is left to print.

@@ -1,5 +1,5 @@
 //! The one definition of every setting: name, type, default, who may set it, and what it means. The README,
-//! the schemas and the template of the file are made from it, see [`super::render`].
+//! the schemas and the template of the file are made from it, see `render`.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::complete;
 use crate::complete::fim::{Format, Order};
 use crate::complete::remote::Template;
+
+/// How the environment variables start that set settings.
+pub(super) const VARIABLE_START: &str = "FIMD_";
 
 /// Who may set a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,7 +252,7 @@ impl Setting {
 
     /// The environment variable that sets it.
     pub fn variable(&self) -> String {
-        format!("FIMD_{}", self.name.to_ascii_uppercase().replace('.', "_"))
+        format!("{VARIABLE_START}{}", self.name.to_ascii_uppercase().replace('.', "_"))
     }
 
     /// What it means.

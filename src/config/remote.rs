@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Settings;
+use super::definition::Settings;
 use crate::complete::remote::{Options, Token};
 
 /// Most tokens of a prompt and its completion where the settings say nothing else.

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::defaults;
 use super::definition::{Kind, SETTINGS, Scope, Setting};
+use super::value::defaults;
 
 /// The tables of the README.
 pub fn markdown() -> String {

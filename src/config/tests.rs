@@ -1,4 +1,9 @@
+use std::path::Path;
+
+use serde_json::{Value, json};
+
 use super::*;
+use crate::complete;
 
 const PATH: &str = "/home/me/.config/fimd/fimd.toml";
 

@@ -1,8 +1,8 @@
 //! Values of settings: what is right for a kind, and how text stands for it.
 
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
-use super::definition::{Kind, Setting};
+use super::definition::{Kind, SETTINGS, Setting, Settings};
 
 impl Kind {
     /// Says what is expected instead of `value`, if it is wrong.
@@ -94,6 +94,22 @@ pub fn from_toml(value: &toml::de::DeValue) -> Value {
                 .map(|(key, value)| (key.get_ref().clone().into_owned(), from_toml(value.get_ref())))
                 .collect(),
         ),
+    }
+}
+
+/// The default of every setting by its name.
+pub fn defaults() -> Map<String, Value> {
+    let all = serde_json::to_value(Settings::default()).expect("settings are JSON");
+    let value = |name: &str| all.pointer(&format!("/{}", name.replace('.', "/"))).map(plain);
+    let defaults = SETTINGS.iter().map(|setting| (setting.name.to_owned(), value(setting.name)));
+    defaults.map(|(name, value)| (name, value.expect("it has a default"))).collect()
+}
+
+/// A number of 32 bits as short as it was written; anything else as it is.
+fn plain(value: &Value) -> Value {
+    match value.as_f64().filter(|_| value.is_f64()) {
+        Some(number) => (number as f32).to_string().parse().map_or(Value::Null, Value::Number),
+        None => value.clone(),
     }
 }
 

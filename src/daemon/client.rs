@@ -18,7 +18,7 @@ use super::message::{
     parse,
 };
 use super::place::Place;
-use crate::lsp::Connection;
+use crate::lsp::Duplex;
 
 /// How long a daemon may take to start; it answers before a large model is loaded.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -118,7 +118,7 @@ fn wait_until_gone(place: &Place) -> Result<()> {
 
 /// A connection for an editor to the daemon, which is started if it is not there; `None` when the user has stopped
 /// it and `may_start` is false.
-pub async fn connect_editor(place: &Place, purpose: Purpose, may_start: bool) -> Result<Option<Connection>> {
+pub async fn connect_editor(place: &Place, purpose: Purpose, may_start: bool) -> Result<Option<Duplex>> {
     let started = Instant::now();
     let mut start: Option<Start> = None;
     loop {
@@ -152,7 +152,7 @@ pub async fn connect_editor(place: &Place, purpose: Purpose, may_start: bool) ->
 }
 
 /// Greets a daemon; `None` when it went away, or made way for this newer program.
-async fn greet(stream: asynchronous::Stream, purpose: Purpose, place: &Place) -> Result<Option<Connection>> {
+async fn greet(stream: asynchronous::Stream, purpose: Purpose, place: &Place) -> Result<Option<Duplex>> {
     let (reader, mut writer) = tokio::io::split(stream);
     if writer.write_all(line(&Greeting::new(purpose))?.as_bytes()).await.is_err() {
         return Ok(None);

@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::complete::Completion;
 use crate::complete::stats::Statistics;
+use crate::decode::{Generated, Task, sample::Sampling};
+use crate::model::tokenizer::Tokenizer;
 use crate::resident::{Connected, Facts, Spec};
 use crate::serve::Gauge;
 
@@ -140,7 +142,7 @@ pub struct Generation {
     /// Most tokens to generate.
     pub max_tokens: usize,
     /// How tokens are chosen.
-    pub sampling: crate::decode::sample::Sampling,
+    pub sampling: Sampling,
     /// Whether to go on past the tokens that end a text.
     pub ignores_end: bool,
     /// How many of the likeliest tokens to report.
@@ -162,7 +164,7 @@ pub enum Answer {
     /// More text.
     Text(String),
     /// All of it: the prompt's tokens and what was generated.
-    Generated(Vec<u32>, Box<crate::decode::Generated>),
+    Generated(Vec<u32>, Box<Generated>),
 }
 
 /// How the daemon is doing, as `fimd status --json` prints it.
@@ -220,6 +222,26 @@ impl Greeting {
     /// From this program.
     pub fn new(purpose: Purpose) -> Self {
         Self { protocol: PROTOCOL, program: Program::own(), purpose }
+    }
+}
+
+impl Generation {
+    /// What there is to decode. Without a tokenizer only ids can be continued, and nothing ends them.
+    pub fn task(&self, tokenizer: Result<&Tokenizer>) -> Result<Task> {
+        let (prompt, stop_ids) = match (&self.text, tokenizer) {
+            (Some(text), tokenizer) => {
+                let tokenizer = tokenizer?;
+                (tokenizer.encode_with_specials(text), tokenizer.stop_ids())
+            }
+            (None, tokenizer) => (
+                self.ids.clone().unwrap_or_default(),
+                tokenizer.map_or_else(|_| Vec::new(), Tokenizer::stop_ids),
+            ),
+        };
+        ensure!(!prompt.is_empty(), "the prompt is empty: give at least one token");
+        let stop_ids = if self.ignores_end { Vec::new() } else { stop_ids };
+        let (sampling, top_logprobs) = (self.sampling.clone(), self.top_logprobs);
+        Ok(Task { sampling, stop_ids, top_logprobs, ..Task::greedy(prompt, self.max_tokens) })
     }
 }
 

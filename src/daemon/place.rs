@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use interprocess::local_socket::{Name, prelude::*};
 
-/// Names another folder.
-const VARIABLE: &str = "FIMD_RUNTIME_DIR";
+use crate::config::RUNTIME_DIR_VARIABLE;
+
 /// Longest path of a socket on every system.
 #[cfg(unix)]
 const SOCKET_PATH_MAX: usize = 103;
@@ -32,7 +32,7 @@ impl Place {
     /// The folder of this user, made if it is not there: `FIMD_RUNTIME_DIR`, or one below `XDG_RUNTIME_DIR` or the
     /// folder for temporary files. Fails when others could enter it.
     pub fn find() -> Result<Self> {
-        let dir = match env::var_os(VARIABLE) {
+        let dir = match env::var_os(RUNTIME_DIR_VARIABLE) {
             Some(dir) if !dir.is_empty() => PathBuf::from(dir),
             _ => usual(),
         };
@@ -41,7 +41,7 @@ impl Place {
         #[cfg(unix)]
         if place.socket_path().as_os_str().len() > SOCKET_PATH_MAX {
             bail!(
-                "{} is too long for the path of a socket; set {VARIABLE} to a shorter one",
+                "{} is too long for the path of a socket; set {RUNTIME_DIR_VARIABLE} to a shorter one",
                 place.socket_path().display()
             );
         }
@@ -56,7 +56,7 @@ impl Place {
     /// Where the log is written.
     pub fn log_dir(&self) -> PathBuf {
         let usual = dirs::state_dir().or_else(dirs::cache_dir).map(|dir| dir.join("fimd"));
-        match env::var_os(VARIABLE) {
+        match env::var_os(RUNTIME_DIR_VARIABLE) {
             Some(dir) if !dir.is_empty() => self.dir.clone(),
             _ => usual.unwrap_or_else(|| self.dir.clone()),
         }
@@ -140,7 +140,7 @@ fn make_private(dir: &Path) -> Result<()> {
     }
     let metadata = fs::symlink_metadata(dir).with_context(cannot)?;
     if !metadata.is_dir() {
-        bail!("{} is not a folder; remove it, or set {VARIABLE} to another one", dir.display());
+        bail!("{} is not a folder; remove it, or set {RUNTIME_DIR_VARIABLE} to another one", dir.display());
     }
     #[cfg(unix)]
     {
@@ -148,7 +148,7 @@ fn make_private(dir: &Path) -> Result<()> {
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o777);
         if owner != rustix::process::geteuid().as_raw() || mode & 0o077 != 0 {
             bail!(
-                "{} belongs to user {owner} and has mode {mode:o}; it must be yours and 700 (or set {VARIABLE})",
+                "{} belongs to user {owner} and has mode {mode:o}; it must be yours and 700 (or set {RUNTIME_DIR_VARIABLE})",
                 dir.display()
             );
         }

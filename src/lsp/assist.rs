@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 use tower_lsp::gen_lsp_types::Range;
 use tower_lsp::jsonrpc::{Error, ErrorCode, Result};
 
+use super::connection::Connection;
 use super::documents::Snapshot;
-use super::server::Server;
 use crate::assist::{Action, Job, Options, Problem, Refusal, Subject};
 use crate::base::Cancel;
 use crate::decode::Generated;
@@ -40,85 +40,84 @@ enum Heard {
     Done(anyhow::Result<Vec<Generated>>),
 }
 
-impl Server {
-    /// The document with this URI, if it may be shown to the model.
-    pub fn readable(&self, uri: &str) -> Result<Snapshot> {
-        let snapshot = self.documents.snapshot(uri).filter(|snapshot| self.may_read(snapshot));
-        snapshot.ok_or_else(|| refused(Refusal("fimd leaves this document alone".into())))
-    }
+/// The document with this URI, if it may be shown to the model.
+pub fn readable(connection: &Connection, uri: &str) -> Result<Snapshot> {
+    let settings = connection.settings();
+    let snapshot = connection.documents.snapshot(uri).filter(|snapshot| settings.may_read(snapshot));
+    snapshot.ok_or_else(|| refused(Refusal("fimd leaves this document alone".into())))
+}
 
-    /// What a selection in a document is about.
-    pub fn subject(&self, snapshot: &Snapshot, range: Range) -> Option<Subject> {
-        let text = &snapshot.text;
-        let chars = self.encoding().to_chars(text, range);
-        let bytes = text.char_to_byte(chars.start)..text.char_to_byte(chars.end);
-        let path = self.ready().rules().workspace.relative(&snapshot.uri);
-        Subject::new(text.to_string(), path, snapshot.language.clone(), bytes)
-    }
+/// What a selection in a document is about.
+pub fn subject_of(connection: &Connection, snapshot: &Snapshot, range: Range) -> Option<Subject> {
+    let text = &snapshot.text;
+    let chars = connection.encoding.to_chars(text, range);
+    let bytes = text.char_to_byte(chars.start)..text.char_to_byte(chars.end);
+    let path = connection.settings().workspace.relative(&snapshot.uri);
+    Subject::new(text.to_string(), path, snapshot.language.clone(), bytes)
+}
 
-    /// The engine that answers now, and how it is asked.
-    pub fn assistant(&self) -> (Engine, Options) {
-        let engine = self.ready().resident.view().served.engine.clone();
-        (engine, self.ready().rules().assist())
-    }
+/// The engine that answers now, and how it is asked.
+pub fn assistant(connection: &Connection) -> (Engine, Options) {
+    let engine = connection.resident.view().served.engine.clone();
+    (engine, connection.settings().assist())
+}
 
-    /// What there is to do for `wanted`, and the engine that it was made for: another may answer the next request.
-    pub fn job(&self, snapshot: &Snapshot, wanted: Wanted) -> Result<(Engine, Job)> {
-        let nothing = || refused(Refusal("there is no code here".into()));
-        let mut subject = self.subject(snapshot, wanted.range).ok_or_else(nothing)?;
-        subject.problems = wanted.problems.into_iter().take(PROBLEMS_MAX).collect();
-        let (engine, options) = self.assistant();
-        let job = Job::new(&engine, &options, wanted.action, subject).map_err(refused)?;
-        Ok((engine, job))
-    }
+/// What there is to do for `wanted`, and the engine that it was made for: another may answer the next request.
+pub fn job_for(connection: &Connection, snapshot: &Snapshot, wanted: Wanted) -> Result<(Engine, Job)> {
+    let nothing = || refused(Refusal("there is no code here".into()));
+    let mut subject = subject_of(connection, snapshot, wanted.range).ok_or_else(nothing)?;
+    subject.problems = wanted.problems.into_iter().take(PROBLEMS_MAX).collect();
+    let (engine, options) = assistant(connection);
+    let job = Job::new(&engine, &options, wanted.action, subject).map_err(refused)?;
+    Ok((engine, job))
+}
 
-    /// Runs a job about a document, and hands out its text as it grows. Whoever types goes first. Fails when the
-    /// document changes meanwhile; dropping the future cancels the work.
-    pub async fn run(
-        &self,
-        engine: &Engine,
-        job: &Job,
-        snapshot: &Snapshot,
-        mut show: impl FnMut(&str),
-    ) -> Result<Generated> {
-        let (hear, mut heard) = mpsc::unbounded_channel();
-        let cancel = Cancel::new();
-        let _guard = cancel.on_drop();
-        engine.submit(serve::Request {
-            key: format!("{}/assist/{}", self.number, self.next_number()),
-            priority: Priority::Patient,
-            not_before: None,
-            task: job.task.clone(),
-            cancel,
-            listener: Box::new(move |event| {
-                // Nobody listens any more when the client has cancelled.
-                let _ = hear.send(match event {
-                    serve::Event::Text(text) => Heard::Text(text.to_owned()),
-                    serve::Event::Done(result) => Heard::Done(result),
-                });
-            }),
-        });
-        let mut text = String::new();
-        loop {
-            let event = heard.recv().await;
-            if !self.documents.is_current(&snapshot.uri, snapshot.revision) {
-                return Err(Error::content_modified());
+/// Runs a job about a document, and hands out its text as it grows. Whoever types goes first. Fails when the
+/// document changes meanwhile; dropping the future cancels the work.
+pub async fn run(
+    connection: &Connection,
+    engine: &Engine,
+    job: &Job,
+    snapshot: &Snapshot,
+    mut show: impl FnMut(&str),
+) -> Result<Generated> {
+    let (hear, mut heard) = mpsc::unbounded_channel();
+    let cancel = Cancel::new();
+    let _guard = cancel.on_drop();
+    engine.submit(serve::Request {
+        key: connection.key(&format!("assist/{}", connection.next_number())),
+        priority: Priority::Patient,
+        not_before: None,
+        task: job.task.clone(),
+        cancel,
+        listener: Box::new(move |event| {
+            // Nobody listens any more when the client has cancelled.
+            let _ = hear.send(match event {
+                serve::Event::Text(text) => Heard::Text(text.to_owned()),
+                serve::Event::Done(result) => Heard::Done(result),
+            });
+        }),
+    });
+    let mut text = String::new();
+    loop {
+        let event = heard.recv().await;
+        if !connection.documents.is_current(&snapshot.uri, snapshot.revision) {
+            return Err(Error::content_modified());
+        }
+        match event {
+            Some(Heard::Text(more)) => {
+                text.push_str(&more);
+                show(&text);
             }
-            match event {
-                Some(Heard::Text(more)) => {
-                    text.push_str(&more);
-                    show(&text);
-                }
-                Some(Heard::Done(Ok(generated))) => {
-                    let first = generated.into_iter().next();
-                    return first.ok_or_else(|| refused(Refusal("the model returned nothing".into())));
-                }
-                Some(Heard::Done(Err(error))) => {
-                    tracing::error!("an answer failed: {error:#}");
-                    return Err(refused(Refusal(format!("the model failed: {error:#}"))));
-                }
-                None => return Err(refused(Refusal("the engine has ended".into()))),
+            Some(Heard::Done(Ok(generated))) => {
+                let first = generated.into_iter().next();
+                return first.ok_or_else(|| refused(Refusal("the model returned nothing".into())));
             }
+            Some(Heard::Done(Err(error))) => {
+                tracing::error!("an answer failed: {error:#}");
+                return Err(refused(Refusal(format!("the model failed: {error:#}"))));
+            }
+            None => return Err(refused(Refusal("the engine has ended".into()))),
         }
     }
 }

@@ -1,134 +1,78 @@
-//! `textDocument/codeAction` and `codeAction/resolve`: explain, fix, document.
+//! `textDocument/codeAction`: explain, fix, document.
 //!
 //! What to change is computed when the user wants it: when the action is resolved, or, for clients that cannot
 //! do that, by the command `fimd.apply`.
 
-use std::collections::HashMap;
-
 use tower_lsp::gen_lsp_types::{
-    AnnotatedTextEdit, ChangeAnnotation, ClientCapabilities, CodeAction, CodeActionClientCapabilities,
-    CodeActionDisabled, CodeActionKind, CodeActionParams, CodeActionResponse, CodeActionTag,
-    CodeActionTriggerKind, Command, Diagnostic, Message, OptionalVersionedTextDocumentIdentifier,
-    ProgressToken, TextDocumentEdit, TextDocumentIdentifier, TextEdit, WorkspaceEdit,
+    ClientCapabilities, CodeAction, CodeActionClientCapabilities, CodeActionDisabled, CodeActionKind,
+    CodeActionParams, CodeActionResponse, CodeActionTag, CodeActionTriggerKind, Command, Diagnostic, Message,
 };
-use tower_lsp::jsonrpc::{Error, Result};
 
-use super::assist::{Wanted, refused, so_far};
-use super::documents::Snapshot;
+use super::assist::{Wanted, assistant, readable, subject_of};
+use super::connection::Connection;
 use super::execute_command::{APPLY, EXPLAIN};
-use super::progress::Progress;
-use super::server::Server;
 use crate::assist::documentation::Writing;
-use crate::assist::{self, Action, Outcome, Problem};
-
-/// Names the reason of a change in a [`WorkspaceEdit`].
-const ANNOTATION: &str = "fimd";
+use crate::assist::{self, Action, Problem};
 
 /// The kinds of actions that are offered, besides explaining.
 pub const KINDS: [CodeActionKind; 2] = [CodeActionKind::QuickFix, CodeActionKind::RefactorRewrite];
 
-impl Server {
-    /// What the model can do for a selection, or for the definition around the cursor. Clients ask unasked at
-    /// every move of the cursor; then only selections and problems are worth an offer.
-    pub async fn code_action(&self, params: CodeActionParams) -> Result<Vec<CodeActionResponse>> {
-        let uri = params.text_document.uri.0;
-        let context = params.context;
-        let is_automatic = context.trigger_kind == Some(CodeActionTriggerKind::Automatic);
-        let has_problems = !context.diagnostics.is_empty();
-        if is_automatic && !has_problems && params.range.start == params.range.end {
-            return Ok(Vec::new());
-        }
-        let Ok(snapshot) = self.readable(&uri) else { return Ok(Vec::new()) };
-        let Some(subject) = self.subject(&snapshot, params.range) else { return Ok(Vec::new()) };
-        let (engine, _) = self.assistant();
-        let can = Can::of(&self.ready().capabilities);
-        let wanted = |kind: &CodeActionKind| {
-            let is_within = |only: &CodeActionKind| {
-                let (only, kind) = (String::from(only.clone()), String::from(kind.clone()));
-                kind == only || kind.starts_with(&format!("{only}.")) || only.is_empty()
-            };
-            context.only.as_ref().is_none_or(|only| only.iter().any(is_within))
+/// What the model can do for a selection, or for the definition around the cursor. Clients ask unasked at
+/// every move of the cursor; then only selections and problems are worth an offer.
+pub fn code_action(connection: &Connection, params: CodeActionParams) -> Vec<CodeActionResponse> {
+    let uri = params.text_document.uri.0;
+    let context = params.context;
+    let is_automatic = context.trigger_kind == Some(CodeActionTriggerKind::Automatic);
+    let has_problems = !context.diagnostics.is_empty();
+    if is_automatic && !has_problems && params.range.start == params.range.end {
+        return Vec::new();
+    }
+    let Ok(snapshot) = readable(connection, &uri) else { return Vec::new() };
+    let Some(subject) = subject_of(connection, &snapshot, params.range) else { return Vec::new() };
+    let (engine, _) = assistant(connection);
+    let can = Can::of(&connection.capabilities);
+    let wanted = |kind: &CodeActionKind| {
+        let is_within = |only: &CodeActionKind| {
+            let (only, kind) = (String::from(only.clone()), String::from(kind.clone()));
+            kind == only || kind.starts_with(&format!("{only}.")) || only.is_empty()
         };
-        let what = match &subject.symbol {
-            _ if params.range.start != params.range.end => "the selection".into(),
-            Some(symbol) => format!("`{}`", symbol.name),
-            None => "the line".into(),
-        };
+        context.only.as_ref().is_none_or(|only| only.iter().any(is_within))
+    };
+    let what = match &subject.symbol {
+        _ if params.range.start != params.range.end => "the selection".into(),
+        Some(symbol) => format!("`{}`", symbol.name),
+        None => "the line".into(),
+    };
 
-        let mut offers = Vec::new();
-        for action in [Action::Fix, Action::Document, Action::Explain] {
-            let (title, kind) = match action {
-                Action::Fix if has_problems => (format!("fix {what}"), CodeActionKind::QuickFix),
-                Action::Fix => (format!("fix {what}"), CodeActionKind::RefactorRewrite),
-                Action::Document => match subject.symbol.as_ref() {
-                    Some(symbol) if Writing::of(symbol, subject.language()).is_some() => {
-                        (format!("document `{}`", symbol.name), CodeActionKind::RefactorRewrite)
-                    }
-                    _ => continue,
-                },
-                Action::Explain => (format!("explain {what}"), CodeActionKind::Custom("fimd.explain".into())),
-            };
-            if !wanted(&kind) || is_automatic && !has_problems && action == Action::Fix {
-                continue;
-            }
-            let why_not = assist::can(engine.tokenizer(), action).err();
-            let problems = if action == Action::Fix { problems(&context.diagnostics) } else { Vec::new() };
-            let wanted = Wanted {
-                action,
-                uri: uri.clone(),
-                range: params.range,
-                revision: snapshot.revision,
-                problems,
-            };
-            offers.extend(match why_not {
-                Some(why) => can.disabled(title, kind, why.0),
-                None => {
-                    let diagnostics = if action == Action::Fix { &context.diagnostics[..] } else { &[] };
-                    can.offer(title, kind, wanted, diagnostics)
+    let mut offers = Vec::new();
+    for action in [Action::Fix, Action::Document, Action::Explain] {
+        let (title, kind) = match action {
+            Action::Fix if has_problems => (format!("fix {what}"), CodeActionKind::QuickFix),
+            Action::Fix => (format!("fix {what}"), CodeActionKind::RefactorRewrite),
+            Action::Document => match subject.symbol.as_ref() {
+                Some(symbol) if Writing::of(symbol, subject.language()).is_some() => {
+                    (format!("document `{}`", symbol.name), CodeActionKind::RefactorRewrite)
                 }
-            });
-        }
-        Ok(offers)
-    }
-
-    /// Computes what an action that was offered changes.
-    pub async fn code_action_resolve(&self, mut action: CodeAction) -> Result<CodeAction> {
-        let data = action.data.clone().unwrap_or_default();
-        let invalid = |error: serde_json::Error| Error::invalid_params(format!("no action of fimd: {error}"));
-        let wanted: Wanted = serde_json::from_value(data).map_err(invalid)?;
-        action.edit = Some(self.edit(wanted, None, action.title.clone()).await?);
-        Ok(action)
-    }
-
-    /// What `wanted` changes.
-    pub async fn edit(
-        &self,
-        wanted: Wanted,
-        token: Option<ProgressToken>,
-        title: String,
-    ) -> Result<WorkspaceEdit> {
-        let (snapshot, action) = (self.readable(&wanted.uri)?, wanted.action);
-        if snapshot.revision != wanted.revision {
-            return Err(Error::content_modified());
-        }
-        let (engine, job) = self.job(&snapshot, wanted)?;
-        let capabilities = &self.ready().capabilities;
-        let progress = Progress::begin(&self.client, capabilities, token, title);
-        let generated = self.run(&engine, &job, &snapshot, |text| progress.report(so_far(text))).await;
-        progress.finish().await;
-        let outcome = job.finish(&generated?).map_err(refused)?;
-        let Outcome::Edit(bytes, new_text) = outcome else {
-            return Err(Error::invalid_params("this action changes nothing"));
+                _ => continue,
+            },
+            Action::Explain => (format!("explain {what}"), CodeActionKind::Custom("fimd.explain".into())),
         };
-        let text = &snapshot.text;
-        let chars = text.byte_to_char(bytes.start)..text.byte_to_char(bytes.end);
-        let range = self.encoding().to_range(text, chars);
-        let label = match action {
-            Action::Document => "Documentation by a model",
-            Action::Fix | Action::Explain => "A correction by a model",
-        };
-        Ok(workspace_edit(capabilities, &snapshot, TextEdit { range, new_text }, label))
+        if !wanted(&kind) || is_automatic && !has_problems && action == Action::Fix {
+            continue;
+        }
+        let why_not = assist::can(engine.tokenizer(), action).err();
+        let problems = if action == Action::Fix { problems(&context.diagnostics) } else { Vec::new() };
+        let wanted =
+            Wanted { action, uri: uri.clone(), range: params.range, revision: snapshot.revision, problems };
+        offers.extend(match why_not {
+            Some(why) => can.disabled(title, kind, why.0),
+            None => {
+                let diagnostics = if action == Action::Fix { &context.diagnostics[..] } else { &[] };
+                can.offer(title, kind, wanted, diagnostics)
+            }
+        });
     }
+    offers
 }
 
 /// What diagnostics say of which line.
@@ -225,38 +169,4 @@ impl Can {
 /// A title that says who would do it.
 fn named(title: String) -> String {
     format!("fimd: {title}")
-}
-
-/// One change of a document, said as precisely as the client understands.
-fn workspace_edit(
-    client: &ClientCapabilities,
-    snapshot: &Snapshot,
-    edit: TextEdit,
-    label: &str,
-) -> WorkspaceEdit {
-    let uri = snapshot.uri.as_str().into();
-    let can = client.workspace.as_ref().and_then(|can| can.workspace_edit.as_ref());
-    if can.is_none_or(|can| can.document_changes != Some(true)) {
-        let changes = Some(HashMap::from([(uri, vec![edit])]));
-        return WorkspaceEdit { changes, ..WorkspaceEdit::default() };
-    }
-    let annotates = can.is_some_and(|can| can.change_annotation_support.is_some());
-    let annotation = ChangeAnnotation {
-        label: label.into(),
-        needs_confirmation: Some(true),
-        description: Some("Written by a language model: read it before you keep it.".into()),
-    };
-    let edit = match annotates {
-        true => AnnotatedTextEdit { annotation_id: ANNOTATION.into(), text_edit: edit }.into(),
-        false => edit.into(),
-    };
-    let text_document = OptionalVersionedTextDocumentIdentifier {
-        version: Some(snapshot.version),
-        text_document_identifier: TextDocumentIdentifier { uri },
-    };
-    WorkspaceEdit {
-        document_changes: Some(vec![TextDocumentEdit { text_document, edits: vec![edit] }.into()]),
-        change_annotations: annotates.then(|| HashMap::from([(ANNOTATION.to_owned(), annotation)])),
-        ..WorkspaceEdit::default()
-    }
 }

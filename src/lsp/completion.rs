@@ -5,47 +5,46 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::Result;
 
-use super::server::Server;
+use super::complete::complete;
+use super::connection::Connection;
 use crate::complete::service::Trigger;
 
 /// Most characters of the line that stands for a completion in the menu.
 const LABEL_CHARS_MAX: usize = 60;
 
-impl Server {
-    /// One item at most, which replaces the word before the cursor by itself and what follows. Clients
-    /// call a menu that opens while typing "invoked", so all of these count as automatic.
-    pub async fn completion(&self, params: CompletionParams) -> Result<CompletionList> {
-        // Incomplete: what fits here is another text after each character.
-        let mut list = CompletionList { is_incomplete: true, ..Default::default() };
-        let at = params.text_document_position_params;
-        let uri = at.text_document.uri.0;
-        let Some(snapshot) = self.documents.snapshot(&uri) else {
-            tracing::warn!("a completion was asked for in a document that is not open");
-            return Ok(list);
-        };
-        let encoding = self.encoding();
-        let (text, cursor) = (&snapshot.text, encoding.to_char(&snapshot.text, at.position));
-        let is_of_word = |c: &char| c.is_alphanumeric() || *c == '_';
-        let word_chars = text.chars_at(cursor).reversed().take_while(is_of_word).count();
-        let word = text.slice(cursor - word_chars..cursor).to_string();
-        let (prefix, suffix) = (text.slice(..cursor).to_string(), text.slice(cursor..).to_string());
-        let completions = self.complete(&snapshot, prefix, suffix, Trigger::Automatic).await?;
-        if let Some(completion) = completions.first() {
-            let new_text = format!("{word}{completion}");
-            let edit = TextEdit { range: encoding.to_range(text, cursor - word_chars..cursor), new_text };
-            list.items.push(CompletionItem {
-                label: label(&edit.new_text),
-                kind: Some(CompletionItemKind::Text),
-                detail: Some("fimd".into()),
-                // Whatever the menu filters by, it is what was typed.
-                filter_text: Some(word),
-                insert_text_mode: Some(InsertTextMode::AsIs),
-                text_edit: Some(edit.into()),
-                ..Default::default()
-            });
-        }
-        Ok(list)
+/// One item at most, which replaces the word before the cursor by itself and what follows. Clients
+/// call a menu that opens while typing "invoked", so all of these count as automatic.
+pub async fn completion(connection: &Connection, params: CompletionParams) -> Result<CompletionList> {
+    // Incomplete: what fits here is another text after each character.
+    let mut list = CompletionList { is_incomplete: true, ..Default::default() };
+    let at = params.text_document_position_params;
+    let uri = at.text_document.uri.0;
+    let Some(snapshot) = connection.documents.snapshot(&uri) else {
+        tracing::warn!("a completion was asked for in a document that is not open");
+        return Ok(list);
+    };
+    let encoding = connection.encoding;
+    let (text, cursor) = (&snapshot.text, encoding.to_char(&snapshot.text, at.position));
+    let is_of_word = |c: &char| c.is_alphanumeric() || *c == '_';
+    let word_chars = text.chars_at(cursor).reversed().take_while(is_of_word).count();
+    let word = text.slice(cursor - word_chars..cursor).to_string();
+    let (prefix, suffix) = (text.slice(..cursor).to_string(), text.slice(cursor..).to_string());
+    let completions = complete(connection, &snapshot, prefix, suffix, Trigger::Automatic).await?;
+    if let Some(completion) = completions.first() {
+        let new_text = format!("{word}{completion}");
+        let edit = TextEdit { range: encoding.to_range(text, cursor - word_chars..cursor), new_text };
+        list.items.push(CompletionItem {
+            label: label(&edit.new_text),
+            kind: Some(CompletionItemKind::Text),
+            detail: Some("fimd".into()),
+            // Whatever the menu filters by, it is what was typed.
+            filter_text: Some(word),
+            insert_text_mode: Some(InsertTextMode::AsIs),
+            text_edit: Some(edit.into()),
+            ..Default::default()
+        });
     }
+    Ok(list)
 }
 
 /// The first line with anything on it, shortened.

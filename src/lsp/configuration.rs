@@ -1,26 +1,26 @@
 //! `workspace/didChangeConfiguration`, and asking for what it does not say.
 
+use std::sync::{Arc, Weak};
+
 use serde_json::json;
 use tower_lsp::Client;
 use tower_lsp::gen_lsp_types::{
     ClientCapabilities, ConfigurationItem, DidChangeConfigurationParams, MessageType, Registration,
 };
 
-use super::server::Server;
+use super::connection::Connection;
 use crate::config::{Problem, SECTION};
 
 /// What a client can do about settings.
-#[derive(Clone, Copy)]
-pub struct CanConfigure {
+struct CanConfigure {
     /// Tell them when asked.
-    pub tell: bool,
+    tell: bool,
     /// Be told that we want to know of changes.
-    pub register: bool,
+    register: bool,
 }
 
 impl CanConfigure {
-    /// As the client says.
-    pub fn of(client: &ClientCapabilities) -> Self {
+    fn of(client: &ClientCapabilities) -> Self {
         let workspace = client.workspace.as_ref();
         let change = workspace.and_then(|can| can.did_change_configuration.as_ref());
         Self {
@@ -30,36 +30,37 @@ impl CanConfigure {
     }
 }
 
-impl Server {
-    /// Takes over the settings of a client, which replace those it gave before; with null it is asked for them.
-    pub async fn did_change_configuration(&self, params: DidChangeConfigurationParams) {
-        let settings = params.settings;
-        let ready = self.ready().clone();
-        ready.activity.notify_one();
-        if !settings.is_null() {
-            let problems = ready.configure(settings);
-            return warn(&self.client, &problems).await;
-        }
-        if !ready.can().tell {
-            return;
-        }
-        let client = self.client.clone();
+/// Takes over the settings of a client, which replace those it gave before; with null it is asked for them.
+pub async fn did_change_configuration(connection: &Arc<Connection>, params: DidChangeConfigurationParams) {
+    let settings = params.settings;
+    connection.activity.notify_one();
+    if !settings.is_null() {
+        let problems = connection.configure(settings);
+        return warn(&connection.client, &problems).await;
+    }
+    if CanConfigure::of(&connection.capabilities).tell {
         // Not awaited here: a handler that waits for the client keeps messages from being read.
-        tokio::spawn(async move {
-            let item = ConfigurationItem { scope_uri: None, section: Some(SECTION.into()) };
-            match client.configuration(vec![item]).await {
-                Ok(told) => {
-                    let problems = ready.configure(told.into_iter().next().unwrap_or_default());
-                    warn(&client, &problems).await;
-                }
-                Err(error) => tracing::warn!("the client does not tell its settings: {error}"),
-            }
-        });
+        tokio::spawn(ask(connection.client.clone(), Arc::downgrade(connection)));
     }
 }
 
-/// Asks a client to tell of changes.
-pub fn register(client: Client) {
+/// Asks a client for its settings and takes them over, unless the session ends before it answers.
+async fn ask(client: Client, connection: Weak<Connection>) {
+    let item = ConfigurationItem { scope_uri: None, section: Some(SECTION.into()) };
+    let told = match client.configuration(vec![item]).await {
+        Ok(told) => told.into_iter().next().unwrap_or_default(),
+        Err(error) => return tracing::warn!("the client does not tell its settings: {error}"),
+    };
+    let Some(problems) = connection.upgrade().map(|connection| connection.configure(told)) else { return };
+    warn(&client, &problems).await;
+}
+
+/// Asks a client to tell of changes, where it can.
+pub fn register(connection: &Connection) {
+    if !CanConfigure::of(&connection.capabilities).register {
+        return;
+    }
+    let client = connection.client.clone();
     tokio::spawn(async move {
         let registration = Registration {
             id: "fimd/configuration".into(),

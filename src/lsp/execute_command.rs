@@ -8,7 +8,9 @@ use tower_lsp::gen_lsp_types::{ExecuteCommandParams, MessageType};
 use tower_lsp::jsonrpc::{Error, Result};
 
 use super::assist::Wanted;
-use super::server::Server;
+use super::code_action_resolve::edit;
+use super::connection::Connection;
+use super::explain::explain;
 use crate::resident::PAUSE_MINUTES_MAX;
 
 /// Explains a selection: `[{uri, range}]`.
@@ -23,31 +25,29 @@ pub const RESUME: &str = "fimd.resume";
 /// All commands.
 pub const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
 
-impl Server {
-    /// Carries a command out. The answer is null, and comes when it is done.
-    pub async fn execute_command(&self, params: ExecuteCommandParams) -> Result<Value> {
-        let (arguments, token) =
-            (params.arguments.unwrap_or_default(), params.work_done_progress_params.work_done_token);
-        match params.command.as_str() {
-            EXPLAIN => self.explain(only(arguments)?, token).await?,
-            APPLY => {
-                let wanted: Wanted = only(arguments)?;
-                let edit = self.edit(wanted, token, "fimd".into()).await?;
-                // A handler never waits for the client.
-                let client = self.client.clone();
-                tokio::spawn(async move {
-                    let applied = client.apply_edit(edit).await;
-                    if !applied.is_ok_and(|result| result.applied) {
-                        client.show_message(MessageType::Warning, "fimd: the change was not applied").await;
-                    }
-                });
-            }
-            PAUSE => self.ready().resident.pause(time(&arguments)?),
-            RESUME => self.ready().resident.resume(),
-            unknown => return Err(Error::invalid_params(format!("there is no command {unknown}"))),
+/// Carries a command out. The answer is null, and comes when it is done.
+pub async fn execute_command(connection: &Connection, params: ExecuteCommandParams) -> Result<Value> {
+    let (arguments, token) =
+        (params.arguments.unwrap_or_default(), params.work_done_progress_params.work_done_token);
+    match params.command.as_str() {
+        EXPLAIN => explain(connection, only(arguments)?, token).await?,
+        APPLY => {
+            let wanted: Wanted = only(arguments)?;
+            let edit = edit(connection, wanted, token, "fimd".into()).await?;
+            // A handler never waits for the client.
+            let client = connection.client.clone();
+            tokio::spawn(async move {
+                let applied = client.apply_edit(edit).await;
+                if !applied.is_ok_and(|result| result.applied) {
+                    client.show_message(MessageType::Warning, "fimd: the change was not applied").await;
+                }
+            });
         }
-        Ok(Value::Null)
+        PAUSE => connection.resident.pause(time(&arguments)?),
+        RESUME => connection.resident.resume(),
+        unknown => return Err(Error::invalid_params(format!("there is no command {unknown}"))),
     }
+    Ok(Value::Null)
 }
 
 /// How long a pause is to be, if it is to end by itself.

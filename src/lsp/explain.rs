@@ -18,15 +18,13 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::Result;
 
-use super::assist::{Wanted, refused, so_far};
+use super::assist::{Wanted, job_for, readable, refused, run, so_far, subject_of};
+use super::connection::Connection;
 use super::progress::Progress;
-use super::server::Server;
 use crate::assist::{Action, Outcome};
 
 /// A client is told of more text no more often.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Most files of a session; the oldest go first.
-const FILES_MAX: usize = 8;
 
 /// The argument of the command.
 #[derive(Deserialize)]
@@ -91,81 +89,79 @@ async fn tell(client: Client, mut shown: Explanation, mut written: mpsc::Unbound
     client.send_notification::<Explanation>(shown).await;
 }
 
-impl Server {
-    /// Explains a selection.
-    pub async fn explain(&self, selection: Selection, token: Option<ProgressToken>) -> Result<()> {
-        let Selection { uri, range } = selection;
-        let snapshot = self.readable(&uri)?;
-        let revision = snapshot.revision;
-        let wanted = Wanted { action: Action::Explain, uri, range, revision, problems: Vec::new() };
-        let title = self.subject(&snapshot, range).and_then(|subject| subject.symbol);
-        let title =
-            title.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
-        let (engine, job) = self.job(&snapshot, wanted)?;
+/// Explains a selection.
+pub async fn explain(
+    connection: &Connection,
+    selection: Selection,
+    token: Option<ProgressToken>,
+) -> Result<()> {
+    let Selection { uri, range } = selection;
+    let snapshot = readable(connection, &uri)?;
+    let revision = snapshot.revision;
+    let wanted = Wanted { action: Action::Explain, uri, range, revision, problems: Vec::new() };
+    let title = subject_of(connection, &snapshot, range).and_then(|subject| subject.symbol);
+    let title =
+        title.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
+    let (engine, job) = job_for(connection, &snapshot, wanted)?;
 
-        let capabilities = &self.ready().capabilities;
-        let streams =
-            capabilities.experimental.as_ref().is_some_and(|can| can["fimd"]["explanation"] == true);
-        let progress = Progress::begin(&self.client, capabilities, token, format!("fimd: {title}"));
-        let stream = streams.then(|| Stream::begin(self.client.clone(), self.next_number(), title.clone()));
-        let generated = self.run(&engine, &job, &snapshot, |text| {
-            progress.report(so_far(text));
-            if let Some(stream) = &stream {
-                stream.show(text);
-            }
-        });
-        let outcome = generated.await.and_then(|generated| job.finish(&generated).map_err(refused));
-        progress.finish().await;
-        match (stream, &outcome) {
-            (Some(stream), outcome) => {
-                if let Ok(Outcome::Explanation(markdown)) = outcome {
-                    stream.show(markdown);
-                }
-                stream.finish().await;
-            }
-            (None, Ok(Outcome::Explanation(markdown))) => self.show(&title, markdown),
-            _ => {}
+    let capabilities = &connection.capabilities;
+    let streams = capabilities.experimental.as_ref().is_some_and(|can| can["fimd"]["explanation"] == true);
+    let progress = Progress::begin(&connection.client, capabilities, token, format!("fimd: {title}"));
+    let stream =
+        streams.then(|| Stream::begin(connection.client.clone(), connection.next_number(), title.clone()));
+    let generated = run(connection, &engine, &job, &snapshot, |text| {
+        progress.report(so_far(text));
+        if let Some(stream) = &stream {
+            stream.show(text);
         }
-        outcome.map(drop)
+    });
+    let outcome = generated.await.and_then(|generated| job.finish(&generated).map_err(refused));
+    progress.finish().await;
+    match (stream, &outcome) {
+        (Some(stream), outcome) => {
+            if let Ok(Outcome::Explanation(markdown)) = outcome {
+                stream.show(markdown);
+            }
+            stream.finish().await;
+        }
+        (None, Ok(Outcome::Explanation(markdown))) => show(connection, &title, markdown),
+        _ => {}
     }
+    outcome.map(drop)
+}
 
-    /// Shows Markdown to a client that has no view for it.
-    fn show(&self, title: &str, markdown: &str) {
-        let window = self.ready().capabilities.window.as_ref();
-        let shows = window.and_then(|window| window.show_document.as_ref()).is_some_and(|can| can.support);
-        let file = shows.then(|| write(&format!("# {title}\n\n{markdown}\n")));
-        let uri = match file {
-            Some(Ok(file)) => {
-                let uri = uri_of(file.path());
-                let mut files = self.files.lock().expect("nothing panics with this lock");
-                files.push_back(file);
-                if files.len() > FILES_MAX {
-                    files.pop_front();
-                }
-                Some(uri)
+/// Shows Markdown to a client that has no view for it.
+fn show(connection: &Connection, title: &str, markdown: &str) {
+    let window = connection.capabilities.window.as_ref();
+    let shows = window.and_then(|window| window.show_document.as_ref()).is_some_and(|can| can.support);
+    let file = shows.then(|| write(&format!("# {title}\n\n{markdown}\n")));
+    let uri = match file {
+        Some(Ok(file)) => {
+            let uri = uri_of(file.path());
+            connection.keep(file);
+            Some(uri)
+        }
+        Some(Err(error)) => {
+            tracing::warn!("cannot write an explanation: {error}");
+            None
+        }
+        None => None,
+    };
+    let (client, markdown) = (connection.client.clone(), markdown.to_owned());
+    tokio::spawn(async move {
+        let shown = match uri {
+            Some(uri) => {
+                let uri = uri.into();
+                let params =
+                    ShowDocumentParams { uri, external: None, take_focus: Some(false), selection: None };
+                client.show_document(params).await.unwrap_or_default()
             }
-            Some(Err(error)) => {
-                tracing::warn!("cannot write an explanation: {error}");
-                None
-            }
-            None => None,
+            None => false,
         };
-        let (client, markdown) = (self.client.clone(), markdown.to_owned());
-        tokio::spawn(async move {
-            let shown = match uri {
-                Some(uri) => {
-                    let uri = uri.into();
-                    let params =
-                        ShowDocumentParams { uri, external: None, take_focus: Some(false), selection: None };
-                    client.show_document(params).await.unwrap_or_default()
-                }
-                None => false,
-            };
-            if !shown {
-                client.show_message(MessageType::Info, markdown).await;
-            }
-        });
-    }
+        if !shown {
+            client.show_message(MessageType::Info, markdown).await;
+        }
+    });
 }
 
 /// Writes a file for the user alone, which goes when it is dropped.

@@ -1,9 +1,11 @@
 //! The language server: the only place that names LSP types.
 //!
-//! One file for each method that asks for something; [`serve`] lists them all. `wire` keeps damaged
-//! messages away from the server, `documents` holds what the editor shows, `position` translates
-//! between the editor's way of counting and ours, `workspace` knows which files to leave alone, `ext` has the
-//! methods that the protocol lacks, and `status` tells the client how the model is doing.
+//! `connection` has what one connection holds, and `settings` what counts for it. A handler is a function over
+//! these, in one file for each method; `server` calls them, [`serve`] lists the methods, and `complete` and `assist`
+//! have what several handlers share. `wire` keeps damaged messages away from the server, `documents` holds what
+//! the editor shows, `position` translates between the editor's way of counting and ours, `workspace` knows which
+//! files to leave alone, `ext` has the methods that the protocol lacks, and `status` tells the client how the model
+//! is doing.
 //!
 //! - A document change is applied before the first `await` of its handler: messages are handled in
 //!   order up to there. No lock is held across an `await`, nor while the model runs.
@@ -15,29 +17,37 @@
 mod assist;
 mod bridge;
 mod code_action;
+mod code_action_resolve;
+mod complete;
 mod completion;
 mod configuration;
+mod connection;
 mod documents;
 mod execute_command;
 mod explain;
 mod ext;
 mod hover;
+mod hover_cache;
 mod inline_completion;
 mod position;
 mod progress;
 mod secret;
 mod server;
+mod settings;
 mod status;
+mod sync;
 pub(crate) mod wire;
 mod workspace;
 
 use std::sync::Arc;
 
-pub use bridge::{Connection, Need, bridge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::{LspService, Server};
 
-use crate::complete::stats::Observer;
+pub use bridge::{Duplex, Need, bridge};
+pub use connection::Options;
+pub use wire::Ending;
+
 use crate::resident::Resident;
 
 /// Handlers that may be under way at the same time. Waiting ones cost nothing, but at the limit the
@@ -46,27 +56,6 @@ const CONCURRENCY_MAX: usize = 256;
 
 /// Bytes between the reader of the wire and the server.
 const PIPE_BYTES: usize = 1 << 16;
-
-/// How to serve a client.
-#[derive(Clone, Default)]
-pub struct Options {
-    /// What the process that the editor has started has in its environment and flags, where it is another one
-    /// than this ([`Configuration::client_overrides`](crate::config::Configuration::client_overrides)).
-    pub overrides: Option<serde_json::Value>,
-    /// What to tell the user first.
-    pub notice: Option<String>,
-    /// Told of every request.
-    pub observer: Option<Observer>,
-}
-
-/// How a session with a client ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The client asked to shut down first: the process should exit with 0.
-    Orderly,
-    /// `exit`, or the end of the input, came without `shutdown`: the process should exit with 1.
-    Abrupt,
-}
 
 /// Serves one client until it says `exit` or closes `input`; work that is under way is then cancelled.
 ///

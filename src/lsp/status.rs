@@ -11,7 +11,7 @@ use tower_lsp::gen_lsp_types::{
 use tower_lsp::{Bounded, Client, NotCancellable, OngoingProgress};
 
 use super::configuration;
-use super::server::Ready;
+use super::connection::Connection;
 use crate::resident::View;
 
 /// A client is told of changes no more often.
@@ -51,12 +51,12 @@ impl Notification for Status {
 }
 
 impl Status {
-    fn new(ready: &Ready, view: &View) -> Self {
-        let counted = ready.completer.statistics();
+    fn new(connection: &Connection, view: &View) -> Self {
+        let counted = connection.completer.statistics();
         let state = match view {
             View { loading: Some(_), .. } => State::Loading,
             View { pause: Some(_), .. } => State::Paused,
-            _ if !ready.rules().settings.enabled => State::Disabled,
+            _ if !connection.settings().settings.enabled => State::Disabled,
             View { failure: Some(_), .. } => State::Failed,
             _ => State::Ready,
         };
@@ -68,33 +68,31 @@ impl Status {
                 None => view.failure.clone(),
             },
             percentage: view.loading.as_ref().map(|loading| loading.percentage),
-            busy: ready.completer.is_busy(),
+            busy: connection.completer.is_busy(),
             answer_ms: (counted.counters.requests > 0).then_some(counted.answer_ms.p50),
         }
     }
 }
 
 /// Follows the model, until the session with the client ends.
-pub fn spawn(client: &Client, ready: &Arc<Ready>) {
+pub fn spawn(connection: &Arc<Connection>) {
+    let capabilities = &connection.capabilities;
     let does_progress =
-        ready.capabilities.window.as_ref().is_some_and(|window| window.work_done_progress == Some(true));
-    let experimental = ready.capabilities.experimental.as_ref();
-    let wants_status = experimental.is_some_and(|can| can["fimd"]["status"] == true);
-    tokio::spawn(follow(client.clone(), Arc::downgrade(ready), wants_status, does_progress));
+        capabilities.window.as_ref().is_some_and(|window| window.work_done_progress == Some(true));
+    let wants_status = capabilities.experimental.as_ref().is_some_and(|can| can["fimd"]["status"] == true);
+    let (client, weak) = (connection.client.clone(), Arc::downgrade(connection));
+    tokio::spawn(follow(client, weak, wants_status, does_progress));
 }
 
-async fn follow(client: Client, ready: Weak<Ready>, wants_status: bool, does_progress: bool) {
-    let Some((activity, mut changes)) =
-        ready.upgrade().map(|ready| (ready.activity.clone(), ready.resident.watch()))
-    else {
-        return;
-    };
+async fn follow(client: Client, connection: Weak<Connection>, wants_status: bool, does_progress: bool) {
+    let watch = |now: Arc<Connection>| (now.activity.clone(), now.resident.watch());
+    let Some((activity, mut changes)) = connection.upgrade().map(watch) else { return };
     let (mut told, mut failure, mut progress) = (None, None, None);
     let mut next = Instant::now();
     loop {
-        let Some(now) = ready.upgrade() else { return };
+        let Some(now) = connection.upgrade() else { return };
         let view = changes.borrow_and_update().clone();
-        let problems = if now.is_current(&view) { Vec::new() } else { now.apply(&view) };
+        let problems = if now.settings().are_current(&view) { Vec::new() } else { now.apply(&view) };
         let status = Status::new(&now, &view);
         drop(now);
         configuration::warn(&client, &problems).await;

@@ -8,8 +8,6 @@ use tokio::io::{
 };
 use tower_lsp::jsonrpc::Request;
 
-use super::Ending;
-
 /// The method that stands for a message that could not be read.
 pub const UNREADABLE: &str = "fimd/unreadable";
 
@@ -24,6 +22,15 @@ const HEADER_BYTES_MAX: u64 = 1 << 12;
 
 /// Longest message that is read; a longer one is skipped.
 const MESSAGE_BYTES_MAX: u64 = 1 << 28;
+
+/// How a session with a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client asked to shut down first: the process should exit with 0.
+    Orderly,
+    /// `exit`, or the end of the input, came without `shutdown`: the process should exit with 1.
+    Abrupt,
+}
 
 /// Copies messages until `exit`, puts [`UNREADABLE`] in the place of damaged ones, and says `exit` for
 /// a client that just goes away.

@@ -1,7 +1,7 @@
 //! What every operation computes with.
 
-use super::CpuOptions;
-use super::product::Rounded;
+use super::options::CpuOptions;
+use super::quants::QuantBlock;
 use super::scratch::Shelf;
 use crate::base::pool::Pool;
 
@@ -18,7 +18,7 @@ pub struct Scratch {
     /// For f32.
     pub values: Shelf<f32>,
     /// For quantised activations.
-    pub rounded: Shelf<Rounded>,
+    pub quants: Shelf<QuantBlock>,
     /// For experts that are read into memory.
     pub bytes: Shelf<u8>,
 }
@@ -29,8 +29,8 @@ impl Context {
     }
 
     #[cfg(test)]
-    pub fn for_test(level: super::Level) -> Self {
-        let precision = super::Precision::F32;
+    pub fn for_test(level: super::simd::Level) -> Self {
+        let precision = super::options::Precision::F32;
         Self::new(CpuOptions { threads: 2, delta_chunk_rows_min: 16, level, exact: false, precision })
     }
 }

@@ -15,6 +15,7 @@ use std::cell::Cell;
 
 use anyhow::{Context, Result, ensure};
 
+use super::quants::BLOCK;
 use super::simd::{LANES, LINE, Simd};
 use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
@@ -24,9 +25,6 @@ use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
 
 /// Columns that are unpacked at a time: the longest block of any type.
 pub const SLICE: usize = 256;
-
-/// Columns that share a scale of the inputs.
-pub const BLOCK: usize = 32;
 
 /// Bytes that [`Simd::transpose`] reads of a row.
 const WORDS: usize = 16;

@@ -10,7 +10,9 @@ mod delta;
 mod experts;
 mod matrix;
 mod moe;
+mod options;
 mod product;
+mod quants;
 mod saved;
 mod scalar;
 mod scratch;
@@ -34,24 +36,8 @@ use product::{Inputs, add_linear, linear};
 use scratch::Buffer;
 use simd::{Kernel, Simd};
 
-pub use saved::Precision;
+pub use options::{CpuOptions, Precision};
 pub use simd::Level;
-
-/// How the CPU backend computes.
-#[derive(Clone, Copy, Debug)]
-pub struct CpuOptions {
-    /// Threads in all, at least one.
-    pub threads: usize,
-    /// From how many rows on Gated DeltaNet works in chunks; fewer go token by token.
-    pub delta_chunk_rows_min: usize,
-    /// The vector instructions to use.
-    pub level: Level,
-    /// Whether products with weights in blocks of integers convert them to f32, where otherwise the
-    /// activations are quantised to 8 bits: slow, and what the faster way is measured against.
-    pub exact: bool,
-    /// The precision of saved states and traces.
-    pub precision: Precision,
-}
 
 /// Computes on the CPU, reading weights in their stored type.
 pub struct Cpu {

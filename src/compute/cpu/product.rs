@@ -13,7 +13,8 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::matrix::{BLOCK, Codes, Form, MatrixRef, SLICE, Slice, Values};
+use super::matrix::{Codes, Form, MatrixRef, SLICE, Slice, Values};
+use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use crate::base::dtype::DType;
@@ -26,25 +27,13 @@ pub struct Inputs {
     stride: usize,
     values: Buffer<f32>,
     /// `[count, cols / BLOCK]`
-    blocks: Buffer<Rounded>,
-}
-
-/// A block of inputs as integers `round(x / scale)` of -127 to 127 with `scale = max |x| / 127`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Rounded {
-    codes: [i8; BLOCK],
-    scale: f32,
-    /// `scale` times the sum of the codes.
-    sum: f32,
-    /// The same for each half.
-    half_sums: [f32; 2],
+    blocks: Buffer<QuantBlock>,
 }
 
 /// A part of a row of inputs in both forms.
 pub struct Row<'a> {
     pub values: &'a mut [f32],
-    blocks: &'a mut [Rounded],
+    blocks: &'a mut [QuantBlock],
 }
 
 impl Inputs {
@@ -55,7 +44,7 @@ impl Inputs {
         for row in values.chunks_exact_mut(stride.max(1)) {
             row[cols..].fill(0.0);
         }
-        Self { cols, stride, values, blocks: scratch.rounded.take(count * blocks_of(cols)) }
+        Self { cols, stride, values, blocks: scratch.quants.take(count * blocks_of(cols)) }
     }
 
     /// `count` rows, each written in f32 by `fill(row, out)` on some thread, in both forms.
@@ -122,7 +111,7 @@ pub struct Writer<'a> {
     stride: usize,
     blocks_per_row: usize,
     values: Disjoint<'a, f32>,
-    blocks: Disjoint<'a, Rounded>,
+    blocks: Disjoint<'a, QuantBlock>,
 }
 
 impl<'a> Writer<'a> {
@@ -335,7 +324,7 @@ impl Product<'_> {
 }
 
 /// Integers of some inputs from one block on.
-struct CodesTile<const T: usize>([*const Rounded; T]);
+struct CodesTile<const T: usize>([*const QuantBlock; T]);
 
 impl<const T: usize> CodesTile<T> {
     /// The pointers are good for `blocks` blocks.

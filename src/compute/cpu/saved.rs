@@ -4,27 +4,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::delta::DeltaState;
+use super::options::Precision;
 use crate::compute::{DeltaShape, SavedBytes};
-
-/// The precision of saved states and traces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// 32: nothing is lost.
-    F32,
-    /// 16, IEEE 754 binary16: half the memory. States are sums of unit vectors times values, far inside
-    /// its range; what lies outside becomes its greatest number.
-    F16,
-}
-
-impl Precision {
-    /// Bytes of a number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-}
 
 /// Numbers as they are kept.
 #[derive(Clone, Debug)]

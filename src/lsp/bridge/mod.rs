@@ -14,11 +14,11 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, timeout};
 
-use super::{Ending, wire};
+use super::wire::{self, Ending};
 use past::{Kind, Past};
 
 /// Both directions of a connection to a daemon.
-pub type Connection = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+pub type Duplex = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
 
 /// Why a daemon is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub async fn bridge<C>(
     connect: C,
 ) -> Ending
 where
-    C: AsyncFn(Need) -> Result<Option<Connection>>,
+    C: AsyncFn(Need) -> Result<Option<Duplex>>,
 {
     let (send, mut messages) = mpsc::channel(MESSAGES_MAX);
     tokio::spawn(async move {
@@ -121,7 +121,7 @@ struct Link {
 impl<O, C> Bridge<O, C>
 where
     O: AsyncWrite + Unpin,
-    C: AsyncFn(Need) -> Result<Option<Connection>>,
+    C: AsyncFn(Need) -> Result<Option<Duplex>>,
 {
     async fn editor_said(&mut self, message: &[u8]) -> Result<(), Over> {
         let kind = self.past.note_of_editor(message);

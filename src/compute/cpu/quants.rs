@@ -1,0 +1,16 @@
+//! Activations quantised to 8 bits.
+
+/// Columns that share a scale.
+pub const BLOCK: usize = 32;
+
+/// A block of activations as integers `round(x / scale)` of -127 to 127 with `scale = max |x| / 127`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct QuantBlock {
+    pub codes: [i8; BLOCK],
+    pub scale: f32,
+    /// `scale` times the sum of the codes.
+    pub sum: f32,
+    /// The same for each half.
+    pub half_sums: [f32; 2],
+}

@@ -1,0 +1,125 @@
+//! The settings of a process: of the user's file, the environment and the flags.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use strsim::levenshtein;
+
+use super::configuration::Configuration;
+use super::definition::{SETTINGS, Setting, VARIABLE_START};
+use super::source::{FILE_NAME, Flag, Problem, Source};
+use super::value::from_toml;
+
+/// Names another file; empty for none.
+const FILE_VARIABLE: &str = "FIMD_CONFIG";
+/// Names another folder for the daemon of this user.
+pub const RUNTIME_DIR_VARIABLE: &str = "FIMD_RUNTIME_DIR";
+/// Variables that start as those of settings do and are no settings.
+const OTHER_VARIABLES: [&str; 3] = ["FIMD_LOG", FILE_VARIABLE, RUNTIME_DIR_VARIABLE];
+/// How such variables of tests start.
+const TEST_VARIABLES: [&str; 3] = ["FIMD_TEST_", "FIMD_QWEN_", "FIMD_WRITE_"];
+
+/// The file that settings are read from, whether or not it is there; `None` where the system has no place for
+/// it. `FIMD_CONFIG` names another one.
+pub fn file() -> Option<PathBuf> {
+    match std::env::var_os(FILE_VARIABLE) {
+        Some(path) => Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()),
+        None => dirs::config_dir().map(|folder| folder.join("fimd").join(FILE_NAME)),
+    }
+}
+
+impl Configuration {
+    /// The settings of this process: of the user's file, the environment and `flags`. What is wrong with the
+    /// former two is in [`Configuration::problems`]; a wrong flag is an error, since whoever gave it is there to
+    /// correct it.
+    pub fn for_process(flags: &[Flag]) -> Result<Self, Problem> {
+        let mut this = Self::default();
+        if let Some(path) = file() {
+            match fs::read_to_string(&path) {
+                Ok(text) => this.read(&path, &text),
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound && std::env::var_os(FILE_VARIABLE).is_none() => {}
+                Err(error) => {
+                    let message = format!("cannot read {}: {error}", path.display());
+                    this.problems.push(Problem { source: Source::Default, message });
+                }
+            }
+        }
+        let variables = std::env::vars_os();
+        let variables = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        this.environment(variables.map(|(name, value)| (name, value.to_string_lossy().into_owned())));
+        this.flags(flags)?;
+        Ok(this)
+    }
+
+    /// Takes over a file of settings.
+    pub(super) fn read(&mut self, path: &Path, text: &str) {
+        let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+        let from = |line| Source::File { path: path.to_owned(), line };
+        let table = match toml::de::DeTable::parse(text) {
+            Ok(table) => table,
+            Err(error) => {
+                let line = line_of(error.span().map_or(0, |span| span.start));
+                let message = format!("{}; nothing in this file counts", error.message());
+                return self.problems.push(Problem { source: from(line), message });
+            }
+        };
+        // Where each key stands, by its path as `take` gives it.
+        let mut lines = BTreeMap::new();
+        note_lines("", table.get_ref(), &mut |name, at| {
+            lines.insert(name, line_of(at));
+        });
+        let source = |name: &str| from(lines.get(name).copied().unwrap_or(1));
+        let Value::Object(object) = from_toml(&toml::de::DeValue::Table(table.get_ref().clone())) else {
+            return;
+        };
+        let mut problems = Vec::new();
+        self.take("", &object, &source, &mut problems);
+        self.problems.extend(problems);
+        self.settle();
+    }
+
+    /// Takes over environment variables.
+    pub(super) fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
+        let is_other = |name: &str| {
+            OTHER_VARIABLES.contains(&name) || TEST_VARIABLES.iter().any(|start| name.starts_with(start))
+        };
+        let known: Vec<(String, &'static Setting)> =
+            SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect();
+        let mut unknown = Vec::new();
+        for (name, text) in variables.filter(|(name, _)| name.starts_with(VARIABLE_START)) {
+            let source = Source::Environment(name.clone());
+            match known.iter().find(|(variable, _)| *variable == name) {
+                Some((_, setting)) => match setting.parse(&text) {
+                    Ok(value) => self.put(setting, value, source),
+                    Err(message) => self.problems.push(Problem { source, message }),
+                },
+                None if is_other(&name) => {}
+                None => unknown.push(name),
+            }
+        }
+        self.settle();
+        unknown.retain(|name| *name != self.settings().remote.token_env);
+        for name in unknown {
+            let nearest = known.iter().min_by_key(|(variable, _)| levenshtein(variable, &name));
+            let nearest = nearest.map_or("", |(variable, _)| variable);
+            let message = format!("there is no such setting; did you mean {nearest}?");
+            self.problems.push(Problem { source: Source::Environment(name), message });
+        }
+    }
+}
+
+/// Tells where each key of a table and of its tables begins, by its path.
+fn note_lines(path: &str, table: &toml::de::DeTable, note: &mut dyn FnMut(String, usize)) {
+    for (key, value) in table {
+        let name = key.get_ref();
+        let name = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+        note(name.clone(), key.span().start);
+        if let Some(table) = value.get_ref().as_table() {
+            note_lines(&name, table, note);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What all connections to the daemon share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::message::{Program, Status};
+use super::place::Place;
+use crate::base::process::memory_bytes;
+use crate::resident::Resident;
+
+/// The state of the daemon.
+pub struct Host {
+    pub resident: Arc<Resident>,
+    pub place: Place,
+    /// Whether to end.
+    pub stop: watch::Sender<bool>,
+    started: Instant,
+    requests: AtomicU64,
+}
+
+impl Host {
+    pub fn new(resident: Arc<Resident>, place: Place) -> Self {
+        let stop = watch::Sender::new(false);
+        Self { resident, place, stop, started: Instant::now(), requests: AtomicU64::new(0) }
+    }
+
+    /// A number that no request has had.
+    pub fn next_number(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Ends when the daemon is told to.
+    pub async fn stopped(&self) {
+        // It cannot fail: the sender lives as long as this.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// How the daemon is doing.
+    pub fn status(&self) -> Status {
+        let (view, spec) = (self.resident.view(), self.resident.wanted());
+        let state = match (&view.loading, &view.pause, &view.failure) {
+            (Some(_), ..) => "loading",
+            (_, Some(_), _) => "paused",
+            (.., Some(_)) => "failed",
+            _ => "ready",
+        };
+        let until = view.pause.and_then(|pause| pause.until);
+        Status {
+            program: Program::own(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            socket: self.place.socket_path(),
+            log: self.place.log_dir(),
+            state: state.into(),
+            failure: view.failure.clone(),
+            model: view.served.facts.clone(),
+            is_stand_in: view.served.is_stand_in,
+            loading: view.loading.as_ref().map(|loading| (loading.name.clone(), loading.percentage)),
+            is_paused: view.pause.is_some(),
+            paused_s: until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),
+            memory_bytes: memory_bytes(std::process::id()),
+            cache_bytes_max: spec.map_or(0, |spec| spec.cache_bytes_max),
+            engine: view.served.engine.gauge(),
+            statistics: self.resident.statistics(),
+            editors: self.resident.connected(),
+        }
+    }
+}
