@@ -526,9 +526,9 @@ impl Chunk {
             let mut decays = *cumulative;
             vector::exp_difference(simd, cumulative[i], &mut decays);
             let at = i * CHUNK;
-            for j in 0..i {
-                self.lower[at + j] = -beta[i] * decays[j] * self.key_key[at + j];
-                self.mixing[at + j] = decays[j] * self.query_key[at + j];
+            for (j, decay) in decays[..i].iter().enumerate() {
+                self.lower[at + j] = -beta[i] * decay * self.key_key[at + j];
+                self.mixing[at + j] = decay * self.query_key[at + j];
             }
             self.mixing[at + i] = self.query_key[at + i];
         }

@@ -323,7 +323,9 @@ impl Backend for Cpu {
         }
         out.logits.clear();
         out.logits.extend_from_slice(&logits.values[..self.pass.heads * logits.width]);
-        (out.hidden.clear(), out.states.clear(), out.traces.clear());
+        out.hidden.clear();
+        out.states.clear();
+        out.traces.clear();
         self.save(states, x, out);
         states.iter_mut().for_each(delta::Recurrent::commit);
         Ok(())
