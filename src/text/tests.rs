@@ -3,6 +3,7 @@
 use super::language::LANGUAGES;
 use super::lexer::string_end;
 use super::*;
+use crate::base::random::Mmix;
 
 /// `text` with all but code and prose replaced, character by character: comments by `~`, strings by `^`,
 /// character literals by `'`, regular expressions by `/`. What begins one counts as code up to its last
@@ -166,11 +167,8 @@ fn no_text_is_too_strange() {
         "{", "}", "(", ")", "[", "]", "\n", "\r\n", " ", "\"", "'", "`", "\\", "🦀", "é", "/", "*", "-", "#",
         "<", ">", "=", "$", "%", "r", "R", "_", "E", "|", "~", "begin", ";",
     ];
-    let mut random = 1u64;
-    let mut piece = || {
-        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        PIECES[(random >> 33) as usize % PIECES.len()]
-    };
+    let mut random = Mmix(1);
+    let mut piece = || PIECES[random.below(PIECES.len())];
     for language in LANGUAGES {
         for _ in 0..40 {
             let text: String = (0..60).map(|_| piece()).collect();
