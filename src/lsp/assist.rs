@@ -6,11 +6,11 @@ use tower_lsp::gen_lsp_types::Range;
 use tower_lsp::jsonrpc::{Error, ErrorCode, Result};
 
 use super::connection::Connection;
-use super::documents::Snapshot;
-use crate::assist::{Action, Job, Options, Problem, Refusal, Subject};
+use super::snapshot::Snapshot;
+use crate::assist::{Action, Job, Problem, Refusal, Subject};
 use crate::base::Cancel;
 use crate::decode::Generated;
-use crate::serve::{self, Engine, Priority};
+use crate::serve::{self, Priority};
 
 /// A request that was understood and came to nothing (`LSPErrorCodes.RequestFailed`); clients show its message.
 const REQUEST_FAILED: i64 = -32803;
@@ -35,57 +35,46 @@ pub fn refused(refusal: Refusal) -> Error {
     Error { code: ErrorCode::ServerError(REQUEST_FAILED), message: refusal.0.into(), data: None }
 }
 
-enum Heard {
-    Text(String),
-    Done(anyhow::Result<Vec<Generated>>),
-}
-
 /// The document with this URI, if it may be shown to the model.
 pub fn readable(connection: &Connection, uri: &str) -> Result<Snapshot> {
-    let settings = connection.settings();
-    let snapshot = connection.documents.snapshot(uri).filter(|snapshot| settings.may_read(snapshot));
+    let snapshot = connection.snapshot(uri).filter(Snapshot::may_read);
     snapshot.ok_or_else(|| refused(Refusal("fimd leaves this document alone".into())))
 }
 
 /// What a selection in a document is about.
-pub fn subject_of(connection: &Connection, snapshot: &Snapshot, range: Range) -> Option<Subject> {
-    let text = &snapshot.text;
-    let chars = connection.encoding.to_chars(text, range);
+pub fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
+    let text = &snapshot.document.text;
+    let chars = snapshot.encoding.to_chars(text, range);
     let bytes = text.char_to_byte(chars.start)..text.char_to_byte(chars.end);
-    let path = connection.settings().workspace.relative(&snapshot.uri);
-    Subject::new(text.to_string(), path, snapshot.language.clone(), bytes)
+    Subject::new(text.to_string(), snapshot.path(), snapshot.document.language.clone(), bytes)
 }
 
-/// The engine that answers now, and how it is asked.
-pub fn assistant(connection: &Connection) -> (Engine, Options) {
-    let engine = connection.resident.view().served.engine.clone();
-    (engine, connection.settings().assist())
-}
-
-/// What there is to do for `wanted`, and the engine that it was made for: another may answer the next request.
-pub fn job_for(connection: &Connection, snapshot: &Snapshot, wanted: Wanted) -> Result<(Engine, Job)> {
+/// What there is to do for `wanted`.
+pub fn job(snapshot: &Snapshot, wanted: Wanted) -> Result<Job> {
     let nothing = || refused(Refusal("there is no code here".into()));
-    let mut subject = subject_of(connection, snapshot, wanted.range).ok_or_else(nothing)?;
+    let mut subject = subject(snapshot, wanted.range).ok_or_else(nothing)?;
     subject.problems = wanted.problems.into_iter().take(PROBLEMS_MAX).collect();
-    let (engine, options) = assistant(connection);
-    let job = Job::new(&engine, &options, wanted.action, subject).map_err(refused)?;
-    Ok((engine, job))
+    Job::new(snapshot.engine(), &snapshot.settings.assist(), wanted.action, subject).map_err(refused)
+}
+
+enum Heard {
+    Text(String),
+    Done(anyhow::Result<Vec<Generated>>),
 }
 
 /// Runs a job about a document, and hands out its text as it grows. Whoever types goes first. Fails when the
 /// document changes meanwhile; dropping the future cancels the work.
 pub async fn run(
     connection: &Connection,
-    engine: &Engine,
-    job: &Job,
     snapshot: &Snapshot,
+    job: &Job,
     mut show: impl FnMut(&str),
 ) -> Result<Generated> {
     let (hear, mut heard) = mpsc::unbounded_channel();
     let cancel = Cancel::new();
     let _guard = cancel.on_drop();
-    engine.submit(serve::Request {
-        key: connection.key(&format!("assist/{}", connection.next_number())),
+    snapshot.engine().submit(serve::Request {
+        key: connection.next_key(),
         priority: Priority::Patient,
         not_before: None,
         task: job.task.clone(),
@@ -101,7 +90,7 @@ pub async fn run(
     let mut text = String::new();
     loop {
         let event = heard.recv().await;
-        if !connection.documents.is_current(&snapshot.uri, snapshot.revision) {
+        if !connection.is_current(snapshot) {
             return Err(Error::content_modified());
         }
         match event {

@@ -1,27 +1,27 @@
-//! What completing as ghost text and in a menu have in common.
+//! What inline completion and the completion menu have in common: asking for the text at a place.
 
 use ropey::Rope;
 use tokio::sync::oneshot;
 use tower_lsp::jsonrpc::{Error, Result};
 
 use super::connection::Connection;
-use super::documents::Snapshot;
-use super::settings::EffectiveSettings;
+use super::documents::DocumentSnapshot;
+use super::snapshot::Snapshot;
 use crate::complete::driver::Completer;
 use crate::complete::service::{Ask, AskId, Service, Trigger};
 use crate::complete::{ContextFile, Document};
 
-/// A larger one is no context for others.
+/// A larger document is no context for others.
 const CONTEXT_BYTES_MAX: usize = 1 << 18;
-/// A token of it is taken to stand for at most this many bytes.
+/// A token of context is taken to stand for at most this many bytes.
 const CONTEXT_TOKEN_BYTES_MAX: usize = 8;
 /// Most other documents that are context.
 const CONTEXT_FILES_MAX: usize = 8;
 
-/// Gives a request up when dropped; one that was answered does not mind.
-struct GiveUp<'a>(&'a Completer, AskId);
+/// Cancels a request when dropped; one that was answered does not mind.
+struct CancelOnDrop<'a>(&'a Completer, AskId);
 
-impl Drop for GiveUp<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         self.0.cancel(self.1);
     }
@@ -36,70 +36,68 @@ pub async fn complete(
     suffix: String,
     trigger: Trigger,
 ) -> Result<Vec<String>> {
-    let (completer, settings) = (&connection.completer, connection.settings());
-    if !connection.may_complete(&settings, snapshot) {
+    if !snapshot.may_complete() {
         return Ok(Vec::new());
     }
+    let completer = connection.completer();
     let id = completer.next_id();
     // The client's `$/cancelRequest` drops this future, and the guard with it.
-    let _guard = GiveUp(completer, id);
+    let _guard = CancelOnDrop(completer, id);
     let (answer, answered) = oneshot::channel();
-    let path = Some(settings.workspace.relative(&snapshot.uri));
-    let others = connection.documents.others(&snapshot.uri);
-    let document = Document::new(path, prefix, suffix).with_context(context(&settings, &others));
-    let ask = Ask { id, key: snapshot.uri.clone(), document: document.into(), trigger };
+    let document = Document::new(Some(snapshot.path()), prefix, suffix);
+    let document = document.with_context(context(connection, snapshot));
+    let ask = Ask { id, key: snapshot.document.uri.clone(), document: document.into(), trigger };
     // Nobody listens any more when the client has cancelled.
     completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
-    connection.activity.notify_one();
+    connection.note_activity();
     let items = answered.await;
-    if !connection.documents.is_current(&snapshot.uri, snapshot.revision) {
+    if !connection.is_current(snapshot) {
         return Err(Error::content_modified());
     }
     let Ok(items) = items else {
-        tracing::error!("a completion was given up");
+        tracing::error!("a completion was dropped without an answer");
         return Ok(Vec::new());
     };
     Ok(items.into_iter().map(|item| item.text).collect())
 }
 
 /// Has the prompt of a document evaluated where the next request about it is likely to be.
-pub fn warm(connection: &Connection, uri: &str) {
-    let settings = connection.settings();
-    let snapshot = connection.documents.snapshot(uri);
-    let Some(snapshot) = snapshot.filter(|snapshot| connection.may_complete(&settings, snapshot)) else {
-        return;
-    };
-    let text = snapshot.text.to_string();
-    let cursor = match snapshot.cursor {
-        Some(cursor) => snapshot.text.char_to_byte(cursor.min(snapshot.text.len_chars())),
+pub fn prewarm(connection: &Connection, uri: &str) {
+    let Some(snapshot) = connection.snapshot(uri).filter(Snapshot::may_complete) else { return };
+    let rope = &snapshot.document.text;
+    let text = rope.to_string();
+    let cursor = match snapshot.document.cursor {
+        Some(cursor) => rope.char_to_byte(cursor.min(rope.len_chars())),
         None => Service::first_cursor(&text),
     };
     let (prefix, suffix) = text.split_at(cursor);
-    let document = Document::new(Some(settings.workspace.relative(uri)), prefix, suffix);
-    let others = connection.documents.others(uri);
-    connection.completer.opened(uri, document.with_context(context(&settings, &others)));
+    let document = Document::new(Some(snapshot.path()), prefix, suffix);
+    connection.completer().opened(uri, document.with_context(context(connection, &snapshot)));
 }
 
 /// What other open documents show, those changed or looked at last come last. Only what the editor has sent
 /// is looked at; no file is read.
-fn context(settings: &EffectiveSettings, others: &[Snapshot]) -> Vec<ContextFile> {
-    let (workspace, tokens_max) = (&settings.workspace, settings.options.prompt.context_tokens_max);
-    if tokens_max == 0 {
+fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFile> {
+    let (workspace, prompt) = (&snapshot.settings.workspace, &snapshot.settings.options.prompt);
+    if prompt.context_tokens_max == 0 {
         return Vec::new();
     }
-    let bytes_max = tokens_max * CONTEXT_TOKEN_BYTES_MAX;
-    let is_text = |snapshot: &Snapshot| {
-        let length = snapshot.text.len_bytes();
-        (1..=CONTEXT_BYTES_MAX).contains(&length) && !snapshot.text.chunks().any(|part| part.contains('\0'))
-    };
-    let mut files: Vec<ContextFile> = others
+    let bytes_max = prompt.context_tokens_max * CONTEXT_TOKEN_BYTES_MAX;
+    let mut files: Vec<ContextFile> = connection
+        .others(snapshot)
         .iter()
-        .filter(|other| is_text(other) && workspace.allows(&other.uri, &other.language))
+        .filter(|other| is_context(other) && workspace.allows(&other.uri, &other.language))
         .take(CONTEXT_FILES_MAX)
         .map(|other| ContextFile { path: workspace.relative(&other.uri), text: head(&other.text, bytes_max) })
         .collect();
     files.reverse();
     files
+}
+
+/// Whether a document is text, and neither empty nor large.
+fn is_context(document: &DocumentSnapshot) -> bool {
+    (1..=CONTEXT_BYTES_MAX).contains(&document.text.len_bytes())
+        && !document.text.chunks().any(|part| part.contains('\0'))
 }
 
 /// The lines at the start of `text` that have at most `bytes_max` bytes together.

@@ -1,5 +1,7 @@
 //! `textDocument/completion`: the same text for clients that have no ghost text, such as Helix.
 
+use std::sync::Arc;
+
 use tower_lsp::gen_lsp_types::{
     CompletionItem, CompletionItemKind, CompletionList, CompletionParams, InsertTextMode, TextEdit,
 };
@@ -14,22 +16,21 @@ const LABEL_CHARS_MAX: usize = 60;
 
 /// One item at most, which replaces the word before the cursor by itself and what follows. Clients
 /// call a menu that opens while typing "invoked", so all of these count as automatic.
-pub async fn completion(connection: &Connection, params: CompletionParams) -> Result<CompletionList> {
+pub async fn completion(connection: Arc<Connection>, params: CompletionParams) -> Result<CompletionList> {
     // Incomplete: what fits here is another text after each character.
     let mut list = CompletionList { is_incomplete: true, ..Default::default() };
     let at = params.text_document_position_params;
-    let uri = at.text_document.uri.0;
-    let Some(snapshot) = connection.documents.snapshot(&uri) else {
+    let Some(snapshot) = connection.snapshot(&at.text_document.uri.0) else {
         tracing::warn!("a completion was asked for in a document that is not open");
         return Ok(list);
     };
-    let encoding = connection.encoding;
-    let (text, cursor) = (&snapshot.text, encoding.to_char(&snapshot.text, at.position));
+    let (text, encoding) = (&snapshot.document.text, snapshot.encoding);
+    let cursor = encoding.to_char(text, at.position);
     let is_of_word = |c: &char| c.is_alphanumeric() || *c == '_';
     let word_chars = text.chars_at(cursor).reversed().take_while(is_of_word).count();
     let word = text.slice(cursor - word_chars..cursor).to_string();
     let (prefix, suffix) = (text.slice(..cursor).to_string(), text.slice(cursor..).to_string());
-    let completions = complete(connection, &snapshot, prefix, suffix, Trigger::Automatic).await?;
+    let completions = complete(&connection, &snapshot, prefix, suffix, Trigger::Automatic).await?;
     if let Some(completion) = completions.first() {
         let new_text = format!("{word}{completion}");
         let edit = TextEdit { range: encoding.to_range(text, cursor - word_chars..cursor), new_text };

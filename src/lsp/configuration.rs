@@ -4,43 +4,22 @@ use std::sync::{Arc, Weak};
 
 use serde_json::json;
 use tower_lsp::Client;
-use tower_lsp::gen_lsp_types::{
-    ClientCapabilities, ConfigurationItem, DidChangeConfigurationParams, MessageType, Registration,
-};
+use tower_lsp::gen_lsp_types::{ConfigurationItem, DidChangeConfigurationParams, MessageType, Registration};
 
 use super::connection::Connection;
 use crate::config::{Problem, SECTION};
 
-/// What a client can do about settings.
-struct CanConfigure {
-    /// Tell them when asked.
-    tell: bool,
-    /// Be told that we want to know of changes.
-    register: bool,
-}
-
-impl CanConfigure {
-    fn of(client: &ClientCapabilities) -> Self {
-        let workspace = client.workspace.as_ref();
-        let change = workspace.and_then(|can| can.did_change_configuration.as_ref());
-        Self {
-            tell: workspace.is_some_and(|can| can.configuration == Some(true)),
-            register: change.is_some_and(|can| can.dynamic_registration == Some(true)),
-        }
-    }
-}
-
 /// Takes over the settings of a client, which replace those it gave before; with null it is asked for them.
-pub async fn did_change_configuration(connection: &Arc<Connection>, params: DidChangeConfigurationParams) {
+pub async fn did_change_configuration(connection: Arc<Connection>, params: DidChangeConfigurationParams) {
     let settings = params.settings;
-    connection.activity.notify_one();
+    connection.note_activity();
     if !settings.is_null() {
         let problems = connection.configure(settings);
-        return warn(&connection.client, &problems).await;
+        return warn(connection.client(), &problems).await;
     }
-    if CanConfigure::of(&connection.capabilities).tell {
+    if connection.capabilities().configuration {
         // Not awaited here: a handler that waits for the client keeps messages from being read.
-        tokio::spawn(ask(connection.client.clone(), Arc::downgrade(connection)));
+        tokio::spawn(ask(connection.client().clone(), Arc::downgrade(&connection)));
     }
 }
 
@@ -57,10 +36,10 @@ async fn ask(client: Client, connection: Weak<Connection>) {
 
 /// Asks a client to tell of changes, where it can.
 pub fn register(connection: &Connection) {
-    if !CanConfigure::of(&connection.capabilities).register {
+    if !connection.capabilities().register_configuration {
         return;
     }
-    let client = connection.client.clone();
+    let client = connection.client().clone();
     tokio::spawn(async move {
         let registration = Registration {
             id: "fimd/configuration".into(),

@@ -1,4 +1,5 @@
-//! What one connection holds.
+//! What one connection holds from `initialize` on: what the client can do, its documents and settings, and what is
+//! computed for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,21 +7,27 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tempfile::NamedTempFile;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tower_lsp::Client;
-use tower_lsp::gen_lsp_types::{ClientCapabilities, InitializeParams, WorkspaceFolders};
+use tower_lsp::gen_lsp_types::{
+    DidChangeTextDocumentParams, InitializeParams, InlineCompletionTriggerKind, TextDocumentItem,
+    WorkspaceFolders,
+};
 
-use super::documents::{Documents, Snapshot};
+use super::capabilities::Capabilities;
+use super::documents::{DocumentSnapshot, Documents, Edit};
 use super::hover_cache::HoverCache;
 use super::position::Encoding;
 use super::settings::{ConnectionSettings, EffectiveSettings};
+use super::snapshot::Snapshot;
 use super::workspace::path_of;
 use crate::complete::driver::Completer;
+use crate::complete::service::Trigger;
 use crate::complete::stats::Observer;
 use crate::config::Problem;
 use crate::resident::{Editor, Membership, Resident, View};
 
-/// Most files that the client is shown; the oldest go first.
+/// Most files that a client is shown; the oldest go first.
 const FILES_MAX: usize = 8;
 
 /// Numbers connections.
@@ -38,28 +45,25 @@ pub struct Options {
     pub observer: Option<Observer>,
 }
 
-/// The state of one connection, from `initialize` on.
 pub struct Connection {
-    pub client: Client,
-    /// What the client can do.
-    pub capabilities: ClientCapabilities,
-    /// The encoding agreed on.
-    pub encoding: Encoding,
-    pub documents: Documents,
-    pub completer: Completer,
-    pub resident: Arc<Resident>,
-    pub hovers: HoverCache,
-    /// Something to tell `status` about.
-    pub activity: Arc<Notify>,
-    /// Whether the client numbers inline triggers as early VS Code clients did, see `inline_completion`.
-    pub counts_triggers_from_zero: AtomicBool,
+    client: Client,
+    capabilities: Capabilities,
+    encoding: Encoding,
+    documents: Documents,
+    completer: Completer,
+    hovers: HoverCache,
+    resident: Arc<Resident>,
     settings: ConnectionSettings,
-    /// Files that the client was shown; they go with the session.
-    files: Mutex<VecDeque<NamedTempFile>>,
+    /// Wakes whoever tells the client of the state of the model.
+    activity: Arc<Notify>,
+    /// Whether the client numbers inline triggers as early VS Code clients did; see [`Connection::trigger`].
+    counts_triggers_from_zero: AtomicBool,
     /// Keeps the work of this connection apart from that of others.
     number: u64,
     /// Numbers what this connection asks for.
     numbers: AtomicU64,
+    /// Files that the client was shown.
+    files: Mutex<VecDeque<NamedTempFile>>,
     _membership: Membership,
 }
 
@@ -68,45 +72,119 @@ impl Connection {
     pub fn new(
         client: Client,
         resident: Arc<Resident>,
-        options: &Options,
+        options: Options,
         params: &InitializeParams,
-    ) -> Self {
+    ) -> Arc<Self> {
         let (view, roots) = (resident.view(), roots(params));
-        let editor = editor(params, &roots);
         let given = params.initialization_options.clone().unwrap_or_default();
-        let settings = ConnectionSettings::new(&view, options.overrides.clone(), given, roots);
+        let Options { overrides, observer, notice: _ } = options;
+        let editor = editor(params, &roots);
+        let settings = ConnectionSettings::new(&view, overrides, given, roots);
         let activity = Arc::new(Notify::new());
-        let (told, observer) = (activity.clone(), options.observer.clone());
+        let woken = activity.clone();
         let observer: Observer = Arc::new(move |record| {
-            told.notify_one();
+            woken.notify_one();
             observer.iter().for_each(|observer| observer(record));
         });
         let (engine, total) = (view.served.engine.clone(), resident.stats().clone());
-        let completer = Completer::new(engine, settings.effective().options, total, Some(observer));
-        Self {
+        let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
             client,
-            capabilities: params.capabilities.clone(),
+            capabilities: Capabilities::of(&params.capabilities),
             encoding: Encoding::negotiate(params),
             documents: Documents::default(),
-            completer,
-            hovers: HoverCache::default(),
+            completer: Completer::new(engine, settings.effective().options, total, Some(observer)),
+            hovers: HoverCache::new(format!("{number}/hover")),
+            settings,
             activity,
             counts_triggers_from_zero: AtomicBool::new(false),
-            settings,
-            files: Mutex::default(),
-            number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
+            number,
             numbers: AtomicU64::new(0),
+            files: Mutex::default(),
             _membership: resident.join(editor),
             resident,
+        })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    pub fn resident(&self) -> &Arc<Resident> {
+        &self.resident
+    }
+
+    pub fn completer(&self) -> &Completer {
+        &self.completer
+    }
+
+    pub fn hovers(&self) -> &HoverCache {
+        &self.hovers
+    }
+
+    pub fn open(&self, document: TextDocumentItem) {
+        let TextDocumentItem { uri, language_id, version, text } = document;
+        self.completer.replaced(&uri.0);
+        self.documents.open(uri.0, language_id.into(), version, &text);
+    }
+
+    pub fn change(&self, params: &DidChangeTextDocumentParams) {
+        let (document, changes) = (&params.text_document, &params.content_changes);
+        let uri = &document.text_document_identifier.uri.0;
+        for edit in self.documents.change(uri, document.version, changes, self.encoding) {
+            match edit {
+                Edit::Change(change) => self.completer.changed(uri, change),
+                Edit::Whole => self.completer.replaced(uri),
+            }
         }
     }
 
-    /// The settings that hold now.
+    pub fn close(&self, uri: &str) {
+        self.documents.close(uri);
+        self.completer.closed(uri);
+    }
+
+    /// Notes that a document is looked at.
+    pub fn focus(&self, uri: &str) {
+        self.documents.touch(uri);
+    }
+
+    /// A document as it is now; `None` when it is not open.
+    pub fn snapshot(&self, uri: &str) -> Option<Snapshot> {
+        let (document, view) = (self.documents.snapshot(uri)?, self.resident.view());
+        Some(Snapshot {
+            document,
+            settings: self.settings(),
+            encoding: self.encoding,
+            served: view.served,
+            is_paused: view.pause.is_some(),
+        })
+    }
+
+    /// The other documents that are open, those changed or looked at last first.
+    pub fn others(&self, snapshot: &Snapshot) -> Vec<DocumentSnapshot> {
+        self.documents.others(&snapshot.document.uri)
+    }
+
+    /// Whether the document is still open and unchanged.
+    pub fn is_current(&self, snapshot: &Snapshot) -> bool {
+        self.documents.is_current(&snapshot.document.uri, snapshot.document.revision)
+    }
+
+    /// The settings in effect now.
     pub fn settings(&self) -> Arc<EffectiveSettings> {
         self.settings.effective()
     }
 
-    /// Takes over other settings of the editor, from the next request on; says what is wrong with them that
+    /// Takes over other settings of the editor, from the next request on; returns what is wrong with them that
     /// was not wrong before. Null says nothing.
     pub fn configure(&self, given: Value) -> Vec<Problem> {
         if !given.is_null() {
@@ -115,20 +193,33 @@ impl Connection {
         self.apply(&self.resident.view())
     }
 
-    /// Lays the settings of the editor over those of the model that answers, which may have changed; says what
-    /// is wrong with them that was not wrong before.
-    pub fn apply(&self, view: &View) -> Vec<Problem> {
+    /// Lays the settings of the editor over those of the model that answers, where that is another one or has
+    /// other settings; returns what is wrong with them that was not wrong before.
+    pub fn follow(&self, view: &View) -> Vec<Problem> {
+        if self.settings().are_current(view) { Vec::new() } else { self.apply(view) }
+    }
+
+    fn apply(&self, view: &View) -> Vec<Problem> {
         self.settings.apply(view, |new| self.completer.configure(new.served.engine.clone(), new.options))
     }
 
-    /// Whether the model may be asked about a document unasked.
-    pub fn may_complete(&self, settings: &EffectiveSettings, snapshot: &Snapshot) -> bool {
-        !self.resident.is_paused() && settings.may_read(snapshot)
+    /// Tells of changes: of what this connection does, and of the model.
+    pub fn watch(&self) -> (Arc<Notify>, watch::Receiver<View>) {
+        (self.activity.clone(), self.resident.watch())
     }
 
-    /// The key of work of this connection that newer work of the same name supersedes.
-    pub fn key(&self, name: &str) -> String {
-        format!("{}/{name}", self.number)
+    /// Notes that this connection does something.
+    pub fn note_activity(&self) {
+        self.activity.notify_one();
+    }
+
+    /// Early VS Code clients say 0 for invoked and 1 for automatic, where the protocol has 1 and 2: who
+    /// ever says 0 is one of them.
+    pub fn trigger(&self, kind: InlineCompletionTriggerKind) -> Trigger {
+        let kind = u32::from(kind);
+        let from_zero = kind == 0 || self.counts_triggers_from_zero.load(Ordering::Relaxed);
+        self.counts_triggers_from_zero.store(from_zero, Ordering::Relaxed);
+        if kind == u32::from(!from_zero) { Trigger::Invoked } else { Trigger::Automatic }
     }
 
     /// A number that this connection has not used.
@@ -136,32 +227,37 @@ impl Connection {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Keeps a file that the client is shown.
+    /// A key for work on the engine that takes the place of no other work.
+    pub fn next_key(&self) -> String {
+        format!("{}/assist/{}", self.number, self.next_number())
+    }
+
+    /// Keeps a file that the client is shown; it is deleted with the connection.
     pub fn keep(&self, file: NamedTempFile) {
-        let mut files = self.files.lock().expect("nothing panics with this lock");
+        let mut files = self.files.lock().expect("lock poisoned");
         files.push_back(file);
         if files.len() > FILES_MAX {
             files.pop_front();
         }
     }
 
-    /// Ends the work that is under way and removes the files.
-    pub fn close(&self) {
+    /// Ends all work, and deletes what the client was shown.
+    pub fn shut_down(&self) {
         self.completer.closed_all();
-        self.files.lock().expect("nothing panics with this lock").clear();
+        self.files.lock().expect("lock poisoned").clear();
     }
 }
 
 impl Drop for Connection {
-    /// Has `status` look, and find that the session is over.
+    /// Whoever watches looks, and finds that the connection is over.
     fn drop(&mut self) {
         self.activity.notify_one();
     }
 }
 
-/// What a client says of itself.
-fn editor(client: &InitializeParams, roots: &[String]) -> Editor {
-    let info = client.client_info.as_ref();
+/// How a client introduces itself to the user.
+fn editor(params: &InitializeParams, roots: &[String]) -> Editor {
+    let info = params.client_info.as_ref();
     Editor {
         name: info.map_or_else(|| "an editor".into(), |info| info.name.clone()),
         version: info.and_then(|info| info.version.clone()),
@@ -169,11 +265,10 @@ fn editor(client: &InitializeParams, roots: &[String]) -> Editor {
     }
 }
 
-/// The URIs of the folders a client works in.
-fn roots(client: &InitializeParams) -> Vec<String> {
+fn roots(params: &InitializeParams) -> Vec<String> {
     #[expect(deprecated, reason = "some clients send nothing else")]
-    let root = client.root_uri.as_ref();
-    match &client.workspace_folders_initialize_params.workspace_folders {
+    let root = params.root_uri.as_ref();
+    match &params.workspace_folders_initialize_params.workspace_folders {
         Some(WorkspaceFolders::WorkspaceFolderList(folders)) if !folders.is_empty() => {
             folders.iter().map(|folder| folder.uri.0.clone()).collect()
         }

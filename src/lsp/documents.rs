@@ -30,7 +30,7 @@ struct Document {
 }
 
 /// A document as it was when a request came.
-pub struct Snapshot {
+pub struct DocumentSnapshot {
     /// Its URI.
     pub uri: String,
     /// The whole text; sharing it costs nothing.
@@ -107,14 +107,15 @@ impl Documents {
     }
 
     /// A document as it is now; `None` when it is not open.
-    pub fn snapshot(&self, uri: &str) -> Option<Snapshot> {
+    pub fn snapshot(&self, uri: &str) -> Option<DocumentSnapshot> {
         self.open.get(uri).map(|document| document.snapshot(uri))
     }
 
     /// The other documents that are open, those changed or looked at last first.
-    pub fn others(&self, uri: &str) -> Vec<Snapshot> {
+    pub fn others(&self, uri: &str) -> Vec<DocumentSnapshot> {
         let others = self.open.iter().filter(|document| document.key() != uri);
-        let mut others: Vec<Snapshot> = others.map(|document| document.snapshot(document.key())).collect();
+        let mut others: Vec<DocumentSnapshot> =
+            others.map(|document| document.snapshot(document.key())).collect();
         others.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.touched));
         others
     }
@@ -130,8 +131,8 @@ impl Documents {
 }
 
 impl Document {
-    fn snapshot(&self, uri: &str) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self, uri: &str) -> DocumentSnapshot {
+        DocumentSnapshot {
             uri: uri.to_owned(),
             text: self.text.clone(),
             version: self.version,

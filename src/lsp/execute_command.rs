@@ -1,13 +1,14 @@
 //! `workspace/executeCommand`: what clients have no method for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tower_lsp::gen_lsp_types::{ExecuteCommandParams, MessageType};
+use tower_lsp::Client;
+use tower_lsp::gen_lsp_types::{ExecuteCommandParams, MessageType, WorkspaceEdit};
 use tower_lsp::jsonrpc::{Error, Result};
 
-use super::assist::Wanted;
 use super::code_action_resolve::edit;
 use super::connection::Connection;
 use super::explain::explain;
@@ -26,28 +27,28 @@ pub const RESUME: &str = "fimd.resume";
 pub const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
 
 /// Carries a command out. The answer is null, and comes when it is done.
-pub async fn execute_command(connection: &Connection, params: ExecuteCommandParams) -> Result<Value> {
+pub async fn execute_command(connection: Arc<Connection>, params: ExecuteCommandParams) -> Result<Value> {
     let (arguments, token) =
         (params.arguments.unwrap_or_default(), params.work_done_progress_params.work_done_token);
     match params.command.as_str() {
-        EXPLAIN => explain(connection, only(arguments)?, token).await?,
+        EXPLAIN => explain(&connection, only(arguments)?, token).await?,
         APPLY => {
-            let wanted: Wanted = only(arguments)?;
-            let edit = edit(connection, wanted, token, "fimd".into()).await?;
+            let edit = edit(&connection, only(arguments)?, token, "fimd".into()).await?;
             // A handler never waits for the client.
-            let client = connection.client.clone();
-            tokio::spawn(async move {
-                let applied = client.apply_edit(edit).await;
-                if !applied.is_ok_and(|result| result.applied) {
-                    client.show_message(MessageType::Warning, "fimd: the change was not applied").await;
-                }
-            });
+            tokio::spawn(apply(connection.client().clone(), edit));
         }
-        PAUSE => connection.resident.pause(time(&arguments)?),
-        RESUME => connection.resident.resume(),
+        PAUSE => connection.resident().pause(time(&arguments)?),
+        RESUME => connection.resident().resume(),
         unknown => return Err(Error::invalid_params(format!("there is no command {unknown}"))),
     }
     Ok(Value::Null)
+}
+
+async fn apply(client: Client, edit: WorkspaceEdit) {
+    let applied = client.apply_edit(edit).await;
+    if !applied.is_ok_and(|result| result.applied) {
+        client.show_message(MessageType::Warning, "fimd: the change was not applied").await;
+    }
 }
 
 /// How long a pause is to be, if it is to end by itself.

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
@@ -18,11 +19,13 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::Result;
 
-use super::assist::{Wanted, job_for, readable, refused, run, so_far, subject_of};
+use super::assist::{Wanted, job, readable, refused, run, so_far, subject};
 use super::connection::Connection;
 use super::progress::Progress;
 use crate::assist::{Action, Outcome};
 
+/// What a URI cannot have in its path as it is.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// A client is told of more text no more often.
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -97,19 +100,18 @@ pub async fn explain(
 ) -> Result<()> {
     let Selection { uri, range } = selection;
     let snapshot = readable(connection, &uri)?;
-    let revision = snapshot.revision;
-    let wanted = Wanted { action: Action::Explain, uri, range, revision, problems: Vec::new() };
-    let title = subject_of(connection, &snapshot, range).and_then(|subject| subject.symbol);
+    let symbol = subject(&snapshot, range).and_then(|subject| subject.symbol);
     let title =
-        title.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
-    let (engine, job) = job_for(connection, &snapshot, wanted)?;
+        symbol.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
+    let revision = snapshot.document.revision;
+    let wanted = Wanted { action: Action::Explain, uri, range, revision, problems: Vec::new() };
+    let job = job(&snapshot, wanted)?;
 
-    let capabilities = &connection.capabilities;
-    let streams = capabilities.experimental.as_ref().is_some_and(|can| can["fimd"]["explanation"] == true);
-    let progress = Progress::begin(&connection.client, capabilities, token, format!("fimd: {title}"));
-    let stream =
-        streams.then(|| Stream::begin(connection.client.clone(), connection.next_number(), title.clone()));
-    let generated = run(connection, &engine, &job, &snapshot, |text| {
+    let (client, capabilities) = (connection.client(), connection.capabilities());
+    let progress = Progress::begin(client, capabilities, token, format!("fimd: {title}"));
+    let stream = || Stream::begin(client.clone(), connection.next_number(), title.clone());
+    let stream = capabilities.explanation.then(stream);
+    let generated = run(connection, &snapshot, &job, |text| {
         progress.report(so_far(text));
         if let Some(stream) = &stream {
             stream.show(text);
@@ -130,26 +132,22 @@ pub async fn explain(
     outcome.map(drop)
 }
 
-/// Shows Markdown to a client that has no view for it.
+/// Shows Markdown to a client that has no view for it: in a file if it can, in a message otherwise.
 fn show(connection: &Connection, title: &str, markdown: &str) {
-    let window = connection.capabilities.window.as_ref();
-    let shows = window.and_then(|window| window.show_document.as_ref()).is_some_and(|can| can.support);
-    let file = shows.then(|| write(&format!("# {title}\n\n{markdown}\n")));
-    let uri = match file {
-        Some(Ok(file)) => {
-            let uri = uri_of(file.path());
-            connection.keep(file);
-            Some(uri)
+    let mut uri = None;
+    if connection.capabilities().show_document {
+        match write(&format!("# {title}\n\n{markdown}\n")) {
+            Ok(file) => {
+                uri = Some(uri_of(file.path()));
+                connection.keep(file);
+            }
+            Err(error) => tracing::warn!("cannot write an explanation: {error}"),
         }
-        Some(Err(error)) => {
-            tracing::warn!("cannot write an explanation: {error}");
-            None
-        }
-        None => None,
-    };
-    let (client, markdown) = (connection.client.clone(), markdown.to_owned());
+    }
+    let (client, markdown) = (connection.client().clone(), markdown.to_owned());
+    // A handler never waits for the client.
     tokio::spawn(async move {
-        let shown = match uri {
+        let is_shown = match uri {
             Some(uri) => {
                 let uri = uri.into();
                 let params =
@@ -158,7 +156,7 @@ fn show(connection: &Connection, title: &str, markdown: &str) {
             }
             None => false,
         };
-        if !shown {
+        if !is_shown {
             client.show_message(MessageType::Info, markdown).await;
         }
     });
@@ -177,16 +175,8 @@ fn write(markdown: &str) -> std::io::Result<NamedTempFile> {
 /// The `file:` URI of a path.
 fn uri_of(path: &Path) -> String {
     let path = path.to_string_lossy().replace('\\', "/");
-    let mut uri = String::from(if path.starts_with('/') { "file://" } else { "file:///" });
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
-                uri.push(byte.into())
-            }
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri
+    let start = if path.starts_with('/') { "file://" } else { "file:///" };
+    format!("{start}{}", utf8_percent_encode(&path, ENCODED))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The language server: the only place that names LSP types.
 //!
-//! `connection` has what one connection holds, and `settings` what counts for it. A handler is a function over
-//! these, in one file for each method; `server` calls them, [`serve`] lists the methods, and `complete` and `assist`
-//! have what several handlers share. `wire` keeps damaged messages away from the server, `documents` holds what
-//! the editor shows, `position` translates between the editor's way of counting and ours, `workspace` knows which
-//! files to leave alone, `ext` has the methods that the protocol lacks, and `status` tells the client how the model
-//! is doing.
+//! From the top: `server` says what it can do and which handler is asked for what. A handler is a function of a
+//! `connection`, in one file for each method; most first take a `snapshot` of a document and the `settings` in
+//! effect. `complete` and `assist` have what several handlers share, `ext` the methods that the protocol lacks, and
+//! `status` tells the client how the model is doing. Below, `capabilities` says what the client can do, `documents`
+//! holds what the editor shows, `position` translates between the editor's way of counting and ours, and `workspace`
+//! knows which files to leave alone. `wire` keeps damaged messages away from the server.
 //!
 //! - A document change is applied before the first `await` of its handler: messages are handled in
 //!   order up to there. No lock is held across an `await`, nor while the model runs.
@@ -16,6 +16,7 @@
 
 mod assist;
 mod bridge;
+mod capabilities;
 mod code_action;
 mod code_action_resolve;
 mod complete;
@@ -34,6 +35,7 @@ mod progress;
 mod secret;
 mod server;
 mod settings;
+mod snapshot;
 mod status;
 mod sync;
 pub(crate) mod wire;
@@ -42,7 +44,7 @@ mod workspace;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower_lsp::{LspService, Server};
+use tower_lsp::Server;
 
 pub use bridge::{Duplex, Need, bridge};
 pub use connection::Options;
@@ -68,24 +70,7 @@ pub async fn serve(
     resident: Arc<Resident>,
     options: Options,
 ) -> Ending {
-    let (service, socket) =
-        LspService::build_with_lifecycle_methods(|client| server::Server::new(client, resident, options))
-            .custom_method("textDocument/didOpen", server::Server::did_open)
-            .custom_method("textDocument/didChange", server::Server::did_change)
-            .custom_method("textDocument/didClose", server::Server::did_close)
-            .custom_method("workspace/didChangeConfiguration", server::Server::did_change_configuration)
-            .custom_method("textDocument/inlineCompletion", server::Server::inline_completion)
-            .custom_method("textDocument/completion", server::Server::completion)
-            .custom_method("textDocument/codeAction", server::Server::code_action)
-            .custom_method("codeAction/resolve", server::Server::code_action_resolve)
-            .custom_method("workspace/executeCommand", server::Server::execute_command)
-            .custom_method("textDocument/hover", server::Server::hover)
-            .custom_method("textDocument/didFocus", server::Server::did_focus)
-            .custom_method("textDocument/didShowCompletion", server::Server::did_show)
-            .custom_method("textDocument/didPartiallyAcceptCompletion", server::Server::did_partially_accept)
-            .custom_method("fimd/statistics", server::Server::statistics)
-            .custom_method(wire::UNREADABLE, server::Server::unreadable)
-            .finish();
+    let (service, socket) = server::service(resident, options);
     let (sieved, messages) = tokio::io::duplex(PIPE_BYTES);
     let server = Server::new(messages, output, socket).concurrency_level(CONCURRENCY_MAX);
     let (ending, ()) = tokio::join!(wire::sieve(input, sieved), server.serve(service));

@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower_lsp::Client;
-use tower_lsp::gen_lsp_types::{ClientCapabilities, ProgressToken};
+use tower_lsp::gen_lsp_types::ProgressToken;
+
+use super::capabilities::Capabilities;
 
 /// A client is told of changes no more often.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -26,14 +28,12 @@ impl Progress {
     /// Begins one with the `token` of a request, or with one of its own where the client allows that.
     pub fn begin(
         client: &Client,
-        capabilities: &ClientCapabilities,
+        capabilities: &Capabilities,
         token: Option<ProgressToken>,
         title: String,
     ) -> Self {
         let is_given = token.is_some();
-        let can_create =
-            capabilities.window.as_ref().is_some_and(|window| window.work_done_progress == Some(true));
-        if !is_given && !can_create {
+        if !is_given && !capabilities.work_done_progress {
             return Self { messages: None, ended: None };
         }
         let (messages, said) = mpsc::unbounded_channel();

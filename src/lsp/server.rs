@@ -1,24 +1,19 @@
-//! The server itself: what it can do, and which handler answers what.
+//! What the server can do, and which handler is asked for what.
 
 use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
 use tower_lsp::gen_lsp_types::{
-    ClientCapabilities, CodeAction, CodeActionOptions, CodeActionParams, CodeActionResponse, CompletionList,
-    CompletionOptions, CompletionParams, DidChangeConfigurationParams, DidChangeTextDocumentParams,
-    DidCloseTextDocumentParams, DidOpenTextDocumentParams, ExecuteCommandOptions, ExecuteCommandParams,
-    Hover, HoverParams, InitializeParams, InitializeResult, InitializedParams, InlineCompletionList,
-    InlineCompletionParams, MessageType, ServerCapabilities, ServerInfo, TextDocumentSyncKind,
+    CodeActionOptions, CompletionOptions, ExecuteCommandOptions, InitializeParams, InitializeResult,
+    InitializedParams, MessageType, ServerCapabilities, ServerInfo, TextDocumentSyncKind,
     TextDocumentSyncOptions,
 };
 use tower_lsp::jsonrpc::{Error, Result};
-use tower_lsp::{Client, LanguageServer};
+use tower_lsp::{Client, ClientSocket, LanguageServer, LspService};
 
 use super::connection::{Connection, Options};
-use super::position::Encoding;
 use super::{
     code_action, code_action_resolve, completion, configuration, execute_command, ext, hover,
-    inline_completion, status, sync,
+    inline_completion, status, sync, wire,
 };
 use crate::resident::Resident;
 
@@ -26,22 +21,82 @@ use crate::resident::Resident;
 /// at each of them the menu pops up.
 const TRIGGER_CHARACTERS: [&str; 1] = ["."];
 
-/// Serves one connection.
+/// Serves one connection, which begins with `initialize`.
 pub struct Server {
     client: Client,
     resident: Arc<Resident>,
     options: Options,
-    /// Made when the client introduces itself.
     connection: OnceLock<Arc<Connection>>,
+}
+
+/// Every method, and who handles it.
+pub fn service(resident: Arc<Resident>, options: Options) -> (LspService<Server>, ClientSocket) {
+    let new = |client| Server { client, resident, options, connection: OnceLock::new() };
+    LspService::build_with_lifecycle_methods(new)
+        .custom_method("textDocument/didOpen", |server: &Server, params| {
+            sync::did_open(server.connection(), params)
+        })
+        .custom_method("textDocument/didChange", |server: &Server, params| {
+            sync::did_change(server.connection(), params)
+        })
+        .custom_method("textDocument/didClose", |server: &Server, params| {
+            sync::did_close(server.connection(), params)
+        })
+        .custom_method("workspace/didChangeConfiguration", |server: &Server, params| {
+            configuration::did_change_configuration(server.connection(), params)
+        })
+        .custom_method("textDocument/inlineCompletion", |server: &Server, params| {
+            inline_completion::inline_completion(server.connection(), params)
+        })
+        .custom_method("textDocument/completion", |server: &Server, params| {
+            completion::completion(server.connection(), params)
+        })
+        .custom_method("textDocument/codeAction", |server: &Server, params| {
+            code_action::code_action(server.connection(), params)
+        })
+        .custom_method("codeAction/resolve", |server: &Server, params| {
+            code_action_resolve::code_action_resolve(server.connection(), params)
+        })
+        .custom_method("workspace/executeCommand", |server: &Server, params| {
+            execute_command::execute_command(server.connection(), params)
+        })
+        .custom_method("textDocument/hover", |server: &Server, params| {
+            hover::hover(server.connection(), params)
+        })
+        .custom_method("textDocument/didFocus", |server: &Server, params| {
+            ext::did_focus(server.connection(), params)
+        })
+        .custom_method("textDocument/didShowCompletion", |server: &Server, params| {
+            ext::did_show(server.connection(), params)
+        })
+        .custom_method("textDocument/didPartiallyAcceptCompletion", |server: &Server, params| {
+            ext::did_partially_accept(server.connection(), params)
+        })
+        .custom_method("fimd/statistics", |server: &Server| ext::statistics(server.connection()))
+        .custom_method(wire::UNREADABLE, |_: &Server| unreadable())
+        .finish()
+}
+
+/// Answers a message that [`wire`] could not read.
+async fn unreadable() -> Result<()> {
+    Err(Error::parse_error())
+}
+
+impl Server {
+    fn connection(&self) -> Arc<Connection> {
+        self.connection.get().expect("requests are served after `initialize` only").clone()
+    }
+
+    fn begin(&self, params: &InitializeParams) -> Arc<Connection> {
+        Connection::new(self.client.clone(), self.resident.clone(), self.options.clone(), params)
+    }
 }
 
 impl LanguageServer for Server {
     async fn initialize(&self, params: InitializeParams) -> Result<InitializeResult> {
-        let (client, resident) = (&self.client, &self.resident);
-        let connect = || Connection::new(client.clone(), resident.clone(), &self.options, &params);
-        let connection = self.connection.get_or_init(|| connect().into());
+        let connection = self.connection.get_or_init(|| self.begin(&params));
         Ok(InitializeResult {
-            capabilities: capabilities(&params.capabilities, connection.encoding),
+            capabilities: capabilities(connection),
             server_info: Some(ServerInfo {
                 name: env!("CARGO_PKG_NAME").into(),
                 version: Some(env!("CARGO_PKG_VERSION").into()),
@@ -61,88 +116,14 @@ impl LanguageServer for Server {
 
     async fn shutdown(&self) -> Result<()> {
         if let Some(connection) = self.connection.get() {
-            connection.close();
+            connection.shut_down();
         }
         Ok(())
     }
 }
 
-impl Server {
-    pub fn new(client: Client, resident: Arc<Resident>, options: Options) -> Self {
-        Self { client, resident, options, connection: OnceLock::new() }
-    }
-
-    fn connection(&self) -> &Arc<Connection> {
-        self.connection.get().expect("requests are served after `initialize` only")
-    }
-
-    pub async fn did_open(&self, params: DidOpenTextDocumentParams) {
-        sync::did_open(self.connection(), params);
-    }
-
-    pub async fn did_change(&self, params: DidChangeTextDocumentParams) {
-        sync::did_change(self.connection(), params);
-    }
-
-    pub async fn did_close(&self, params: DidCloseTextDocumentParams) {
-        sync::did_close(self.connection(), params);
-    }
-
-    pub async fn did_change_configuration(&self, params: DidChangeConfigurationParams) {
-        configuration::did_change_configuration(self.connection(), params).await;
-    }
-
-    pub async fn inline_completion(&self, params: InlineCompletionParams) -> Result<InlineCompletionList> {
-        inline_completion::inline_completion(self.connection(), params).await
-    }
-
-    pub async fn completion(&self, params: CompletionParams) -> Result<CompletionList> {
-        completion::completion(self.connection(), params).await
-    }
-
-    pub async fn code_action(&self, params: CodeActionParams) -> Result<Vec<CodeActionResponse>> {
-        Ok(code_action::code_action(self.connection(), params))
-    }
-
-    pub async fn code_action_resolve(&self, action: CodeAction) -> Result<CodeAction> {
-        code_action_resolve::code_action_resolve(self.connection(), action).await
-    }
-
-    pub async fn execute_command(&self, params: ExecuteCommandParams) -> Result<Value> {
-        execute_command::execute_command(self.connection(), params).await
-    }
-
-    pub async fn hover(&self, params: HoverParams) -> Result<Option<Hover>> {
-        Ok(hover::hover(self.connection(), params).await)
-    }
-
-    pub async fn did_focus(&self, params: Value) {
-        ext::did_focus(self.connection(), &params);
-    }
-
-    pub async fn did_show(&self, params: Value) {
-        ext::did_show(self.connection(), &params);
-    }
-
-    pub async fn did_partially_accept(&self, params: Value) {
-        ext::did_partially_accept(self.connection(), &params);
-    }
-
-    pub async fn statistics(&self) -> Result<Value> {
-        Ok(ext::statistics(self.connection()))
-    }
-
-    /// Answers a message that [`super::wire`] could not read.
-    pub async fn unreadable(&self) -> Result<()> {
-        Err(Error::parse_error())
-    }
-}
-
-/// What the server can do for a client.
-fn capabilities(client: &ClientCapabilities, encoding: Encoding) -> ServerCapabilities {
-    let text_document = client.text_document.as_ref();
-    let shows_inline = text_document.is_some_and(|can| can.inline_completion.is_some());
-    // A client that has both would show the same text twice.
+/// What the server offers a client.
+fn capabilities(connection: &Connection) -> ServerCapabilities {
     let menu = CompletionOptions {
         trigger_characters: Some(TRIGGER_CHARACTERS.map(String::from).into()),
         ..Default::default()
@@ -162,10 +143,11 @@ fn capabilities(client: &ClientCapabilities, encoding: Encoding) -> ServerCapabi
         ..Default::default()
     };
     ServerCapabilities {
-        position_encoding: Some(encoding.kind()),
+        position_encoding: Some(connection.encoding().kind()),
         text_document_sync: Some(sync.into()),
         inline_completion_provider: Some(true.into()),
-        completion_provider: (!shows_inline).then_some(menu),
+        // A client that has both would show the same text twice.
+        completion_provider: (!connection.capabilities().inline_completion).then_some(menu),
         code_action_provider: Some(actions.into()),
         execute_command_provider: Some(commands),
         hover_provider: Some(true.into()),

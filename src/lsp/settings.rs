@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use serde_json::Value;
 
-use super::documents::Snapshot;
+use super::documents::DocumentSnapshot;
 use super::workspace::Workspace;
 use crate::assist;
 use crate::complete::{DOCUMENT_BYTES_MAX, driver};
@@ -89,10 +89,10 @@ impl EffectiveSettings {
     }
 
     /// Whether the model may be asked about a document.
-    pub fn may_read(&self, snapshot: &Snapshot) -> bool {
+    pub fn may_read(&self, document: &DocumentSnapshot) -> bool {
         self.settings.enabled
-            && snapshot.text.len_bytes() <= DOCUMENT_BYTES_MAX
-            && self.workspace.allows(&snapshot.uri, &snapshot.language)
+            && document.text.len_bytes() <= DOCUMENT_BYTES_MAX
+            && self.workspace.allows(&document.uri, &document.language)
     }
 
     /// How to explain, fix and document.

@@ -52,7 +52,7 @@ impl Notification for Status {
 
 impl Status {
     fn new(connection: &Connection, view: &View) -> Self {
-        let counted = connection.completer.statistics();
+        let counted = connection.completer().statistics();
         let state = match view {
             View { loading: Some(_), .. } => State::Loading,
             View { pause: Some(_), .. } => State::Paused,
@@ -68,7 +68,7 @@ impl Status {
                 None => view.failure.clone(),
             },
             percentage: view.loading.as_ref().map(|loading| loading.percentage),
-            busy: connection.completer.is_busy(),
+            busy: connection.completer().is_busy(),
             answer_ms: (counted.counters.requests > 0).then_some(counted.answer_ms.p50),
         }
     }
@@ -76,23 +76,21 @@ impl Status {
 
 /// Follows the model, until the session with the client ends.
 pub fn spawn(connection: &Arc<Connection>) {
-    let capabilities = &connection.capabilities;
-    let does_progress =
-        capabilities.window.as_ref().is_some_and(|window| window.work_done_progress == Some(true));
-    let wants_status = capabilities.experimental.as_ref().is_some_and(|can| can["fimd"]["status"] == true);
-    let (client, weak) = (connection.client.clone(), Arc::downgrade(connection));
-    tokio::spawn(follow(client, weak, wants_status, does_progress));
+    tokio::spawn(follow(Arc::downgrade(connection)));
 }
 
-async fn follow(client: Client, connection: Weak<Connection>, wants_status: bool, does_progress: bool) {
-    let watch = |now: Arc<Connection>| (now.activity.clone(), now.resident.watch());
-    let Some((activity, mut changes)) = connection.upgrade().map(watch) else { return };
+async fn follow(connection: Weak<Connection>) {
+    let Some(now) = connection.upgrade() else { return };
+    let client = now.client().clone();
+    let (wants_status, does_progress) = (now.capabilities().status, now.capabilities().work_done_progress);
+    let (activity, mut changes) = now.watch();
+    drop(now);
     let (mut told, mut failure, mut progress) = (None, None, None);
     let mut next = Instant::now();
     loop {
         let Some(now) = connection.upgrade() else { return };
         let view = changes.borrow_and_update().clone();
-        let problems = if now.settings().are_current(&view) { Vec::new() } else { now.apply(&view) };
+        let problems = now.follow(&view);
         let status = Status::new(&now, &view);
         drop(now);
         configuration::warn(&client, &problems).await;

@@ -8,17 +8,14 @@ use serde_json::{Value, json};
 use tower_lsp::gen_lsp_types::{
     DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams,
 };
+use tower_lsp::jsonrpc::ErrorCode;
 
+use crate::lsp::capabilities::Capabilities;
 use crate::lsp::documents::Documents;
 use crate::lsp::position::Encoding;
 
 /// The id of `initialize` when it is said again.
 const AGAIN: &str = "fimd/again";
-/// The error of a request that nobody is going to answer: clients hide it.
-const CONTENT_MODIFIED: i64 = -32801;
-/// The error of a session that cannot begin.
-const INTERNAL: i64 = -32603;
-
 /// What is known of a session.
 #[derive(Default)]
 pub struct Past {
@@ -127,8 +124,7 @@ impl Past {
         let Ok(params) = RawValue::from_string(params.to_owned()) else { return };
         if let Ok(client) = serde_json::from_str::<InitializeParams>(params.get()) {
             self.encoding = Some(Encoding::negotiate(&client));
-            let experimental = client.capabilities.experimental;
-            self.wants_status = experimental.is_some_and(|can| can["fimd"]["status"] == true);
+            self.wants_status = Capabilities::of(&client.capabilities).status;
         }
         self.introduction = Some(params);
     }
@@ -200,14 +196,15 @@ impl Past {
         self.pending = kept;
         let ended: HashMap<String, (Value, String)> = ended;
         let answer = |(id, method): (Value, String)| {
-            let error = |code: i64, message: &str| json!({"code": code, "message": message});
+            let error = |code: ErrorCode, message: &str| json!({"code": code.code(), "message": message});
             let (key, value) = match (method.as_str(), reason) {
-                ("initialize", Some(reason)) => ("error", error(INTERNAL, reason)),
+                ("initialize", Some(reason)) => ("error", error(ErrorCode::InternalError, reason)),
                 ("shutdown", _) => ("result", Value::Null),
                 // Null leaves the text of before on the screens of some clients.
                 ("textDocument/inlineCompletion", Some(_)) => ("result", json!({"items": []})),
                 (_, Some(_)) => ("result", Value::Null),
-                (_, None) => ("error", error(CONTENT_MODIFIED, "the fimd daemon was replaced")),
+                // Clients hide this one.
+                (_, None) => ("error", error(ErrorCode::ContentModified, "the fimd daemon was replaced")),
             };
             json!({"jsonrpc": "2.0", "id": id, key: value}).to_string().into_bytes()
         };
