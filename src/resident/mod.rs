@@ -5,6 +5,7 @@
 //! answering until it is there.
 
 mod open;
+mod served;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,39 +17,11 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use open::{Facts, LocalSession, Opened, Spec};
+pub use open::{LocalSession, Opened, Spec};
+pub use served::{Facts, Served, served};
 
-use crate::complete::PromptProfile;
 use crate::complete::stats::{Shared, Statistics};
 use crate::config::Configuration;
-use crate::serve::Engine;
-
-/// The model that answers.
-pub struct Served {
-    /// Runs it.
-    pub engine: Engine,
-    /// How prompts are best made for it.
-    pub suited: PromptProfile,
-    /// About it, where it came from files.
-    pub facts: Option<Facts>,
-    /// What to call it, where it is a server elsewhere.
-    pub remote: Option<String>,
-    /// Whether it answers only until another is loaded.
-    pub is_stand_in: bool,
-}
-
-/// A model that runs already.
-pub fn served(engine: Engine, suited: impl Into<PromptProfile>) -> Served {
-    Served { engine, suited: suited.into(), facts: None, remote: None, is_stand_in: false }
-}
-
-impl Served {
-    /// What to call it.
-    pub fn name(&self) -> &str {
-        let name = self.facts.as_ref().map(|facts| &facts.name).or(self.remote.as_ref());
-        name.map_or("a model", |name| name)
-    }
-}
 
 /// Everything that editors are to know, as it is at one moment.
 #[derive(Clone)]

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
 
-use super::{Served, served};
+use super::served::{Facts, Served, served};
 use crate::base::memory;
 use crate::base::timings::milliseconds;
 use crate::complete::PromptProfile;
@@ -51,27 +50,6 @@ pub struct Spec {
     pub exact: bool,
     /// A server elsewhere that completes in the place of any model here.
     pub remote: Option<remote::Options>,
-}
-
-/// What is worth knowing about a model that runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
-    /// What to call it: the path it comes from, or that it is the starter.
-    pub name: String,
-    /// Layers.
-    pub layers: usize,
-    /// Bytes of weights as stored.
-    pub weight_bytes: u64,
-    /// Of these, the bytes of routed experts.
-    pub expert_bytes: u64,
-    /// Most tokens that prompt and completion may have together.
-    pub context: usize,
-    /// Threads that compute.
-    pub threads: usize,
-    /// What the products are computed with.
-    pub kernels: String,
-    /// Opening it took so many milliseconds.
-    pub load_ms: f64,
 }
 
 /// A session of a model on this machine. No other module names the backend it computes with.
