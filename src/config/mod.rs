@@ -31,6 +31,7 @@ mod value;
 
 pub use configuration::{Configuration, SECTION};
 pub use definition::*;
+pub use options::CONTEXT_DEFAULT;
 pub use process::{RUNTIME_DIR_VARIABLE, file};
 pub use render::{markdown, schema, template, vscode};
 pub use source::{Flag, Problem, Source};

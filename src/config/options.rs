@@ -7,6 +7,9 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use super::definition::Settings;
 use crate::complete::{self, PromptProfile, driver, service};
 
+/// Most tokens of a prompt and its completion where the settings say nothing else, unless the model's own context is
+/// smaller: enough for any completion prompt.
+pub const CONTEXT_DEFAULT: u32 = 4096;
 /// What is kept of earlier prompts is one in so many bytes of the memory by default.
 const MEMORY_PARTS: u64 = 10;
 /// Most bytes of it by default.

@@ -8,10 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::definition::Settings;
+use super::options::CONTEXT_DEFAULT;
 use crate::complete::remote::{Options, Token};
-
-/// Most tokens of a prompt and its completion where the settings say nothing else.
-const CONTEXT_DEFAULT: u32 = 4096;
 
 impl Settings {
     /// The server elsewhere, if there is to be one.

@@ -14,14 +14,13 @@ use crate::complete::fim::Order;
 use crate::complete::remote::{self, Remote};
 use crate::compute::Backend;
 use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
+use crate::config::CONTEXT_DEFAULT;
 use crate::format::ModelDir;
 use crate::hub;
 use crate::model::{Config, Model, ModelOptions, Tokenizer, layout};
 use crate::serve::Engine;
 use crate::session::{self, SessionOptions};
 
-/// Context where none is asked for, unless the model's own is smaller: enough for any completion prompt.
-const CONTEXT_DEFAULT: usize = 4096;
 /// Most tokens of one forward pass.
 const BATCH_MAX: usize = 512;
 /// From how many tokens on DeltaNet prefills in chunks.
@@ -199,7 +198,9 @@ impl Spec {
     }
 
     fn positions_max(&self, config: &Config) -> Result<usize> {
-        let Some(context) = self.context else { return Ok(CONTEXT_DEFAULT.min(config.context_max)) };
+        let Some(context) = self.context else {
+            return Ok((CONTEXT_DEFAULT as usize).min(config.context_max));
+        };
         ensure!(
             context as usize <= config.context_max,
             "a context of {context} is more than the {} tokens the model was made for",
