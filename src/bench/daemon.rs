@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::keystrokes::soak::Dice;
 use crate::base::process::memory_bytes;
 use crate::base::timings::milliseconds;
+use crate::lsp;
 
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -421,9 +422,8 @@ impl Editor {
     }
 
     fn send(&mut self, message: &Value) -> Result<()> {
-        let body = message.to_string();
-        let frame = format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        self.to_server.write_all(frame.as_bytes()).context("the language server is gone")
+        let frame = lsp::frame(message.to_string().as_bytes());
+        self.to_server.write_all(&frame).context("the language server is gone")
     }
 }
 
@@ -433,19 +433,5 @@ fn at(position: &Value) -> Value {
 }
 
 fn read(reader: &mut impl BufRead) -> Option<Value> {
-    let mut length = None;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim().split_once(": ") {
-            Some(("Content-Length", value)) => length = value.parse().ok(),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    let mut body = vec![0; length?];
-    reader.read_exact(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
+    serde_json::from_slice(&lsp::read_blocking(reader).ok()??).ok()
 }

@@ -48,7 +48,7 @@ use tower_lsp::Server;
 
 pub use bridge::{Duplex, Need, bridge};
 pub use connection::Options;
-pub use wire::Ending;
+pub use wire::{Ending, frame, read_blocking};
 
 use crate::resident::Resident;
 

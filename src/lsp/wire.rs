@@ -1,7 +1,7 @@
 //! What stands between the wire and the server: tower-lsp stops for good at the first message it
 //! cannot read, and clients deserve better.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read};
 
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
@@ -13,9 +13,6 @@ pub const UNREADABLE: &str = "fimd/unreadable";
 
 const UNREADABLE_MESSAGE: &str = r#"{"jsonrpc":"2.0","id":null,"method":"fimd/unreadable"}"#;
 const EXIT_MESSAGE: &str = r#"{"jsonrpc":"2.0","method":"exit"}"#;
-
-/// Enough for the header of a message.
-const HEADER_BYTES: usize = 40;
 
 /// Longest header line that is looked at; a longer one is read as several.
 const HEADER_BYTES_MAX: u64 = 1 << 12;
@@ -69,11 +66,13 @@ pub async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + 
 
 /// Writes a message.
 pub async fn write(output: &mut (impl AsyncWrite + Unpin), body: &[u8]) -> io::Result<()> {
-    let mut framed = Vec::with_capacity(body.len() + HEADER_BYTES);
-    write!(framed, "Content-Length: {}\r\n\r\n", body.len())?;
-    framed.extend(body);
-    output.write_all(&framed).await?;
+    output.write_all(&frame(body)).await?;
     output.flush().await
+}
+
+/// A message as it is sent.
+pub fn frame(body: &[u8]) -> Vec<u8> {
+    [format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
 }
 
 /// The body of the next message, empty when it is too long to be read; `None` at the end of the input.
@@ -103,4 +102,23 @@ pub async fn read(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<
         rest.read_to_end(&mut body).await? as u64
     };
     Ok((read == length).then_some(body))
+}
+
+/// The body of the next message of a server, for a client that waits for it; `None` at the end of the input.
+pub fn read_blocking(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut length = None;
+    loop {
+        let mut line = String::new();
+        if BufRead::read_line(input, &mut line)? == 0 {
+            return Ok(None);
+        }
+        match line.trim().split_once(": ") {
+            Some(("Content-Length", value)) => length = value.parse().ok(),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let mut body = vec![0; length.ok_or(io::ErrorKind::InvalidData)?];
+    Read::read_exact(input, &mut body)?;
+    Ok(Some(body))
 }

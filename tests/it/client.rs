@@ -205,9 +205,7 @@ impl Client {
 
     /// Sends anything in a frame.
     pub fn send_body(&mut self, body: &[u8]) {
-        let mut frame = format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes();
-        frame.extend(body);
-        self.send_bytes(&frame);
+        self.send_bytes(&lsp::frame(body));
     }
 
     /// Sends anything at all.
@@ -282,20 +280,7 @@ pub fn place(uri: &str, [line, character]: [u32; 2], context: Value) -> Value {
 }
 
 fn read(reader: &mut impl BufRead) -> Option<Value> {
-    let mut length = None;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim().split_once(": ") {
-            Some(("Content-Length", value)) => length = Some(value.parse().unwrap()),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    let mut body = vec![0; length.expect("a message has a length")];
-    reader.read_exact(&mut body).ok()?;
+    let body = lsp::read_blocking(reader).ok()??;
     Some(serde_json::from_slice(&body).expect("a message is JSON"))
 }
 
