@@ -2,7 +2,7 @@
 //! follows; everyone else asks one thing and is answered.
 
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ use crate::serve::Gauge;
 /// Changes when an older daemon would misunderstand.
 pub const PROTOCOL: u32 = 1;
 
+/// How long a daemon may take to answer a greeting.
+pub const WELCOME_MAX: Duration = Duration::from_secs(10);
 /// The longest greeting: it is read before anything is known of who sends it.
 pub const GREETING_BYTES_MAX: usize = 1 << 16;
 /// The longest request or answer.
