@@ -11,7 +11,7 @@ pub struct Cancel(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     /// Work that this one is part of: it stops too when that is asked to.
-    whole: Option<Cancel>,
+    parent: Option<Cancel>,
     /// [`WANTED`], [`ENDING`] or [`CANCELLED`]; only grows.
     level: AtomicU8,
     /// Tokens of the prompt that are evaluated once the pass that runs is done; 0 outside of prefill.
@@ -30,7 +30,7 @@ impl Cancel {
 
     /// A flag for a part of the work: it can be set alone, and counts as set when this one is.
     pub fn child(&self) -> Self {
-        Self(Arc::new(State { whole: Some(self.clone()), ..State::default() }))
+        Self(Arc::new(State { parent: Some(self.clone()), ..State::default() }))
     }
 
     /// Asks the work holding this flag to stop.
@@ -69,7 +69,7 @@ impl Cancel {
 
     fn level(&self) -> u8 {
         let own = self.0.level.load(Ordering::Relaxed);
-        self.0.whole.as_ref().map_or(own, |whole| own.max(whole.level()))
+        self.0.parent.as_ref().map_or(own, |parent| own.max(parent.level()))
     }
 
     /// A guard that sets the flag when dropped, so that abandoning a request cancels its work.
@@ -107,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn a_part_stops_with_the_whole_and_alone() {
-        let whole = Cancel::new();
-        let (part, other) = (whole.child(), whole.child());
+    fn a_part_stops_with_its_parent_and_alone() {
+        let parent = Cancel::new();
+        let (part, other) = (parent.child(), parent.child());
         part.cancel();
-        assert!(part.is_cancelled() && !whole.is_ending() && !other.is_ending());
-        whole.cancel();
+        assert!(part.is_cancelled() && !parent.is_ending() && !other.is_ending());
+        parent.cancel();
         assert!(other.is_cancelled());
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::{self, EngineArgs};
 use crate::base::Cancel;
 use crate::daemon::{Answer, Client, Generation, Request};
-use crate::decode::drafts::Pace;
+use crate::decode::drafts::DraftCost;
 use crate::decode::sample::Sampling;
 use crate::decode::{self, Generated};
 
@@ -110,8 +110,8 @@ impl Args {
             }
         };
         let tokenizer = opened.tokenizer.as_ref();
-        let (session, pace) = (&mut opened.session, &mut Pace::default());
-        let mut generated = decode::generate(session, tokenizer, &task, pace, &cancel, &mut show)?;
+        let (session, draft_cost) = (&mut opened.session, &mut DraftCost::default());
+        let mut generated = decode::generate(session, tokenizer, &task, draft_cost, &cancel, &mut show)?;
         printed?;
         generated.timings.load_ms = opened.facts.load_ms;
         self.finish(&task.prompt, &generated, tokenizer.is_some())
@@ -140,7 +140,7 @@ impl Args {
                 "logprobs": generated.logprobs,
                 "top_logprobs": generated.top_logprobs,
                 "stop": generated.stop,
-                "drafts": { "guessed": generated.guessed, "accepted": generated.accepted },
+                "drafts": { "guessed": generated.drafted, "accepted": generated.accepted },
                 "timings": generated.timings,
             }));
         }

@@ -444,7 +444,7 @@ mod tests {
     /// An engine that ends each task at once after a message on the channel.
     fn engine() -> (Engine, mpsc::Sender<()>) {
         let (release, released) = mpsc::channel();
-        let engine = Engine::elsewhere(Arc::new(tiny_fim()), 4096, move |_, _, _| {
+        let engine = Engine::remote(Arc::new(tiny_fim()), 4096, move |_, _, _| {
             let _ = released.recv();
             Ok(vec![Generated::nothing(StopReason::EndToken)])
         });

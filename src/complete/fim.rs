@@ -176,22 +176,25 @@ impl Frame {
         let mut marks = Vec::new();
         let mut ids = [&self.head[..], context].concat();
         if !context.is_empty() {
-            marks.push(Mark { at: ids.len(), behind: 0 });
+            marks.push(Mark { at: ids.len(), unstable_tokens: 0 });
         }
         ids.extend_from_slice(header);
         ids.extend_from_slice(&self.parts[0]);
         ids.extend_from_slice(before);
-        let behind = match self.order {
+        let unstable_tokens = match self.order {
             Order::Spm => None,
             Order::Psm => Some(WORD_TOKENS),
             Order::PsmAnchored => Some(LINE_END_TOKENS),
         };
-        marks.extend(behind.map(|behind| Mark { at: ids.len(), behind: behind.min(before.len()) }));
+        marks.extend(unstable_tokens.map(|unstable_tokens| Mark {
+            at: ids.len(),
+            unstable_tokens: unstable_tokens.min(before.len()),
+        }));
         ids.extend_from_slice(&self.parts[1]);
         ids.extend_from_slice(suffix);
         ids.extend_from_slice(&self.parts[2]);
         ids.extend_from_slice(&self.tail);
-        marks.push(Mark { at: ids.len(), behind: 0 });
+        marks.push(Mark { at: ids.len(), unstable_tokens: 0 });
         ids.extend_from_slice(typed);
         (ids, marks)
     }
@@ -248,14 +251,16 @@ mod tests {
     fn prompts_say_where_they_will_be_left() {
         let tokenizer = tiny_fim();
         let parts = Parts { context: &[7], header: &[8], before: &[97, 10], suffix: &[98], typed: &[99] };
-        for (order, behind) in [(Order::Psm, Some(2)), (Order::PsmAnchored, Some(2)), (Order::Spm, None)] {
+        for (order, unstable_tokens) in
+            [(Order::Psm, Some(2)), (Order::PsmAnchored, Some(2)), (Order::Spm, None)]
+        {
             let frame = Frame::new(order, Format::Raw, &tokenizer).unwrap();
             let (ids, marks) = frame.prompt(&parts);
             let expected = "\u{7}\u{8}<|fim_prefix|>a\n<|fim_suffix|>b<|fim_middle|>c";
             assert_eq!(tokenizer.decode(&ids), expected);
             assert_eq!(ids.len(), frame.tokens() + 6);
-            let mark = |at, behind| Mark { at, behind };
-            let suffix = behind.map(|behind| mark(5, behind));
+            let mark = |at, unstable_tokens| Mark { at, unstable_tokens };
+            let suffix = unstable_tokens.map(|unstable_tokens| mark(5, unstable_tokens));
             let expected: Vec<_> =
                 [Some(mark(1, 0)), suffix, Some(mark(8, 0))].into_iter().flatten().collect();
             assert_eq!(marks, expected);

@@ -177,7 +177,7 @@ impl Planner {
         self.documents.insert(key.to_owned(), document);
 
         let (stop_ids, stop) = (tokenizer.stop_ids(), rules::stop(request, self.options.format()));
-        let task = Task { open, marks, stop_ids, stop, ..Task::greedy(prompt, max_tokens) };
+        let task = Task { forced_prefix: open, marks, stop_ids, stop, ..Task::greedy(prompt, max_tokens) };
         Ok(Planned { task, anchoring })
     }
 

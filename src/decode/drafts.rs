@@ -1,19 +1,19 @@
-//! Guesses at the next tokens that cost nothing: what followed the same tokens before (prompt lookup). Pure.
+//! Drafts at the next tokens that cost nothing: what followed the same tokens before (prompt lookup). Pure.
 //!
-//! A guess is verified by evaluating it in one pass. That pays where several tokens cost little more than one,
+//! A draft is verified by evaluating it in one pass. That pays where several tokens cost little more than one,
 //! which depends on the machine and the model (the more experts a pass visits, the more it reads), and where
-//! guesses come true. [`Pace`] measures both and decides; `steps` does it.
+//! drafts come true. [`DraftCost`] measures both and decides; `steps` does it.
 
-/// Tokens that have to be the same before a guess is made.
+/// Tokens that have to be the same before a draft is made.
 const MATCH_TOKENS: usize = 3;
 
-/// Most tokens of a guess.
+/// Most tokens of a draft.
 pub const DRAFT_TOKENS_MAX: usize = 7;
 
 /// How much one measurement counts.
 const WEIGHT: f64 = 0.2;
 
-/// After how many guesses that were not tried one is tried to learn what it costs now.
+/// After how many drafts that were not tried one is tried to learn what it costs now.
 const PROBE_EVERY: usize = 16;
 
 /// What followed the last three of `tokens` when they last occurred: at most `tokens_max` tokens, none
@@ -26,18 +26,18 @@ pub fn look_up(tokens: &[u32], tokens_max: usize) -> &[u32] {
     &tokens[from..tokens.len().min(from + tokens_max)]
 }
 
-/// What a token costs with guesses and without.
+/// What a token costs with drafts and without.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pace {
+pub struct DraftCost {
     /// Milliseconds of a pass over one token.
     single_ms: Option<f64>,
-    /// Milliseconds for each token that a verified guess brought, the wrong ones' share included.
+    /// Milliseconds for each token that a verified draft brought, the wrong ones' share included.
     drafted_ms: Option<f64>,
     untried: usize,
 }
 
-impl Pace {
-    /// Whether to verify a guess now.
+impl DraftCost {
+    /// Whether to verify a draft now.
     pub fn wants_draft(&mut self) -> bool {
         let pays = match (self.single_ms, self.drafted_ms) {
             (None, _) => false,
@@ -54,7 +54,7 @@ impl Pace {
         note(&mut self.single_ms, ms);
     }
 
-    /// Verifying a guess, and taking back what was wrong, took so long and brought so many tokens, at least
+    /// Verifying a draft, and taking back what was wrong, took so long and brought so many tokens, at least
     /// one.
     pub fn note_draft(&mut self, ms: f64, tokens: usize) {
         note(&mut self.drafted_ms, ms / tokens as f64);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guess_is_what_followed_last() {
+    fn a_draft_is_what_followed_last() {
         let tokens = [1, 2, 3, 4, 5, 1, 2, 3, 6, 7, 1, 2, 3];
         assert_eq!(look_up(&tokens, 7), [6, 7, 1, 2, 3]);
         assert_eq!(look_up(&tokens, 2), [6, 7]);
@@ -81,17 +81,17 @@ mod tests {
     }
 
     #[test]
-    fn guesses_are_verified_while_they_pay() {
-        let mut pace = Pace::default();
-        assert!(!pace.wants_draft(), "nothing to compare with");
-        pace.note_single(10.0);
-        assert!(pace.wants_draft());
-        pace.note_draft(20.0, 4);
-        assert!(pace.wants_draft());
-        (0..20).for_each(|_| pace.note_draft(20.0, 1));
-        let tried = (0..3 * PROBE_EVERY).filter(|_| pace.wants_draft()).count();
+    fn drafts_are_verified_while_they_pay() {
+        let mut draft_cost = DraftCost::default();
+        assert!(!draft_cost.wants_draft(), "nothing to compare with");
+        draft_cost.note_single(10.0);
+        assert!(draft_cost.wants_draft());
+        draft_cost.note_draft(20.0, 4);
+        assert!(draft_cost.wants_draft());
+        (0..20).for_each(|_| draft_cost.note_draft(20.0, 1));
+        let tried = (0..3 * PROBE_EVERY).filter(|_| draft_cost.wants_draft()).count();
         assert_eq!(tried, 3, "only to see whether things have changed");
-        (0..20).for_each(|_| pace.note_draft(12.0, 3));
-        assert!(pace.wants_draft());
+        (0..20).for_each(|_| draft_cost.note_draft(12.0, 3));
+        assert!(draft_cost.wants_draft());
     }
 }

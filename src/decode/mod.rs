@@ -16,7 +16,7 @@ use crate::compute::Backend;
 use crate::model::Tokenizer;
 use crate::model::tokenizer::TextStream;
 use crate::session::{Mark, Session, Synced};
-use drafts::Pace;
+use drafts::DraftCost;
 use sample::{Sampler, Sampling, log_softmax};
 use steps::Steps;
 use stop::Stop;
@@ -28,10 +28,10 @@ pub struct Task {
     pub prompt: Vec<u32>,
     /// Text the generation has to begin with, usually empty: the end of the prompt's text, kept out of
     /// `prompt` because what follows may change its tokens (see [`Tokenizer::encode_open`]).
-    pub open: String,
+    pub forced_prefix: String,
     /// What an interrupted run of this task has generated, with its log-probabilities: the generation goes on
     /// after it.
-    pub begun: Vec<(u32, f32)>,
+    pub resumed: Vec<(u32, f32)>,
     /// Where later prompts are likely to leave this one.
     pub marks: Vec<Mark>,
     /// Most tokens to generate; 0 only evaluates the prompt.
@@ -56,8 +56,8 @@ impl Task {
     pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
         Self {
             prompt,
-            open: String::new(),
-            begun: Vec::new(),
+            forced_prefix: String::new(),
+            resumed: Vec::new(),
             marks: Vec::new(),
             max_tokens,
             budget: Budget::default(),
@@ -73,8 +73,9 @@ impl Task {
     /// several continuations, or the likeliest tokens reported, starts over.
     pub fn resume_after(&mut self, interrupted: &Generated) {
         let goes_on = self.alternatives == 1 && self.top_logprobs == 0;
-        if goes_on && interrupted.ids.len() > self.begun.len() {
-            self.begun = interrupted.ids.iter().copied().zip(interrupted.logprobs.iter().copied()).collect();
+        if goes_on && interrupted.ids.len() > self.resumed.len() {
+            self.resumed =
+                interrupted.ids.iter().copied().zip(interrupted.logprobs.iter().copied()).collect();
         }
     }
 }
@@ -111,18 +112,18 @@ pub enum StopReason {
 pub struct Generated {
     /// Generated ids, without the stop token.
     pub ids: Vec<u32>,
-    /// Their text after [`Task::open`], cut where a rule said so; empty without a tokenizer.
+    /// Their text after [`Task::forced_prefix`], cut where a rule said so; empty without a tokenizer.
     pub text: String,
     /// Natural log-probability of each id under the model (temperature 1), ids without text masked, and those
-    /// that do not fit [`Task::open`] while that is being written: what is given says nothing about the model.
+    /// that do not fit [`Task::forced_prefix`] while that is being written: what is given says nothing about the model.
     pub logprobs: Vec<f32>,
     /// For each position, the likeliest ids with their log-probabilities; the first entry is the
     /// distribution right after the prompt.
     pub top_logprobs: Vec<Vec<(u32, f32)>>,
     /// Why it ended.
     pub stop: StopReason,
-    /// Tokens that were guessed and evaluated before they were chosen.
-    pub guessed: usize,
+    /// Tokens that were drafted and evaluated before they were chosen.
+    pub drafted: usize,
     /// Those of them that were chosen.
     pub accepted: usize,
     /// What of the prompt was there already.
@@ -152,7 +153,7 @@ impl Generated {
             logprobs: Vec::new(),
             top_logprobs: Vec::new(),
             stop,
-            guessed: 0,
+            drafted: 0,
             accepted: 0,
             synced: Synced::default(),
             timings: Timings::default(),
@@ -175,17 +176,18 @@ pub fn alternatives<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
     task: &Task,
-    pace: &mut Pace,
+    draft_cost: &mut DraftCost,
     cancel: &Cancel,
     show: &mut dyn FnMut(&str),
 ) -> Result<Vec<Generated>> {
     let mut first = Vec::new();
-    let mut all = vec![run(session, tokenizer, task, pace, cancel, &mut First::Note(&mut first), show)?];
+    let mut all =
+        vec![run(session, tokenizer, task, draft_cost, cancel, &mut First::Note(&mut first), show)?];
     for &id in first.iter().skip(1) {
         if cancel.is_ending() {
             break;
         }
-        all.push(run(session, tokenizer, task, pace, cancel, &mut First::Force(id), &mut |_| {})?);
+        all.push(run(session, tokenizer, task, draft_cost, cancel, &mut First::Force(id), &mut |_| {})?);
     }
     Ok(all)
 }
@@ -200,24 +202,24 @@ enum First<'a> {
 
 /// Runs `task` on `session`, without its alternatives. Ids that `tokenizer` has no text for are never chosen;
 /// without a tokenizer every id may be. `show` is given each stretch of text as it appears, before any rule
-/// cuts it. `pace` learns whether guesses at the next tokens pay. Cancellation is answered between layers and
+/// cuts it. `draft_cost` learns whether drafts at the next tokens pay. Cancellation is answered between layers and
 /// between tokens.
 pub fn generate<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
     task: &Task,
-    pace: &mut Pace,
+    draft_cost: &mut DraftCost,
     cancel: &Cancel,
     show: &mut dyn FnMut(&str),
 ) -> Result<Generated> {
-    run(session, tokenizer, task, pace, cancel, &mut First::Note(&mut Vec::new()), show)
+    run(session, tokenizer, task, draft_cost, cancel, &mut First::Note(&mut Vec::new()), show)
 }
 
 fn run<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
     task: &Task,
-    pace: &mut Pace,
+    draft_cost: &mut DraftCost,
     cancel: &Cancel,
     first: &mut First,
     show: &mut dyn FnMut(&str),
@@ -231,9 +233,9 @@ fn run<B: Backend>(
         show,
         started: Instant::now(),
         sampler: Sampler::new(&task.sampling),
-        writer: Writer::new(&task.open),
+        writer: Writer::new(&task.forced_prefix),
         stop: task.stop.clone(),
-        steps: Steps::new(pace),
+        steps: Steps::new(draft_cost),
         max_tokens: task.max_tokens,
         out: Generated::nothing(StopReason::Length),
     };
@@ -256,7 +258,7 @@ struct Run<'a, B: Backend> {
     writer: Writer<'a>,
     stop: Stop,
     steps: Steps<'a>,
-    /// [`Task::max_tokens`], and the tokens of the open text.
+    /// [`Task::max_tokens`], and the tokens of the forced prefix.
     max_tokens: usize,
     out: Generated,
 }
@@ -265,9 +267,9 @@ impl<B: Backend> Run<'_, B> {
     /// Evaluates the prompt and what was already generated after it; false when that was cancelled.
     fn prefill(&mut self) -> Result<bool> {
         let (mut prompt, mut marks) = (self.task.prompt.clone(), self.task.marks.clone());
-        if !self.task.begun.is_empty() {
-            prompt.extend(self.task.begun.iter().map(|&(id, _)| id));
-            marks.push(Mark { at: prompt.len(), behind: 0 });
+        if !self.task.resumed.is_empty() {
+            prompt.extend(self.task.resumed.iter().map(|&(id, _)| id));
+            marks.push(Mark { at: prompt.len(), unstable_tokens: 0 });
         }
         let synced = self.session.sync(&prompt, &marks, self.cancel)?;
         self.out.synced = synced;
@@ -281,8 +283,8 @@ impl<B: Backend> Run<'_, B> {
 
     /// Takes over what an interrupted run has generated.
     fn resume(&mut self) {
-        self.sampler.skip(self.task.begun.len());
-        for &(id, logprob) in &self.task.begun {
+        self.sampler.skip(self.task.resumed.len());
+        for &(id, logprob) in &self.task.resumed {
             self.out.ids.push(id);
             self.out.logprobs.push(logprob);
             if let Some(text) = self.write(id) {
@@ -300,7 +302,7 @@ impl<B: Backend> Run<'_, B> {
             break;
         }
         let out = &mut self.out;
-        (out.guessed, out.accepted) = (self.steps.guessed, self.steps.accepted);
+        (out.drafted, out.accepted) = (self.steps.drafted, self.steps.accepted);
         if !matches!(out.stop, StopReason::Rule | StopReason::Time | StopReason::Cancelled) {
             let rest = self.writer.finish();
             (self.show)(&rest);
@@ -333,8 +335,8 @@ impl<B: Backend> Run<'_, B> {
         if let Some(stop) = self.limit() {
             return Ok(Some(stop));
         }
-        let is_open = !self.writer.open.is_empty();
-        let wanted_max = if is_open { 0 } else { self.max_tokens - self.out.ids.len() - 1 };
+        let is_forced = !self.writer.forced.is_empty();
+        let wanted_max = if is_forced { 0 } else { self.max_tokens - self.out.ids.len() - 1 };
         let is_evaluated = self.steps.take(self.session, id, wanted_max, self.cancel)?;
         Ok((!is_evaluated).then_some(StopReason::Cancelled))
     }
@@ -344,8 +346,8 @@ impl<B: Backend> Run<'_, B> {
         let mut logits = self.session.logits().to_vec();
         if let Some(tokenizer) = self.tokenizer {
             tokenizer.mask(&mut logits);
-            if !self.writer.open.is_empty() {
-                tokenizer.mask_all_but(self.writer.open, &mut logits);
+            if !self.writer.forced.is_empty() {
+                tokenizer.mask_all_but(self.writer.forced, &mut logits);
             }
         }
         let is_first = self.out.ids.is_empty();
@@ -371,7 +373,7 @@ impl<B: Backend> Run<'_, B> {
     /// The text that a generated token adds; `None` without a tokenizer.
     fn write(&mut self, id: u32) -> Option<String> {
         let tokenizer = self.tokenizer?;
-        self.max_tokens += usize::from(!self.writer.open.is_empty());
+        self.max_tokens += usize::from(!self.writer.forced.is_empty());
         Some(self.writer.push(tokenizer, id))
     }
 
@@ -391,23 +393,23 @@ impl<B: Backend> Run<'_, B> {
     }
 }
 
-/// Turns ids into the text that follows the open one.
+/// Turns ids into the text that follows the forced prefix.
 struct Writer<'a> {
     stream: TextStream,
-    /// What is still to be written of the open text.
-    open: &'a [u8],
+    /// What is still to be written of the forced prefix.
+    forced: &'a [u8],
     /// How much of it has not appeared as text.
     hidden: usize,
 }
 
 impl<'a> Writer<'a> {
-    fn new(open: &'a str) -> Self {
-        Self { stream: TextStream::default(), open: open.as_bytes(), hidden: open.len() }
+    fn new(forced: &'a str) -> Self {
+        Self { stream: TextStream::default(), forced: forced.as_bytes(), hidden: forced.len() }
     }
 
     fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         let written = tokenizer.token_bytes(id).map_or(0, <[u8]>::len);
-        self.open = &self.open[self.open.len().min(written)..];
+        self.forced = &self.forced[self.forced.len().min(written)..];
         let mut text = self.stream.push(tokenizer, id);
         let known = self.hidden.min(text.len());
         self.hidden -= known;

@@ -1,11 +1,11 @@
-//! Evaluating the tokens that were chosen, several at a time where a guess at them comes true.
+//! Evaluating the tokens that were chosen, several at a time where a draft at them comes true.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::Result;
 
-use super::drafts::{self, DRAFT_TOKENS_MAX, Pace};
+use super::drafts::{self, DRAFT_TOKENS_MAX, DraftCost};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
@@ -13,30 +13,30 @@ use crate::session::Session;
 
 /// The steps of one generation.
 pub struct Steps<'a> {
-    pace: &'a mut Pace,
+    draft_cost: &'a mut DraftCost,
     /// Tokens that are evaluated, but not chosen yet.
-    guess: VecDeque<u32>,
+    draft: VecDeque<u32>,
     /// Logits after each of the evaluated tokens, and how many of these were chosen.
     rows: Vec<f32>,
     chosen: usize,
-    /// Time that the guess has taken so far.
+    /// Time that the draft has taken so far.
     spent_ms: f64,
-    /// Tokens guessed.
-    pub guessed: usize,
+    /// Tokens drafted.
+    pub drafted: usize,
     /// Guessed tokens that were then chosen.
     pub accepted: usize,
 }
 
 impl<'a> Steps<'a> {
     /// No step yet.
-    pub fn new(pace: &'a mut Pace) -> Self {
+    pub fn new(draft_cost: &'a mut DraftCost) -> Self {
         Self {
-            pace,
-            guess: VecDeque::new(),
+            draft_cost,
+            draft: VecDeque::new(),
             rows: Vec::new(),
             chosen: 0,
             spent_ms: 0.0,
-            guessed: 0,
+            drafted: 0,
             accepted: 0,
         }
     }
@@ -50,37 +50,37 @@ impl<'a> Steps<'a> {
         wanted_max: usize,
         cancel: &Cancel,
     ) -> Result<bool> {
-        let was_guessed = !self.guess.is_empty();
-        if self.guess.front() == Some(&id) {
-            self.guess.pop_front();
+        let was_drafted = !self.draft.is_empty();
+        if self.draft.front() == Some(&id) {
+            self.draft.pop_front();
             self.accepted += 1;
             self.accept(session, id);
             return Ok(true);
         }
-        self.guess.clear();
+        self.draft.clear();
         let room = session.context() - session.tokens().len() - 1;
-        let guess_max = room.min(session.model().options().batch_max - 1).min(DRAFT_TOKENS_MAX);
+        let draft_max = room.min(session.model().options().batch_max - 1).min(DRAFT_TOKENS_MAX);
         let known = [session.tokens(), &[id]].concat();
-        let guess = drafts::look_up(&known, wanted_max.min(guess_max));
+        let draft = drafts::look_up(&known, wanted_max.min(draft_max));
         let started = Instant::now();
-        if !was_guessed && !guess.is_empty() && self.pace.wants_draft() {
-            let ahead = [&[id], guess].concat();
+        if !was_drafted && !draft.is_empty() && self.draft_cost.wants_draft() {
+            let ahead = [&[id], draft].concat();
             if session.look_ahead(&ahead, cancel, &mut self.rows)?.cancelled {
                 return Ok(false);
             }
-            (self.guess, self.chosen) = (guess.iter().copied().collect(), 0);
-            self.guessed += guess.len();
+            (self.draft, self.chosen) = (draft.iter().copied().collect(), 0);
+            self.drafted += draft.len();
             self.spent_ms = milliseconds(started.elapsed());
             self.accept(session, id);
             return Ok(true);
         }
         let synced = session.push(id, cancel)?;
         let ms = milliseconds(started.elapsed());
-        if was_guessed {
-            // Going back to where the guess went wrong is part of its cost.
-            self.pace.note_draft(self.spent_ms + ms, self.chosen + 1);
+        if was_drafted {
+            // Going back to where the draft went wrong is part of its cost.
+            self.draft_cost.note_draft(self.spent_ms + ms, self.chosen + 1);
         } else if (synced.evaluated, synced.replayed) == (1, 0) {
-            self.pace.note_single(ms);
+            self.draft_cost.note_single(ms);
         }
         Ok(!synced.cancelled)
     }
@@ -90,8 +90,8 @@ impl<'a> Steps<'a> {
         let vocab = session.model().config().vocab;
         session.accept(id, &self.rows[self.chosen * vocab..][..vocab]);
         self.chosen += 1;
-        if self.guess.is_empty() {
-            self.pace.note_draft(self.spent_ms, self.chosen);
+        if self.draft.is_empty() {
+            self.draft_cost.note_draft(self.spent_ms, self.chosen);
         }
     }
 }

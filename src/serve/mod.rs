@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
-use crate::decode::drafts::Pace;
+use crate::decode::drafts::DraftCost;
 use crate::decode::{self, Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::session::{DeviceFailure, Session, Usage};
@@ -152,17 +152,17 @@ impl Engine {
         Session<B>: Send,
     {
         let tokenizer = Arc::new(tokenizer);
-        let (context, words, mut pace) = (session.context(), tokenizer.clone(), Pace::default());
+        let (context, words, mut draft_cost) = (session.context(), tokenizer.clone(), DraftCost::default());
         let mut sessions = Reopening::new(session, reopen);
         Self::start_with(tokenizer, context, move |request, cancel| {
-            let result = sessions.with(|session| serve(session, &words, &mut pace, request, cancel));
+            let result = sessions.with(|session| serve(session, &words, &mut draft_cost, request, cancel));
             (result, sessions.usage())
         })
     }
 
     /// An engine that has its work done somewhere else: `work` is called on the engine's thread, with one task at
     /// a time, whether it is still wanted, and who is told of text as it appears.
-    pub fn elsewhere(
+    pub fn remote(
         tokenizer: Arc<Tokenizer>,
         context: usize,
         mut work: impl FnMut(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>> + Send + 'static,
@@ -333,12 +333,13 @@ fn answer(listener: &mut Listener, result: Result<Vec<Generated>>) {
 fn serve<B: Backend>(
     session: &mut Session<B>,
     tokenizer: &Tokenizer,
-    pace: &mut Pace,
+    draft_cost: &mut DraftCost,
     request: &mut Request,
     cancel: &Cancel,
 ) -> Result<Vec<Generated>> {
-    let result =
-        run(request, |task, show| decode::alternatives(session, Some(tokenizer), task, pace, cancel, show));
+    let result = run(request, |task, show| {
+        decode::alternatives(session, Some(tokenizer), task, draft_cost, cancel, show)
+    });
     result.unwrap_or_else(|| {
         let reset = catch_unwind(AssertUnwindSafe(|| session.reset()));
         Err(if reset.is_ok() { failed() } else { failed().context(DeviceFailure) })

@@ -9,7 +9,7 @@ use super::Mark;
 pub const REPLAY_TOKENS: usize = 48;
 
 /// How many tokens before its end a prompt may go on differently: those of a word that was not finished.
-const BEHIND_END: usize = 16;
+const UNSTABLE_END_TOKENS: usize = 16;
 
 /// What to keep of an evaluation, by position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,25 +22,26 @@ pub struct Plan {
 
 impl Plan {
     /// For the tokens `evaluated`, to the end of a prompt, where the last saved state before them is at
-    /// `last_point`. Besides the `marks` and the end a state is saved every `spacing` tokens.
-    pub fn new(evaluated: Range<usize>, last_point: usize, marks: &[Mark], spacing: usize) -> Self {
+    /// `last_checkpoint`. Besides the `marks` and the end a state is saved every `spacing` tokens.
+    pub fn new(evaluated: Range<usize>, last_checkpoint: usize, marks: &[Mark], spacing: usize) -> Self {
         let Range { start, end } = evaluated;
         let mut points = BTreeSet::new();
         let mut traced = Vec::new();
         let base = |points: &BTreeSet<usize>, at: usize| points.range(..=at).next_back().copied();
-        for &Mark { at, behind } in marks.iter().filter(|mark| (start + 1..=end).contains(&mark.at)) {
-            let first = at.saturating_sub(behind);
-            if behind == 0 || first > start {
+        for &Mark { at, unstable_tokens } in marks.iter().filter(|mark| (start + 1..=end).contains(&mark.at))
+        {
+            let first = at.saturating_sub(unstable_tokens);
+            if unstable_tokens == 0 || first > start {
                 points.insert(first);
-            } else if at - base(&points, at).unwrap_or(last_point) > REPLAY_TOKENS {
+            } else if at - base(&points, at).unwrap_or(last_checkpoint) > REPLAY_TOKENS {
                 points.insert(at);
             }
-            if behind > 0 {
+            if unstable_tokens > 0 {
                 traced.push(first.max(start)..at);
             }
         }
-        if end - base(&points, end).unwrap_or(last_point) > REPLAY_TOKENS {
-            let first = end.saturating_sub(BEHIND_END);
+        if end - base(&points, end).unwrap_or(last_checkpoint) > REPLAY_TOKENS {
+            let first = end.saturating_sub(UNSTABLE_END_TOKENS);
             points.insert(if first > start { first } else { end });
         }
         let is_short = end - start <= REPLAY_TOKENS;
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn states_are_saved_where_prompts_will_depart() {
-        let mark = |at, behind| Mark { at, behind };
+        let mark = |at, unstable_tokens| Mark { at, unstable_tokens };
         #[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
         let cases = [
             // A first prompt: near its end, and every so often.
@@ -101,8 +102,8 @@ mod tests {
             // Marks behind what is evaluated need nothing.
             (50..60, 50, vec![mark(40, 0), mark(50, 8)], vec![], vec![50..60]),
         ];
-        for (evaluated, last_point, marks, points, traced) in cases {
-            let plan = Plan::new(evaluated.clone(), last_point, &marks, 256);
+        for (evaluated, last_checkpoint, marks, points, traced) in cases {
+            let plan = Plan::new(evaluated.clone(), last_checkpoint, &marks, 256);
             assert_eq!(plan, Plan { points, traced }, "{evaluated:?}, {marks:?}");
         }
     }

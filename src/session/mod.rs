@@ -19,13 +19,13 @@ use crate::compute::{Backend, BlockId, Interrupted, KV_BLOCK, Keep, SavedBytes};
 use crate::model::state::{Checkpoint, Trace};
 use crate::model::{LogitRows, Model, Sequence};
 use keep::Plan;
-use prefix::{Found, Growth, Holders, Origin, Route, Sizes, Tree};
+use prefix::{BlockRefs, Growth, Origin, PrefixMatch, RadixTree, Route, Sizes};
 
 /// States are saved at least every so many tokens of a prompt, if the budget allows.
 const SPACING_TOKENS: usize = 256;
 
 /// Saved states that the budget should have room for; with less they are saved farther apart.
-const POINTS_MIN: usize = 24;
+const CHECKPOINTS_MIN: usize = 24;
 
 /// How a session keeps its past.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ impl fmt::Display for DeviceFailure {
 pub struct Session<B: Backend> {
     model: Model<B>,
     options: SessionOptions,
-    store: Tree<Checkpoint<B>, Trace<B>>,
+    store: RadixTree<Checkpoint<B>, Trace<B>>,
     /// The recurrent states in place.
     sequence: Sequence<B>,
     /// The tokens that `sequence` has seen.
@@ -76,7 +76,7 @@ pub struct Mark {
     /// How many tokens stand before it.
     pub at: usize,
     /// How many tokens before it may change too: those of a word that is still being written.
-    pub behind: usize,
+    pub unstable_tokens: usize,
 }
 
 /// Where the recurrent state came from that [`Session::sync`] went on with.
@@ -87,7 +87,8 @@ pub enum Restored {
     #[default]
     Live,
     /// A state saved at this position.
-    Point(usize),
+    #[serde(rename = "point")]
+    Checkpoint(usize),
     /// The state before the first token.
     Start,
 }
@@ -116,7 +117,7 @@ pub struct Usage {
     pub state_bytes: u64,
 }
 
-impl<B: Backend> Holders for Model<B> {
+impl<B: Backend> BlockRefs for Model<B> {
     fn share(&mut self, block: BlockId) {
         self.share_block(block);
     }
@@ -130,7 +131,7 @@ impl<B: Backend> Session<B> {
     /// An empty session. Fails when there is no memory for its recurrent states.
     pub fn new(mut model: Model<B>, options: SessionOptions) -> Result<Self> {
         let SavedBytes { state, trace } = model.saved_bytes();
-        let store = Tree::new(Sizes { block: model.block_bytes(), point: state, trace });
+        let store = RadixTree::new(Sizes { block: model.block_bytes(), point: state, trace });
         let sequence = model.sequence()?;
         let (seen, tokens, logits) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Self { model, options, store, sequence, seen, tokens, logits })
@@ -235,7 +236,7 @@ impl<B: Backend> Session<B> {
 
     /// Takes the recurrent states as far as possible towards the end of `tokens`, of which `found` is known,
     /// without evaluating anything.
-    fn rewind(&mut self, found: &Found, tokens: &[u32]) -> Result<Synced> {
+    fn rewind(&mut self, found: &PrefixMatch, tokens: &[u32]) -> Result<Synced> {
         let len_max = found.len.min(tokens.len() - 1);
         if !self.model.is_recurrent() {
             self.model.restore(&mut self.sequence, len_max, None);
@@ -246,10 +247,10 @@ impl<B: Backend> Session<B> {
         let Route { origin, at, reach } = self.store.route(found, len_max, live);
         let restored_from = match origin {
             Origin::Live => Restored::Live,
-            Origin::Point => {
+            Origin::Checkpoint => {
                 let point = self.store.point(found, at).expect("routes begin at points");
                 self.model.restore(&mut self.sequence, at, Some(&point.state));
-                Restored::Point(at)
+                Restored::Checkpoint(at)
             }
             Origin::Start => {
                 self.model.restore(&mut self.sequence, 0, None);
@@ -266,11 +267,11 @@ impl<B: Backend> Session<B> {
         Ok(Synced { reused: reach, replayed: reach - at, restored_from, ..Synced::default() })
     }
 
-    fn plan(&self, found: &Found, evaluated: Range<usize>, marks: &[Mark]) -> Plan {
-        let last_point = self.store.last_point(found, evaluated.start);
-        let wanted = POINTS_MIN as u64 * self.store.sizes().point as u64;
+    fn plan(&self, found: &PrefixMatch, evaluated: Range<usize>, marks: &[Mark]) -> Plan {
+        let last_checkpoint = self.store.last_checkpoint(found, evaluated.start);
+        let wanted = CHECKPOINTS_MIN as u64 * self.store.sizes().point as u64;
         let scarcity = wanted.div_ceil(self.options.state_bytes_max.max(1)).clamp(1, 1 << 16);
-        let mut plan = Plan::new(evaluated, last_point, marks, SPACING_TOKENS * scarcity as usize);
+        let mut plan = Plan::new(evaluated, last_checkpoint, marks, SPACING_TOKENS * scarcity as usize);
         if !self.model.is_recurrent() {
             plan.points.clear();
         }
@@ -282,7 +283,7 @@ impl<B: Backend> Session<B> {
     #[expect(clippy::too_many_arguments, reason = "what to evaluate, what of it to keep, what is wanted")]
     fn pass(
         &mut self,
-        found: &mut Found,
+        found: &mut PrefixMatch,
         tokens: &[u32],
         at: usize,
         plan: &Plan,
@@ -310,7 +311,7 @@ impl<B: Backend> Session<B> {
         self.seen.extend_from_slice(new);
         self.store.grow(&mut self.model, found, tokens, copied.is_some(), &added);
         for (mark, point) in marks.into_iter().zip(kept.checkpoints) {
-            self.store.put_point(found, at + mark, point);
+            self.store.put_checkpoint(found, at + mark, point);
         }
         for (row, trace) in traced.into_iter().flatten().zip(kept.traces) {
             self.store.put_trace(found, at + row, trace);
@@ -319,7 +320,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// What evaluating `tokens` needs; makes room for it.
-    fn grown(&mut self, found: &mut Found, tokens: &[u32]) -> Growth {
+    fn grown(&mut self, found: &mut PrefixMatch, tokens: &[u32]) -> Growth {
         loop {
             let growth = self.store.growth(found, tokens.len());
             let missing = growth.fresh + usize::from(growth.copied.is_some());
@@ -345,7 +346,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// The row after the last layer at the end of `found`, where it is kept.
-    fn hidden(&self, found: &Found) -> Option<&[f32]> {
+    fn hidden(&self, found: &PrefixMatch) -> Option<&[f32]> {
         let trace = self.store.trace(found, found.len.checked_sub(1)?).map(|trace| &trace.hidden[..]);
         trace.or_else(|| self.store.point(found, found.len).map(|point| &point.hidden[..]))
     }
@@ -405,7 +406,7 @@ impl<B: Backend> Session<B> {
     /// Forgets the past.
     pub fn reset(&mut self) {
         self.model.free_blocks();
-        self.store = Tree::new(self.store.sizes());
+        self.store = RadixTree::new(self.store.sizes());
         self.model.restore(&mut self.sequence, 0, None);
         self.seen.clear();
         self.tokens.clear();

@@ -21,7 +21,7 @@ const ROOT: NodeId = 0;
 const NODES_MAX: usize = 1024;
 
 /// Who counts the holders of KV blocks.
-pub trait Holders {
+pub trait BlockRefs {
     /// One more holder.
     fn share(&mut self, block: BlockId);
     /// One less.
@@ -40,7 +40,7 @@ pub struct Sizes {
 }
 
 /// Token prefixes with points `P` and traces `T`.
-pub struct Tree<P, T> {
+pub struct RadixTree<P, T> {
     nodes: Vec<Option<Node<P, T>>>,
     sizes: Sizes,
     /// Bytes of points and traces.
@@ -66,7 +66,7 @@ struct Node<P, T> {
 
 /// The longest known prefix of some tokens.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct PrefixMatch {
     /// The nodes it goes through, the root first. It may end inside the last.
     pub path: Vec<NodeId>,
     /// How many tokens.
@@ -79,7 +79,7 @@ pub enum Origin {
     /// It is in place.
     Live,
     /// A saved point.
-    Point,
+    Checkpoint,
     /// Zeros.
     Start,
 }
@@ -110,11 +110,11 @@ pub struct Growth {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
     Leaf(NodeId),
-    Point(NodeId, usize),
+    Checkpoint(NodeId, usize),
     Traces(NodeId),
 }
 
-impl<P, T> Tree<P, T> {
+impl<P, T> RadixTree<P, T> {
     /// Nothing.
     pub fn new(sizes: Sizes) -> Self {
         let root = Node {
@@ -131,8 +131,8 @@ impl<P, T> Tree<P, T> {
     }
 
     /// The longest known prefix of `tokens`.
-    pub fn find(&self, tokens: &[u32]) -> Found {
-        let mut found = Found { path: vec![ROOT], len: 0 };
+    pub fn find(&self, tokens: &[u32]) -> PrefixMatch {
+        let mut found = PrefixMatch { path: vec![ROOT], len: 0 };
         loop {
             let node = self.node(found.path[found.path.len() - 1]);
             let rest = &tokens[found.len..];
@@ -149,7 +149,7 @@ impl<P, T> Tree<P, T> {
     }
 
     /// Says that a prompt goes through these nodes now.
-    pub fn touch(&mut self, found: &Found) {
+    pub fn touch(&mut self, found: &PrefixMatch) {
         self.clock += 1;
         for &id in &found.path {
             self.node_mut(id).used = self.clock;
@@ -158,9 +158,9 @@ impl<P, T> Tree<P, T> {
 
     /// The best way to a position of `found` up to `len_max`: the one that reaches farthest, and of those the
     /// one with the fewest tokens to go over. `live` is where the state in place is, if that is on the path.
-    pub fn route(&self, found: &Found, len_max: usize, live: Option<usize>) -> Route {
+    pub fn route(&self, found: &PrefixMatch, len_max: usize, live: Option<usize>) -> Route {
         let points = found.path.iter().flat_map(|&id| self.node(id).points.keys().copied());
-        let points = points.filter(|&at| at <= len_max).map(|at| (Origin::Point, at));
+        let points = points.filter(|&at| at <= len_max).map(|at| (Origin::Checkpoint, at));
         let live = live.filter(|&at| at <= len_max).map(|at| (Origin::Live, at));
         let origins = [(Origin::Start, 0)].into_iter().chain(points).chain(live);
         let routes = origins.map(|(origin, at)| {
@@ -171,19 +171,19 @@ impl<P, T> Tree<P, T> {
     }
 
     /// The point at a position of `found`.
-    pub fn point(&self, found: &Found, at: usize) -> Option<&P> {
+    pub fn point(&self, found: &PrefixMatch, at: usize) -> Option<&P> {
         let (id, _) = self.place(found, at.checked_sub(1)?)?;
         self.node(id).points.get(&at)
     }
 
     /// The trace of token `index` of `found`.
-    pub fn trace(&self, found: &Found, index: usize) -> Option<&T> {
+    pub fn trace(&self, found: &PrefixMatch, index: usize) -> Option<&T> {
         let (id, offset) = self.place(found, index)?;
         self.node(id).traces[offset].as_ref()
     }
 
     /// The last point of `found` up to `len_max`; 0 where there is none.
-    pub fn last_point(&self, found: &Found, len_max: usize) -> usize {
+    pub fn last_checkpoint(&self, found: &PrefixMatch, len_max: usize) -> usize {
         let points = found
             .path
             .iter()
@@ -193,7 +193,7 @@ impl<P, T> Tree<P, T> {
     }
 
     /// What it needs to go on from `found` to position `end`.
-    pub fn growth(&self, found: &Found, end: usize) -> Growth {
+    pub fn growth(&self, found: &PrefixMatch, end: usize) -> Growth {
         let mut table = Vec::new();
         for &id in &found.path {
             let node = self.node(id);
@@ -210,11 +210,11 @@ impl<P, T> Tree<P, T> {
     }
 
     /// Adds the tokens up to `end` behind `found`, which becomes their place. `added` are the blocks that
-    /// [`Tree::growth`] asked for: the copy first, if there is one.
+    /// [`RadixTree::growth`] asked for: the copy first, if there is one.
     pub fn grow(
         &mut self,
-        holders: &mut impl Holders,
-        found: &mut Found,
+        holders: &mut impl BlockRefs,
+        found: &mut PrefixMatch,
         tokens: &[u32],
         is_copied: bool,
         added: &[BlockId],
@@ -257,7 +257,7 @@ impl<P, T> Tree<P, T> {
     }
 
     /// Keeps a point at a position of `found`.
-    pub fn put_point(&mut self, found: &Found, at: usize, point: P) {
+    pub fn put_checkpoint(&mut self, found: &PrefixMatch, at: usize, point: P) {
         let (id, _) = self.place(found, at - 1).expect("the position is known");
         if self.node_mut(id).points.insert(at, point).is_none() {
             self.bytes += self.sizes.point;
@@ -265,7 +265,7 @@ impl<P, T> Tree<P, T> {
     }
 
     /// Keeps the trace of token `index` of `found`.
-    pub fn put_trace(&mut self, found: &Found, index: usize, trace: T) {
+    pub fn put_trace(&mut self, found: &PrefixMatch, index: usize, trace: T) {
         let (id, offset) = self.place(found, index).expect("the token is known");
         if self.node_mut(id).traces[offset].replace(trace).is_none() {
             self.bytes += self.sizes.trace;
@@ -286,11 +286,11 @@ impl<P, T> Tree<P, T> {
     /// from the tokens `kept` stays. Worth are the tokens that would have to be evaluated again, less the longer ago a
     /// prompt went there: so traces and points that little depends on go first, then old branches. With
     /// `only_branches` points and traces stay, because they hold no block.
-    pub fn evict(&mut self, holders: &mut impl Holders, kept: &[u32], only_branches: bool) -> bool {
+    pub fn evict(&mut self, holders: &mut impl BlockRefs, kept: &[u32], only_branches: bool) -> bool {
         let kept = self.find(kept);
         let Some(victim) = self.victim(&kept, only_branches) else { return false };
         match victim {
-            Victim::Point(id, at) => {
+            Victim::Checkpoint(id, at) => {
                 self.node_mut(id).points.remove(&at);
                 self.bytes -= self.sizes.point;
             }
@@ -311,12 +311,12 @@ impl<P, T> Tree<P, T> {
         self.sizes
     }
 
-    fn victim(&self, kept: &Found, only_branches: bool) -> Option<Victim> {
-        let base = self.last_point(kept, kept.len);
+    fn victim(&self, kept: &PrefixMatch, only_branches: bool) -> Option<Victim> {
+        let base = self.last_checkpoint(kept, kept.len);
         let mut least: Option<(f64, Victim)> = None;
         // A node, and the last point on the way to it.
         let mut open = vec![(ROOT, 0)];
-        while let Some((id, mut last_point)) = open.pop() {
+        while let Some((id, mut last_checkpoint)) = open.pop() {
             let node = self.node(id);
             let is_kept = kept.path.contains(&id);
             let mut consider = |victim, worth: usize, bytes: usize| {
@@ -332,29 +332,29 @@ impl<P, T> Tree<P, T> {
             }
             for &at in node.points.keys() {
                 if !(only_branches || is_kept && at == base) {
-                    consider(Victim::Point(id, at), at - last_point, self.sizes.point);
+                    consider(Victim::Checkpoint(id, at), at - last_checkpoint, self.sizes.point);
                 }
-                last_point = at;
+                last_checkpoint = at;
             }
             let spare = node.traces[self.spare_traces(id, kept)].iter().flatten().count();
             if spare > 0 && !only_branches {
                 consider(Victim::Traces(id), spare, spare * self.sizes.trace);
             }
-            open.extend(node.children.iter().map(|&child| (child, last_point)));
+            open.extend(node.children.iter().map(|&child| (child, last_checkpoint)));
         }
         least.map(|(_, victim)| victim)
     }
 
     /// The tokens of a node whose traces `kept` does not need: all but those behind its last point.
-    fn spare_traces(&self, id: NodeId, kept: &Found) -> Range<usize> {
+    fn spare_traces(&self, id: NodeId, kept: &PrefixMatch) -> Range<usize> {
         let node = self.node(id);
         let all = node.tokens.len();
-        let base = self.last_point(kept, kept.len);
+        let base = self.last_checkpoint(kept, kept.len);
         0..if kept.path.contains(&id) { base.saturating_sub(node.start).min(all) } else { all }
     }
 
     /// Divides a node at a position inside it. It keeps its first tokens, a new child has the others.
-    fn split(&mut self, holders: &mut impl Holders, id: NodeId, at: usize) {
+    fn split(&mut self, holders: &mut impl BlockRefs, id: NodeId, at: usize) {
         let node = self.node_mut(id);
         let offset = at - node.start;
         let first_block = at / KV_BLOCK - node.start / KV_BLOCK;
@@ -382,7 +382,7 @@ impl<P, T> Tree<P, T> {
     }
 
     /// Removes a leaf, and joins its parent with the only child that is left there.
-    fn remove(&mut self, holders: &mut impl Holders, id: NodeId) {
+    fn remove(&mut self, holders: &mut impl BlockRefs, id: NodeId) {
         let leaf = self.nodes[id].take().expect("the node is there");
         self.bytes -= self.saved_bytes(&leaf);
         leaf.blocks.iter().for_each(|&block| holders.release(block));
@@ -396,7 +396,7 @@ impl<P, T> Tree<P, T> {
     }
 
     /// Makes a node and its only child one.
-    fn join(&mut self, holders: &mut impl Holders, id: NodeId, child: NodeId) {
+    fn join(&mut self, holders: &mut impl BlockRefs, id: NodeId, child: NodeId) {
         let child = self.nodes[child].take().expect("the node is there");
         for &grandchild in &child.children {
             self.node_mut(grandchild).parent = id;
@@ -433,7 +433,7 @@ impl<P, T> Tree<P, T> {
     }
 
     /// The node that has token `index` of `found`, and which of its tokens that is.
-    fn place(&self, found: &Found, index: usize) -> Option<(NodeId, usize)> {
+    fn place(&self, found: &PrefixMatch, index: usize) -> Option<(NodeId, usize)> {
         let nth = found.path.partition_point(|&id| self.node(id).start <= index).checked_sub(1)?;
         let id = found.path[nth];
         let offset = index - self.node(id).start;
@@ -463,7 +463,7 @@ mod tests {
 
     const SIZES: Sizes = Sizes { block: 10, point: 1000, trace: 20 };
 
-    impl Holders for BlockPool {
+    impl BlockRefs for BlockPool {
         fn share(&mut self, block: BlockId) {
             BlockPool::share(self, block);
         }
@@ -474,7 +474,7 @@ mod tests {
     }
 
     struct Fixture {
-        tree: Tree<usize, usize>,
+        tree: RadixTree<usize, usize>,
         pool: BlockPool,
         /// Tokens in each row of each block, as a device would have them.
         rows: Vec<[u32; KV_BLOCK]>,
@@ -483,7 +483,7 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let pool = BlockPool::new(400);
-            Self { tree: Tree::new(SIZES), rows: vec![[u32::MAX; KV_BLOCK]; pool.total()], pool }
+            Self { tree: RadixTree::new(SIZES), rows: vec![[u32::MAX; KV_BLOCK]; pool.total()], pool }
         }
 
         /// Evaluates what is not known of `tokens`, checks that every row is the sequence's own, and returns
@@ -517,7 +517,7 @@ mod tests {
                 assert_eq!((node.start, node.traces.len()), (tokens.len(), node.tokens.len()));
                 tokens.extend(&node.tokens);
                 held.extend(&node.blocks);
-                let found = Found { path: path.clone(), len: tokens.len() };
+                let found = PrefixMatch { path: path.clone(), len: tokens.len() };
                 let Growth { mut table, copied, .. } = self.tree.growth(&found, tokens.len());
                 table.extend(copied);
                 for (at, &token) in tokens.iter().enumerate() {
@@ -576,7 +576,7 @@ mod tests {
             all.add(&tokens);
             let found = all.tree.find(&tokens);
             assert_eq!(found.len, tokens.len());
-            all.tree.put_point(&found, found.len, round);
+            all.tree.put_checkpoint(&found, found.len, round);
             all.tree.put_trace(&found, found.len - 1, round);
             if round % 50 == 0 {
                 all.check();
@@ -596,17 +596,17 @@ mod tests {
         assert_eq!(route(&all, 100, None), (Origin::Start, 0, 0));
         assert_eq!(route(&all, 100, Some(30)), (Origin::Live, 30, 30));
         for at in [20, 60] {
-            all.tree.put_point(&found, at, 0);
+            all.tree.put_checkpoint(&found, at, 0);
         }
         for index in (22..40).chain(60..80) {
             all.tree.put_trace(&found, index, 0);
         }
-        assert_eq!(route(&all, 100, Some(30)), (Origin::Point, 60, 80));
-        assert_eq!(route(&all, 70, None), (Origin::Point, 60, 70));
+        assert_eq!(route(&all, 100, Some(30)), (Origin::Checkpoint, 60, 80));
+        assert_eq!(route(&all, 70, None), (Origin::Checkpoint, 60, 70));
         assert_eq!(route(&all, 59, Some(30)), (Origin::Live, 30, 40));
-        assert_eq!(route(&all, 59, Some(70)), (Origin::Point, 20, 20));
+        assert_eq!(route(&all, 59, Some(70)), (Origin::Checkpoint, 20, 20));
         assert_eq!(route(&all, 78, Some(62)), (Origin::Live, 62, 78));
-        assert_eq!((all.tree.last_point(&found, 59), all.tree.last_point(&found, 19)), (20, 0));
+        assert_eq!((all.tree.last_checkpoint(&found, 59), all.tree.last_checkpoint(&found, 19)), (20, 0));
     }
 
     #[test]
@@ -615,7 +615,7 @@ mod tests {
         all.add(&run(0, 300));
         let found = all.tree.find(&run(0, 300));
         for at in [100, 110, 250] {
-            all.tree.put_point(&found, at, 0);
+            all.tree.put_checkpoint(&found, at, 0);
         }
         all.tree.put_trace(&found, 260, 0);
         all.add(&[run(0, 280), run(900, 9)].concat());
@@ -626,7 +626,7 @@ mod tests {
         }
         let points: Vec<usize> = order
             .iter()
-            .filter_map(|v| if let Victim::Point(_, at) = v { Some(*at) } else { None })
+            .filter_map(|v| if let Victim::Checkpoint(_, at) = v { Some(*at) } else { None })
             .collect();
         assert_eq!(points, [110, 100], "dense ones first, the one to go on from never");
         assert!(order.iter().any(|victim| matches!(victim, Victim::Leaf(_))));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fimd::base::Cancel;
 use fimd::compute::cpu::Cpu;
-use fimd::decode::drafts::Pace;
+use fimd::decode::drafts::DraftCost;
 use fimd::decode::{Task, generate};
 use fimd::format::ModelDir;
 use fimd::model::Config;
@@ -83,7 +83,7 @@ impl Checkpoint {
         let options = load::options(64, 64);
         let mut session = load::session(load::model::<Cpu>(&dir, 1, 8, options)?);
         let task = Task::greedy(vec![1, 2, 3], 2);
-        Ok(generate(&mut session, None, &task, &mut Pace::default(), &Cancel::new(), &mut |_| {})?.ids)
+        Ok(generate(&mut session, None, &task, &mut DraftCost::default(), &Cancel::new(), &mut |_| {})?.ids)
     }
 
     #[track_caller]

@@ -150,7 +150,7 @@ fn open_text_may_have_any_character() {
             key: open.into(),
             priority: Priority::Interactive,
             not_before: None,
-            task: Task { open: open.into(), ..Task::greedy(vec![1], 3) },
+            task: Task { forced_prefix: open.into(), ..Task::greedy(vec![1], 3) },
             cancel: Cancel::new(),
             listener: Box::new(move |event| {
                 if let Event::Done(result) = event {

@@ -63,7 +63,7 @@ fn what_is_known_is_not_evaluated_again<B: TestBackend>() {
 /// A prompt of 200 tokens as a completion makes it: a prefix, a suffix, then what is typed.
 fn typing_and_deleting_cost_what_changed<B: TestBackend>() {
     let mut session = load::session(model::<B>("long", 1, 8));
-    let marks = [Mark { at: 120, behind: 24 }, Mark { at: 180, behind: 0 }];
+    let marks = [Mark { at: 120, unstable_tokens: 24 }, Mark { at: 180, unstable_tokens: 0 }];
     let prompt = run(0, 180);
     sync(&mut session, &prompt, &marks);
     let mut typed = prompt.clone();
@@ -82,12 +82,14 @@ fn typing_and_deleting_cost_what_changed<B: TestBackend>() {
         assert_eq!((synced.evaluated, synced.replayed), (0, 0), "the logits are those that were");
         let synced = sync(&mut session, &[&typed[..len], &[(typed[len] + 2) % 48]].concat(), &marks);
         assert_eq!(synced.evaluated, 1);
-        assert!(synced.replayed <= 64 && matches!(synced.restored_from, Restored::Point(_) | Restored::Live));
+        assert!(
+            synced.replayed <= 64 && matches!(synced.restored_from, Restored::Checkpoint(_) | Restored::Live)
+        );
     }
     // The prefix grows, or loses the last tokens before the suffix, in the plain order.
     for kept in [120, 119, 105, 100] {
         let edited = [&prompt[..kept], &[1, 2], &prompt[120..]].concat();
-        let synced = sync(&mut session, &edited, &[Mark { at: kept + 2, behind: 24 }]);
+        let synced = sync(&mut session, &edited, &[Mark { at: kept + 2, unstable_tokens: 24 }]);
         assert_eq!(synced.reused, kept, "{synced:?}");
     }
     // A jump: only what stands before it is known.
@@ -132,7 +134,7 @@ fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
             }
             tokens.truncate(220);
             undo.push(tokens.clone());
-            let marks = [Mark { at: tokens.len() * 2 / 3, behind: random(2) * 20 }];
+            let marks = [Mark { at: tokens.len() * 2 / 3, unstable_tokens: random(2) * 20 }];
             let cancel = Cancel::new();
             if random(8) == 0 {
                 cancel.cancel();
@@ -224,7 +226,7 @@ fn keys_and_values_alone_are_reused_at_any_position<B: TestBackend>() {
     for cut in [299, 200, 131, 128, 64, 63, 1] {
         tokens.truncate(cut);
         tokens.extend([49, cut as u32 % 48, 50]);
-        let synced = session.sync(&tokens, &[Mark { at: cut, behind: 8 }], &Cancel::new()).unwrap();
+        let synced = session.sync(&tokens, &[Mark { at: cut, unstable_tokens: 8 }], &Cancel::new()).unwrap();
         assert_eq!(synced, Synced { reused: cut, evaluated: 3, ..Synced::default() });
         let mut fresh = load::session(open());
         fresh.sync(&tokens, &[], &Cancel::new()).unwrap();

@@ -7,7 +7,7 @@ use fimd::base::Cancel;
 use fimd::complete::fim::Order;
 use fimd::complete::{Options, Request, driver};
 use fimd::compute::cpu::{Cpu, Precision};
-use fimd::decode::drafts::Pace;
+use fimd::decode::drafts::DraftCost;
 use fimd::decode::sample::{argmax, log_softmax};
 use fimd::decode::{Task, generate};
 use fimd::hub;
@@ -112,7 +112,7 @@ fn code_never_seen_is_predicted_better_than_xz_does() {
 fn guessing_tokens_changes_no_token() {
     let (mut session, tokenizer) = open();
     let code = "struct Point {\n    x: f64,\n    y: f64,\n}\n\nimpl Point {\n    fn x(&self) -> f64 {\n        self.x\n    }\n\n    fn y(&self) -> f64 {\n        self.y\n    }\n}\n";
-    let (mut guessed, mut accepted) = (0, 0);
+    let (mut drafted, mut accepted) = (0, 0);
     for end in ["struct Size {\n", "struct Point3 {\n    x: f64,\n", "impl Size {\n    fn x(&self)"] {
         let prompt = tokenizer.encode(&format!("{code}\n{end}"));
         let mut expected = Vec::new();
@@ -125,18 +125,19 @@ fn guessing_tokens_changes_no_token() {
             session.push(expected[expected.len() - 1], &Cancel::new()).unwrap();
         }
         session.reset();
-        let mut pace = Pace::default();
+        let mut draft_cost = DraftCost::default();
         // Whatever verifying costs here, it is taken to pay.
-        pace.note_single(1e9);
+        draft_cost.note_single(1e9);
         let task = Task::greedy(prompt, 100);
         let found =
-            generate(&mut session, Some(&tokenizer), &task, &mut pace, &Cancel::new(), &mut |_| {}).unwrap();
+            generate(&mut session, Some(&tokenizer), &task, &mut draft_cost, &Cancel::new(), &mut |_| {})
+                .unwrap();
         assert_eq!(found.ids, expected);
-        guessed += found.guessed;
+        drafted += found.drafted;
         accepted += found.accepted;
     }
-    println!("{accepted} of {guessed} guessed tokens were right");
-    assert!(accepted > 0 && accepted < guessed);
+    println!("{accepted} of {drafted} drafted tokens were right");
+    assert!(accepted > 0 && accepted < drafted);
 }
 
 /// What saved states and traces lose in 16 bits is far less than what changes an answer.

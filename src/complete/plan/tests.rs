@@ -22,7 +22,7 @@ fn plan(request: &Request, order: Order, tokenizer: &Tokenizer, context: usize) 
 
 /// The text of a whole prompt.
 fn spell(task: &Task, tokenizer: &Tokenizer) -> String {
-    tokenizer.decode(&task.prompt) + &task.open
+    tokenizer.decode(&task.prompt) + &task.forced_prefix
 }
 
 #[test]
@@ -40,7 +40,11 @@ fn plans_fit_the_context() {
                 let most = if window == Window::Large { 4096 + 1024 } else { speed.map_or(1280, |_| 2048) };
                 assert!(task.prompt.len() <= 3 + most);
                 assert!(!tokenizer.decode(&task.prompt).contains('\r'));
-                assert!(task.marks.iter().all(|mark| mark.at <= task.prompt.len() && mark.behind <= mark.at));
+                assert!(
+                    task.marks
+                        .iter()
+                        .all(|mark| mark.at <= task.prompt.len() && mark.unstable_tokens <= mark.at)
+                );
             }
         }
     }
@@ -76,7 +80,7 @@ fn orders_differ_in_the_anchor() {
     ];
     for (order, prompt, open) in cases {
         let task = plan(&request("a\n b$0)\nc"), order, &tokenizer, 4096).unwrap();
-        assert_eq!((tokenizer.decode(&task.prompt), &*task.open), (prompt.into(), open));
+        assert_eq!((tokenizer.decode(&task.prompt), &*task.forced_prefix), (prompt.into(), open));
     }
 }
 
@@ -235,7 +239,7 @@ fn what_cannot_be_planned_says_why() {
 
 /// Tokens of a prompt, its last word included.
 fn full(task: &Task, tokenizer: &Tokenizer) -> Vec<u32> {
-    [&task.prompt[..], &tokenizer.encode(&task.open)].concat()
+    [&task.prompt[..], &tokenizer.encode(&task.forced_prefix)].concat()
 }
 
 fn common(one: &[u32], other: &[u32]) -> usize {

@@ -75,7 +75,7 @@ impl Remote {
     /// An engine that has its work done there.
     pub fn engine(mut self) -> Engine {
         let (tokenizer, context) = (self.tokenizer.clone(), self.options.context);
-        Engine::elsewhere(tokenizer, context, move |task, cancel, show| self.generate(task, cancel, show))
+        Engine::remote(tokenizer, context, move |task, cancel, show| self.generate(task, cancel, show))
     }
 
     fn generate(

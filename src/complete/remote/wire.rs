@@ -42,7 +42,7 @@ impl Question {
         let text = |ids: &[u32]| tokenizer.decode(ids);
         let mut held = String::new();
         let mut prompt = |ids: &[u32]| {
-            let prompt = text(ids) + &task.open;
+            let prompt = text(ids) + &task.forced_prefix;
             let end = prompt.trim_end_matches([' ', '\t']).len();
             held = prompt[end..].to_owned();
             Value::from(&prompt[..end])
@@ -189,7 +189,7 @@ mod tests {
             let request = Request::new("a\nb = c", ")\nd\n");
             let planned = planner.plan("", &request, Window::Small, &tokenizer, 256, None).unwrap();
             let (before, suffix) = parts(&planned.task, &tokenizer).unwrap();
-            let before = tokenizer.decode(&before) + &planned.task.open;
+            let before = tokenizer.decode(&before) + &planned.task.forced_prefix;
             assert_eq!((&*before, &*tokenizer.decode(&suffix)), ("a\nb = c", "\nd\n"), "{order}");
         }
         assert!(parts(&Task::greedy(vec![97], 1), &tokenizer).is_none());

@@ -5,7 +5,7 @@
 use std::collections::TryReserveError;
 
 use super::context::Context;
-use super::product::Inputs;
+use super::matmul::Activations;
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
@@ -113,7 +113,7 @@ pub fn attend(
     kv: &mut Kv,
     layer: usize,
     projected: Projected,
-) -> Inputs {
+) -> Activations {
     let AttentionShape { heads, kv_heads, head_dim, .. } = weights.shape;
     let Projected { mut queries, mut keys, mut values } = projected;
     if let Some(bias) = &weights.bias {
@@ -131,7 +131,7 @@ pub fn attend(
     }
     let mixed = attention_core(context, weights, pass, kv, layer, &queries);
     let width = heads * head_dim;
-    Inputs::fill(context, pass.rows, width, |row, out| {
+    Activations::fill(context, pass.rows, width, |row, out| {
         out.copy_from_slice(&mixed[row * width..][..width]);
     })
 }
@@ -314,7 +314,7 @@ fn rotate(head: &mut [f32], angles: &[(f32, f32)]) {
 #[cfg(test)]
 mod tests {
     use super::super::matrix::Matrix;
-    use super::super::scratch::Shelf;
+    use super::super::scratch::BufferPool;
     use super::super::simd::Level;
     use super::*;
     use crate::base::dtype::DType;
@@ -429,7 +429,7 @@ mod tests {
                 key_norm: norm_of(1).map(<[f32]>::to_vec),
             };
             let buffer = |values: &[f32]| {
-                let mut buffer = Shelf::default().take(values.len());
+                let mut buffer = BufferPool::default().take(values.len());
                 buffer.copy_from_slice(values);
                 buffer
             };

@@ -2,7 +2,7 @@
 
 use super::options::CpuOptions;
 use super::quants::QuantBlock;
-use super::scratch::Shelf;
+use super::scratch::BufferPool;
 use crate::base::pool::Pool;
 
 /// Options, threads and memory of a backend.
@@ -16,11 +16,11 @@ pub struct Context {
 #[derive(Default)]
 pub struct Scratch {
     /// For f32.
-    pub values: Shelf<f32>,
+    pub values: BufferPool<f32>,
     /// For quantised activations.
-    pub quants: Shelf<QuantBlock>,
+    pub quants: BufferPool<QuantBlock>,
     /// For experts that are read into memory.
-    pub bytes: Shelf<u8>,
+    pub bytes: BufferPool<u8>,
 }
 
 impl Context {

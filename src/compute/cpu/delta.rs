@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::product::Inputs;
+use super::matmul::Activations;
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
@@ -65,7 +65,7 @@ impl Recurrent {
         self.committed.conv.fill(0.0);
     }
 
-    /// Room for the states at the marks, and the traced rows of projected `channels` and `ba`.
+    /// Workspace for the states at the marks, and the traced rows of projected `channels` and `ba`.
     fn keep(&mut self, pass: &CpuPass, channels: &[f32], ba: &[f32]) {
         let zero = || DeltaState {
             recurrent: vec![0.0; self.committed.recurrent.len()],
@@ -99,13 +99,13 @@ pub fn gated_delta_net(
     pass: &CpuPass,
     state: &mut Recurrent,
     projected: &Projected,
-) -> Inputs {
+) -> Activations {
     let Projected { channels, z, ba } = projected;
     state.keep(pass, channels, ba);
     let mixed = delta_rule(context, weights, &pass.cancel, state, channels, ba);
     let width = weights.shape.value_heads * weights.shape.value_dim;
     let level = context.options.level;
-    Inputs::fill(context, pass.rows, width, |row, out| {
+    Activations::fill(context, pass.rows, width, |row, out| {
         let own = row * width..(row + 1) * width;
         out.copy_from_slice(&mixed[own.clone()]);
         let (weight, eps) = (&weights.output_norm, weights.shape.eps);
@@ -278,7 +278,7 @@ impl Kernel for Convolve<'_> {
     }
 }
 
-/// Inputs of the recurrence that the value heads of a key head share.
+/// Activations of the recurrence that the value heads of a key head share.
 struct KeyInputs {
     /// Scaled and normalised, `[rows, Dk]`.
     query: Vec<f32>,
@@ -298,7 +298,7 @@ impl KeyInputs {
     }
 }
 
-/// Inputs of the recurrence of one value head.
+/// Activations of the recurrence of one value head.
 #[derive(Clone)]
 struct ValueInputs {
     /// `[rows, Dv]`

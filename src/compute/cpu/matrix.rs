@@ -1,6 +1,6 @@
 //! Matrices in their stored type, and strips of them unpacked for the vector units.
 //!
-//! A strip is [`LANES`] rows; one lane belongs to one row. Unpacked, four consecutive codes of a row, or one
+//! A strip is [`LANES`] rows; one lane belongs to one row. Unpacked, four consecutive quants of a row, or one
 //! value, stand in its lane, so that a product needs no sum across lanes. Blocks of 256 columns of a strip
 //! are unpacked at a time, into a few KiB that stay in the first-level cache, and used for all inputs.
 
@@ -33,7 +33,7 @@ const WORDS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Integers, for activations that are integers too.
-    Codes,
+    Quants,
     /// f32, for activations in f32.
     Values,
 }
@@ -63,7 +63,7 @@ impl Layout {
             let stride = row_bytes.next_multiple_of(WORDS);
             (stride, stride / dtype.block_bytes())
         };
-        let form = if dtype.is_blocked() && !exact { Form::Codes } else { Form::Values };
+        let form = if dtype.is_blocked() && !exact { Form::Quants } else { Form::Values };
         Ok(Self { stored, is_padded: rows < LANES || stride != row_bytes, stride, depth, form })
     }
 
@@ -138,7 +138,7 @@ impl<'a> MatrixRef<'a> {
         self.layout.stored.rows
     }
 
-    /// Inputs.
+    /// Activations.
     pub fn cols(&self) -> usize {
         self.layout.stored.cols
     }
@@ -224,9 +224,9 @@ pub struct Slice<'a> {
 
 /// An unpacked slice of integers: `value = scale code - min`.
 #[repr(align(64))]
-pub struct Codes {
+pub struct Quants {
     /// Four columns of each row at a time.
-    pub codes: [[u32; LANES]; SLICE / 4],
+    pub quants: [[u32; LANES]; SLICE / 4],
     /// For each [`BLOCK`] of columns, or for each half of one.
     pub scales: [[f32; LANES]; SLICE / 16],
     /// As `scales`.
@@ -237,12 +237,12 @@ pub struct Codes {
 #[repr(align(64))]
 pub struct Values(pub [[f32; LANES]; SLICE]);
 
-impl Codes {
-    /// Room for a slice.
+impl Quants {
+    /// Workspace for a slice.
     pub const ZERO: Self =
-        Self { codes: [[0; LANES]; SLICE / 4], scales: [[0.0; LANES]; 16], mins: [[0.0; LANES]; 16] };
+        Self { quants: [[0; LANES]; SLICE / 4], scales: [[0.0; LANES]; 16], mins: [[0.0; LANES]; 16] };
 
-    /// Whether the codes of a type need all 8 bits, see [`Simd::dot_wide`].
+    /// Whether the quants of a type need all 8 bits, see [`Simd::dot_wide`].
     pub fn wide(dtype: DType) -> bool {
         matches!(dtype, DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs)
     }
@@ -280,8 +280,8 @@ impl Codes {
         for pair in 0..4 {
             let blocks = slice.q4_k_blocks(simd, pair);
             for i in 0..8 {
-                simd.store_i(blocks[0][i], &mut self.codes[pair * 16 + i]);
-                simd.store_i(blocks[1][i], &mut self.codes[pair * 16 + 8 + i]);
+                simd.store_i(blocks[0][i], &mut self.quants[pair * 16 + i]);
+                simd.store_i(blocks[1][i], &mut self.quants[pair * 16 + 8 + i]);
             }
         }
     }
@@ -304,8 +304,8 @@ impl Codes {
                 let first = simd.or(simd.and(words[i], low), simd.and(bits, bit));
                 let bits = simd.and(simd.shr(bits, 1), bit);
                 let second = simd.or(simd.and(simd.shr(words[i], 4), low), bits);
-                simd.store_i(first, &mut self.codes[at]);
-                simd.store_i(second, &mut self.codes[at + 8]);
+                simd.store_i(first, &mut self.quants[at]);
+                simd.store_i(second, &mut self.quants[at + 8]);
             }
         }
     }
@@ -354,8 +354,8 @@ impl Codes {
                 let lows = [first[i], second[i], simd.shr(first[i], 4), simd.shr(second[i], 4)];
                 let highs = [simd.shl(high[i], 4), simd.shl(high[i], 2), high[i], simd.shr(high[i], 2)];
                 for j in 0..4 {
-                    let codes = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
-                    simd.store_i(codes, &mut self.codes[at + j * 8]);
+                    let quants = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+                    simd.store_i(quants, &mut self.quants[at + j * 8]);
                 }
             }
         }
@@ -394,7 +394,7 @@ impl Codes {
             self.wide_scale(simd, block, d);
             let words = slice.wide_words(simd, block * 34 + 2);
             for i in 0..8 {
-                simd.store_i(simd.xor(words[i], flip), &mut self.codes[block * 8 + i]);
+                simd.store_i(simd.xor(words[i], flip), &mut self.quants[block * 8 + i]);
             }
         }
     }
@@ -407,8 +407,8 @@ impl Codes {
             self.symmetric(simd, block, d, 8.0);
             let words = slice.words(simd, block * 18 + 2);
             for i in 0..4 {
-                simd.store_i(simd.and(words[i], low), &mut self.codes[block * 8 + i]);
-                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.codes[block * 8 + 4 + i]);
+                simd.store_i(simd.and(words[i], low), &mut self.quants[block * 8 + i]);
+                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.quants[block * 8 + 4 + i]);
             }
         }
     }
@@ -426,8 +426,8 @@ impl Codes {
                 let second = high_bits(simd, simd.shr(bits, 16 + 4 * i as u32));
                 let first = simd.or(simd.and(words[i], low), first);
                 let second = simd.or(simd.and(simd.shr(words[i], 4), low), second);
-                simd.store_i(first, &mut self.codes[block * 8 + i]);
-                simd.store_i(second, &mut self.codes[block * 8 + 4 + i]);
+                simd.store_i(first, &mut self.quants[block * 8 + i]);
+                simd.store_i(second, &mut self.quants[block * 8 + 4 + i]);
             }
         }
     }
@@ -454,19 +454,19 @@ impl Codes {
         }
     }
 
-    /// Codes of a block of nibble pairs through a table.
+    /// Quants of a block of nibble pairs through a table.
     #[inline(always)]
     fn nibbles<S: Simd>(&mut self, simd: S, block: usize, words: [S::I; 4], table: &[u8; 16]) {
         let low = simd.splat_i(0x0f0f_0f0f);
         for i in 0..4 {
             let first = simd.lookup(table, simd.and(words[i], low));
             let second = simd.lookup(table, simd.and(simd.shr(words[i], 4), low));
-            simd.store_i(first, &mut self.codes[block * 8 + i]);
-            simd.store_i(second, &mut self.codes[block * 8 + 4 + i]);
+            simd.store_i(first, &mut self.quants[block * 8 + i]);
+            simd.store_i(second, &mut self.quants[block * 8 + 4 + i]);
         }
     }
 
-    /// The scale of codes that are `zero` too large.
+    /// The scale of quants that are `zero` too large.
     #[inline(always)]
     fn symmetric<S: Simd>(&mut self, simd: S, block: usize, scale: S::F, zero: f32) {
         simd.store(scale, &mut self.scales[block]);
@@ -490,7 +490,7 @@ fn high_bits<S: Simd>(simd: S, bits: S::I) -> S::I {
     bytes
 }
 
-/// [`IQ4_VALUES`] as wide codes.
+/// [`IQ4_VALUES`] as wide quants.
 const fn iq4_table<S: Simd>() -> [u8; 16] {
     let mut table = [0; 16];
     let mut i = 0;
@@ -502,7 +502,7 @@ const fn iq4_table<S: Simd>() -> [u8; 16] {
 }
 
 impl Values {
-    /// Room for a slice.
+    /// Workspace for a slice.
     pub const ZERO: Self = Self([[0.0; LANES]; SLICE]);
 
     /// Unpacks a slice of any type; also returns how many columns it has.
@@ -609,7 +609,7 @@ impl Values {
 }
 
 impl Slice<'_> {
-    /// The codes of two consecutive blocks of a slice in Q4_K: of a pair of nibbles, each has one.
+    /// The quants of two consecutive blocks of a slice in Q4_K: of a pair of nibbles, each has one.
     #[inline(always)]
     pub fn q4_k_blocks<S: Simd>(&self, simd: S, pair: usize) -> [[S::I; 8]; 2] {
         let low = simd.splat_i(0x0f0f_0f0f);

@@ -1,6 +1,6 @@
 //! The CPU backend: work is done when an operation returns.
 //!
-//! `simd` is the vector instructions, `matrix` how weights are unpacked for them, `product` the matrix products
+//! `simd` is the vector instructions, `matrix` how weights are unpacked for them, `matmul` the matrix products
 //! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections,
 //! `experts` the bytes of routed experts, `saved` what is kept of recurrent states.
 
@@ -8,10 +8,10 @@ mod attention;
 mod context;
 mod delta;
 mod experts;
+mod matmul;
 mod matrix;
 mod moe;
 mod options;
-mod product;
 mod quants;
 mod saved;
 mod scalar;
@@ -32,7 +32,7 @@ use super::{
 use crate::base::Cancel;
 use crate::base::memory::{self, Memory};
 use context::Context;
-use product::{Inputs, add_linear, linear};
+use matmul::{Activations, add_linear, linear};
 use scratch::Buffer;
 use simd::{Kernel, Simd};
 
@@ -78,19 +78,19 @@ impl Cpu {
         Self { context: Context::new(options), pass: CpuPass::default(), failure: None }
     }
 
-    fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32], eps: f32) -> Inputs {
+    fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32], eps: f32) -> Activations {
         let level = self.context.options.level;
-        Inputs::fill(&mut self.context, rows.len(), x.width, |row, out| {
+        Activations::fill(&mut self.context, rows.len(), x.width, |row, out| {
             let x = &x.values[(rows.start + row) * x.width..][..x.width];
             level.run(Norm { x, weight, eps, out });
         })
     }
 
-    fn linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs) -> Buffer<f32> {
+    fn linear(&mut self, matrix: &matrix::Matrix, inputs: &Activations) -> Buffer<f32> {
         linear(&mut self.context, matrix.view(), inputs)
     }
 
-    fn add_linear(&mut self, matrix: &matrix::Matrix, inputs: &Inputs, x: &mut Rows) {
+    fn add_linear(&mut self, matrix: &matrix::Matrix, inputs: &Activations, x: &mut Rows) {
         add_linear(&mut self.context, matrix.view(), inputs, &mut x.values);
     }
 

@@ -6,7 +6,7 @@ use std::io;
 
 use super::context::Context;
 use super::experts::Expert;
-use super::product::{Inputs, Product, TASK_ROWS, Writer, linear};
+use super::matmul::{Activations, Matmul, TASK_ROWS, Writer, linear};
 use super::simd::{Kernel, Simd};
 use super::{Cpu, scalar, vector};
 use crate::base::Cancel;
@@ -43,7 +43,7 @@ pub fn moe_ffn(
     context: &mut Context,
     weights: &MoeWeights<Cpu>,
     cancel: &Cancel,
-    inputs: &Inputs,
+    inputs: &Activations,
     x: &mut [f32],
 ) -> io::Result<()> {
     let mut routed = Vec::new();
@@ -77,7 +77,7 @@ pub fn moe_ffn(
 }
 
 /// The experts of each row with their weights.
-pub fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: &Inputs) -> Routing {
+pub fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: &Activations) -> Routing {
     let (experts, top_k) = (routed.experts.count(), routed.top_k);
     let mut logits = linear(context, routed.router.view(), inputs);
     let mut chosen = vec![(0, 0.0); inputs.count() * top_k];
@@ -112,7 +112,7 @@ pub fn visits(routing: &Routing, experts: usize) -> Vec<Visit> {
 }
 
 /// The visit of every row to the shared expert.
-pub fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Inputs) -> Visit {
+pub fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Activations) -> Visit {
     let rows = inputs.count();
     let gates = shared.gate.as_ref().map(|gate| linear(context, gate.view(), inputs));
     Visit {
@@ -123,7 +123,13 @@ pub fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Input
 }
 
 /// Adds the weighted outputs of the experts to the rows that visit them.
-fn feed_forward(context: &mut Context, cancel: &Cancel, visited: &[Visited], inputs: &Inputs, x: &mut [f32]) {
+fn feed_forward(
+    context: &mut Context,
+    cancel: &Cancel,
+    visited: &[Visited],
+    inputs: &Activations,
+    x: &mut [f32],
+) {
     let Some(Visited { expert: first, .. }) = visited.first() else { return };
     let inner = inner(context, cancel, visited, inputs);
     let hidden = first.down.rows();
@@ -148,7 +154,7 @@ fn feed_forward(context: &mut Context, cancel: &Cancel, visited: &[Visited], inp
                 Some(next) => (next.expert.down, rows.start),
                 None => (first.down, rows.end),
             };
-            options.level.run(Product {
+            options.level.run(Matmul {
                 matrix: expert.down,
                 rows: rows.clone(),
                 inputs,
@@ -161,12 +167,17 @@ fn feed_forward(context: &mut Context, cancel: &Cancel, visited: &[Visited], inp
 }
 
 /// `silu(gate n) * up n` of every visit, for each group of experts.
-fn inner(context: &mut Context, cancel: &Cancel, visited: &[Visited], inputs: &Inputs) -> [Inputs; 2] {
+fn inner(
+    context: &mut Context,
+    cancel: &Cancel,
+    visited: &[Visited],
+    inputs: &Activations,
+) -> [Activations; 2] {
     let Context { options, pool, scratch } = context;
     let mut inner = [0, 1].map(|group| {
         let own = || visited.iter().filter(|visited| visited.group == group);
         let visits = own().map(|visited| visited.rows.len()).sum();
-        Inputs::new(scratch, visits, own().next().map_or(0, |visited| visited.expert.gate.rows()))
+        Activations::new(scratch, visits, own().next().map_or(0, |visited| visited.expert.gate.rows()))
     });
     let mut pieces = Vec::new();
     for visited in visited {
@@ -183,7 +194,7 @@ fn inner(context: &mut Context, cancel: &Cancel, visited: &[Visited], inputs: &I
         let width = range.len();
         let mut gates = vec![0.0; rows.len() * width];
         let product = |matrix, next, store: &mut dyn FnMut(usize, usize, &[f32])| {
-            options.level.run(Product { matrix, rows: range.clone(), inputs, which: rows, store, next });
+            options.level.run(Matmul { matrix, rows: range.clone(), inputs, which: rows, store, next });
         };
         product(expert.gate, Some((expert.up, range.start)), &mut |i, row, values| {
             gates[i * width + row - range.start..][..values.len()].copy_from_slice(values);

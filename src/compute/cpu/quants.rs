@@ -7,9 +7,9 @@ pub const BLOCK: usize = 32;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct QuantBlock {
-    pub codes: [i8; BLOCK],
+    pub quants: [i8; BLOCK],
     pub scale: f32,
-    /// `scale` times the sum of the codes.
+    /// `scale` times the sum of the quants.
     pub sum: f32,
     /// The same for each half.
     pub half_sums: [f32; 2],

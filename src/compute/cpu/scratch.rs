@@ -4,16 +4,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buffers that nobody uses at the moment.
-pub struct Shelf<T>(Arc<Mutex<Vec<Vec<T>>>>);
+pub struct BufferPool<T>(Arc<Mutex<Vec<Vec<T>>>>);
 
-/// A slice that goes back to its shelf when dropped.
+/// A slice that goes back to its pool when dropped.
 pub struct Buffer<T> {
     values: Vec<T>,
     len: usize,
-    shelf: Shelf<T>,
+    pool: BufferPool<T>,
 }
 
-impl<T: Copy + Default> Shelf<T> {
+impl<T: Copy + Default> BufferPool<T> {
     /// `len` elements, whatever was in them.
     pub fn take(&self, len: usize) -> Buffer<T> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -27,7 +27,7 @@ impl<T: Copy + Default> Shelf<T> {
                 vec![T::default(); len]
             }
         };
-        Buffer { values, len, shelf: Shelf(self.0.clone()) }
+        Buffer { values, len, pool: BufferPool(self.0.clone()) }
     }
 
     /// `len` zeros.
@@ -42,13 +42,13 @@ impl<T: Copy + Default> Buffer<T> {
     /// Makes it `len` long; what was in it is lost where it is too short.
     pub fn resize(&mut self, len: usize) {
         if len > self.values.len() {
-            *self = self.shelf.take(len);
+            *self = self.pool.take(len);
         }
         self.len = len;
     }
 }
 
-impl<T> Default for Shelf<T> {
+impl<T> Default for BufferPool<T> {
     fn default() -> Self {
         Self(Arc::default())
     }
@@ -70,7 +70,7 @@ impl<T> DerefMut for Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let mut free = self.shelf.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
         free.push(std::mem::take(&mut self.values));
     }
 }
@@ -81,16 +81,16 @@ mod tests {
 
     #[test]
     fn memory_is_used_again() {
-        let shelf = Shelf::default();
-        let (large, small) = (shelf.take(100), shelf.zeros(10));
+        let pool = BufferPool::default();
+        let (large, small) = (pool.take(100), pool.zeros(10));
         let address = small.as_ptr();
         drop((large, small));
-        let mut again = shelf.take(7);
+        let mut again = pool.take(7);
         assert_eq!((again.as_ptr(), again.len()), (address, 7));
         again.fill(3);
         drop(again);
-        assert_eq!(shelf.zeros(10)[..], [0; 10]);
-        assert_eq!(shelf.take(1000).len(), 1000);
-        assert!(shelf.0.lock().unwrap().len() < 3, "larger buffers replace smaller ones");
+        assert_eq!(pool.zeros(10)[..], [0; 10]);
+        assert_eq!(pool.take(1000).len(), 1000);
+        assert!(pool.0.lock().unwrap().len() < 3, "larger buffers replace smaller ones");
     }
 }

@@ -33,21 +33,21 @@ impl Avx2 {
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
-/// Four products and their sum in each lane, for codes of 0 to 128: larger ones would saturate the sum of
+/// Four products and their sum in each lane, for quants of 0 to 128: larger ones would saturate the sum of
 /// two products.
 #[inline(always)]
-fn dot(acc: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+fn dot(acc: __m256i, quants: __m256i, x: __m256i) -> __m256i {
     // SAFETY: only called by the methods of a token that proves AVX2.
     unsafe {
-        let pairs = _mm256_maddubs_epi16(codes, x);
+        let pairs = _mm256_maddubs_epi16(quants, x);
         _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
     }
 }
 
 #[inline(always)]
-fn dot_signed(acc: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+fn dot_signed(acc: __m256i, quants: __m256i, x: __m256i) -> __m256i {
     // SAFETY: only called by the methods of a token that proves AVX2.
-    unsafe { dot(acc, _mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)) }
+    unsafe { dot(acc, _mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants)) }
 }
 
 #[inline(always)]
@@ -146,13 +146,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn dot(self, acc: I, codes: I, x: I) -> I {
-        [dot(acc[0], codes[0], x[0]), dot(acc[1], codes[1], x[1])]
+    fn dot(self, acc: I, quants: I, x: I) -> I {
+        [dot(acc[0], quants[0], x[0]), dot(acc[1], quants[1], x[1])]
     }
 
     #[inline(always)]
-    fn dot_wide(self, acc: I, codes: I, x: I) -> I {
-        [dot_signed(acc[0], codes[0], x[0]), dot_signed(acc[1], codes[1], x[1])]
+    fn dot_wide(self, acc: I, quants: I, x: I) -> I {
+        [dot_signed(acc[0], quants[0], x[0]), dot_signed(acc[1], quants[1], x[1])]
     }
 
     #[inline(always)]

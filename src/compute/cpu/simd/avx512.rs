@@ -77,8 +77,8 @@ impl Simd for Avx512 {
         fn to_f(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         fn half_to_f(a: __m512i) -> __m512 = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
         fn bits_f(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
-        fn dot(acc: __m512i, codes: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, codes, x);
-        fn dot_wide(acc: __m512i, codes: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, codes, x);
+        fn dot(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
+        fn dot_wide(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
     }
 

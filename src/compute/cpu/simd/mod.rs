@@ -33,11 +33,11 @@ pub trait Simd: Copy {
     /// 16 x 32 bits: an integer, or four bytes.
     type I: Copy;
 
-    /// Inputs that a product with a matrix works on at a time, as many as the registers hold.
+    /// Activations that a product with a matrix works on at a time, as many as the registers hold.
     const TILE: usize;
-    /// The same for a product with codes, which takes two registers for each input.
+    /// The same for a product with quants, which takes two registers for each input.
     const DOTS: usize;
-    /// Whether [`Simd::dot_wide`] takes codes as signed bytes, or as bytes that are 128 too large.
+    /// Whether [`Simd::dot_wide`] takes quants as signed bytes, or as bytes that are 128 too large.
     const WIDE_SIGNED: bool;
 
     fn load(self, from: &[f32; LANES]) -> Self::F;
@@ -84,10 +84,10 @@ pub trait Simd: Copy {
     fn half_to_f(self, a: Self::I) -> Self::F;
     /// The same bits.
     fn bits_f(self, a: Self::I) -> Self::F;
-    /// `acc + sum of 4 codes[i] x[i]` per lane: codes of 0 to 127, x of -127 to 127.
-    fn dot(self, acc: Self::I, codes: Self::I, x: Self::I) -> Self::I;
-    /// The same for codes that need all 8 bits, see [`Simd::WIDE_SIGNED`].
-    fn dot_wide(self, acc: Self::I, codes: Self::I, x: Self::I) -> Self::I;
+    /// `acc + sum of 4 quants[i] x[i]` per lane: quants of 0 to 127, x of -127 to 127.
+    fn dot(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I;
+    /// The same for quants that need all 8 bits, see [`Simd::WIDE_SIGNED`].
+    fn dot_wide(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I;
     /// Four 32-bit words of 16 rows: lane r of result k is word k of row r, which begins at
     /// `first + r * stride`.
     ///

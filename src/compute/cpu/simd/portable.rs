@@ -27,10 +27,10 @@ fn zip<A: Copy, R: Copy + Default>(a: [A; LANES], b: [A; LANES], f: impl Fn(A, A
 }
 
 #[inline(always)]
-fn dot(acc: [u32; LANES], codes: [u32; LANES], x: [u32; LANES]) -> [u32; LANES] {
+fn dot(acc: [u32; LANES], quants: [u32; LANES], x: [u32; LANES]) -> [u32; LANES] {
     let mut out = acc;
-    for ((out, codes), x) in out.iter_mut().zip(codes).zip(x) {
-        for (code, x) in codes.to_le_bytes().into_iter().zip(x.to_le_bytes()) {
+    for ((out, quants), x) in out.iter_mut().zip(quants).zip(x) {
+        for (code, x) in quants.to_le_bytes().into_iter().zip(x.to_le_bytes()) {
             *out = out.wrapping_add((i32::from(code) * i32::from(x as i8)) as u32);
         }
     }
@@ -168,12 +168,12 @@ impl Simd for Portable {
         map(a, f32::from_bits)
     }
     #[inline(always)]
-    fn dot(self, acc: Self::I, codes: Self::I, x: Self::I) -> Self::I {
-        dot(acc, codes, x)
+    fn dot(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I {
+        dot(acc, quants, x)
     }
     #[inline(always)]
-    fn dot_wide(self, acc: Self::I, codes: Self::I, x: Self::I) -> Self::I {
-        dot(acc, codes, x)
+    fn dot_wide(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I {
+        dot(acc, quants, x)
     }
     #[inline(always)]
     unsafe fn transpose(self, first: *const u8, stride: usize) -> [Self::I; 4] {

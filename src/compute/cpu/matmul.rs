@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::matrix::{Codes, Form, MatrixRef, SLICE, Slice, Values};
+use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values};
 use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
@@ -21,7 +21,7 @@ use crate::base::dtype::DType;
 use crate::base::pool::Disjoint;
 
 /// Rows of inputs, `[count, cols]`, in f32 and, where `cols` is a whole number of [`BLOCK`]s, as integers.
-pub struct Inputs {
+pub struct Activations {
     cols: usize,
     /// Elements from a row to the next; zeros fill it up.
     stride: usize,
@@ -36,8 +36,8 @@ pub struct Row<'a> {
     blocks: &'a mut [QuantBlock],
 }
 
-impl Inputs {
-    /// Room for `count` rows of `cols`, whatever was in it.
+impl Activations {
+    /// Workspace for `count` rows of `cols`, whatever was in it.
     pub fn new(scratch: &Scratch, count: usize, cols: usize) -> Self {
         let stride = cols.next_multiple_of(LANES);
         let mut values = scratch.values.take(count * stride);
@@ -89,15 +89,15 @@ impl Kernel for Row<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (values, block) in self.values.as_chunks::<BLOCK>().0.iter().zip(self.blocks) {
-            let (values, codes) = (values.as_chunks::<LANES>().0, block.codes.as_chunks_mut::<LANES>().0);
+            let (values, quants) = (values.as_chunks::<LANES>().0, block.quants.as_chunks_mut::<LANES>().0);
             let (a, b) = (simd.load(&values[0]), simd.load(&values[1]));
             let max = simd.max_lane(simd.max(simd.abs(a), simd.abs(b)));
             // Smaller blocks are zeros: 127 / max would overflow.
             let (scale, inverse) = if max > 1e-30 { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) };
             let inverse = simd.splat(inverse);
             let (a, b) = (simd.round(simd.mul(a, inverse)), simd.round(simd.mul(b, inverse)));
-            simd.store_bytes(a, &mut codes[0]);
-            simd.store_bytes(b, &mut codes[1]);
+            simd.store_bytes(a, &mut quants[0]);
+            simd.store_bytes(b, &mut quants[1]);
             let (a, b) = (simd.sum(simd.to_f(a)), simd.sum(simd.to_f(b)));
             block.scale = scale;
             block.sum = scale * (a + b);
@@ -115,7 +115,7 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(inputs: &'a mut Inputs) -> Self {
+    pub fn new(inputs: &'a mut Activations) -> Self {
         Self {
             stride: inputs.stride,
             blocks_per_row: blocks_of(inputs.cols),
@@ -143,10 +143,10 @@ impl<'a> Writer<'a> {
 
 /// Rows of a matrix times some of the inputs: calls `store(i, row, values)` with
 /// `values[j] = matrix[row + j] . inputs[which[i]]`. A value does not depend on what is computed with it.
-pub struct Product<'a> {
+pub struct Matmul<'a> {
     pub matrix: MatrixRef<'a>,
     pub rows: Range<usize>,
-    pub inputs: &'a Inputs,
+    pub inputs: &'a Activations,
     pub which: &'a [u32],
     pub store: &'a mut dyn FnMut(usize, usize, &[f32]),
     /// The matrix that this thread probably reads after these rows, and its first row, unless it goes on
@@ -158,62 +158,62 @@ pub struct Product<'a> {
 const LEAD: usize = 2;
 
 /// Fewer inputs take less time than reading their slice.
-const READING_MAX: usize = 5;
+const MEMORY_BOUND_BATCH_MAX: usize = 5;
 
-/// Inputs that an unpacked slice is used for before the next slice is: their sums stay in the cache.
+/// Activations that an unpacked slice is used for before the next slice is: their sums stay in the cache.
 const GROUP: usize = 128;
 
-impl Kernel for Product<'_> {
+impl Kernel for Matmul<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         assert_eq!(self.matrix.cols(), self.inputs.cols);
-        let mut room = ROOM.take().unwrap_or_default();
-        let Room { codes, values, sums } = &mut *room;
+        let mut workspace = WORKSPACE.take().unwrap_or_default();
+        let Workspace { quants, values, sums } = &mut *workspace;
         for first in (0..self.which.len()).step_by(GROUP) {
             let which = &self.which[first..self.which.len().min(first + GROUP)];
             let sums = &mut sums[..which.len()];
             match self.matrix.form() {
-                Form::Codes => self.codes(simd, first, which, codes, sums),
+                Form::Quants => self.quants(simd, first, which, quants, sums),
                 Form::Values => self.values(simd, first, which, values, sums),
             }
         }
-        ROOM.set(Some(room));
+        WORKSPACE.set(Some(workspace));
     }
 }
 
 /// Where a thread unpacks slices and adds up products.
-struct Room {
-    codes: Codes,
+struct Workspace {
+    quants: Quants,
     values: Values,
     sums: [[f32; LANES]; GROUP],
 }
 
-impl Default for Box<Room> {
+impl Default for Box<Workspace> {
     fn default() -> Self {
-        Box::new(Room { codes: Codes::ZERO, values: Values::ZERO, sums: [[0.0; LANES]; GROUP] })
+        Box::new(Workspace { quants: Quants::ZERO, values: Values::ZERO, sums: [[0.0; LANES]; GROUP] })
     }
 }
 
 thread_local! {
-    static ROOM: Cell<Option<Box<Room>>> = const { Cell::new(None) };
+    static WORKSPACE: Cell<Option<Box<Workspace>>> = const { Cell::new(None) };
 }
 
-impl Product<'_> {
+impl Matmul<'_> {
     #[inline(always)]
-    fn codes<S: Simd>(
+    fn quants<S: Simd>(
         &mut self,
         simd: S,
         first: usize,
         which: &[u32],
-        panel: &mut Codes,
+        panel: &mut Quants,
         sums: &mut [[f32; LANES]],
     ) {
         let dtype = self.matrix.dtype();
-        let (wide, halved) = (Codes::wide(dtype), Codes::halved(dtype));
+        let (wide, halved) = (Quants::wide(dtype), Quants::halved(dtype));
         // What is ahead is asked for where most of the time goes.
-        let reading = which.len() < READING_MAX;
+        let reading = which.len() < MEMORY_BOUND_BATCH_MAX;
         // Tiles as equal as they can be: a small one takes as long as one twice its size.
         let tiles = which.len().div_ceil(S::DOTS);
         let (tile_min, larger) = (which.len() / tiles, which.len() % tiles);
@@ -222,12 +222,12 @@ impl Product<'_> {
             for at in (0..self.matrix.depth()).step_by(SLICE) {
                 let ahead = self.ahead(row, at);
                 // To prefetch what is in the cache costs less than to decide whether to.
-                let early = if reading { ahead.as_ptr() } else { panel.codes.as_ptr().cast() };
+                let early = if reading { ahead.as_ptr() } else { panel.quants.as_ptr().cast() };
                 let slice = self.matrix.slice(self.matrix.strip(row), at, early);
                 let block = at / BLOCK;
                 macro_rules! few {
                     ($tile:literal) => {{
-                        let inputs = CodesTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
+                        let inputs = QuantsTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
                         let sums = sums.first_chunk_mut().expect("there are so many inputs");
                         inputs.run_q4_k(simd, &slice, panel, sums);
                         continue;
@@ -249,7 +249,7 @@ impl Product<'_> {
                         ($($tile:literal)*) => {
                             match tile {
                                 $($tile if $tile <= S::DOTS => {
-                                    let inputs = CodesTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
+                                    let inputs = QuantsTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
                                     let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
                                     match (wide, halved) {
                                         (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, ahead, sums),
@@ -324,12 +324,12 @@ impl Product<'_> {
 }
 
 /// Integers of some inputs from one block on.
-struct CodesTile<const T: usize>([*const QuantBlock; T]);
+struct QuantsTile<const T: usize>([*const QuantBlock; T]);
 
-impl<const T: usize> CodesTile<T> {
+impl<const T: usize> QuantsTile<T> {
     /// The pointers are good for `blocks` blocks.
     #[inline(always)]
-    fn new(inputs: &Inputs, which: &[u32], block: usize, blocks: usize) -> Self {
+    fn new(inputs: &Activations, which: &[u32], block: usize, blocks: usize) -> Self {
         let per_row = blocks_of(inputs.cols);
         let mut tile = [std::ptr::null(); T];
         for t in 0..T {
@@ -343,7 +343,7 @@ impl<const T: usize> CodesTile<T> {
     fn run<S: Simd, const WIDE: bool, const HALVED: bool>(
         &self,
         simd: S,
-        panel: &Codes,
+        panel: &Quants,
         blocks: usize,
         ahead: &[u8],
         sums: &mut [[f32; LANES]; T],
@@ -355,21 +355,21 @@ impl<const T: usize> CodesTile<T> {
         let step = ahead.len() / blocks;
         for block in 0..blocks {
             simd.prefetch_all(&ahead[block * step..][..step]);
-            let mut codes = [simd.splat_i(0); BLOCK / 4];
+            let mut quants = [simd.splat_i(0); BLOCK / 4];
             for i in 0..BLOCK / 4 {
-                codes[i] = simd.load_i(&panel.codes[block * 8 + i]);
+                quants[i] = simd.load_i(&panel.quants[block * 8 + i]);
             }
-            self.block::<S, WIDE, HALVED>(simd, &codes, panel, block, &mut total);
+            self.block::<S, WIDE, HALVED>(simd, &quants, panel, block, &mut total);
         }
         for t in 0..T {
             simd.store(total[t], &mut sums[t]);
         }
     }
 
-    /// The same for a slice in Q4_K, whose codes go from the file to the products without being stored:
+    /// The same for a slice in Q4_K, whose quants go from the file to the products without being stored:
     /// for few inputs that is most of the work.
     #[inline(always)]
-    fn run_q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Codes, sums: &mut [[f32; LANES]; T]) {
+    fn run_q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
         let mut total = [simd.splat(0.0); T];
         for t in 0..T {
             total[t] = simd.load(&sums[t]);
@@ -385,13 +385,13 @@ impl<const T: usize> CodesTile<T> {
         }
     }
 
-    /// Adds the products with one block of codes.
+    /// Adds the products with one block of quants.
     #[inline(always)]
     fn block<S: Simd, const WIDE: bool, const HALVED: bool>(
         &self,
         simd: S,
-        codes: &[S::I; BLOCK / 4],
-        panel: &Codes,
+        quants: &[S::I; BLOCK / 4],
+        panel: &Quants,
         block: usize,
         total: &mut [S::F; T],
     ) {
@@ -400,14 +400,14 @@ impl<const T: usize> CodesTile<T> {
             let mut dots = [simd.splat_i(0); T];
             for i in BLOCK / 4 / parts * part..BLOCK / 4 / parts * (part + 1) {
                 for t in 0..T {
-                    // SAFETY: `new` checked that each row has so many blocks, whose codes are eight words.
+                    // SAFETY: `new` checked that each row has so many blocks, whose quants are eight words.
                     let word = unsafe {
-                        (*self.0[t].add(block)).codes.as_ptr().cast::<u32>().add(i).read_unaligned()
+                        (*self.0[t].add(block)).quants.as_ptr().cast::<u32>().add(i).read_unaligned()
                     };
                     dots[t] = if WIDE {
-                        simd.dot_wide(dots[t], codes[i], simd.splat_i(word))
+                        simd.dot_wide(dots[t], quants[i], simd.splat_i(word))
                     } else {
-                        simd.dot(dots[t], codes[i], simd.splat_i(word))
+                        simd.dot(dots[t], quants[i], simd.splat_i(word))
                     };
                 }
             }
@@ -431,7 +431,7 @@ struct ValuesTile<const T: usize>([*const f32; T]);
 impl<const T: usize> ValuesTile<T> {
     /// The pointers are good for `cols` elements.
     #[inline(always)]
-    fn new(inputs: &Inputs, which: &[u32], at: usize, cols: usize) -> Self {
+    fn new(inputs: &Activations, which: &[u32], at: usize, cols: usize) -> Self {
         let mut tile = [std::ptr::null(); T];
         for t in 0..T {
             tile[t] = inputs.values[which[t] as usize * inputs.stride + at..][..cols].as_ptr();
@@ -461,7 +461,7 @@ impl<const T: usize> ValuesTile<T> {
 }
 
 /// `y[i] = matrix inputs[i]`, `[count, rows]`.
-pub fn linear(context: &mut Context, matrix: MatrixRef, inputs: &Inputs) -> Buffer<f32> {
+pub fn linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations) -> Buffer<f32> {
     let mut y = context.scratch.values.take(inputs.count() * matrix.rows());
     let out = Disjoint::new(&mut y);
     let width = matrix.rows();
@@ -474,7 +474,7 @@ pub fn linear(context: &mut Context, matrix: MatrixRef, inputs: &Inputs) -> Buff
 }
 
 /// `y[i] += matrix inputs[i]`, `[count, rows]`.
-pub fn add_linear(context: &mut Context, matrix: MatrixRef, inputs: &Inputs, y: &mut [f32]) {
+pub fn add_linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations, y: &mut [f32]) {
     let out = Disjoint::new(y);
     let width = matrix.rows();
     each_value(context, matrix, inputs, |i, row, values| {
@@ -493,7 +493,7 @@ pub const TASK_ROWS: usize = 64;
 fn each_value(
     context: &mut Context,
     matrix: MatrixRef,
-    inputs: &Inputs,
+    inputs: &Activations,
     store: impl Fn(usize, usize, &[f32]) + Sync,
 ) {
     let Context { options, pool, .. } = context;
@@ -501,7 +501,7 @@ fn each_value(
     pool.run(matrix.rows().div_ceil(TASK_ROWS), |task| {
         let rows = task * TASK_ROWS..matrix.rows().min((task + 1) * TASK_ROWS);
         let store = &mut |i: usize, row: usize, values: &[f32]| store(i, row, values);
-        options.level.run(Product { matrix, rows, inputs, which: &which, store, next: None });
+        options.level.run(Matmul { matrix, rows, inputs, which: &which, store, next: None });
     });
 }
 
@@ -555,7 +555,7 @@ mod tests {
     }
 
     /// Compares every level with a sum in f64. Rounding is judged by what is added up: weights as large as
-    /// the largest of their block, because codes are added before their offset is taken away.
+    /// the largest of their block, because quants are added before their offset is taken away.
     #[track_caller]
     fn check(stored: &StoredMatrix, values: &[f32], count: usize, exact: bool) {
         let (rows, cols, dtype) = (stored.rows, stored.cols, stored.values.dtype);
@@ -566,16 +566,16 @@ mod tests {
         let x = &x;
         for level in Level::supported() {
             let mut context = Context::for_test(level);
-            let inputs = Inputs::fill(&mut context, count, cols, |row, out| {
+            let inputs = Activations::fill(&mut context, count, cols, |row, out| {
                 out.copy_from_slice(&x[row * cols..][..cols]);
             });
             let y = linear(&mut context, matrix.view(), &inputs);
             for (i, y) in y.chunks_exact(rows).enumerate() {
                 let rounded: Vec<f64> = match matrix.view().form() {
                     Form::Values => x[i * cols..][..cols].iter().map(|&x| x.into()).collect(),
-                    Form::Codes => inputs.blocks[i * cols / BLOCK..(i + 1) * cols / BLOCK]
+                    Form::Quants => inputs.blocks[i * cols / BLOCK..(i + 1) * cols / BLOCK]
                         .iter()
-                        .flat_map(|block| block.codes.map(|code| f64::from(code) * f64::from(block.scale)))
+                        .flat_map(|block| block.quants.map(|code| f64::from(code) * f64::from(block.scale)))
                         .collect(),
                 };
                 for (row, &y) in y.iter().enumerate() {
@@ -652,7 +652,7 @@ mod tests {
             let x: Vec<f32> = (0..19 * 512).map(|_| random_bits.unit()).collect();
             let some = |rows: std::ops::Range<usize>| {
                 let mut context = Context::for_test(level);
-                let inputs = Inputs::fill(&mut context, rows.len(), 512, |row, out| {
+                let inputs = Activations::fill(&mut context, rows.len(), 512, |row, out| {
                     out.copy_from_slice(&x[(rows.start + row) * 512..][..512]);
                 });
                 linear(&mut context, matrix.view(), &inputs)
@@ -668,13 +668,13 @@ mod tests {
     fn tiny_and_huge_inputs_round_to_codes() {
         for level in Level::supported() {
             for (value, code) in [(0.0, 0), (1e-40, 0), (1e-20, 127), (-3e38, -127)] {
-                let inputs = Inputs::fill(&mut Context::for_test(level), 1, 64, |_, out| {
+                let inputs = Activations::fill(&mut Context::for_test(level), 1, 64, |_, out| {
                     out.fill(0.0);
                     out[40] = value;
                 });
                 let [zero, block] = inputs.blocks[..] else { panic!("two blocks") };
-                assert_eq!((block.codes[8], zero.codes[0], zero.sum), (code, 0, 0.0), "{level}, {value}");
-                let found = f32::from(block.codes[8]) * block.scale;
+                assert_eq!((block.quants[8], zero.quants[0], zero.sum), (code, 0, 0.0), "{level}, {value}");
+                let found = f32::from(block.quants[8]) * block.scale;
                 assert!((found - value).abs() <= 1e-30 + value.abs() * 1e-6, "{level}, {value}: {found}");
                 assert_eq!(block.half_sums, [block.sum, 0.0]);
             }
