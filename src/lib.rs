@@ -93,7 +93,7 @@
 //! they give errors that name the file, the tensor or the setting. A panic means a bug in fimd; it ends one request or
 //! one connection, never the engine thread or the daemon.
 
-#![deny(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+#![deny(unreachable_pub, unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod assist;
 pub mod base;

@@ -6,7 +6,7 @@ use crate::text::language::{Definitions, Language, Layout, has};
 use crate::text::words::{identifier_from, is_identifier_or_dollar, skip_whitespace};
 
 /// Where the name stands in a line that begins a definition.
-pub fn name_in(line: &str, language: &Language) -> Option<Range<usize>> {
+pub(super) fn name_in(line: &str, language: &Language) -> Option<Range<usize>> {
     let definitions = language.definitions.as_ref()?;
     let start = skip_whitespace(line, 0);
     match definitions.layout {

@@ -34,7 +34,6 @@ impl Spread {
 /// Times of the same work at some depth.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Depth {
-    /// Layers.
     pub layers: usize,
     /// Milliseconds.
     pub ms: Spread,

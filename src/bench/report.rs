@@ -36,7 +36,6 @@ pub struct Report {
     pub kernels: String,
     /// What these threads can read from memory, in GB/s.
     pub memory_gb_per_s: f64,
-    /// The model.
     pub model: Subject,
     /// How often each speed was measured.
     pub runs: usize,

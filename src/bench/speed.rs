@@ -28,7 +28,6 @@ pub struct Workload {
 /// What computes.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// Threads.
     pub threads: usize,
     /// What to call the kernels.
     pub kernels: String,

@@ -17,12 +17,12 @@ use crate::model::Config;
 use crate::resident::{LocalSession, Opened, Spec};
 
 /// What a command says that has nobody to ask.
-pub const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
+pub(super) const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
 
 /// Which model to run, and how. Where a command uses the settings, these count more.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
-pub struct EngineArgs {
+pub(super) struct EngineArgs {
     /// Checkpoint folder, .safetensors or .gguf file [default: the starter model in the program]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub struct EngineArgs {
 /// How to compute.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
-pub struct ComputeArgs {
+pub(super) struct ComputeArgs {
     /// Threads that compute [default: one for each physical core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -59,7 +59,7 @@ pub struct ComputeArgs {
 /// How to ask a model for a completion.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Prompt")]
-pub struct PromptArgs {
+pub(super) struct PromptArgs {
     /// What a prompt shows first: the text before the cursor (psm), the text after it (spm), or all
     /// before the cursor's line, then the text after it, then the line (psm-anchored) [default: spm for
     /// the starter model, psm-anchored for others]
@@ -74,7 +74,7 @@ pub struct PromptArgs {
 
 impl PromptArgs {
     /// What the flags say, as settings; what is said by a flag of its own counts more than `--set`.
-    pub fn flags(&self) -> Vec<Flag> {
+    pub(super) fn flags(&self) -> Vec<Flag> {
         let set = self.settings.iter().cloned();
         let set = set.map(|(name, value)| Flag { flag: "--set", name, value });
         let order = self.fim_order.map(|order| flag("--fim-order", "fim.order", order.name()));
@@ -88,7 +88,7 @@ fn flag(flag: &'static str, name: &str, value: impl ToString) -> Flag {
 
 /// The settings of this process with what `flags` say. What is wrong elsewhere is said on stderr and changes
 /// nothing.
-pub fn configuration(flags: &[Flag]) -> Result<Configuration> {
+pub(super) fn configuration(flags: &[Flag]) -> Result<Configuration> {
     let configuration = Configuration::for_process(flags).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     for problem in configuration.problems() {
         tracing::warn!("{problem}");
@@ -103,7 +103,7 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 
 impl EngineArgs {
     /// What the flags say, as settings.
-    pub fn flags(&self) -> Vec<Flag> {
+    pub(super) fn flags(&self) -> Vec<Flag> {
         let model = self.model.as_ref().map(|path| flag("--model", "model", path.display()));
         let context = self.context.map(|tokens| flag("--context", "context.length", tokens));
         let cache = self.cache.map(|mib| flag("--cache", "cache.bytes_max", u64::from(mib) << 20));
@@ -112,7 +112,7 @@ impl EngineArgs {
     }
 
     /// The model that `settings` name, the flags among them.
-    pub fn spec(&self, settings: &Settings) -> Result<Spec> {
+    pub(super) fn spec(&self, settings: &Settings) -> Result<Spec> {
         Ok(Spec {
             model: settings.model.clone(),
             // Whoever names a model means that one.
@@ -125,7 +125,7 @@ impl EngineArgs {
     }
 
     /// The model that is named, for another process.
-    pub fn wishes(&self) -> Result<Wishes> {
+    pub(super) fn wishes(&self) -> Result<Wishes> {
         Ok(Wishes {
             model: self.model.as_deref().map(absolute).transpose()?,
             starter: false,
@@ -138,7 +138,7 @@ impl EngineArgs {
     }
 
     /// The daemon, where one runs and is to be used: not where flags say how to run a model.
-    pub fn daemon(&self, no_daemon: bool) -> Result<Option<Client>> {
+    pub(super) fn daemon(&self, no_daemon: bool) -> Result<Option<Client>> {
         if no_daemon || self.wishes()? != Wishes::default() {
             return Ok(None);
         }
@@ -153,18 +153,18 @@ impl EngineArgs {
     }
 
     /// Opens the model that the flags alone name.
-    pub fn open(&self) -> Result<Opened> {
+    pub(super) fn open(&self) -> Result<Opened> {
         self.spec_alone()?.open()
     }
 
     /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
-    pub fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<LocalSession> {
+    pub(super) fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<LocalSession> {
         let model = path.map(Path::to_owned);
         Spec { model, ..self.spec_alone()? }.open_layers(layers)
     }
 
     /// What to call the model that the flags alone name, and its sizes.
-    pub fn describe(&self) -> Result<(String, Config)> {
+    pub(super) fn describe(&self) -> Result<(String, Config)> {
         self.spec_alone()?.describe()
     }
 }
@@ -182,12 +182,12 @@ fn threads(wanted: Option<u16>) -> usize {
 
 impl ComputeArgs {
     /// Threads that compute.
-    pub fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         threads(self.threads)
     }
 
     /// The starter model, computed this way, without a past.
-    pub fn spec(&self) -> Spec {
+    pub(super) fn spec(&self) -> Spec {
         Spec {
             model: None,
             remote: None,
@@ -200,13 +200,13 @@ impl ComputeArgs {
     }
 
     /// What to call the kernels that compute.
-    pub fn kernels(&self) -> String {
+    pub(super) fn kernels(&self) -> String {
         self.spec().kernels()
     }
 }
 
 /// Reads a UTF-8 file whole.
-pub fn read_text(path: &Path) -> Result<String> {
+pub(super) fn read_text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     String::from_utf8(bytes).map_err(|error| {
         anyhow::anyhow!("{} is not UTF-8 text (byte {})", path.display(), error.utf8_error().valid_up_to())
@@ -214,18 +214,18 @@ pub fn read_text(path: &Path) -> Result<String> {
 }
 
 /// Parses token ids separated by commas.
-pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
+pub(super) fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
     text.split(',').map(|id| id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))).collect()
 }
 
 /// Prints one JSON object and nothing else.
-pub fn print_json(value: &impl Serialize) -> Result<()> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(serde_json::to_string(value)? + "\n"))
 }
 
 /// Writes to stdout, without colours where it is no terminal. A reader that has seen enough and closed
 /// its end is no error.
-pub fn print(text: &str) -> Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

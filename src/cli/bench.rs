@@ -23,7 +23,7 @@ use crate::model::export::Recipe;
 use crate::resident::Served;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     benchmark: Benchmark,
 }
@@ -183,7 +183,7 @@ struct Quant {
     recipe: Recipe,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     match &args.benchmark {
         Benchmark::Speed(args) => run_speed(args),
         Benchmark::Kernels(args) => run_kernels(args),

@@ -19,7 +19,7 @@ const GHOST: Style = AnsiColor::BrightBlack.on_default().italic();
 const QUIET: Style = Style::new().dimmed();
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where to complete; line and character column count from 1
     #[arg(value_name = "FILE:LINE:COL")]
     place: Place,
@@ -74,7 +74,7 @@ impl FromStr for Place {
     }
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let Place { file, line, column } = &args.place;
     let text = args::read_text(file)?;
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;

@@ -9,25 +9,25 @@ use clap_complete::Shell;
 use super::{Cli, args};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// For which shell
     shell: Shell,
 }
 
 #[derive(clap::Args)]
-pub struct ManArgs {
+pub(super) struct ManArgs {
     /// Write a page for each command into this folder, instead of the first to stdout
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "fimd", &mut script);
     args::print(&String::from_utf8_lossy(&script))
 }
 
-pub fn man(args: &ManArgs) -> Result<()> {
+pub(super) fn man(args: &ManArgs) -> Result<()> {
     match &args.out {
         Some(folder) => write_pages(folder),
         None => args::print(&String::from_utf8_lossy(&page(Cli::command())?)),

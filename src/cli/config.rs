@@ -10,7 +10,7 @@ use super::args::{self, EngineArgs, PromptArgs};
 use crate::config;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     what: What,
 
@@ -51,7 +51,7 @@ enum Schema {
     Vscode,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What { path: true, .. } => args::print(&format!("{}\n", file()?.display())),
         What { init: true, .. } => init(),

@@ -8,7 +8,7 @@ use crate::config::Configuration;
 use crate::daemon::{self, Place};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Start one in the background and end when it listens: an editor that kills what it has started, and what
     /// that has started, then does not find it
     #[arg(long, hide = true)]
@@ -27,7 +27,7 @@ pub struct Args {
 
 impl Args {
     /// Starts logging, which a daemon in the background does to a file.
-    pub fn start_logging(&self) -> Result<()> {
+    pub(super) fn start_logging(&self) -> Result<()> {
         let flags = [self.prompt.flags(), self.engine.flags()].concat();
         let configuration = Configuration::for_process(&flags).map_err(|problem| anyhow!("{problem}"))?;
         let level = &configuration.settings().log.level;
@@ -39,7 +39,7 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     if args.launch {
         return daemon::launch(&Place::find()?);
     }
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Lowers the priority of this process, so that editors stay responsive while a model computes.
-pub fn yield_to_others() {
+pub(super) fn yield_to_others() {
     #[cfg(unix)]
     {
         const NICE: i32 = 5;

@@ -13,7 +13,7 @@ use crate::decode::sample::Sampling;
 use crate::decode::{self, Generated};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     prompt: Prompt,
 
@@ -73,7 +73,7 @@ struct Prompt {
     ids: Option<std::vec::Vec<u32>>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     match args.engine.daemon(args.no_daemon)? {
         Some(daemon) => args.ask(daemon),
         None => args.generate(),

@@ -14,7 +14,7 @@ use crate::daemon::{Client, Place, Request, Status, Wishes, absolute};
 const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Checkpoint folder, .safetensors or .gguf file; the starter model if it is left out
     #[arg(value_name = "PATH")]
     model: Option<PathBuf>,
@@ -24,7 +24,7 @@ pub struct Args {
     context: Option<u32>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let place = Place::find()?;
     let wishes = Wishes {
         model: args.model.as_deref().map(absolute).transpose()?,

@@ -10,7 +10,7 @@ use crate::lsp::{self, Ending, Need};
 use crate::resident::Resident;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Hold the model in this process instead of sharing a daemon with other editors
     #[arg(long)]
     no_daemon: bool,
@@ -22,7 +22,7 @@ pub struct Args {
     engine: EngineArgs,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let ending = if args.no_daemon { serve(args) } else { bridge(args) }?;
     ensure!(ending == Ending::Orderly, "the editor left without shutting the server down");
     Ok(())

@@ -7,17 +7,17 @@ use crate::daemon::{Client, Place, Request};
 use crate::resident::PAUSE_MINUTES_MAX;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// For how long; until `fimd resume` if it is left out
     #[arg(value_name = "MINUTES", value_parser = minutes)]
     minutes: Option<f64>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     ask(&Request::Pause { minutes: args.minutes })
 }
 
-pub fn resume() -> Result<()> {
+pub(super) fn resume() -> Result<()> {
     ask(&Request::Resume)
 }
 

@@ -18,7 +18,7 @@ use crate::hub::quantize::{Deviation, Outcome, Plan};
 use crate::model::export::{Recipe, exportable};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Checkpoint folder, .safetensors or .gguf file
     #[arg(value_name = "IN")]
     input: PathBuf,
@@ -62,7 +62,7 @@ pub struct Args {
     force: bool,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let output = args.output.display();
     let is_gguf = args.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     ensure!(is_gguf, "the output {output} must end in .gguf");

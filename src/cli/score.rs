@@ -15,7 +15,7 @@ use crate::model::Tokenizer;
 /// Scores every token but the first, in windows of the context. Each window after the first begins with
 /// the last half of the one before, which is context only: a token is scored once.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     input: Input,
 
@@ -43,7 +43,7 @@ struct Input {
     ids: Option<std::vec::Vec<u32>>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let mut opened = args.engine.open()?;
     let tokens = match (&args.input.text_file, &args.input.ids) {
         (Some(file), _) => opened.tokenizer()?.encode(&args::read_text(file)?),

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Look again every second, until interrupted
     #[arg(long)]
     watch: bool,
@@ -28,7 +28,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let place = Place::find()?;
     loop {
         let status = Client::connect(&place)?.map(Client::status).transpose()?;

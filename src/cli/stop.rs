@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::daemon::{self, Place};
 
-pub fn run() -> Result<()> {
+pub(super) fn run() -> Result<()> {
     ensure!(daemon::stop(&Place::find()?, false)?, "no daemon runs");
     Ok(())
 }

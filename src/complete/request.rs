@@ -29,7 +29,6 @@ pub struct Document {
 pub struct ContextFile {
     /// What the prompt calls it, usually its path in the repository.
     pub path: String,
-    /// Its text.
     pub text: String,
 }
 
@@ -53,9 +52,7 @@ pub struct Request {
 pub enum Lines {
     /// Several at the start of an empty block, after a comment and after an accept, else one.
     Auto,
-    /// One.
     Single,
-    /// Several.
     Multi,
 }
 

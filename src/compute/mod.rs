@@ -33,7 +33,6 @@ pub struct StoredMatrix {
     pub rows: usize,
     /// Inputs.
     pub cols: usize,
-    /// The elements.
     pub values: Tensor,
     /// Multipliers of blocks of elements.
     pub scale: Option<BlockScale>,
@@ -208,7 +207,6 @@ impl DeltaShape {
 
 /// Weights of gated attention. `H` heads, `K` KV heads, `D` head width.
 pub struct AttentionWeights<B: Backend + ?Sized> {
-    /// Sizes.
     pub shape: AttentionShape,
     /// Norm over the input, `[hidden]`.
     pub norm: B::Vector,
@@ -240,7 +238,6 @@ pub struct AttentionBias<B: Backend + ?Sized> {
 
 /// Weights of Gated DeltaNet. `K` key heads of width `Dk`, `V` value heads of width `Dv`, `R = V / K`.
 pub struct DeltaWeights<B: Backend + ?Sized> {
-    /// Sizes.
     pub shape: DeltaShape,
     /// Norm over the input, `[hidden]`.
     pub norm: B::Vector,

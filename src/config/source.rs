@@ -16,7 +16,6 @@ pub enum Source {
     Default,
     /// The user's file.
     File {
-        /// Which.
         path: PathBuf,
         /// In this line, from 1.
         line: usize,

@@ -72,7 +72,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// A TOML value as JSON; what JSON lacks is given as the text it is written as.
-pub fn from_toml(value: &toml::de::DeValue) -> Value {
+pub(super) fn from_toml(value: &toml::de::DeValue) -> Value {
     use toml::de::DeValue;
     match value {
         DeValue::String(text) => Value::String(text.clone().into_owned()),
@@ -98,7 +98,7 @@ pub fn from_toml(value: &toml::de::DeValue) -> Value {
 }
 
 /// The default of every setting by its name.
-pub fn defaults() -> Map<String, Value> {
+pub(super) fn defaults() -> Map<String, Value> {
     let all = serde_json::to_value(Settings::default()).expect("settings are JSON");
     let value = |name: &str| all.pointer(&format!("/{}", name.replace('.', "/"))).map(plain);
     let defaults = SETTINGS.iter().map(|setting| (setting.name.to_owned(), value(setting.name)));

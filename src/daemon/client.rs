@@ -106,7 +106,7 @@ fn wait_until_gone(place: &Place) -> Result<()> {
 }
 
 /// What to say to the user of a daemon of another build.
-pub fn mismatch(other: &Program) -> String {
+pub(super) fn mismatch(other: &Program) -> String {
     format!(
         "the daemon that runs is fimd {}, and this is {} of another build; `fimd stop` ends the daemon",
         other.version,
@@ -115,6 +115,6 @@ pub fn mismatch(other: &Program) -> String {
 }
 
 /// Whether an error means that nobody listens.
-pub fn is_absence(kind: ErrorKind) -> bool {
+pub(super) fn is_absence(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::place::Place;
 
 /// How long a daemon may take to start; it answers before a large model is loaded.
-pub const START_MAX: Duration = Duration::from_secs(20);
+pub(super) const START_MAX: Duration = Duration::from_secs(20);
 /// Between two looks whether it has.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -48,20 +48,20 @@ fn spawn(place: &Place, how: &str, errors: Stdio) -> Result<Child> {
 }
 
 /// A daemon on its way, by [`launch`] in a process of its own.
-pub struct Start {
+pub(super) struct Start {
     child: Child,
     errors: PathBuf,
 }
 
 impl Start {
-    pub fn new(place: &Place) -> Result<Self> {
+    pub(super) fn new(place: &Place) -> Result<Self> {
         let errors = place.dir().join(format!("start-{}.log", std::process::id()));
         let file = File::create(&errors).with_context(|| format!("cannot write {}", errors.display()))?;
         Ok(Self { child: spawn(place, "--launch", file.into())?, errors })
     }
 
     /// Fails when it could not start. One that ended well found another one running.
-    pub fn check(&mut self) -> Result<()> {
+    pub(super) fn check(&mut self) -> Result<()> {
         match self.child.try_wait() {
             Ok(Some(status)) if !status.success() => {
                 let said = fs::read_to_string(&self.errors).unwrap_or_default();

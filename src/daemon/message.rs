@@ -16,18 +16,18 @@ use crate::resident::{Connected, Facts, Spec};
 use crate::serve::Gauge;
 
 /// Changes when an older daemon would misunderstand.
-pub const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 1;
 
 /// How long a daemon may take to answer a greeting.
-pub const WELCOME_MAX: Duration = Duration::from_secs(10);
+pub(super) const WELCOME_MAX: Duration = Duration::from_secs(10);
 /// The longest greeting: it is read before anything is known of who sends it.
-pub const GREETING_BYTES_MAX: usize = 1 << 16;
+pub(super) const GREETING_BYTES_MAX: usize = 1 << 16;
 /// The longest request or answer.
-pub const LINE_BYTES_MAX: usize = 1 << 26;
+pub(super) const LINE_BYTES_MAX: usize = 1 << 26;
 
 /// Who asks, and what for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Greeting {
+pub(super) struct Greeting {
     /// See [`PROTOCOL`].
     pub protocol: u32,
     /// The program that asks.
@@ -64,7 +64,7 @@ pub enum Purpose {
 /// How the daemon answers a greeting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Welcome {
+pub(super) enum Welcome {
     /// Go on.
     Yes(Program),
     /// It does not speak this protocol.
@@ -222,7 +222,7 @@ impl Program {
 
 impl Greeting {
     /// From this program.
-    pub fn new(purpose: Purpose) -> Self {
+    pub(super) fn new(purpose: Purpose) -> Self {
         Self { protocol: PROTOCOL, program: Program::own(), purpose }
     }
 }
@@ -273,12 +273,12 @@ impl Wishes {
 }
 
 /// One message as a line.
-pub fn line(message: &impl Serialize) -> Result<String> {
+pub(super) fn line(message: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string(message)? + "\n")
 }
 
 /// One line as a message.
-pub fn parse<'l, M: Deserialize<'l>>(line: &'l str) -> Result<M> {
+pub(super) fn parse<'l, M: Deserialize<'l>>(line: &'l str) -> Result<M> {
     serde_json::from_str(line).context("the other side of the connection does not speak fimd's protocol")
 }
 

@@ -24,7 +24,7 @@ use crate::serve::{self, Event, Priority};
 const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// Does what one connection is for.
-pub async fn talk(host: Arc<Host>, stream: Stream) -> Result<()> {
+pub(super) async fn talk(host: Arc<Host>, stream: Stream) -> Result<()> {
     let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = BufReader::new(reader);
     let greeting = timeout(GREETING_MAX, read_line(&mut reader, GREETING_BYTES_MAX));

@@ -12,7 +12,7 @@ use crate::base::process::memory_bytes;
 use crate::resident::Resident;
 
 /// The state of the daemon.
-pub struct Host {
+pub(super) struct Host {
     pub resident: Arc<Resident>,
     pub place: Place,
     /// Whether to end.
@@ -22,24 +22,24 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(resident: Arc<Resident>, place: Place) -> Self {
+    pub(super) fn new(resident: Arc<Resident>, place: Place) -> Self {
         let stop = watch::Sender::new(false);
         Self { resident, place, stop, started: Instant::now(), requests: AtomicU64::new(0) }
     }
 
     /// A number that no request has had.
-    pub fn next_number(&self) -> u64 {
+    pub(super) fn next_number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Ends when the daemon is told to.
-    pub async fn stopped(&self) {
+    pub(super) async fn stopped(&self) {
         // It cannot fail: the sender lives as long as this.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
     /// How the daemon is doing.
-    pub fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let (view, spec) = (self.resident.view(), self.resident.wanted());
         let state = match (&view.loading, &view.pause, &view.failure) {
             (Some(_), ..) => "loading",

@@ -12,7 +12,7 @@ use interprocess::local_socket::traits::StreamCommon;
 use super::place::Place;
 
 /// Listens where nobody else does: the lock is held, so what is left of a socket is of a daemon that is gone.
-pub fn listen(place: &Place) -> Result<Listener> {
+pub(super) fn listen(place: &Place) -> Result<Listener> {
     let options = ListenerOptions::new().name(place.socket()?).try_overwrite(true);
     #[cfg(unix)]
     let options = {
@@ -25,7 +25,7 @@ pub fn listen(place: &Place) -> Result<Listener> {
 }
 
 /// Only the user's own processes are served, whatever the folder of the socket allows.
-pub fn check_peer(stream: &Stream) -> Result<()> {
+pub(super) fn check_peer(stream: &Stream) -> Result<()> {
     let peer = stream.peer_creds().context("the other side cannot be identified")?;
     #[cfg(unix)]
     {
@@ -39,7 +39,7 @@ pub fn check_peer(stream: &Stream) -> Result<()> {
 
 /// Ends when the system asks the process to.
 #[cfg(unix)]
-pub fn terminated() -> impl Future<Output = ()> {
+pub(super) fn terminated() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     async move {
@@ -65,19 +65,19 @@ pub fn terminated() -> impl Future<Output = ()> {
 }
 
 /// A file that may change.
-pub struct Watched {
+pub(super) struct Watched {
     path: Option<PathBuf>,
     written: Option<SystemTime>,
 }
 
 impl Watched {
-    pub fn new(path: Option<PathBuf>) -> Self {
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
         let mut this = Self { path, written: None };
         this.has_changed();
         this
     }
 
-    pub fn has_changed(&mut self) -> bool {
+    pub(super) fn has_changed(&mut self) -> bool {
         let written = self.path.as_ref().and_then(|path| path.metadata().ok()?.modified().ok());
         std::mem::replace(&mut self.written, written) != written
     }

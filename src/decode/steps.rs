@@ -12,7 +12,7 @@ use crate::compute::Backend;
 use crate::session::Session;
 
 /// The steps of one generation.
-pub struct Steps<'a> {
+pub(super) struct Steps<'a> {
     draft_cost: &'a mut DraftCost,
     /// Tokens that are evaluated, but not chosen yet.
     draft: VecDeque<u32>,
@@ -29,7 +29,7 @@ pub struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     /// No step yet.
-    pub fn new(draft_cost: &'a mut DraftCost) -> Self {
+    pub(super) fn new(draft_cost: &'a mut DraftCost) -> Self {
         Self {
             draft_cost,
             draft: VecDeque::new(),
@@ -43,7 +43,7 @@ impl<'a> Steps<'a> {
 
     /// Makes `id` the session's last token; `wanted_max` more may follow it. False when it was cancelled. Fails
     /// when the device does.
-    pub fn take<B: Backend>(
+    pub(super) fn take<B: Backend>(
         &mut self,
         session: &mut Session<B>,
         id: u32,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use memmap2::Mmap;
 
 /// Maps a whole file, read-only.
-pub fn map(path: &Path) -> Result<Arc<Mmap>> {
+pub(super) fn map(path: &Path) -> Result<Arc<Mmap>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     // SAFETY: the map is read-only and every reader treats its bytes as untrusted data of any value.
     // A file that another program truncates meanwhile ends this process with SIGBUS, as for every

@@ -7,7 +7,7 @@ use super::{Bytes, Entry};
 use crate::base::dtype::DType;
 
 /// Reads the header of a safetensors file and checks it against the file's length.
-pub fn read(file: &str, bytes: &Bytes) -> Result<Vec<(String, Entry)>> {
+pub(super) fn read(file: &str, bytes: &Bytes) -> Result<Vec<(String, Entry)>> {
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| explain(file, error))?;
     let data = 8 + header;
     let mut entries = Vec::new();

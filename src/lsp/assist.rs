@@ -20,7 +20,7 @@ const PROBLEMS_MAX: usize = 64;
 /// What is asked for. It travels to the client and back: whatever comes is checked again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub(super) struct Wanted {
     pub action: Action,
     pub uri: String,
     pub range: Range,
@@ -31,18 +31,18 @@ pub struct Wanted {
 }
 
 /// The error for what the user should read.
-pub fn refused(refusal: Refusal) -> Error {
+pub(super) fn refused(refusal: Refusal) -> Error {
     Error { code: ErrorCode::ServerError(REQUEST_FAILED), message: refusal.0.into(), data: None }
 }
 
 /// The document with this URI, if it may be shown to the model.
-pub fn readable(connection: &Connection, uri: &str) -> Result<Snapshot> {
+pub(super) fn readable(connection: &Connection, uri: &str) -> Result<Snapshot> {
     let snapshot = connection.snapshot(uri).filter(Snapshot::may_read);
     snapshot.ok_or_else(|| refused(Refusal("fimd leaves this document alone".into())))
 }
 
 /// What a selection in a document is about.
-pub fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
+pub(super) fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
     let text = &snapshot.document.text;
     let chars = snapshot.encoding.to_chars(text, range);
     let bytes = text.char_to_byte(chars.start)..text.char_to_byte(chars.end);
@@ -50,7 +50,7 @@ pub fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
 }
 
 /// What there is to do for `wanted`.
-pub fn job(snapshot: &Snapshot, wanted: Wanted) -> Result<Job> {
+pub(super) fn job(snapshot: &Snapshot, wanted: Wanted) -> Result<Job> {
     let nothing = || refused(Refusal("there is no code here".into()));
     let mut subject = subject(snapshot, wanted.range).ok_or_else(nothing)?;
     subject.problems = wanted.problems.into_iter().take(PROBLEMS_MAX).collect();
@@ -64,7 +64,7 @@ enum Heard {
 
 /// Runs a job about a document, and hands out its text as it grows. Whoever types goes first. Fails when the
 /// document changes meanwhile; dropping the future cancels the work.
-pub async fn run(
+pub(super) async fn run(
     connection: &Connection,
     snapshot: &Snapshot,
     job: &Job,
@@ -112,7 +112,7 @@ pub async fn run(
 }
 
 /// How far an answer is, for a progress.
-pub fn so_far(text: &str) -> String {
+pub(super) fn so_far(text: &str) -> String {
     match text.lines().count() {
         1 => "1 line".into(),
         lines => format!("{lines} lines"),

@@ -5,7 +5,7 @@ use tower_lsp::gen_lsp_types::{
     WorkspaceEditClientCapabilities,
 };
 
-pub struct Capabilities {
+pub(super) struct Capabilities {
     /// Shows ghost text.
     pub inline_completion: bool,
     /// Renders Markdown in a hover.
@@ -27,7 +27,7 @@ pub struct Capabilities {
 }
 
 /// What a client can do with code actions.
-pub struct CodeActionSupport {
+pub(super) struct CodeActionSupport {
     /// Takes actions; without this, commands only.
     pub literals: bool,
     /// Resolves the edit of an action when the user picks it.
@@ -39,7 +39,7 @@ pub struct CodeActionSupport {
 }
 
 /// What a client can do with edits.
-pub struct EditSupport {
+pub(super) struct EditSupport {
     /// Answers `workspace/applyEdit`.
     pub apply: bool,
     /// Takes edits of a version of a document.
@@ -50,7 +50,7 @@ pub struct EditSupport {
 
 impl Capabilities {
     /// As the client declares them.
-    pub fn of(client: &ClientCapabilities) -> Self {
+    pub(super) fn of(client: &ClientCapabilities) -> Self {
         let text_document = client.text_document.as_ref();
         let workspace = client.workspace.as_ref();
         let window = client.window.as_ref();

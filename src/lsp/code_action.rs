@@ -20,11 +20,11 @@ use crate::assist::documentation::Writing;
 use crate::assist::{self, Action, Problem, Subject};
 
 /// The kinds of actions that are offered, besides explaining.
-pub const KINDS: [CodeActionKind; 2] = [CodeActionKind::QuickFix, CodeActionKind::RefactorRewrite];
+pub(super) const KINDS: [CodeActionKind; 2] = [CodeActionKind::QuickFix, CodeActionKind::RefactorRewrite];
 
 /// What the model can do for a selection, or for the definition around the cursor. Clients ask unasked at
 /// every move of the cursor; then only selections and problems are worth an offer.
-pub async fn code_action(
+pub(super) async fn code_action(
     connection: Arc<Connection>,
     params: CodeActionParams,
 ) -> Result<Vec<CodeActionResponse>> {

@@ -20,7 +20,10 @@ use crate::assist::{Action, Outcome};
 const ANNOTATION: &str = "fimd";
 
 /// Computes what an action that was offered changes.
-pub async fn code_action_resolve(connection: Arc<Connection>, mut action: CodeAction) -> Result<CodeAction> {
+pub(super) async fn code_action_resolve(
+    connection: Arc<Connection>,
+    mut action: CodeAction,
+) -> Result<CodeAction> {
     let data = action.data.clone().unwrap_or_default();
     let invalid = |error: serde_json::Error| Error::invalid_params(format!("no action of fimd: {error}"));
     let wanted: Wanted = serde_json::from_value(data).map_err(invalid)?;
@@ -29,7 +32,7 @@ pub async fn code_action_resolve(connection: Arc<Connection>, mut action: CodeAc
 }
 
 /// What `wanted` changes.
-pub async fn edit(
+pub(super) async fn edit(
     connection: &Connection,
     wanted: Wanted,
     token: Option<ProgressToken>,

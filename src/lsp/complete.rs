@@ -29,7 +29,7 @@ impl Drop for CancelOnDrop<'_> {
 
 /// The texts that belong between `prefix` and `suffix`, taken from `snapshot`, best first. Fails only
 /// when the document has changed since.
-pub async fn complete(
+pub(super) async fn complete(
     connection: &Connection,
     snapshot: &Snapshot,
     prefix: String,
@@ -62,7 +62,7 @@ pub async fn complete(
 }
 
 /// Has the prompt of a document evaluated where the next request about it is likely to be.
-pub fn prewarm(connection: &Connection, uri: &str) {
+pub(super) fn prewarm(connection: &Connection, uri: &str) {
     let Some(snapshot) = connection.snapshot(uri).filter(Snapshot::may_complete) else { return };
     let rope = &snapshot.document.text;
     let text = rope.to_string();

@@ -16,7 +16,10 @@ const LABEL_CHARS_MAX: usize = 60;
 
 /// One item at most, which replaces the word before the cursor by itself and what follows. Clients
 /// call a menu that opens while typing "invoked", so all of these count as automatic.
-pub async fn completion(connection: Arc<Connection>, params: CompletionParams) -> Result<CompletionList> {
+pub(super) async fn completion(
+    connection: Arc<Connection>,
+    params: CompletionParams,
+) -> Result<CompletionList> {
     // Incomplete: what fits here is another text after each character.
     let mut list = CompletionList { is_incomplete: true, ..Default::default() };
     let at = params.text_document_position_params;

@@ -10,7 +10,10 @@ use super::connection::Connection;
 use crate::config::{Problem, SECTION};
 
 /// Takes over the settings of a client, which replace those it gave before; with null it is asked for them.
-pub async fn did_change_configuration(connection: Arc<Connection>, params: DidChangeConfigurationParams) {
+pub(super) async fn did_change_configuration(
+    connection: Arc<Connection>,
+    params: DidChangeConfigurationParams,
+) {
     let settings = params.settings;
     connection.note_activity();
     if !settings.is_null() {
@@ -35,7 +38,7 @@ async fn ask(client: Client, connection: Weak<Connection>) {
 }
 
 /// Asks a client to tell of changes, where it can.
-pub fn register(connection: &Connection) {
+pub(super) fn register(connection: &Connection) {
     if !connection.capabilities().register_configuration {
         return;
     }
@@ -53,7 +56,7 @@ pub fn register(connection: &Connection) {
 }
 
 /// Shows the user what is wrong with settings.
-pub async fn warn(client: &Client, problems: &[Problem]) {
+pub(super) async fn warn(client: &Client, problems: &[Problem]) {
     for problem in problems {
         tracing::warn!("a setting is wrong: {problem}");
         client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;

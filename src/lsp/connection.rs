@@ -45,7 +45,7 @@ pub struct Options {
     pub observer: Option<Observer>,
 }
 
-pub struct Connection {
+pub(super) struct Connection {
     client: Client,
     capabilities: Capabilities,
     encoding: Encoding,
@@ -69,7 +69,7 @@ pub struct Connection {
 
 impl Connection {
     /// Agrees with a client on how to go on, and takes over its settings.
-    pub fn new(
+    pub(super) fn new(
         client: Client,
         resident: Arc<Resident>,
         options: Options,
@@ -106,37 +106,37 @@ impl Connection {
         })
     }
 
-    pub fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    pub fn capabilities(&self) -> &Capabilities {
+    pub(super) fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
 
-    pub fn encoding(&self) -> Encoding {
+    pub(super) fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    pub fn resident(&self) -> &Arc<Resident> {
+    pub(super) fn resident(&self) -> &Arc<Resident> {
         &self.resident
     }
 
-    pub fn completer(&self) -> &Completer {
+    pub(super) fn completer(&self) -> &Completer {
         &self.completer
     }
 
-    pub fn hovers(&self) -> &HoverCache {
+    pub(super) fn hovers(&self) -> &HoverCache {
         &self.hovers
     }
 
-    pub fn open(&self, document: TextDocumentItem) {
+    pub(super) fn open(&self, document: TextDocumentItem) {
         let TextDocumentItem { uri, language_id, version, text } = document;
         self.completer.replaced(&uri.0);
         self.documents.open(uri.0, language_id.into(), version, &text);
     }
 
-    pub fn change(&self, params: &DidChangeTextDocumentParams) {
+    pub(super) fn change(&self, params: &DidChangeTextDocumentParams) {
         let (document, changes) = (&params.text_document, &params.content_changes);
         let uri = &document.text_document_identifier.uri.0;
         for edit in self.documents.change(uri, document.version, changes, self.encoding) {
@@ -147,18 +147,18 @@ impl Connection {
         }
     }
 
-    pub fn close(&self, uri: &str) {
+    pub(super) fn close(&self, uri: &str) {
         self.documents.close(uri);
         self.completer.closed(uri);
     }
 
     /// Notes that a document is looked at.
-    pub fn focus(&self, uri: &str) {
+    pub(super) fn focus(&self, uri: &str) {
         self.documents.touch(uri);
     }
 
     /// A document as it is now; `None` when it is not open.
-    pub fn snapshot(&self, uri: &str) -> Option<Snapshot> {
+    pub(super) fn snapshot(&self, uri: &str) -> Option<Snapshot> {
         let (document, view) = (self.documents.snapshot(uri)?, self.resident.view());
         Some(Snapshot {
             document,
@@ -170,23 +170,23 @@ impl Connection {
     }
 
     /// The other documents that are open, those changed or looked at last first.
-    pub fn others(&self, snapshot: &Snapshot) -> Vec<DocumentSnapshot> {
+    pub(super) fn others(&self, snapshot: &Snapshot) -> Vec<DocumentSnapshot> {
         self.documents.others(&snapshot.document.uri)
     }
 
     /// Whether the document is still open and unchanged.
-    pub fn is_current(&self, snapshot: &Snapshot) -> bool {
+    pub(super) fn is_current(&self, snapshot: &Snapshot) -> bool {
         self.documents.is_current(&snapshot.document.uri, snapshot.document.revision)
     }
 
     /// The settings in effect now.
-    pub fn settings(&self) -> Arc<EffectiveSettings> {
+    pub(super) fn settings(&self) -> Arc<EffectiveSettings> {
         self.settings.effective()
     }
 
     /// Takes over other settings of the editor, from the next request on; returns what is wrong with them that
     /// was not wrong before. Null says nothing.
-    pub fn configure(&self, given: Value) -> Vec<Problem> {
+    pub(super) fn configure(&self, given: Value) -> Vec<Problem> {
         if !given.is_null() {
             self.settings.replace(given);
         }
@@ -195,7 +195,7 @@ impl Connection {
 
     /// Lays the settings of the editor over those of the model that answers, where that is another one or has
     /// other settings; returns what is wrong with them that was not wrong before.
-    pub fn follow(&self, view: &View) -> Vec<Problem> {
+    pub(super) fn follow(&self, view: &View) -> Vec<Problem> {
         if self.settings().are_current(view) { Vec::new() } else { self.apply(view) }
     }
 
@@ -204,18 +204,18 @@ impl Connection {
     }
 
     /// Tells of changes: of what this connection does, and of the model.
-    pub fn watch(&self) -> (Arc<Notify>, watch::Receiver<View>) {
+    pub(super) fn watch(&self) -> (Arc<Notify>, watch::Receiver<View>) {
         (self.activity.clone(), self.resident.watch())
     }
 
     /// Notes that this connection does something.
-    pub fn note_activity(&self) {
+    pub(super) fn note_activity(&self) {
         self.activity.notify_one();
     }
 
     /// Early VS Code clients say 0 for invoked and 1 for automatic, where the protocol has 1 and 2: who
     /// ever says 0 is one of them.
-    pub fn trigger(&self, kind: InlineCompletionTriggerKind) -> Trigger {
+    pub(super) fn trigger(&self, kind: InlineCompletionTriggerKind) -> Trigger {
         let kind = u32::from(kind);
         let from_zero = kind == 0 || self.counts_triggers_from_zero.load(Ordering::Relaxed);
         self.counts_triggers_from_zero.store(from_zero, Ordering::Relaxed);
@@ -223,17 +223,17 @@ impl Connection {
     }
 
     /// A number that this connection has not used.
-    pub fn next_number(&self) -> u64 {
+    pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A key for work on the engine that takes the place of no other work.
-    pub fn next_key(&self) -> String {
+    pub(super) fn next_key(&self) -> String {
         format!("{}/assist/{}", self.number, self.next_number())
     }
 
     /// Keeps a file that the client is shown; it is deleted with the connection.
-    pub fn keep(&self, file: NamedTempFile) {
+    pub(super) fn keep(&self, file: NamedTempFile) {
         let mut files = self.files.lock().expect("lock poisoned");
         files.push_back(file);
         if files.len() > FILES_MAX {
@@ -242,7 +242,7 @@ impl Connection {
     }
 
     /// Ends all work, and deletes what the client was shown.
-    pub fn shut_down(&self) {
+    pub(super) fn shut_down(&self) {
         self.completer.closed_all();
         self.files.lock().expect("lock poisoned").clear();
     }

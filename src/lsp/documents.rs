@@ -11,7 +11,7 @@ use crate::complete::edit::Change;
 
 /// Open documents by their URI.
 #[derive(Default)]
-pub struct Documents {
+pub(super) struct Documents {
     open: DashMap<String, Document>,
     revisions: AtomicU64,
 }
@@ -30,7 +30,7 @@ struct Document {
 }
 
 /// A document as it was when a request came.
-pub struct DocumentSnapshot {
+pub(super) struct DocumentSnapshot {
     /// Its URI.
     pub uri: String,
     /// The whole text; sharing it costs nothing.
@@ -47,7 +47,7 @@ pub struct DocumentSnapshot {
 }
 
 /// How one change of a message changed a text.
-pub enum Edit {
+pub(super) enum Edit {
     /// In one place.
     Change(Change),
     /// In ways unknown.
@@ -56,7 +56,7 @@ pub enum Edit {
 
 impl Documents {
     /// Adds a document, or replaces it.
-    pub fn open(&self, uri: String, language: String, version: i32, text: &str) {
+    pub(super) fn open(&self, uri: String, language: String, version: i32, text: &str) {
         let revision = self.next();
         let document = Document {
             text: Rope::from_str(text),
@@ -71,7 +71,7 @@ impl Documents {
 
     /// Applies changes, each to what the ones before it left, and returns them. Those of a document that
     /// is not open are ignored.
-    pub fn change(
+    pub(super) fn change(
         &self,
         uri: &str,
         version: i32,
@@ -93,26 +93,26 @@ impl Documents {
     }
 
     /// Forgets a document.
-    pub fn close(&self, uri: &str) {
+    pub(super) fn close(&self, uri: &str) {
         if self.open.remove(uri).is_none() {
             tracing::warn!("a document was closed that is not open");
         }
     }
 
     /// Notes that a document is looked at.
-    pub fn touch(&self, uri: &str) {
+    pub(super) fn touch(&self, uri: &str) {
         if let Some(mut document) = self.open.get_mut(uri) {
             document.touched = self.next();
         }
     }
 
     /// A document as it is now; `None` when it is not open.
-    pub fn snapshot(&self, uri: &str) -> Option<DocumentSnapshot> {
+    pub(super) fn snapshot(&self, uri: &str) -> Option<DocumentSnapshot> {
         self.open.get(uri).map(|document| document.snapshot(uri))
     }
 
     /// The other documents that are open, those changed or looked at last first.
-    pub fn others(&self, uri: &str) -> Vec<DocumentSnapshot> {
+    pub(super) fn others(&self, uri: &str) -> Vec<DocumentSnapshot> {
         let others = self.open.iter().filter(|document| document.key() != uri);
         let mut others: Vec<DocumentSnapshot> =
             others.map(|document| document.snapshot(document.key())).collect();
@@ -121,7 +121,7 @@ impl Documents {
     }
 
     /// Whether a document is still open and unchanged since the snapshot with this revision.
-    pub fn is_current(&self, uri: &str, revision: u64) -> bool {
+    pub(super) fn is_current(&self, uri: &str, revision: u64) -> bool {
         self.open.get(uri).is_some_and(|document| document.revision == revision)
     }
 

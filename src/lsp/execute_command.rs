@@ -15,19 +15,22 @@ use super::explain::explain;
 use crate::resident::PAUSE_MINUTES_MAX;
 
 /// Explains a selection: `[{uri, range}]`.
-pub const EXPLAIN: &str = "fimd.explain";
+pub(super) const EXPLAIN: &str = "fimd.explain";
 /// Computes what a code action changes and has the client change it: what the action has as arguments.
-pub const APPLY: &str = "fimd.apply";
+pub(super) const APPLY: &str = "fimd.apply";
 /// Stops completing in all editors, for `[minutes]` or until resumed.
-pub const PAUSE: &str = "fimd.pause";
+pub(super) const PAUSE: &str = "fimd.pause";
 /// Completes again.
-pub const RESUME: &str = "fimd.resume";
+pub(super) const RESUME: &str = "fimd.resume";
 
 /// All commands.
-pub const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
+pub(super) const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
 
 /// Carries a command out. The answer is null, and comes when it is done.
-pub async fn execute_command(connection: Arc<Connection>, params: ExecuteCommandParams) -> Result<Value> {
+pub(super) async fn execute_command(
+    connection: Arc<Connection>,
+    params: ExecuteCommandParams,
+) -> Result<Value> {
     let (arguments, token) =
         (params.arguments.unwrap_or_default(), params.work_done_progress_params.work_done_token);
     match params.command.as_str() {

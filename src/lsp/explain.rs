@@ -31,14 +31,14 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The argument of the command.
 #[derive(Deserialize)]
-pub struct Selection {
+pub(super) struct Selection {
     uri: String,
     range: Range,
 }
 
 /// The parameters of `fimd/explanation`, as `editors/README.md` describes them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Explanation {
+pub(super) struct Explanation {
     id: u64,
     title: String,
     markdown: String,
@@ -93,7 +93,7 @@ async fn tell(client: Client, mut shown: Explanation, mut written: mpsc::Unbound
 }
 
 /// Explains a selection.
-pub async fn explain(
+pub(super) async fn explain(
     connection: &Connection,
     selection: Selection,
     token: Option<ProgressToken>,

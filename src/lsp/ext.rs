@@ -10,7 +10,7 @@ use super::complete::prewarm;
 use super::connection::Connection;
 
 /// `textDocument/didFocus {textDocument?: {uri}}`: the user looks at a document, or at none.
-pub async fn did_focus(connection: Arc<Connection>, params: Value) {
+pub(super) async fn did_focus(connection: Arc<Connection>, params: Value) {
     if let Some(uri) = params["textDocument"]["uri"].as_str() {
         connection.focus(uri);
         prewarm(&connection, uri);
@@ -18,7 +18,7 @@ pub async fn did_focus(connection: Arc<Connection>, params: Value) {
 }
 
 /// `textDocument/didShowCompletion {item}`: the user sees an inline completion.
-pub async fn did_show(connection: Arc<Connection>, params: Value) {
+pub(super) async fn did_show(connection: Arc<Connection>, params: Value) {
     if params["item"].is_object() {
         connection.completer().shown();
     }
@@ -26,7 +26,7 @@ pub async fn did_show(connection: Arc<Connection>, params: Value) {
 
 /// `textDocument/didPartiallyAcceptCompletion {item, acceptedLength}`: the user took the beginning of an
 /// inline completion; how much in all is counted in UTF-16 code units.
-pub async fn did_partially_accept(connection: Arc<Connection>, params: Value) {
+pub(super) async fn did_partially_accept(connection: Arc<Connection>, params: Value) {
     if params["acceptedLength"].as_f64().is_some_and(|length| length > 0.0) {
         connection.completer().partially_accepted();
     }
@@ -34,6 +34,6 @@ pub async fn did_partially_accept(connection: Arc<Connection>, params: Value) {
 
 /// `fimd/statistics`: what was counted since the session began, see
 /// [`Statistics`](crate::complete::stats::Statistics).
-pub async fn statistics(connection: Arc<Connection>) -> Result<Value> {
+pub(super) async fn statistics(connection: Arc<Connection>) -> Result<Value> {
     Ok(serde_json::to_value(connection.completer().statistics()).expect("numbers are JSON"))
 }

@@ -21,7 +21,7 @@ const OTHER_BYTES_MAX: usize = 1 << 20;
 
 /// What the definition at a place, or of the function called there, is for. `None` where it says so itself,
 /// and wherever else there is nothing to say: other servers have hovers too.
-pub async fn hover(connection: Arc<Connection>, params: HoverParams) -> Result<Option<Hover>> {
+pub(super) async fn hover(connection: Arc<Connection>, params: HoverParams) -> Result<Option<Hover>> {
     let at = params.text_document_position_params;
     let Some(snapshot) = connection.snapshot(&at.text_document.uri.0) else { return Ok(None) };
     let options = &snapshot.settings.settings.hover;

@@ -15,7 +15,7 @@ use crate::resident::Served;
 use crate::serve::{self, Priority};
 
 /// The documentation one connection has asked for. Dropping it cancels what is being written.
-pub struct HoverCache {
+pub(super) struct HoverCache {
     shared: Arc<Shared>,
     /// Newer work with this key supersedes older work.
     key: String,
@@ -31,13 +31,13 @@ struct Shared {
 
 impl HoverCache {
     /// An empty cache, whose work has this key on the engine.
-    pub fn new(key: String) -> Self {
+    pub(super) fn new(key: String) -> Self {
         let cancel = Cancel::new();
         Self { shared: Arc::default(), key, _guard: cancel.on_drop(), cancel }
     }
 
     /// What is known of a definition once the budget is over, or earlier if that is all; `None` for nothing.
-    pub async fn documentation(
+    pub(super) async fn documentation(
         &self,
         served: &Served,
         options: &Options,

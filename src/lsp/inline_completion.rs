@@ -12,7 +12,7 @@ use super::connection::Connection;
 
 /// One item at most, some more when asked for by hand. With an entry of the client's completion menu selected, the
 /// item goes on from the text of that entry, in its range; otherwise its range is empty and lies at the cursor.
-pub async fn inline_completion(
+pub(super) async fn inline_completion(
     connection: Arc<Connection>,
     params: InlineCompletionParams,
 ) -> Result<InlineCompletionList> {

@@ -5,7 +5,7 @@ use tower_lsp::gen_lsp_types::{InitializeParams, Position, PositionEncodingKind,
 
 /// What the `character` of a position counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub(super) enum Encoding {
     /// Bytes.
     Utf8,
     /// UTF-16 code units, what clients mean that say nothing.
@@ -17,7 +17,7 @@ pub enum Encoding {
 impl Encoding {
     /// The one to use with this client: bytes where it can, UTF-16 otherwise, UTF-32 where the client
     /// offers nothing else.
-    pub fn negotiate(client: &InitializeParams) -> Self {
+    pub(super) fn negotiate(client: &InitializeParams) -> Self {
         let offered =
             client.capabilities.general.as_ref().and_then(|general| general.position_encodings.as_deref());
         let offers = |kind| offered.is_some_and(|offered| offered.contains(&kind));
@@ -31,7 +31,7 @@ impl Encoding {
     }
 
     /// How the protocol calls it.
-    pub fn kind(self) -> PositionEncodingKind {
+    pub(super) fn kind(self) -> PositionEncodingKind {
         match self {
             Self::Utf8 => PositionEncodingKind::UTF8,
             Self::Utf16 => PositionEncodingKind::UTF16,
@@ -42,7 +42,7 @@ impl Encoding {
     /// The index of the character at `position`. A line past the end is the end of the text, a
     /// character past the end of its line is that end, before the line break, and the middle of a
     /// character is its start.
-    pub fn to_char(self, text: &Rope, position: Position) -> usize {
+    pub(super) fn to_char(self, text: &Rope, position: Position) -> usize {
         let line = position.line as usize;
         if line >= text.len_lines() {
             return text.len_chars();
@@ -58,13 +58,13 @@ impl Encoding {
     }
 
     /// The characters of `range`, whichever of its ends comes first.
-    pub fn to_chars(self, text: &Rope, range: Range) -> std::ops::Range<usize> {
+    pub(super) fn to_chars(self, text: &Rope, range: Range) -> std::ops::Range<usize> {
         let (start, end) = (self.to_char(text, range.start), self.to_char(text, range.end));
         start.min(end)..start.max(end)
     }
 
     /// The position of the character with this index, which is inside the text or its end.
-    pub fn to_position(self, text: &Rope, char: usize) -> Position {
+    pub(super) fn to_position(self, text: &Rope, char: usize) -> Position {
         let line = text.char_to_line(char);
         let before = text.slice(text.line_to_char(line)..char);
         let character = match self {
@@ -76,7 +76,7 @@ impl Encoding {
     }
 
     /// The positions of these characters.
-    pub fn to_range(self, text: &Rope, chars: std::ops::Range<usize>) -> Range {
+    pub(super) fn to_range(self, text: &Rope, chars: std::ops::Range<usize>) -> Range {
         Range { start: self.to_position(text, chars.start), end: self.to_position(text, chars.end) }
     }
 }

@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 static TOKENS: AtomicU64 = AtomicU64::new(0);
 
 /// A progress that the client may be shown. It ends when this is dropped.
-pub struct Progress {
+pub(super) struct Progress {
     messages: Option<mpsc::UnboundedSender<String>>,
     /// What has to be awaited before the request is answered: a token that came with it ends there.
     ended: Option<JoinHandle<()>>,
@@ -26,7 +26,7 @@ pub struct Progress {
 
 impl Progress {
     /// Begins one with the `token` of a request, or with one of its own where the client allows that.
-    pub fn begin(
+    pub(super) fn begin(
         client: &Client,
         capabilities: &Capabilities,
         token: Option<ProgressToken>,
@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// Says how far the work is.
-    pub fn report(&self, message: String) {
+    pub(super) fn report(&self, message: String) {
         if let Some(messages) = &self.messages {
             // Nobody listens any more where the client refused the progress.
             let _ = messages.send(message);
@@ -50,7 +50,7 @@ impl Progress {
     }
 
     /// Ends it.
-    pub async fn finish(mut self) {
+    pub(super) async fn finish(mut self) {
         self.messages = None;
         if let Some(ended) = self.ended.take() {
             let _ = ended.await;

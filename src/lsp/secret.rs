@@ -8,7 +8,7 @@ const STARTS: [&str; 6] = [".env", ".netrc", "id_rsa", "id_dsa", "id_ecdsa", "id
 const ENDS: [&str; 4] = [".pem", ".key", ".p12", ".pfx"];
 
 /// Whether the file at `path`, its parts separated by `/`, looks like it keeps secrets.
-pub fn is_secret(path: &str) -> bool {
+pub(super) fn is_secret(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
     let (folders, name) = path.rsplit_once('/').unwrap_or(("", &path));
     folders.split('/').any(|folder| FOLDERS.contains(&folder))

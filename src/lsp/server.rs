@@ -22,7 +22,7 @@ use crate::resident::Resident;
 const TRIGGER_CHARACTERS: [&str; 1] = ["."];
 
 /// Serves one connection, which begins with `initialize`.
-pub struct Server {
+pub(super) struct Server {
     client: Client,
     resident: Arc<Resident>,
     options: Options,
@@ -30,7 +30,7 @@ pub struct Server {
 }
 
 /// Every method, and who handles it.
-pub fn service(resident: Arc<Resident>, options: Options) -> (LspService<Server>, ClientSocket) {
+pub(super) fn service(resident: Arc<Resident>, options: Options) -> (LspService<Server>, ClientSocket) {
     let new = |client| Server { client, resident, options, connection: OnceLock::new() };
     LspService::build_with_lifecycle_methods(new)
         .custom_method("textDocument/didOpen", |server: &Server, params| {

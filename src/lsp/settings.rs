@@ -12,7 +12,7 @@ use crate::config::{Configuration, Problem, Settings};
 use crate::resident::{Served, View};
 
 /// The settings of one connection, and what they are made from.
-pub struct ConnectionSettings {
+pub(super) struct ConnectionSettings {
     /// See `Options::overrides`.
     overrides: Option<Value>,
     /// The URIs of the folders that the editor works in.
@@ -23,7 +23,7 @@ pub struct ConnectionSettings {
 }
 
 /// What holds until settings change.
-pub struct EffectiveSettings {
+pub(super) struct EffectiveSettings {
     pub settings: Settings,
     pub workspace: Workspace,
     /// What is wrong with the settings.
@@ -37,24 +37,24 @@ pub struct EffectiveSettings {
 }
 
 impl ConnectionSettings {
-    pub fn new(view: &View, overrides: Option<Value>, given: Value, roots: Vec<String>) -> Self {
+    pub(super) fn new(view: &View, overrides: Option<Value>, given: Value, roots: Vec<String>) -> Self {
         let effective = EffectiveSettings::new(view, overrides.as_ref(), &given, &roots);
         Self { overrides, roots, given: Mutex::new(given), effective: RwLock::new(Arc::new(effective)) }
     }
 
     /// What holds now.
-    pub fn effective(&self) -> Arc<EffectiveSettings> {
+    pub(super) fn effective(&self) -> Arc<EffectiveSettings> {
         self.effective.read().expect("nothing panics with this lock").clone()
     }
 
     /// Takes over other settings of the editor; they count once they are applied.
-    pub fn replace(&self, given: Value) {
+    pub(super) fn replace(&self, given: Value) {
         *self.given.lock().expect("nothing panics with this lock") = given;
     }
 
     /// Lays the settings of the editor over those in `view`, and says what is wrong with them that was not wrong
     /// before. `configure` is called before they count where another model answers, or completes otherwise.
-    pub fn apply(&self, view: &View, configure: impl FnOnce(&EffectiveSettings)) -> Vec<Problem> {
+    pub(super) fn apply(&self, view: &View, configure: impl FnOnce(&EffectiveSettings)) -> Vec<Problem> {
         let given = self.given.lock().expect("nothing panics with this lock");
         let new = EffectiveSettings::new(view, self.overrides.as_ref(), &given, &self.roots);
         let mut current = self.effective.write().expect("nothing panics with this lock");
@@ -84,19 +84,19 @@ impl EffectiveSettings {
     }
 
     /// Whether they are those of the model and the settings in `view`.
-    pub fn are_current(&self, view: &View) -> bool {
+    pub(super) fn are_current(&self, view: &View) -> bool {
         Arc::ptr_eq(&self.served, &view.served) && Arc::ptr_eq(&self.base, &view.configuration)
     }
 
     /// Whether the model may be asked about a document.
-    pub fn may_read(&self, document: &DocumentSnapshot) -> bool {
+    pub(super) fn may_read(&self, document: &DocumentSnapshot) -> bool {
         self.settings.enabled
             && document.text.len_bytes() <= DOCUMENT_BYTES_MAX
             && self.workspace.allows(&document.uri, &document.language)
     }
 
     /// How to explain, fix and document.
-    pub fn assist(&self) -> assist::Options {
+    pub(super) fn assist(&self) -> assist::Options {
         assist::Options { prompt: self.options.prompt, max_tokens: self.settings.assist.max_tokens }
     }
 }

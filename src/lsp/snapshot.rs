@@ -9,7 +9,7 @@ use crate::resident::Served;
 use crate::serve::Engine;
 
 /// A document and what answers about it depend on, as they were when the request came.
-pub struct Snapshot {
+pub(super) struct Snapshot {
     pub document: DocumentSnapshot,
     pub settings: Arc<EffectiveSettings>,
     pub encoding: Encoding,
@@ -20,21 +20,21 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Whether the model may be asked about the document at the user's request.
-    pub fn may_read(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         self.settings.may_read(&self.document)
     }
 
     /// Whether the model may be asked about it while the user types or looks around.
-    pub fn may_complete(&self) -> bool {
+    pub(super) fn may_complete(&self) -> bool {
         !self.is_paused && self.may_read()
     }
 
     /// The path of the document in its workspace.
-    pub fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         self.settings.workspace.relative(&self.document.uri)
     }
 
-    pub fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         &self.served.engine
     }
 }

@@ -32,7 +32,7 @@ enum State {
 
 /// The parameters of `fimd/status`, as `editors/README.md` describes them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub(super) struct Status {
     state: State,
     model: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ impl Status {
 }
 
 /// Follows the model, until the session with the client ends.
-pub fn spawn(connection: &Arc<Connection>) {
+pub(super) fn spawn(connection: &Arc<Connection>) {
     tokio::spawn(follow(Arc::downgrade(connection)));
 }
 

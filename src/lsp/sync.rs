@@ -10,16 +10,16 @@ use tower_lsp::gen_lsp_types::{
 use super::complete::prewarm;
 use super::connection::Connection;
 
-pub async fn did_open(connection: Arc<Connection>, params: DidOpenTextDocumentParams) {
+pub(super) async fn did_open(connection: Arc<Connection>, params: DidOpenTextDocumentParams) {
     let uri = params.text_document.uri.0.clone();
     connection.open(params.text_document);
     prewarm(&connection, &uri);
 }
 
-pub async fn did_change(connection: Arc<Connection>, params: DidChangeTextDocumentParams) {
+pub(super) async fn did_change(connection: Arc<Connection>, params: DidChangeTextDocumentParams) {
     connection.change(&params);
 }
 
-pub async fn did_close(connection: Arc<Connection>, params: DidCloseTextDocumentParams) {
+pub(super) async fn did_close(connection: Arc<Connection>, params: DidCloseTextDocumentParams) {
     connection.close(&params.text_document.uri.0);
 }

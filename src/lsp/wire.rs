@@ -9,7 +9,7 @@ use tokio::io::{
 use tower_lsp::jsonrpc::Request;
 
 /// The method that stands for a message that could not be read.
-pub const UNREADABLE: &str = "fimd/unreadable";
+pub(crate) const UNREADABLE: &str = "fimd/unreadable";
 
 const UNREADABLE_MESSAGE: &str = r#"{"jsonrpc":"2.0","id":null,"method":"fimd/unreadable"}"#;
 const EXIT_MESSAGE: &str = r#"{"jsonrpc":"2.0","method":"exit"}"#;
@@ -31,7 +31,7 @@ pub enum Ending {
 
 /// Copies messages until `exit`, puts [`UNREADABLE`] in the place of damaged ones, and says `exit` for
 /// a client that just goes away.
-pub async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> Ending {
+pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> Ending {
     let mut input = BufReader::new(input);
     let mut ending = Ending::Abrupt;
     loop {
@@ -65,7 +65,7 @@ pub async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + 
 }
 
 /// Writes a message.
-pub async fn write(output: &mut (impl AsyncWrite + Unpin), body: &[u8]) -> io::Result<()> {
+pub(crate) async fn write(output: &mut (impl AsyncWrite + Unpin), body: &[u8]) -> io::Result<()> {
     output.write_all(&frame(body)).await?;
     output.flush().await
 }
@@ -77,7 +77,7 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
 
 /// The body of the next message, empty when it is too long to be read; `None` at the end of the input.
 /// Between messages, everything is skipped that is not a `Content-Length`.
-pub async fn read(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     const LENGTH: &str = "content-length:";
     let mut length: Option<u64> = None;
     loop {

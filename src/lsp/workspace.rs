@@ -14,7 +14,7 @@ use super::secret::is_secret;
 use crate::config::Disabled;
 
 /// The folders an editor works in, and which files in them are left alone.
-pub struct Workspace {
+pub(super) struct Workspace {
     /// Longest first.
     roots: Vec<String>,
     disabled: Disabled,
@@ -24,7 +24,7 @@ pub struct Workspace {
 
 impl Workspace {
     /// A workspace with these root URIs.
-    pub fn new(roots: &[String], disabled: Disabled) -> Self {
+    pub(super) fn new(roots: &[String], disabled: Disabled) -> Self {
         let mut roots: Vec<String> =
             roots.iter().map(|uri| path_of(uri).trim_end_matches('/').to_owned()).collect();
         roots.sort_by_key(|root| std::cmp::Reverse(root.len()));
@@ -39,7 +39,7 @@ impl Workspace {
     }
 
     /// The path of a document within its folder, or its name where it is in none.
-    pub fn relative(&self, uri: &str) -> String {
+    pub(super) fn relative(&self, uri: &str) -> String {
         let path = path_of(uri);
         let inside = |root: &String| Some(path.strip_prefix(root.as_str())?.strip_prefix('/')?.to_owned());
         let name = || path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -47,7 +47,7 @@ impl Workspace {
     }
 
     /// Whether a document may be completed and shown as context.
-    pub fn allows(&self, uri: &str, language: &str) -> bool {
+    pub(super) fn allows(&self, uri: &str, language: &str) -> bool {
         let path = path_of(uri);
         if is_secret(&path) || is_disabled(&self.disabled.languages, language) {
             return false;
@@ -71,7 +71,7 @@ fn is_disabled(patterns: &[String], language: &str) -> bool {
 }
 
 /// The path of a URI of any scheme, decoded.
-pub fn path_of(uri: &str) -> String {
+pub(super) fn path_of(uri: &str) -> String {
     let path = uri.split_once(':').map_or(uri, |(_, rest)| rest);
     let path = path.strip_prefix("//").map_or(path, |rest| &rest[rest.find('/').unwrap_or(0)..]);
     let path = path.split(['?', '#']).next().unwrap_or_default();

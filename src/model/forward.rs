@@ -27,7 +27,6 @@ pub struct ModelOptions {
 /// Which rows of a forward pass need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogitRows {
-    /// None.
     None,
     /// Only the last.
     Last,

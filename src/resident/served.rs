@@ -37,7 +37,6 @@ impl Served {
 pub struct Facts {
     /// What to call it: the path it comes from, or that it is the starter.
     pub name: String,
-    /// Layers.
     pub layers: usize,
     /// Bytes of weights as stored.
     pub weight_bytes: u64,

@@ -17,7 +17,7 @@ pub enum Plan {
 }
 
 /// Makes a task.
-pub type Planning = Box<dyn FnOnce(&PlanInput) -> Result<Task> + Send>;
+pub(super) type Planning = Box<dyn FnOnce(&PlanInput) -> Result<Task> + Send>;
 
 /// What an engine says of its model to whoever makes a task for it.
 pub struct PlanInput<'a> {

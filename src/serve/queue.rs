@@ -11,7 +11,7 @@ use super::Priority;
 use crate::base::Cancel;
 
 /// Work with what the queue needs to know of it.
-pub struct Entry<W> {
+pub(super) struct Entry<W> {
     pub key: String,
     pub priority: Priority,
     pub not_before: Option<Instant>,
@@ -23,7 +23,7 @@ pub struct Entry<W> {
 }
 
 /// Entries that wait, and what is known of the one that runs.
-pub struct Queue<W> {
+pub(super) struct Queue<W> {
     waiting: Vec<Entry<W>>,
     running: Option<Running>,
 }
@@ -40,7 +40,7 @@ struct Running {
 }
 
 /// What to do now.
-pub enum Next<W> {
+pub(super) enum Next<W> {
     /// Run this until the flag is set, then call [`Queue::finish`].
     Run(W, Cancel),
     /// Nothing before this moment, unless something is pushed.
@@ -69,7 +69,7 @@ impl<W> Default for Queue<W> {
 
 impl<W> Queue<W> {
     /// Adds work and returns what it replaces.
-    pub fn push(&mut self, entry: Entry<W>) -> Option<W> {
+    pub(super) fn push(&mut self, entry: Entry<W>) -> Option<W> {
         if let Some(running) = &mut self.running
             && running.yields_to(&entry.key, entry.priority)
         {
@@ -89,13 +89,13 @@ impl<W> Queue<W> {
 
     /// Whether work with this key and priority, if it is pushed now, has to have its prompt: a pass runs that
     /// stops for it unless its prompt shares what the pass evaluates.
-    pub fn compares(&self, key: &str, priority: Priority) -> bool {
+    pub(super) fn compares(&self, key: &str, priority: Priority) -> bool {
         let running = self.running.as_ref().filter(|running| running.yields_to(key, priority));
         running.is_some_and(|running| running.run.is_prefilling())
     }
 
     /// What to do at `now`, when nothing runs.
-    pub fn next(&mut self, now: Instant) -> Next<W> {
+    pub(super) fn next(&mut self, now: Instant) -> Next<W> {
         let highest = self.waiting.iter().map(|entry| entry.priority).max();
         let of_interest = || (0..).zip(&self.waiting).filter(|(_, entry)| Some(entry.priority) == highest);
         let is_due = |entry: &Entry<W>| entry.not_before.is_none_or(|at| at <= now);
@@ -111,17 +111,17 @@ impl<W> Queue<W> {
     }
 
     /// Says with which tokens the work begins that runs.
-    pub fn planned(&mut self, prompt: &[u32]) {
+    pub(super) fn planned(&mut self, prompt: &[u32]) {
         self.running.as_mut().expect("something runs").prompt = prompt.to_vec();
     }
 
     /// What was to run cannot be run.
-    pub fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.running = None;
     }
 
     /// Ends the run of `work` and returns it, unless it was interrupted and, if it may, goes on later.
-    pub fn finish(&mut self, work: W, may_resume: bool) -> Option<W> {
+    pub(super) fn finish(&mut self, work: W, may_resume: bool) -> Option<W> {
         let running = self.running.take().expect("something runs");
         let is_newest = !self.waiting.iter().any(|e| e.key == running.key && e.priority == running.priority);
         if !(may_resume && running.is_interrupted && is_newest) || running.whole.is_ending() {
@@ -133,7 +133,7 @@ impl<W> Queue<W> {
     }
 
     /// Nobody needs anything any more.
-    pub fn cancel_all(&self) {
+    pub(super) fn cancel_all(&self) {
         self.waiting.iter().for_each(|entry| entry.cancel.cancel());
         if let Some(running) = &self.running {
             running.whole.cancel();

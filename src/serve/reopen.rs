@@ -6,7 +6,7 @@ use crate::compute::Backend;
 use crate::session::{DeviceFailure, Session, Usage};
 
 /// A session, and how to open another one in its place.
-pub struct Reopening<B: Backend, R> {
+pub(super) struct Reopening<B: Backend, R> {
     session: Result<Session<B>, Error>,
     reopen: R,
     /// Whether no request has succeeded since the session was opened again.
@@ -15,13 +15,13 @@ pub struct Reopening<B: Backend, R> {
 
 impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
     /// Begins with `session`.
-    pub fn new(session: Session<B>, reopen: R) -> Self {
+    pub(super) fn new(session: Session<B>, reopen: R) -> Self {
         Self { session: Ok(session), reopen, is_on_probation: false }
     }
 
     /// Works on the session. When its device fails, the work fails with the cause and the session is opened
     /// again, once: a device that fails right away again is given up, and all later work fails.
-    pub fn with<T>(&mut self, work: impl FnOnce(&mut Session<B>) -> Result<T>) -> Result<T> {
+    pub(super) fn with<T>(&mut self, work: impl FnOnce(&mut Session<B>) -> Result<T>) -> Result<T> {
         let session = match &mut self.session {
             Ok(session) => session,
             Err(cause) => return Err(anyhow!("the device has failed ({cause:#}); load the model again")),
@@ -36,7 +36,7 @@ impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
     }
 
     /// What the session's past takes.
-    pub fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> Usage {
         self.session.as_ref().map_or_else(|_| Usage::default(), Session::usage)
     }
 

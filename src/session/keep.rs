@@ -6,14 +6,14 @@ use std::ops::Range;
 use super::Mark;
 
 /// A later prompt is to find a saved state at most about this many tokens before it departs.
-pub const REPLAY_TOKENS: usize = 48;
+pub(super) const REPLAY_TOKENS: usize = 48;
 
 /// How many tokens before its end a prompt may go on differently: those of a word that was not finished.
 const UNSTABLE_END_TOKENS: usize = 16;
 
 /// What to keep of an evaluation, by position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(super) struct Plan {
     /// Where to save the state, ascending.
     pub points: Vec<usize>,
     /// Tokens to trace, ascending and apart.
@@ -23,7 +23,12 @@ pub struct Plan {
 impl Plan {
     /// For the tokens `evaluated`, to the end of a prompt, where the last saved state before them is at
     /// `last_checkpoint`. Besides the `marks` and the end a state is saved every `spacing` tokens.
-    pub fn new(evaluated: Range<usize>, last_checkpoint: usize, marks: &[Mark], spacing: usize) -> Self {
+    pub(super) fn new(
+        evaluated: Range<usize>,
+        last_checkpoint: usize,
+        marks: &[Mark],
+        spacing: usize,
+    ) -> Self {
         let Range { start, end } = evaluated;
         let mut points = BTreeSet::new();
         let mut traced = Vec::new();
@@ -55,7 +60,7 @@ impl Plan {
     }
 
     /// The part for one pass over `rows`, counted from its first row.
-    pub fn rows(&self, rows: &Range<usize>) -> (Vec<usize>, Vec<Range<usize>>) {
+    pub(super) fn rows(&self, rows: &Range<usize>) -> (Vec<usize>, Vec<Range<usize>>) {
         let marks = self.points.iter().filter(|at| (rows.start + 1..=rows.end).contains(at));
         let traced = self.traced.iter().map(|range| range.start.max(rows.start)..range.end.min(rows.end));
         (

@@ -372,7 +372,6 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// The model.
     pub fn model(&self) -> &Model<B> {
         &self.model
     }

@@ -2,7 +2,7 @@
 
 /// The characters read last, a byte each, the newest in the lowest byte. Whitespace in a row counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recent(u128);
+pub(super) struct Recent(u128);
 
 impl Default for Recent {
     /// Behind a line end.
@@ -13,13 +13,13 @@ impl Default for Recent {
 
 impl Recent {
     /// How many there are.
-    pub const BYTES: usize = 16;
+    pub(super) const BYTES: usize = 16;
     /// Nothing.
-    pub const CLEAR: Self = Self(0);
+    pub(super) const CLEAR: Self = Self(0);
     const LETTER: u8 = 0xff;
     const OTHER: u8 = 0xfe;
 
-    pub fn push(&mut self, c: char) {
+    pub(super) fn push(&mut self, c: char) {
         let byte = match c {
             '\n' => b'\n',
             c if c.is_ascii() => {
@@ -40,16 +40,16 @@ impl Recent {
         }
     }
 
-    pub fn last(self) -> u8 {
+    pub(super) fn last(self) -> u8 {
         self.0 as u8
     }
 
     /// Without the last `count`.
-    pub fn before(self, count: usize) -> Self {
+    pub(super) fn before(self, count: usize) -> Self {
         Self(self.0.checked_shr(8 * count as u32).unwrap_or(0))
     }
 
-    pub fn ends_with(self, text: &str) -> bool {
+    pub(super) fn ends_with(self, text: &str) -> bool {
         let mut rest = self;
         text.bytes().rev().all(|byte| {
             let is_it = rest.last() == byte;
@@ -59,16 +59,16 @@ impl Recent {
     }
 
     /// How often `byte` stands at the end.
-    pub fn repetitions(self, byte: u8) -> usize {
+    pub(super) fn repetitions(self, byte: u8) -> usize {
         (0..Self::BYTES).take_while(|&at| self.before(at).last() == byte).count()
     }
 
-    pub fn is_word(byte: u8) -> bool {
+    pub(super) fn is_word(byte: u8) -> bool {
         byte.is_ascii_alphanumeric() || matches!(byte, b'_' | Self::LETTER)
     }
 
     /// Whether an operand comes next: behind an operator, an opening delimiter or a keyword.
-    pub fn expects_operand(self) -> bool {
+    pub(super) fn expects_operand(self) -> bool {
         const KEYWORDS: [&str; 16] = [
             "return", "typeof", "case", "in", "of", "do", "else", "void", "delete", "throw", "yield",
             "await", "if", "unless", "when", "and",

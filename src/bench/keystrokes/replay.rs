@@ -33,7 +33,6 @@ pub trait Peer {
 /// What a server says to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Which.
     pub request: usize,
     /// When it came.
     pub at: Instant,

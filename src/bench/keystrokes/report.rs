@@ -120,7 +120,6 @@ pub struct Wasted {
 /// Requests with one cause.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ByCause {
-    /// Which.
     pub cause: Cause,
     /// How many.
     pub requests: usize,
@@ -378,7 +377,7 @@ fn figure(value: f64) -> String {
 pub(super) mod tests {
     use super::*;
 
-    pub fn keystroke(cause: Cause, source: Source, evaluated: usize, answer_ms: f64) -> Keystroke {
+    pub(crate) fn keystroke(cause: Cause, source: Source, evaluated: usize, answer_ms: f64) -> Keystroke {
         let ran = source == Source::Model;
         let figures = Figures {
             source,

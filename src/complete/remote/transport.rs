@@ -16,7 +16,7 @@ use crate::base::Cancel;
 use crate::decode::StopReason;
 
 /// How soon a cancel is noticed.
-pub const POLL: Duration = Duration::from_millis(10);
+pub(super) const POLL: Duration = Duration::from_millis(10);
 /// The back-off before the first retry; it doubles with each.
 const BACK_OFF: Duration = Duration::from_millis(200);
 /// The longest back-off.
@@ -52,7 +52,7 @@ impl fmt::Debug for Token {
 }
 
 /// The way to one server.
-pub struct Transport {
+pub(super) struct Transport {
     endpoint: Uri,
     token: Option<Token>,
     timeout: Duration,
@@ -63,14 +63,14 @@ pub struct Transport {
 }
 
 /// A request that was sent.
-pub struct Exchange {
+pub(super) struct Exchange {
     agent: Agent,
     /// What is read of the answer.
     pub answer: mpsc::Receiver<Heard>,
 }
 
 /// Why an attempt came to nothing.
-pub enum Failure {
+pub(super) enum Failure {
     /// Another one may do better, after this time if the server said so.
     Passing(anyhow::Error, Option<Duration>),
     /// Another one would end the same way.
@@ -80,7 +80,7 @@ pub enum Failure {
 }
 
 /// What is read of an answer.
-pub enum Heard {
+pub(super) enum Heard {
     Status(u16, Option<Duration>),
     Line(String),
     End(Result<()>),
@@ -88,7 +88,7 @@ pub enum Heard {
 
 impl Transport {
     /// To the server at `url`. Nothing is sent yet.
-    pub fn new(url: &str, token: Option<Token>, timeout: Duration) -> Result<Self> {
+    pub(super) fn new(url: &str, token: Option<Token>, timeout: Duration) -> Result<Self> {
         let endpoint = endpoint(url)?;
         if endpoint.scheme_str() == Some("http") && !is_loopback(&endpoint) {
             tracing::warn!("remote.url is http: what you edit goes over the network unencrypted");
@@ -97,12 +97,12 @@ impl Transport {
     }
 
     /// The server's name, with its port if the URL has one.
-    pub fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         self.endpoint.authority().map_or("", |authority| authority.as_str())
     }
 
     /// Sends a request from a thread of its own, which ends with [`Transport::end`] at the latest.
-    pub fn send(&mut self, body: String) -> Exchange {
+    pub(super) fn send(&mut self, body: String) -> Exchange {
         let agent = self.idle.take().unwrap_or_else(|| agent(self.timeout));
         let (send, answer) = mpsc::sync_channel(LINES_MAX);
         let request = agent.post(self.endpoint.clone()).header("content-type", "application/json");
@@ -124,7 +124,7 @@ impl Transport {
 
     /// Keeps the connection of an exchange whose answer `is_read` to its end, and drops any other, which ends
     /// the server's work.
-    pub fn end(&mut self, exchange: Exchange, is_read: bool) {
+    pub(super) fn end(&mut self, exchange: Exchange, is_read: bool) {
         if is_read {
             self.idle = Some(exchange.agent);
         } else {
@@ -133,7 +133,11 @@ impl Transport {
     }
 
     /// Waits as long as the server has said, or says why that takes too long.
-    pub fn wait_turn(&mut self, until: Option<Instant>, cancel: &Cancel) -> Result<Option<StopReason>> {
+    pub(super) fn wait_turn(
+        &mut self,
+        until: Option<Instant>,
+        cancel: &Cancel,
+    ) -> Result<Option<StopReason>> {
         let wait = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
         let stop = rest(wait.unwrap_or_default(), until, cancel);
         ensure!(stop != Some(StopReason::Time), "the server wants to be left alone for a while");
@@ -145,7 +149,7 @@ impl Transport {
 
     /// Waits for a new attempt after the one with this number has failed, `after` so long if the server said so.
     /// Fails with `error` where there is none left, or no time for it.
-    pub fn wait_retry(
+    pub(super) fn wait_retry(
         &mut self,
         attempt: Option<u32>,
         error: anyhow::Error,

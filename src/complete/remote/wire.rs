@@ -23,7 +23,7 @@ pub enum Template {
 
 /// A request, and the whitespace that the text of the answer begins with besides: words begin with theirs, and a
 /// prompt that ends with it makes the server go on with words that have none.
-pub struct Question {
+pub(super) struct Question {
     /// The JSON to send.
     pub body: Value,
     /// What is held back of the prompt.
@@ -32,7 +32,7 @@ pub struct Question {
 
 impl Question {
     /// Requests what `task` says; with `logprobs`, log-probabilities too.
-    pub fn new(
+    pub(super) fn new(
         task: &Task,
         tokenizer: &Tokenizer,
         template: Template,
@@ -80,7 +80,7 @@ impl Question {
 
 /// Part of an answer.
 #[derive(Debug, Default, PartialEq)]
-pub struct Piece {
+pub(super) struct Piece {
     pub text: String,
     pub logprobs: Vec<f32>,
     pub stop: Option<StopReason>,
@@ -89,7 +89,7 @@ pub struct Piece {
 }
 
 /// Reads a line of an answer; `None` for one that says nothing.
-pub fn piece(line: &str) -> Result<Option<Piece>> {
+pub(super) fn piece(line: &str) -> Result<Option<Piece>> {
     let line = line.trim();
     let data = match line.strip_prefix("data:") {
         Some(data) => data.trim(),
@@ -132,7 +132,7 @@ fn parts(task: &Task, tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
 }
 
 /// What `text` says beyond what is held back of it, as far as it begins with that.
-pub fn without<'t>(held: &mut String, text: &'t str) -> &'t str {
+pub(super) fn without<'t>(held: &mut String, text: &'t str) -> &'t str {
     let shared = held.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
     held.drain(..if shared == text.len() { shared } else { held.len() });
     &text[shared..]

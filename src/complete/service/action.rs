@@ -172,7 +172,6 @@ impl Start {
 pub enum Action {
     /// Answer a request.
     Answer {
-        /// Which.
         id: AskId,
         /// With what; empty where there is nothing to show.
         items: Vec<Item>,
@@ -190,10 +189,7 @@ pub enum Action {
     /// Begin a generation.
     Start(Box<Start>),
     /// End a generation. Its outcome is of no interest any more.
-    Cancel {
-        /// Which.
-        job: JobId,
-    },
+    Cancel { job: JobId },
     /// Count an accepted suggestion.
     Accepted {
         /// How long it was.

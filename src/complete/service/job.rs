@@ -5,7 +5,7 @@ use super::action::{Ask, JobId, Trigger};
 use super::place::{Here, Place};
 
 /// A generation in flight.
-pub struct Job {
+pub(super) struct Job {
     pub id: JobId,
     pub place: Place,
     pub trigger: Trigger,
@@ -19,7 +19,7 @@ pub struct Job {
 
 impl Job {
     /// One begun for `ask`.
-    pub fn new(id: JobId, ask: &Ask) -> Self {
+    pub(super) fn new(id: JobId, ask: &Ask) -> Self {
         Self {
             id,
             place: Place::new(&ask.document),
@@ -31,23 +31,23 @@ impl Job {
     }
 
     /// It says more.
-    pub fn say(&mut self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
     /// Whether what it said so far does not contradict what was typed since.
-    pub fn agrees(&self) -> bool {
+    pub(super) fn agrees(&self) -> bool {
         self.agrees_with(&self.typed)
     }
 
     /// Whether `ask` may wait for this instead of for a generation of its own.
-    pub fn fits(&self, ask: &Ask, here: &Here) -> bool {
+    pub(super) fn fits(&self, ask: &Ask, here: &Here) -> bool {
         ask.trigger.is_served_by(self.trigger)
             && here.typed_since(&self.place).any(|(typed, _)| self.agrees_with(typed))
     }
 
     /// Takes note of a change of the document; says whether the place may still be the same.
-    pub fn follows(&mut self, change: &Change) -> bool {
+    pub(super) fn follows(&mut self, change: &Change) -> bool {
         let end = self.cursor + self.typed.len();
         let Some(from) = change.at.checked_sub(self.cursor).filter(|_| change.at + change.removed <= end)
         else {

@@ -6,7 +6,7 @@ use crate::base::timings::milliseconds;
 
 /// How fast the user types, and whether running the model at each keystroke pays.
 #[derive(Default)]
-pub struct Pace {
+pub(super) struct Pace {
     asked: Option<Instant>,
     /// Moving average of the time between requests.
     interval_ms: Option<f64>,
@@ -25,7 +25,7 @@ impl Pace {
     const PAUSE_MS: f64 = 400.0;
 
     /// Notes a request.
-    pub fn asked(&mut self, now: Instant) {
+    pub(super) fn asked(&mut self, now: Instant) {
         let since = self.asked.replace(now).map(|before| milliseconds(now.saturating_duration_since(before)));
         match since {
             Some(ms) if ms <= Self::PAUSE_MS => self.interval_ms = Self::mean(self.interval_ms, ms),
@@ -34,18 +34,18 @@ impl Pace {
     }
 
     /// Notes the end of a request.
-    pub fn ended(&mut self, is_superseded: bool) {
+    pub(super) fn ended(&mut self, is_superseded: bool) {
         self.superseded += Self::WEIGHT * (f64::from(u8::from(is_superseded)) - self.superseded);
     }
 
     /// Notes how long a generation took, in milliseconds.
-    pub fn answered(&mut self, ms: f64) {
+    pub(super) fn answered(&mut self, ms: f64) {
         self.answer_ms = Self::mean(self.answer_ms, ms);
     }
 
     /// How long to debounce an automatic request. The faster the typing and the more of the
     /// requests came to nothing, the longer.
-    pub fn debounce(&self, max: Duration) -> Duration {
+    pub(super) fn debounce(&self, max: Duration) -> Duration {
         let is_fast = self.answer_ms.is_some_and(|ms| ms <= Self::FAST_MS);
         let haste = self.interval_ms.map_or(0.0, |ms| 1.0 - ms / Self::PAUSE_MS);
         if is_fast { Duration::ZERO } else { max.mul_f64((self.superseded * 2.0 * haste).clamp(0.0, 1.0)) }

@@ -15,7 +15,7 @@ const CLOSERS_MAX: usize = 8;
 
 /// A place in a document, recognised without keeping the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     /// The end of the text before it.
     tail: String,
     /// Whether that is all of it.
@@ -25,7 +25,7 @@ pub struct Place {
 }
 
 /// What a request shows of its place, prepared for comparing.
-pub struct Here<'a> {
+pub(super) struct Here<'a> {
     prefix: &'a str,
     /// Stand for the text after the cursor without the first closing delimiters: none, one, and so on.
     heads: Vec<u64>,
@@ -33,7 +33,7 @@ pub struct Here<'a> {
 
 impl Place {
     /// The cursor of `document`.
-    pub fn new(document: &Document) -> Self {
+    pub(super) fn new(document: &Document) -> Self {
         let Document { prefix, suffix, .. } = document;
         let from = prefix.len().saturating_sub(TAIL_BYTES);
         let from = (from..=prefix.len()).find(|&at| prefix.is_char_boundary(at)).unwrap_or(prefix.len());
@@ -41,14 +41,14 @@ impl Place {
     }
 
     /// Whether the text before it ends with whitespace within a line.
-    pub fn follows_whitespace(&self) -> bool {
+    pub(super) fn follows_whitespace(&self) -> bool {
         self.tail.ends_with([' ', '\t'])
     }
 }
 
 impl<'a> Here<'a> {
     /// The cursor of `document`.
-    pub fn new(document: &'a Document) -> Self {
+    pub(super) fn new(document: &'a Document) -> Self {
         let Document { prefix, suffix, .. } = document;
         let closers = suffix.chars().take(CLOSERS_MAX).take_while(|&c| is_closer(c)).map(char::len_utf8);
         let mut at = 0;
@@ -62,7 +62,7 @@ impl<'a> Here<'a> {
 
     /// What was typed since `place`, and how many closing delimiters the editor has added behind it, in every way
     /// this can be read, the shortest first.
-    pub fn typed_since(&self, place: &Place) -> impl Iterator<Item = (&'a str, usize)> {
+    pub(super) fn typed_since(&self, place: &Place) -> impl Iterator<Item = (&'a str, usize)> {
         let prefix = self.prefix;
         let closers = || (0..self.heads.len()).filter(|&n| self.heads[n] == place.head);
         let ends = [prefix.len()].into_iter().chain(prefix.char_indices().rev().map(|(at, _)| at));

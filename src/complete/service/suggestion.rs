@@ -9,13 +9,13 @@ use super::action::{Ask, Item, Trigger};
 use super::place::{Here, Place};
 
 /// Answers kept.
-pub const CACHE_ENTRIES_MAX: usize = 256;
+pub(super) const CACHE_ENTRIES_MAX: usize = 256;
 /// An insertion of fewer characters is typing, even where it completes the suggestion.
 const ACCEPTED_CHARS_MIN: usize = 2;
 
 /// An answer and where it belongs.
 #[derive(Clone)]
-pub struct Entry {
+pub(super) struct Entry {
     pub key: String,
     pub place: Place,
     pub trigger: Trigger,
@@ -24,12 +24,12 @@ pub struct Entry {
 
 /// Earlier answers, the latest last.
 #[derive(Default)]
-pub struct Cache {
+pub(super) struct Cache {
     entries: VecDeque<Entry>,
 }
 
 /// What an editor shows of an answer.
-pub struct Screen {
+pub(super) struct Screen {
     pub entry: Entry,
     /// Bytes before the cursor.
     pub cursor: usize,
@@ -39,7 +39,7 @@ pub struct Screen {
 
 impl Entry {
     /// What is left of the items where `ask` is; `None` if this is not their place, or nothing is left.
-    pub fn rest(&self, ask: &Ask, here: &Here) -> Option<Vec<Item>> {
+    pub(super) fn rest(&self, ask: &Ask, here: &Here) -> Option<Vec<Item>> {
         if self.key != ask.key || !ask.trigger.is_served_by(self.trigger) {
             return None;
         }
@@ -66,7 +66,7 @@ fn rest_of(text: &str, typed: &str, closers: usize, ask: &Ask) -> Option<String>
 
 impl Cache {
     /// The latest answer of which something is left where `ask` is.
-    pub fn find(&mut self, ask: &Ask, here: &Here) -> Option<(Entry, Vec<Item>)> {
+    pub(super) fn find(&mut self, ask: &Ask, here: &Here) -> Option<(Entry, Vec<Item>)> {
         let rests = self.entries.iter().enumerate().rev();
         let (at, items) = rests.into_iter().find_map(|(at, entry)| Some((at, entry.rest(ask, here)?)))?;
         let entry = self.entries.remove(at)?;
@@ -75,7 +75,7 @@ impl Cache {
     }
 
     /// Keeps an answer in the place of an older one.
-    pub fn keep(&mut self, entry: Entry) {
+    pub(super) fn keep(&mut self, entry: Entry) {
         let is_same = |other: &Entry| {
             other.key == entry.key && other.trigger == entry.trigger && other.place == entry.place
         };
@@ -87,41 +87,41 @@ impl Cache {
     }
 
     /// Whether there is an answer for this very place.
-    pub fn knows(&self, key: &str, place: &Place) -> bool {
+    pub(super) fn knows(&self, key: &str, place: &Place) -> bool {
         self.entries.iter().any(|entry| entry.key == key && entry.place == *place)
     }
 
     /// Forgets the answers in the document `key`.
-    pub fn forget(&mut self, key: &str) {
+    pub(super) fn forget(&mut self, key: &str) {
         self.entries.retain(|entry| entry.key != key);
     }
 
     /// Forgets everything.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.entries.clear();
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 }
 
 impl Screen {
     /// What is left of `entry`, at `cursor`; `None` if nothing is.
-    pub fn new(entry: Entry, cursor: usize, items: &[Item]) -> Option<Self> {
+    pub(super) fn new(entry: Entry, cursor: usize, items: &[Item]) -> Option<Self> {
         let rests: Vec<String> = items.iter().map(|item| item.text.clone()).collect();
         (!rests.is_empty()).then_some(Self { entry, cursor, rests })
     }
 
     /// Whether nothing of it continues what was typed.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.rests.is_empty()
     }
 
     /// Follows a change. If it is an accept, returns the length of what was accepted and where the cursor
     /// is then.
-    pub fn accept(&mut self, change: &Change) -> Option<(usize, usize)> {
+    pub(super) fn accept(&mut self, change: &Change) -> Option<(usize, usize)> {
         let Change { at, removed, inserted } = change;
         let accepted = self.rests.iter().find(|rest| {
             inserted.ends_with(rest.as_str())

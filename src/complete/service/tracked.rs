@@ -13,7 +13,7 @@ use crate::base::timings::milliseconds;
 
 /// What is known of one document.
 #[derive(Default)]
-pub struct Tracked {
+pub(super) struct Tracked {
     pub waiter: Option<Waiter>,
     pub answer: Option<Job>,
     pub speculation: Option<Job>,
@@ -25,7 +25,7 @@ pub struct Tracked {
 }
 
 /// A request that is not answered yet.
-pub struct Waiter {
+pub(super) struct Waiter {
     pub ask: Ask,
     pub since: Instant,
     pub is_after_accept: bool,
@@ -37,25 +37,30 @@ pub struct Waiter {
 
 impl Waiter {
     /// How long it has waited.
-    pub fn ms(&self, now: Instant) -> f64 {
+    pub(super) fn ms(&self, now: Instant) -> f64 {
         milliseconds(now.saturating_duration_since(self.since))
     }
 }
 
 impl Tracked {
     /// Whether this generation runs for it.
-    pub fn runs(&self, id: JobId) -> bool {
+    pub(super) fn runs(&self, id: JobId) -> bool {
         let is_speculation = self.speculation.as_ref().is_some_and(|job| job.id == id);
         self.answers(id) || is_speculation || self.prewarm == Some(id)
     }
 
     /// Whether this generation is to be shown.
-    pub fn answers(&self, id: JobId) -> bool {
+    pub(super) fn answers(&self, id: JobId) -> bool {
         self.answer.as_ref().is_some_and(|job| job.id == id)
     }
 
     /// Answers whoever waits, with nothing.
-    pub fn give_up(&mut self, now: Instant, pending: &mut HashMap<JobId, Record>, out: &mut Vec<Action>) {
+    pub(super) fn give_up(
+        &mut self,
+        now: Instant,
+        pending: &mut HashMap<JobId, Record>,
+        out: &mut Vec<Action>,
+    ) {
         if let Some(waiter) = self.waiter.take() {
             self.pace.ended(true);
             let source = if waiter.is_joined { Source::Joined } else { Source::Model };
@@ -70,24 +75,24 @@ impl Tracked {
     }
 
     /// Ends what runs for this document but for its prewarming, which costs nothing that is needed.
-    pub fn stop(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn stop(&mut self, out: &mut Vec<Action>) {
         self.stop_answer(out);
         self.stop_speculation(out);
     }
 
     /// Ends what is to be shown.
-    pub fn stop_answer(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn stop_answer(&mut self, out: &mut Vec<Action>) {
         out.extend(self.answer.take().map(|job| Action::Cancel { job: job.id }));
     }
 
     /// Ends what is prepared for an accept.
-    pub fn stop_speculation(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn stop_speculation(&mut self, out: &mut Vec<Action>) {
         out.extend(self.speculation.take().map(|job| Action::Cancel { job: job.id }));
     }
 
     /// The generation in flight that `ask` can join. What a background one says is not known before
     /// its end, so it serves only its very place.
-    pub fn joinable(&self, ask: &Ask, here: &Here) -> Option<JobId> {
+    pub(super) fn joinable(&self, ask: &Ask, here: &Here) -> Option<JobId> {
         let answer = self.answer.as_ref().filter(|job| job.fits(ask, here));
         let is_there = |job: &&Job| here.typed_since(&job.place).any(|(typed, _)| typed.is_empty());
         let is_enough = ask.trigger == Trigger::Automatic;

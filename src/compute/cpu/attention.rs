@@ -95,7 +95,7 @@ impl Kv {
 }
 
 /// The projections of a pass.
-pub struct Projected {
+pub(super) struct Projected {
     /// `[rows, H, query_width]`
     pub queries: Buffer<f32>,
     /// `[rows, K, D]`
@@ -106,7 +106,7 @@ pub struct Projected {
 
 /// From the projections to the outputs of the heads `[rows, H * D]`, gated where they have gates; appends to
 /// `kv`.
-pub fn attend(
+pub(super) fn attend(
     context: &mut Context,
     weights: &AttentionWeights<Cpu>,
     pass: &CpuPass,

@@ -6,7 +6,7 @@ use super::scratch::BufferPool;
 use crate::base::pool::Pool;
 
 /// Options, threads and memory of a backend.
-pub struct Context {
+pub(super) struct Context {
     pub options: CpuOptions,
     pub pool: Pool,
     pub scratch: Scratch,
@@ -24,12 +24,12 @@ pub struct Scratch {
 }
 
 impl Context {
-    pub fn new(options: CpuOptions) -> Self {
+    pub(super) fn new(options: CpuOptions) -> Self {
         Self { pool: Pool::new(options.threads), options, scratch: Scratch::default() }
     }
 
     #[cfg(test)]
-    pub fn for_test(level: super::simd::Level) -> Self {
+    pub(super) fn for_test(level: super::simd::Level) -> Self {
         let precision = super::options::Precision::F32;
         Self::new(CpuOptions { threads: 2, delta_chunk_rows_min: 16, level, exact: false, precision })
     }

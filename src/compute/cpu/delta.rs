@@ -82,7 +82,7 @@ impl Recurrent {
 }
 
 /// The projections of a pass.
-pub struct Projected {
+pub(super) struct Projected {
     /// `[rows, channels]`
     pub channels: Buffer<f32>,
     /// `[rows, V * Dv]`
@@ -93,7 +93,7 @@ pub struct Projected {
 
 /// From the projections to normed, gated outputs `[rows, V * Dv]`. Reads the committed state and writes the
 /// pending one.
-pub fn gated_delta_net(
+pub(super) fn gated_delta_net(
     context: &mut Context,
     weights: &DeltaWeights<Cpu>,
     pass: &CpuPass,
@@ -114,7 +114,12 @@ pub fn gated_delta_net(
 }
 
 /// Runs the recurrence again over rows that a pass has traced.
-pub fn replay(context: &mut Context, weights: &DeltaWeights<Cpu>, trace: &[f32], state: &mut Recurrent) {
+pub(super) fn replay(
+    context: &mut Context,
+    weights: &DeltaWeights<Cpu>,
+    trace: &[f32],
+    state: &mut Recurrent,
+) {
     let DeltaShape { value_heads, .. } = weights.shape;
     let rows = trace.len() / weights.shape.trace_len();
     let mut channels = context.scratch.values.take(rows * weights.shape.channels());
@@ -206,7 +211,7 @@ impl Kernel for GatedNorm<'_> {
 
 /// From projected rows grouped by key head, `[q | k | v R | z R]` each, to the channels
 /// `[q of all heads | k of all heads | v of all heads]` and z.
-pub fn ungroup(scratch: &Scratch, shape: &DeltaShape, qkvz: &[f32]) -> (Buffer<f32>, Buffer<f32>) {
+pub(super) fn ungroup(scratch: &Scratch, shape: &DeltaShape, qkvz: &[f32]) -> (Buffer<f32>, Buffer<f32>) {
     let DeltaShape { key_heads, value_heads, key_dim, value_dim, .. } = *shape;
     let (channels, z_width) = (shape.channels(), value_heads * value_dim);
     let (keys, values) = (key_heads * key_dim, z_width / key_heads);

@@ -21,7 +21,7 @@ use crate::base::dtype::DType;
 use crate::base::pool::Disjoint;
 
 /// Rows of inputs, `[count, cols]`, in f32 and, where `cols` is a whole number of [`BLOCK`]s, as integers.
-pub struct Activations {
+pub(super) struct Activations {
     cols: usize,
     /// Elements from a row to the next; zeros fill it up.
     stride: usize,
@@ -31,14 +31,14 @@ pub struct Activations {
 }
 
 /// A part of a row of inputs in both forms.
-pub struct Row<'a> {
+pub(super) struct Row<'a> {
     pub values: &'a mut [f32],
     blocks: &'a mut [QuantBlock],
 }
 
 impl Activations {
     /// Workspace for `count` rows of `cols`, whatever was in it.
-    pub fn new(scratch: &Scratch, count: usize, cols: usize) -> Self {
+    pub(super) fn new(scratch: &Scratch, count: usize, cols: usize) -> Self {
         let stride = cols.next_multiple_of(LANES);
         let mut values = scratch.values.take(count * stride);
         for row in values.chunks_exact_mut(stride.max(1)) {
@@ -48,7 +48,7 @@ impl Activations {
     }
 
     /// `count` rows, each written in f32 by `fill(row, out)` on some thread, in both forms.
-    pub fn fill(
+    pub(super) fn fill(
         context: &mut Context,
         count: usize,
         cols: usize,
@@ -68,12 +68,12 @@ impl Activations {
 
     /// A row in f32.
     #[cfg(test)]
-    pub fn row(&self, row: usize) -> &[f32] {
+    pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.stride..][..self.cols]
     }
 
     /// How many rows.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.values.len() / self.stride
     }
 }
@@ -107,7 +107,7 @@ impl Kernel for Row<'_> {
 }
 
 /// Writes different columns of inputs from different tasks.
-pub struct Writer<'a> {
+pub(super) struct Writer<'a> {
     stride: usize,
     blocks_per_row: usize,
     values: Disjoint<'a, f32>,
@@ -115,7 +115,7 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(inputs: &'a mut Activations) -> Self {
+    pub(super) fn new(inputs: &'a mut Activations) -> Self {
         Self {
             stride: inputs.stride,
             blocks_per_row: blocks_of(inputs.cols),
@@ -128,7 +128,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Safety
     /// No other part alive at the same time may overlap it.
-    pub unsafe fn part(&self, row: usize, cols: Range<usize>) -> Row<'_> {
+    pub(super) unsafe fn part(&self, row: usize, cols: Range<usize>) -> Row<'_> {
         let own = if self.blocks_per_row > 0 { cols.start / BLOCK..cols.end / BLOCK } else { 0..0 };
         let first = row * self.blocks_per_row;
         // SAFETY: the ranges are those of `cols`, which the caller promises to be disjoint.
@@ -143,7 +143,7 @@ impl<'a> Writer<'a> {
 
 /// Rows of a matrix times some of the inputs: calls `store(i, row, values)` with
 /// `values[j] = matrix[row + j] . inputs[which[i]]`. A value does not depend on what is computed with it.
-pub struct Matmul<'a> {
+pub(super) struct Matmul<'a> {
     pub matrix: MatrixRef<'a>,
     pub rows: Range<usize>,
     pub inputs: &'a Activations,
@@ -461,7 +461,7 @@ impl<const T: usize> ValuesTile<T> {
 }
 
 /// `y[i] = matrix inputs[i]`, `[count, rows]`.
-pub fn linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations) -> Buffer<f32> {
+pub(super) fn linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations) -> Buffer<f32> {
     let mut y = context.scratch.values.take(inputs.count() * matrix.rows());
     let out = Disjoint::new(&mut y);
     let width = matrix.rows();
@@ -474,7 +474,7 @@ pub fn linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations) ->
 }
 
 /// `y[i] += matrix inputs[i]`, `[count, rows]`.
-pub fn add_linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations, y: &mut [f32]) {
+pub(super) fn add_linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations, y: &mut [f32]) {
     let out = Disjoint::new(y);
     let width = matrix.rows();
     each_value(context, matrix, inputs, |i, row, values| {
@@ -488,7 +488,7 @@ pub fn add_linear(context: &mut Context, matrix: MatrixRef, inputs: &Activations
 
 /// Matrix rows that one task computes: wide enough that a task outweighs its dispatch, narrow enough that a
 /// small matrix still feeds every thread.
-pub const TASK_ROWS: usize = 64;
+pub(super) const TASK_ROWS: usize = 64;
 
 fn each_value(
     context: &mut Context,

@@ -24,7 +24,7 @@ use crate::format::Bytes;
 use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
 
 /// Columns that are unpacked at a time: the longest block of any type.
-pub const SLICE: usize = 256;
+pub(super) const SLICE: usize = 256;
 
 /// Bytes that [`Simd::transpose`] reads of a row.
 const WORDS: usize = 16;
@@ -40,7 +40,7 @@ pub enum Form {
 
 /// How the rows of a matrix are read, wherever its bytes are.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout {
+pub(super) struct Layout {
     stored: MatrixLayout,
     /// Whether zero rows or columns are added: the matrix is too small or too odd to be read in strips.
     is_padded: bool,
@@ -53,7 +53,7 @@ pub struct Layout {
 
 impl Layout {
     /// Fails when the columns are not whole blocks of the type. With `exact`, activations are never quantised.
-    pub fn new(stored: MatrixLayout, exact: bool) -> Result<Self> {
+    pub(super) fn new(stored: MatrixLayout, exact: bool) -> Result<Self> {
         let MatrixLayout { rows, cols, dtype, .. } = stored;
         let bytes = dtype.bytes(cols).filter(|_| stored.value_bytes().is_some_and(|bytes| bytes > 0));
         let row_bytes = bytes.with_context(|| format!("[{rows}, {cols}] of {dtype} is no matrix"))?;
@@ -68,12 +68,12 @@ impl Layout {
     }
 
     /// The matrix whose elements are `values`, padded as [`Layout::pad`] does, and whose scales are `scales`.
-    pub fn view<'a>(&'a self, values: &'a [u8], scales: &'a [u8]) -> MatrixRef<'a> {
+    pub(super) fn view<'a>(&'a self, values: &'a [u8], scales: &'a [u8]) -> MatrixRef<'a> {
         MatrixRef { layout: self, bytes: values, scales }
     }
 
     /// The stored elements as they are read: a copy with zero rows and columns where some are needed.
-    pub fn pad<'a>(&self, values: &'a [u8]) -> Cow<'a, [u8]> {
+    pub(super) fn pad<'a>(&self, values: &'a [u8]) -> Cow<'a, [u8]> {
         if !self.is_padded {
             return Cow::Borrowed(values);
         }
@@ -224,7 +224,7 @@ pub struct Slice<'a> {
 
 /// An unpacked slice of integers: `value = scale code - min`.
 #[repr(align(64))]
-pub struct Quants {
+pub(super) struct Quants {
     /// Four columns of each row at a time.
     pub quants: [[u32; LANES]; SLICE / 4],
     /// For each [`BLOCK`] of columns, or for each half of one.
@@ -235,26 +235,26 @@ pub struct Quants {
 
 /// An unpacked slice of f32.
 #[repr(align(64))]
-pub struct Values(pub [[f32; LANES]; SLICE]);
+pub(super) struct Values(pub [[f32; LANES]; SLICE]);
 
 impl Quants {
     /// Workspace for a slice.
-    pub const ZERO: Self =
+    pub(super) const ZERO: Self =
         Self { quants: [[0; LANES]; SLICE / 4], scales: [[0.0; LANES]; 16], mins: [[0.0; LANES]; 16] };
 
     /// Whether the quants of a type need all 8 bits, see [`Simd::dot_wide`].
-    pub fn wide(dtype: DType) -> bool {
+    pub(super) fn wide(dtype: DType) -> bool {
         matches!(dtype, DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs)
     }
 
     /// Whether a type has a scale for each half block.
-    pub fn halved(dtype: DType) -> bool {
+    pub(super) fn halved(dtype: DType) -> bool {
         dtype == DType::Q6K
     }
 
     /// Unpacks a slice of a type in blocks; also returns how many [`BLOCK`]s it has.
     #[inline(always)]
-    pub fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
+    pub(super) fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
         let dtype = slice.matrix.dtype();
         let blocks = slice.len / BLOCK;
         match dtype {
@@ -312,7 +312,7 @@ impl Quants {
 
     /// The scales and minima of Q4_K and Q5_K, packed as [`blocks::scale_min`] says.
     #[inline(always)]
-    pub fn k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
         let [d, first, second, third] = slice.words(simd, 0);
         let (d, dmin) = (simd.half_to_f(d), simd.half_to_f(simd.shr(d, 16)));
         let (six, four, two) =
@@ -503,11 +503,11 @@ const fn iq4_table<S: Simd>() -> [u8; 16] {
 
 impl Values {
     /// Workspace for a slice.
-    pub const ZERO: Self = Self([[0.0; LANES]; SLICE]);
+    pub(super) const ZERO: Self = Self([[0.0; LANES]; SLICE]);
 
     /// Unpacks a slice of any type; also returns how many columns it has.
     #[inline(always)]
-    pub fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
+    pub(super) fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
         match slice.matrix.dtype() {
             DType::F32 => self.f32(simd, slice),
             DType::F16 => self.f16(simd, slice),

@@ -14,13 +14,13 @@ use crate::base::pool::Disjoint;
 use crate::compute::{MoeWeights, RoutedWeights, SharedWeights};
 
 /// The experts that rows visit, with the weights of their outputs, `[rows, top_k]`.
-pub struct Routing {
+pub(super) struct Routing {
     pub top_k: usize,
     pub chosen: Vec<(u32, f32)>,
 }
 
 /// An expert of a layer and the rows that visit it.
-pub struct Visit {
+pub(super) struct Visit {
     pub expert: u32,
     /// Rows, and the weight of the expert's output in each.
     pub rows: Vec<u32>,
@@ -39,7 +39,7 @@ struct Visited<'a> {
 }
 
 /// `x += experts(inputs)`; `x` is `[rows, hidden]`. Fails when the bytes of an expert cannot be read.
-pub fn moe_ffn(
+pub(super) fn moe_ffn(
     context: &mut Context,
     weights: &MoeWeights<Cpu>,
     cancel: &Cancel,
@@ -77,7 +77,7 @@ pub fn moe_ffn(
 }
 
 /// The experts of each row with their weights.
-pub fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: &Activations) -> Routing {
+pub(super) fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: &Activations) -> Routing {
     let (experts, top_k) = (routed.experts.count(), routed.top_k);
     let mut logits = linear(context, routed.router.view(), inputs);
     let mut chosen = vec![(0, 0.0); inputs.count() * top_k];
@@ -100,7 +100,7 @@ pub fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: &Activa
 }
 
 /// The visited ones of `experts` experts, ascending.
-pub fn visits(routing: &Routing, experts: usize) -> Vec<Visit> {
+pub(super) fn visits(routing: &Routing, experts: usize) -> Vec<Visit> {
     let visit = |expert| Visit { expert, rows: Vec::new(), weights: Vec::new() };
     let mut all: Vec<Visit> = (0..experts as u32).map(visit).collect();
     for (i, &(expert, weight)) in routing.chosen.iter().enumerate() {
@@ -112,7 +112,7 @@ pub fn visits(routing: &Routing, experts: usize) -> Vec<Visit> {
 }
 
 /// The visit of every row to the shared expert.
-pub fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Activations) -> Visit {
+pub(super) fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs: &Activations) -> Visit {
     let rows = inputs.count();
     let gates = shared.gate.as_ref().map(|gate| linear(context, gate.view(), inputs));
     Visit {

@@ -1,7 +1,7 @@
 //! Activations quantised to 8 bits.
 
 /// Columns that share a scale.
-pub const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// A block of activations as integers `round(x / scale)` of -127 to 127 with `scale = max |x| / 127`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -90,7 +90,7 @@ impl Trace {
 }
 
 /// Bytes of what is saved of `layers` layers.
-pub fn bytes(layers: usize, shape: &DeltaShape, precision: Precision) -> SavedBytes {
+pub(super) fn bytes(layers: usize, shape: &DeltaShape, precision: Precision) -> SavedBytes {
     let number = precision.bytes();
     SavedBytes {
         state: layers * (shape.state_len() * number + shape.conv_len() * size_of::<f32>()),

@@ -1,12 +1,12 @@
 //! Formulas of single numbers.
 
 /// `1 / (1 + exp(-x))`.
-pub fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
 /// `ln(1 + exp(x))`, without overflow.
-pub fn softplus(x: f32) -> f32 {
+pub(super) fn softplus(x: f32) -> f32 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 

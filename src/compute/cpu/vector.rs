@@ -17,7 +17,7 @@ macro_rules! lanes {
 
 /// `sum a[i] b[i]` for slices of equal length.
 #[inline(always)]
-pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (lanes!(a), lanes!(b));
     let mut sum = simd.splat(0.0);
     for (a, b) in a.iter().zip(b) {
@@ -32,7 +32,7 @@ pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
 
 /// `y += a x`.
 #[inline(always)]
-pub fn axpy<S: Simd>(simd: S, a: f32, x: &[f32], y: &mut [f32]) {
+pub(super) fn axpy<S: Simd>(simd: S, a: f32, x: &[f32], y: &mut [f32]) {
     let ((x, x_rest), (y, y_rest)) = (lanes!(x), y.as_chunks_mut::<LANES>());
     let factor = simd.splat(a);
     for (x, y) in x.iter().zip(y) {
@@ -45,7 +45,7 @@ pub fn axpy<S: Simd>(simd: S, a: f32, x: &[f32], y: &mut [f32]) {
 
 /// `y += a x`, element by element.
 #[inline(always)]
-pub fn add_elementwise<S: Simd>(simd: S, a: &[f32], x: &[f32], y: &mut [f32]) {
+pub(super) fn add_elementwise<S: Simd>(simd: S, a: &[f32], x: &[f32], y: &mut [f32]) {
     let ((a, a_rest), (x, x_rest)) = (lanes!(a), lanes!(x));
     let (y, y_rest) = y.as_chunks_mut::<LANES>();
     for ((a, x), y) in a.iter().zip(x).zip(y) {
@@ -57,7 +57,7 @@ pub fn add_elementwise<S: Simd>(simd: S, a: &[f32], x: &[f32], y: &mut [f32]) {
 }
 
 /// One row of the recurrence of Gated DeltaNet: `state = decay past + key delta; out += query state`.
-pub struct Step<'a> {
+pub(super) struct Step<'a> {
     pub decay: f32,
     pub key: f32,
     pub query: f32,
@@ -67,7 +67,7 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// From `past`, or in place where there is none.
     #[inline(always)]
-    pub fn run<S: Simd>(&self, simd: S, past: Option<&[f32]>, state: &mut [f32], out: &mut [f32]) {
+    pub(super) fn run<S: Simd>(&self, simd: S, past: Option<&[f32]>, state: &mut [f32], out: &mut [f32]) {
         let (decay, key, query) = (simd.splat(self.decay), simd.splat(self.key), simd.splat(self.query));
         let (delta, delta_rest) = lanes!(self.delta);
         let (state, state_rest) = state.as_chunks_mut::<LANES>();
@@ -89,7 +89,7 @@ impl Step<'_> {
 
 /// `x *= a`.
 #[inline(always)]
-pub fn scale<S: Simd>(simd: S, a: f32, x: &mut [f32]) {
+pub(super) fn scale<S: Simd>(simd: S, a: f32, x: &mut [f32]) {
     let (x, rest) = x.as_chunks_mut::<LANES>();
     let factor = simd.splat(a);
     for x in x {
@@ -102,14 +102,14 @@ pub fn scale<S: Simd>(simd: S, a: f32, x: &mut [f32]) {
 
 /// `out = x * rsqrt(mean(x^2) + eps) * w`.
 #[inline(always)]
-pub fn rms_norm<S: Simd>(simd: S, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+pub(super) fn rms_norm<S: Simd>(simd: S, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
     out.copy_from_slice(x);
     rms_norm_in_place(simd, out, w, eps);
 }
 
 /// [`rms_norm`] in place.
 #[inline(always)]
-pub fn rms_norm_in_place<S: Simd>(simd: S, x: &mut [f32], w: &[f32], eps: f32) {
+pub(super) fn rms_norm_in_place<S: Simd>(simd: S, x: &mut [f32], w: &[f32], eps: f32) {
     let factor = (dot(simd, x, x) / x.len() as f32 + eps).sqrt().recip();
     let ((x, x_rest), (w, w_rest)) = (x.as_chunks_mut::<LANES>(), lanes!(w));
     let factors = simd.splat(factor);
@@ -123,14 +123,14 @@ pub fn rms_norm_in_place<S: Simd>(simd: S, x: &mut [f32], w: &[f32], eps: f32) {
 
 /// `x *= factor / sqrt(sum x^2 + 1e-6)`.
 #[inline(always)]
-pub fn l2_normalize<S: Simd>(simd: S, x: &mut [f32], factor: f32) {
+pub(super) fn l2_normalize<S: Simd>(simd: S, x: &mut [f32], factor: f32) {
     let factor = factor / (dot(simd, x, x) + 1e-6).sqrt();
     scale(simd, factor, x);
 }
 
 /// `exp(x)` to about one unit in the last place; below the smallest normal number, that number.
 #[inline(always)]
-pub fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
+pub(super) fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
     let x = simd.min(simd.max(x, simd.splat(-87.33)), simd.splat(88.37));
     let whole = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
     let n = simd.to_f(whole);
@@ -147,7 +147,7 @@ pub fn exp<S: Simd>(simd: S, x: S::F) -> S::F {
 
 /// `x = exp(a - x)`, for a whole number of vectors.
 #[inline(always)]
-pub fn exp_difference<S: Simd>(simd: S, a: f32, x: &mut [f32]) {
+pub(super) fn exp_difference<S: Simd>(simd: S, a: f32, x: &mut [f32]) {
     for x in x.as_chunks_mut::<LANES>().0 {
         simd.store(exp(simd, simd.sub(simd.splat(a), simd.load(x))), x);
     }
@@ -162,7 +162,7 @@ fn silu<S: Simd>(simd: S, x: S::F) -> S::F {
 
 /// `out *= silu(x)`.
 #[inline(always)]
-pub fn mul_silu<S: Simd>(simd: S, x: &[f32], out: &mut [f32]) {
+pub(super) fn mul_silu<S: Simd>(simd: S, x: &[f32], out: &mut [f32]) {
     let ((x, x_rest), (out, out_rest)) = (lanes!(x), out.as_chunks_mut::<LANES>());
     for (x, out) in x.iter().zip(out) {
         simd.store(simd.mul(simd.load(out), silu(simd, simd.load(x))), out);
@@ -177,7 +177,7 @@ pub fn mul_silu<S: Simd>(simd: S, x: &[f32], out: &mut [f32]) {
 
 /// `out *= sigmoid(x)`.
 #[inline(always)]
-pub fn mul_sigmoid<S: Simd>(simd: S, x: &[f32], out: &mut [f32]) {
+pub(super) fn mul_sigmoid<S: Simd>(simd: S, x: &[f32], out: &mut [f32]) {
     let ((x, x_rest), (out, out_rest)) = (lanes!(x), out.as_chunks_mut::<LANES>());
     let one = simd.splat(1.0);
     for (x, out) in x.iter().zip(out) {
@@ -191,7 +191,7 @@ pub fn mul_sigmoid<S: Simd>(simd: S, x: &[f32], out: &mut [f32]) {
 
 /// `x = silu(x)`.
 #[inline(always)]
-pub fn silu_in_place<S: Simd>(simd: S, x: &mut [f32]) {
+pub(super) fn silu_in_place<S: Simd>(simd: S, x: &mut [f32]) {
     let (x, rest) = x.as_chunks_mut::<LANES>();
     for x in x {
         simd.store(silu(simd, simd.load(x)), x);
@@ -205,7 +205,7 @@ pub fn silu_in_place<S: Simd>(simd: S, x: &mut [f32]) {
 
 /// `x = exp(x) / sum exp(x)`.
 #[inline(always)]
-pub fn softmax<S: Simd>(simd: S, x: &mut [f32]) {
+pub(super) fn softmax<S: Simd>(simd: S, x: &mut [f32]) {
     let mut max = f32::NEG_INFINITY;
     let (vectors, rest) = x.as_chunks_mut::<LANES>();
     if let Some(first) = vectors.first() {
@@ -242,7 +242,7 @@ fn padded(rest: &[f32]) -> [f32; LANES] {
 
 /// A matrix of f32 inside a slice: element `[i, j]` is at `i * row + j * col`.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub(super) struct View<'a> {
     pub values: &'a [f32],
     pub row: usize,
     pub col: usize,
@@ -252,7 +252,7 @@ pub struct View<'a> {
 /// `b` are `b_stride` apart, those of `c` `c_stride`.
 #[expect(clippy::too_many_arguments, reason = "three matrices and their sizes")]
 #[inline(always)]
-pub fn add_product<S: Simd>(
+pub(super) fn add_product<S: Simd>(
     simd: S,
     rows: usize,
     cols: usize,

@@ -24,7 +24,7 @@ const ENTRY_BYTES_MIN: usize = 8 + 4 + 1;
 const TENSOR_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
 
 /// Reads the header of the file called `file`.
-pub fn read(file: &str, bytes: &Bytes) -> Result<(Metadata, Vec<(String, Entry)>)> {
+pub(crate) fn read(file: &str, bytes: &Bytes) -> Result<(Metadata, Vec<(String, Entry)>)> {
     read_header(bytes).with_context(|| format!("{file} is not a valid GGUF file"))
 }
 

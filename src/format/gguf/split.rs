@@ -13,7 +13,7 @@ const TENSORS: &str = "split.tensors.count";
 
 /// Opens a file and, where it is one part of several, all others: the metadata of the first part, the tensors
 /// of all. Fails when a part is missing or belongs to another model.
-pub fn open(path: &Path) -> Result<(Metadata, Vec<(String, Entry)>)> {
+pub(crate) fn open(path: &Path) -> Result<(Metadata, Vec<(String, Entry)>)> {
     let (metadata, tensors) = open_part(path)?;
     let count = metadata.count(COUNT).with_context(|| path.display().to_string())?.unwrap_or(1);
     if count <= 1 {
@@ -41,7 +41,7 @@ pub fn open(path: &Path) -> Result<(Metadata, Vec<(String, Entry)>)> {
 }
 
 /// Whether a file is named as a part of a model that is not its first.
-pub fn is_later_part(path: &Path) -> bool {
+pub(crate) fn is_later_part(path: &Path) -> bool {
     part_name(path).is_some_and(|(_, number, _)| number > 1)
 }
 

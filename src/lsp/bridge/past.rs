@@ -18,7 +18,7 @@ use crate::lsp::position::Encoding;
 const AGAIN: &str = "fimd/again";
 /// What is known of a session.
 #[derive(Default)]
-pub struct Past {
+pub(super) struct Past {
     /// The parameters of `initialize`.
     introduction: Option<Box<RawValue>>,
     is_introduced: bool,
@@ -37,7 +37,7 @@ pub struct Past {
 
 /// What kind of message an editor sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// It wants an answer.
     Request,
     /// It ends the session.
@@ -58,25 +58,25 @@ struct Envelope<'m> {
 }
 
 impl Past {
-    pub fn is_shutting_down(&self) -> bool {
+    pub(super) fn is_shutting_down(&self) -> bool {
         self.is_shutting_down
     }
 
-    pub fn is_initialized(&self) -> bool {
+    pub(super) fn is_initialized(&self) -> bool {
         self.is_initialized
     }
 
-    pub fn wants_status(&self) -> bool {
+    pub(super) fn wants_status(&self) -> bool {
         self.is_initialized && self.wants_status
     }
 
     /// Whether a daemon has answered `initialize`.
-    pub fn is_introduced(&self) -> bool {
+    pub(super) fn is_introduced(&self) -> bool {
         self.is_introduced
     }
 
     /// Takes note of what the editor says.
-    pub fn note_of_editor(&mut self, message: &[u8]) -> Kind {
+    pub(super) fn note_of_editor(&mut self, message: &[u8]) -> Kind {
         let Ok(Envelope { id, method, params }) = serde_json::from_slice(message) else { return Kind::Other };
         let Some(method) = method else {
             let is_expected = id.is_none_or(|id| self.asked.remove(&id.to_string()));
@@ -130,7 +130,7 @@ impl Past {
     }
 
     /// Takes note of what the daemon says, and returns whether it is for the editor.
-    pub fn note_of_daemon(&mut self, message: &[u8]) -> bool {
+    pub(super) fn note_of_daemon(&mut self, message: &[u8]) -> bool {
         let Ok(Envelope { id: Some(id), method, .. }) = serde_json::from_slice(message) else { return true };
         if method.is_some() {
             self.asked.insert(id.to_string());
@@ -145,12 +145,12 @@ impl Past {
     }
 
     /// `initialize`, said again.
-    pub fn introduction(&self) -> Vec<u8> {
+    pub(super) fn introduction(&self) -> Vec<u8> {
         self.introduction_with(&json!(AGAIN))
     }
 
     /// `initialize`, where the editor still waits for its answer.
-    pub fn unanswered_introduction(&self) -> Option<Vec<u8>> {
+    pub(super) fn unanswered_introduction(&self) -> Option<Vec<u8>> {
         let (id, _) = self.pending.values().find(|(_, method)| method == "initialize")?;
         Some(self.introduction_with(id))
     }
@@ -161,7 +161,7 @@ impl Past {
     }
 
     /// What another daemon is told after that.
-    pub fn retell(&self) -> Vec<Vec<u8>> {
+    pub(super) fn retell(&self) -> Vec<Vec<u8>> {
         let notification = |method: &str, params: Value| {
             json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string().into_bytes()
         };
@@ -184,12 +184,12 @@ impl Past {
     }
 
     /// The daemon is gone: nobody waits for what it asked.
-    pub fn forget_asked(&mut self) {
+    pub(super) fn forget_asked(&mut self) {
         self.asked.clear();
     }
 
     /// Answers to everyone who waits; with a `reason` that there is no daemon, to `initialize` too.
-    pub fn answers(&mut self, reason: Option<&str>) -> Vec<Vec<u8>> {
+    pub(super) fn answers(&mut self, reason: Option<&str>) -> Vec<Vec<u8>> {
         let is_kept = |method: &str| method == "initialize" && reason.is_none();
         let pending = std::mem::take(&mut self.pending);
         let (kept, ended) = pending.into_iter().partition(|(_, (_, method))| is_kept(method));
@@ -213,7 +213,7 @@ impl Past {
 }
 
 /// Whether a message is the answer to [`Past::introduction`].
-pub fn answers_introduction(message: &[u8]) -> bool {
+pub(super) fn answers_introduction(message: &[u8]) -> bool {
     let envelope = serde_json::from_slice::<Envelope>(message);
     envelope.is_ok_and(|envelope| envelope.method.is_none() && envelope.id == Some(json!(AGAIN)))
 }

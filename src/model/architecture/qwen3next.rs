@@ -9,7 +9,7 @@ use crate::compute::{AttentionShape, DeltaShape};
 use crate::model::config::{Config, FfnShape, MixerShape, MoeShape};
 
 /// All tensors of the model, in the order of a GGUF file.
-pub fn tensors(config: &Config) -> Vec<Part> {
+pub(super) fn tensors(config: &Config) -> Vec<Part> {
     let (vocab, hidden) = (config.vocab, config.hidden);
     let table = [vocab, hidden];
     let mut parts = Vec::new();

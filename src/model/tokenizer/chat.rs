@@ -38,7 +38,6 @@ pub enum Role {
     System,
     /// Whoever asks it.
     User,
-    /// The model.
     Assistant,
 }
 

@@ -23,14 +23,14 @@ const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}
 
 /// Token types as files number them.
 mod token_type {
-    pub const NORMAL: i64 = 1;
-    pub const CONTROL: i64 = 3;
-    pub const USER_DEFINED: i64 = 4;
-    pub const UNUSED: i64 = 5;
+    pub(super) const NORMAL: i64 = 1;
+    pub(super) const CONTROL: i64 = 3;
+    pub(super) const USER_DEFINED: i64 = 4;
+    pub(super) const UNUSED: i64 = 5;
 }
 
 /// The parts of the tokenizer, where the file has one.
-pub fn parts(metadata: &Metadata) -> Result<Option<Parts>> {
+pub(super) fn parts(metadata: &Metadata) -> Result<Option<Parts>> {
     let Some(model) = metadata.text(MODEL)?.filter(|&model| model != "none") else { return Ok(None) };
     ensure!(model == "gpt2", "{MODEL} is {model:?}, only \"gpt2\" (byte-level BPE) is supported");
     let pre = metadata.text(PRE)?.with_context(|| format!("{PRE} is missing"))?;

@@ -8,10 +8,10 @@ use super::{Kernel, LANES, Simd, methods};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Avx512(());
+pub(super) struct Avx512(());
 
 impl Avx512 {
-    pub fn detect() -> Option<Self> {
+    pub(super) fn detect() -> Option<Self> {
         let detected = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
@@ -23,7 +23,7 @@ impl Avx512 {
     }
 
     #[inline]
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
         fn compiled<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)

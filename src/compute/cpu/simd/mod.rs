@@ -20,10 +20,10 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Lanes of a vector: rows of a strip of a matrix, or consecutive elements.
-pub const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Bytes of a cache line.
-pub const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Sixteen 32-bit lanes of some instruction set. A value of the implementing type proves that the CPU has
 /// the instructions.

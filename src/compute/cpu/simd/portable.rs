@@ -6,7 +6,7 @@ use super::{LANES, Simd};
 
 /// Always available.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Portable;
+pub(super) struct Portable;
 
 #[inline(always)]
 fn map<A: Copy, R: Copy + Default>(a: [A; LANES], f: impl Fn(A) -> R) -> [R; LANES] {
