@@ -431,9 +431,9 @@ fn absent_experts_compute_the_same_to_the_bit() {
 
 #[test]
 fn a_pass_that_is_cancelled_after_any_operation_changes_nothing() {
-    let faults = Arc::<Faults>::default();
-    let mut session = session(&faults);
     for operation in 0.. {
+        let faults = Arc::<Faults>::default();
+        let mut session = session(&faults);
         session.sync(&prompt(40), &[], &Cancel::new()).unwrap();
         faults.cancel.store(operation, Ordering::Relaxed);
         let cancel = Cancel::new();
