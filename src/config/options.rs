@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
-
 use super::definition::Settings;
+use crate::base::memory;
 use crate::complete::{self, PromptProfile, driver, service};
 
 /// Most tokens of a prompt and its completion where the settings say nothing else, unless the model's own context is
@@ -50,10 +49,8 @@ impl Settings {
 
     /// Most bytes of memory for what earlier prompts leave behind, on this machine.
     pub fn cache_bytes_max(&self) -> u64 {
-        self.cache.bytes_max.unwrap_or_else(|| {
-            let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-            let bytes = System::new_with_specifics(memory).total_memory() / MEMORY_PARTS;
-            bytes.min(CACHE_BYTES_DEFAULT_MAX)
-        })
+        self.cache
+            .bytes_max
+            .unwrap_or_else(|| (memory::host().total / MEMORY_PARTS).min(CACHE_BYTES_DEFAULT_MAX))
     }
 }

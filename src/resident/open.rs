@@ -220,12 +220,7 @@ impl Opened {
     pub fn into_served(self) -> Result<Served> {
         let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.facts.name))?;
         let (spec, suited) = (self.spec.clone(), self.spec.suited());
-        let reopen = move || {
-            let dir = hub::open(spec.model.as_deref())?;
-            let config = Config::read(&dir)?;
-            spec.session(&dir, config)
-        };
-        let engine = Engine::start(self.session, tokenizer, reopen);
+        let engine = Engine::start(self.session, tokenizer, move || spec.open_layers(usize::MAX));
         Ok(Served { facts: Some(self.facts), ..served(engine, suited) })
     }
 }
