@@ -12,7 +12,7 @@ use crate::compute::{AttentionShape, DeltaShape};
 use crate::format::gguf::{TensorInfo, Writer};
 use crate::hub;
 use crate::model::architecture::{Field, LayerField};
-use crate::model::config::{Config, FfnShape, LayerShape, MixerShape, MoeShape};
+use crate::model::config::{Architecture, Config, FfnShape, LayerShape, MixerShape, MoeShape};
 use crate::model::export::{self, Recipe, Vocabulary};
 
 /// Layers of Qwen3-Coder-Next.
@@ -40,8 +40,15 @@ pub fn qwen3_coder_next(layers: usize) -> Config {
         gated: true,
         eps,
     };
-    let delta =
-        DeltaShape { key_heads: 16, value_heads: 32, key_dim: 128, value_dim: 128, conv_kernel: 4, eps };
+    let delta = DeltaShape {
+        key_heads: 16,
+        value_heads: 32,
+        key_dim: 128,
+        value_dim: 128,
+        conv_kernel: 4,
+        tiled: false,
+        eps,
+    };
     let moe = MoeShape { experts: 512, top_k: 10, width: 512, normalize: true, shared_width: Some(512) };
     let layer = |layer: usize| LayerShape {
         mixer: match (layer + 1).is_multiple_of(GROUP) {
@@ -51,6 +58,7 @@ pub fn qwen3_coder_next(layers: usize) -> Config {
         ffn: FfnShape::Moe(moe),
     };
     Config {
+        architecture: Architecture::Qwen3Next,
         vocab: 151_936,
         hidden: 2048,
         layers: (0..layers).map(layer).collect(),
@@ -59,6 +67,7 @@ pub fn qwen3_coder_next(layers: usize) -> Config {
         tied: false,
         dense_width: 0,
         fp8_block: None,
+        checkpoint_root: "model",
     }
 }
 

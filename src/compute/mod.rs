@@ -178,17 +178,27 @@ pub struct DeltaShape {
     pub value_dim: usize,
     /// Taps of the causal convolution.
     pub conv_kernel: usize,
+    /// Whether value head j uses key head `j % key_heads`, not `j / (value_heads / key_heads)`.
+    pub tiled: bool,
     /// Epsilon of the norms.
     pub eps: f32,
 }
 
 impl DeltaShape {
+    /// The value heads that use a key head.
+    pub fn value_heads_of(&self, key_head: usize) -> impl Iterator<Item = usize> + use<> {
+        let repeat = self.value_heads / self.key_heads;
+        let (first, step) = if self.tiled { (key_head, self.key_heads) } else { (key_head * repeat, 1) };
+        (first..).step_by(step).take(repeat)
+    }
+
     /// Channels of the convolution: `[queries | keys | values]`, all heads of each.
     pub fn channels(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
     }
 
-    /// f32 elements of the recurrent matrices of one layer, `[value_heads, key_dim, value_dim]`.
+    /// f32 elements of the recurrent matrices of one layer, `[value_heads, key_dim, value_dim]`; those of a key head's
+    /// value heads stand together.
     pub fn state_len(&self) -> usize {
         self.value_heads * self.key_dim * self.value_dim
     }

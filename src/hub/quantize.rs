@@ -14,7 +14,7 @@ use crate::base::dtype::DType;
 use crate::format::gguf::{Metadata, TensorInfo, Value, Writer};
 use crate::format::{Description, Folder, ModelDir, blocks};
 use crate::model::Config;
-use crate::model::architecture::{self, Change, Source};
+use crate::model::architecture::{self, Source};
 use crate::model::export::{self, Choice, ExportTensor, Recipe, Roles, Vocabulary};
 use crate::model::layout::{self, Piece, Stored};
 
@@ -99,7 +99,7 @@ impl<'a> Plan<'a> {
     /// is incomplete, has tensors of other shapes or types than its configuration asks for, or is of a kind
     /// that GGUF cannot describe.
     pub fn new(dir: &'a ModelDir, recipe: &Recipe, name: &str) -> Result<Self> {
-        let config = Config::read(dir)?;
+        let config = Config::read(dir)?.as_in_gguf();
         let plan = match dir.description() {
             Description::Folder(folder) => Self::of_checkpoint(dir, folder, config, recipe, name),
             Description::Gguf(metadata) => Self::of_gguf(dir, metadata, config, recipe),
@@ -312,8 +312,8 @@ impl Conversion {
                 scale.apply(stored_row + i, values);
             }
         }
-        self.stored.change.apply(values);
-        let is_same = dtype == self.dtype && piece.scale.is_none() && self.stored.change == Change::None;
+        self.stored.rearrange(values);
+        let is_same = dtype == self.dtype && piece.scale.is_none() && self.stored.is_plain();
         if is_same {
             out.copy_from_slice(stored);
             ensure!(values.iter().all(|value| value.is_finite()), "{}", self.refusal(piece, f32::NAN));

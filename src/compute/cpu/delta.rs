@@ -167,18 +167,18 @@ fn delta_rule(
         if cancel.is_cancelled() {
             return;
         }
-        let heads = key_head * repeat..(key_head + 1) * repeat;
-        let own = heads.start * state_len..heads.end * state_len;
+        let own = key_head * repeat * state_len..(key_head + 1) * repeat * state_len;
+        let value_inputs = |head| ValueInputs::new(weights, head, rows, &convolved, ba);
         let head = KeyHead {
             shape,
             chunk_rows_min: options.delta_chunk_rows_min,
             inputs: KeyInputs::new(&shape, key_head, rows, &convolved),
-            values: heads.clone().map(|head| ValueInputs::new(weights, head, rows, &convolved, ba)).collect(),
+            values: shape.value_heads_of(key_head).map(value_inputs).collect(),
             before: &committed.recurrent[own.clone()],
             // SAFETY: this task alone touches the states of its heads.
             states: states.iter().map(|(at, state)| (*at, unsafe { state.part(own.clone()) })).collect(),
         };
-        for (head, outputs) in heads.zip(options.level.run(head)) {
+        for (head, outputs) in shape.value_heads_of(key_head).zip(options.level.run(head)) {
             for (row, output) in outputs.chunks_exact(shape.value_dim).enumerate() {
                 let at = row * width + head * shape.value_dim;
                 // SAFETY: this task alone writes the columns of its heads.
@@ -712,8 +712,15 @@ mod tests {
     #[test]
     fn every_form_equals_the_definition() {
         for (key_dim, value_dim) in [(1, 1), (10, 6), (32, 48), (16, 128)] {
-            let shape =
-                DeltaShape { key_heads: 1, value_heads: 2, key_dim, value_dim, conv_kernel: 4, eps: 1e-6 };
+            let shape = DeltaShape {
+                key_heads: 1,
+                value_heads: 2,
+                key_dim,
+                value_dim,
+                conv_kernel: 4,
+                tiled: false,
+                eps: 1e-6,
+            };
             for rows in [1, 2, 63, 64, 65, 200] {
                 for gate in [0.0, -0.1, -8.0] {
                     let (keys, values) = inputs(&shape, rows, gate);
@@ -726,8 +733,15 @@ mod tests {
     /// The same token over and over makes the triangular system of a chunk as bad as it gets.
     #[test]
     fn repeated_keys_lose_no_precision() {
-        let shape =
-            DeltaShape { key_heads: 1, value_heads: 2, key_dim: 16, value_dim: 8, conv_kernel: 4, eps: 1e-6 };
+        let shape = DeltaShape {
+            key_heads: 1,
+            value_heads: 2,
+            key_dim: 16,
+            value_dim: 8,
+            conv_kernel: 4,
+            tiled: false,
+            eps: 1e-6,
+        };
         for beta in [0.5, 0.99, 1.0] {
             let (mut keys, mut values) = inputs(&shape, 200, 0.0);
             keys.key = keys.key[..shape.key_dim].repeat(200);

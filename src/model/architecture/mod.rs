@@ -4,15 +4,27 @@
 //! optional part (a bias, norms of queries and keys, a head of its own) is one that a table may leave out.
 
 mod part;
+mod qwen2;
+mod qwen3;
+mod qwen35;
 mod qwen3next;
+mod table;
 
-use super::config::Config;
+use super::config::{Architecture, Config};
 
 pub use part::{Arrangement, Change, Field, LayerField, Part, Role, Rows, Source};
 
 /// All tensors of the model, in the order of a GGUF file.
 pub fn tensors(config: &Config) -> Vec<Part> {
-    qwen3next::tensors(config)
+    let architecture = config.architecture;
+    match architecture {
+        Architecture::Qwen2 => table::build(config, qwen2::layer),
+        Architecture::Qwen3 | Architecture::Qwen3Moe => {
+            table::build(config, |layer, shape| qwen3::layer(layer, architecture, shape))
+        }
+        Architecture::Qwen3Next => table::build(config, qwen3next::layer),
+        Architecture::Qwen35 | Architecture::Qwen35Moe => table::build(config, qwen35::layer),
+    }
 }
 
 #[cfg(test)]
@@ -20,6 +32,7 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
+    use crate::compute::{AttentionShape, DeltaShape};
     use crate::format::{Bytes, ModelDir};
     use crate::model::config::{FfnShape, MixerShape};
 
@@ -38,21 +51,55 @@ mod tests {
         config
     }
 
+    /// The layers of the starter, as far as the architecture has them, and four value heads to a key head.
+    fn of(architecture: Architecture) -> Config {
+        let mut config = Config { architecture, ..starter() };
+        let attention = AttentionShape { gated: architecture.is_hybrid(), ..config.attention() };
+        for layer in &mut config.layers {
+            match &mut layer.mixer {
+                MixerShape::DeltaNet(shape) if architecture.is_hybrid() => {
+                    *shape = DeltaShape { value_heads: 4 * shape.key_heads, ..*shape };
+                }
+                mixer => *mixer = MixerShape::Attention(attention),
+            }
+            match &mut layer.ffn {
+                FfnShape::Moe(shape) if architecture.has_experts() => {
+                    shape.shared_width = shape.shared_width.filter(|_| architecture.has_shared_expert());
+                }
+                ffn => *ffn = FfnShape::Dense { width: 96 },
+            }
+        }
+        config
+    }
+
+    /// Of each architecture, in the order of checkpoints and in that of GGUF files.
+    fn all() -> impl Iterator<Item = Config> {
+        let each = Architecture::ALL.into_iter().map(of);
+        each.flat_map(|config| [config.clone(), config.as_in_gguf()]).chain([dense()])
+    }
+
     #[test]
     fn every_part_has_one_place_of_its_own() {
-        for config in [starter(), dense()] {
+        for config in all() {
             let parts = tensors(&config);
             let fields: HashSet<Field> = parts.iter().map(|part| part.field).collect();
             assert_eq!(fields.len(), parts.len());
             let mut names = HashSet::new();
             for part in &parts {
-                let is_dense = |layer: usize| matches!(config.layers[layer].ffn, FfnShape::Dense { .. });
+                let is_dense = |layer: usize| {
+                    let is_dense = matches!(config.layers[layer].ffn, FfnShape::Dense { .. });
+                    is_dense && config.architecture.has_experts()
+                };
                 match part.gguf_name() {
                     Some(name) => assert!(names.insert(name), "{name}"),
                     None => assert!(part.field.layer().is_some_and(is_dense), "{:?}", part.field),
                 }
                 for source in part.gguf.iter().chain(&part.checkpoint) {
                     assert_eq!(source.rows(), part.rows(), "{:?}", part.field);
+                    for rows in &source.tensors {
+                        let height = rows.shape.iter().product::<usize>() / part.cols();
+                        assert!(rows.ranges.iter().all(|range| range.end <= height), "{:?}", part.field);
+                    }
                 }
             }
         }
@@ -61,11 +108,15 @@ mod tests {
     /// Every row of every tensor of a checkpoint belongs to one part.
     #[test]
     fn checkpoints_are_used_up() {
-        for config in [starter(), dense()] {
+        for config in all() {
             let parts = tensors(&config);
             let mut taken: HashMap<&str, Vec<std::ops::Range<usize>>> = HashMap::new();
             let mut heights = HashMap::new();
             for part in &parts {
+                let mut columns = part.checkpoint[0].columns.clone();
+                columns.sort_by_key(|range| range.start);
+                let columns: Vec<usize> = columns.into_iter().flatten().collect();
+                assert!(columns.is_empty() || columns == (0..part.cols()).collect::<Vec<_>>());
                 for rows in &part.checkpoint[0].tensors {
                     let height = rows.shape.iter().product::<usize>() / part.cols();
                     assert_eq!(*heights.entry(&rows.tensor[..]).or_insert(height), height, "{}", rows.tensor);

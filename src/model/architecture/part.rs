@@ -54,6 +54,10 @@ pub enum LayerField {
     DeltaChannels,
     DeltaZ,
     DeltaBa,
+    /// The first half of `DeltaBa`, where files have it alone.
+    DeltaBeta,
+    /// The second half.
+    DeltaAlpha,
     DeltaConv,
     DeltaDtBias,
     DeltaDecay,
@@ -95,6 +99,8 @@ pub enum Role {
 pub struct Source {
     /// Rows of stored tensors, to be set one below the other.
     pub tensors: Vec<Rows>,
+    /// Which elements of each row, in this order; all where it is empty.
+    pub columns: Vec<Range<usize>>,
     /// What is done to each element.
     pub change: Change,
 }
@@ -181,7 +187,18 @@ impl Part {
         shape: &[usize],
         ranges: impl IntoIterator<Item = Range<usize>>,
     ) -> &mut Self {
-        self.gguf.push(Source { tensors: vec![Rows::new(tensor, shape, ranges)], change: Change::None });
+        self.gguf.push(Source::of(Rows::new(tensor, shape, ranges)));
+        self
+    }
+
+    /// Some checkpoints store it as rows of a tensor that holds other parts too, or is named in another way.
+    pub fn checkpoint_fused(
+        &mut self,
+        tensor: &str,
+        shape: &[usize],
+        ranges: impl IntoIterator<Item = Range<usize>>,
+    ) -> &mut Self {
+        self.checkpoint.push(Source::of(Rows::new(tensor, shape, ranges)));
         self
     }
 
@@ -229,7 +246,12 @@ impl Source {
     /// All of a tensor.
     pub fn whole(tensor: &str, shape: &[usize]) -> Self {
         let rows = shape[..shape.len().saturating_sub(1)].iter().product();
-        Self { tensors: vec![Rows::new(tensor, shape, once(0..rows))], change: Change::None }
+        Self::of(Rows::new(tensor, shape, once(0..rows)))
+    }
+
+    /// These rows as they are.
+    pub fn of(rows: Rows) -> Self {
+        Self { tensors: vec![rows], columns: Vec::new(), change: Change::None }
     }
 
     /// Number of rows.

@@ -6,7 +6,7 @@ use super::recipe::Recipe;
 use super::vocabulary::Vocabulary;
 use crate::compute::{AttentionShape, DeltaShape};
 use crate::format::gguf::{Array, Value};
-use crate::model::config::{ARCHITECTURE, Config, LayerShape, MixerShape, MoeShape};
+use crate::model::config::{Architecture, Config, LayerShape, MixerShape, MoeShape};
 
 /// How often attention comes where the file does not say.
 const INTERVAL_DEFAULT: usize = 4;
@@ -19,7 +19,7 @@ pub fn metadata(
     name: &str,
     vocabulary: Option<Vocabulary>,
 ) -> Result<Vec<(String, Value)>> {
-    let mut entries = general(recipe, name);
+    let mut entries = general(config.architecture, recipe, name);
     entries.extend(sizes(config));
     match vocabulary {
         Some(vocabulary) => entries.extend(vocabulary.metadata(config.vocab)?),
@@ -28,9 +28,9 @@ pub fn metadata(
     Ok(entries)
 }
 
-fn general(recipe: &Recipe, name: &str) -> Vec<(String, Value)> {
+fn general(architecture: Architecture, recipe: &Recipe, name: &str) -> Vec<(String, Value)> {
     [
-        ("architecture", Value::String(ARCHITECTURE.into())),
+        ("architecture", Value::String(architecture.name().into())),
         ("type", Value::String("model".into())),
         ("name", Value::String(name.into())),
         ("file_type", Value::U32(recipe.file_type())),
@@ -59,14 +59,21 @@ fn sizes(config: &Config) -> Vec<(String, Value)> {
     if config.moe_shapes().any(|shape| !shape.normalize) {
         entries.push(("expert_weights_norm", Value::Bool(false)));
     }
-    match interval(&config.layers) {
-        Some(interval) => entries.push(("full_attention_interval", count(interval))),
+    if config.architecture.is_hybrid() {
+        entries.push(recurrent_layers(&config.layers));
+    }
+    let name = config.architecture.name();
+    entries.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect()
+}
+
+fn recurrent_layers(layers: &[LayerShape]) -> (&'static str, Value) {
+    match interval(layers) {
+        Some(interval) => ("full_attention_interval", count(interval)),
         None => {
-            let recurrent = config.layers.iter().map(|layer| !has_attention(layer)).collect();
-            entries.push(("attention.recurrent_layers", Value::Array(Array::Bool(recurrent))));
+            let recurrent = layers.iter().map(|layer| !has_attention(layer)).collect();
+            ("attention.recurrent_layers", Value::Array(Array::Bool(recurrent)))
         }
     }
-    entries.into_iter().map(|(key, value)| (format!("{ARCHITECTURE}.{key}"), value)).collect()
 }
 
 fn attention(shape: &AttentionShape) -> [(&'static str, Value); 5] {
@@ -89,13 +96,14 @@ fn delta(shape: &DeltaShape) -> [(&'static str, Value); 5] {
     ]
 }
 
-fn moe(shape: &MoeShape) -> [(&'static str, Value); 4] {
-    [
+fn moe(shape: &MoeShape) -> Vec<(&'static str, Value)> {
+    let mut entries = vec![
         ("expert_count", count(shape.experts)),
         ("expert_used_count", count(shape.top_k)),
         ("expert_feed_forward_length", count(shape.width)),
-        ("expert_shared_feed_forward_length", count(shape.shared_width.unwrap_or(0))),
-    ]
+    ];
+    entries.extend(shape.shared_width.map(|width| ("expert_shared_feed_forward_length", count(width))));
+    entries
 }
 
 fn count(size: usize) -> Value {

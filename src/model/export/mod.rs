@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use anyhow::{Result, ensure};
 
 use super::architecture::{self, Part, Role};
-use super::config::{ARCHITECTURE, Config, FfnShape};
+use super::config::{Architecture, Config, FfnShape};
 
 pub use metadata::metadata;
 pub use recipe::{Choice, Recipe, exportable};
@@ -31,15 +31,10 @@ pub struct ExportTensor {
     pub layer: Option<usize>,
 }
 
-/// All tensors of the model, in the order of the file, and what the table says of them. Fails for a model that has
-/// layers without experts: the architecture has no names for them.
+/// All tensors of the model, in the order of the file, and what the table says of them. Fails for a model that the
+/// architecture's GGUF files cannot describe.
 pub fn tensors(config: &Config) -> Result<Vec<(ExportTensor, Part)>> {
-    let dense = config.layers.iter().position(|layer| matches!(layer.ffn, FfnShape::Dense { .. }));
-    ensure!(
-        dense.is_none(),
-        "layer {} has no experts; GGUF's architecture {ARCHITECTURE} has no place for such a layer",
-        dense.unwrap_or_default()
-    );
+    check(config)?;
     let parts = architecture::tensors(config).into_iter();
     let named = parts.filter_map(|part| Some((part.gguf_name()?.to_owned(), part)));
     let tensor = |(name, part): (String, Part)| {
@@ -47,6 +42,25 @@ pub fn tensors(config: &Config) -> Result<Vec<(ExportTensor, Part)>> {
         (ExportTensor { name, shape, role, layer }, part)
     };
     Ok(named.map(tensor).collect())
+}
+
+/// Whether the architecture has names for all layers, and a way to say how experts are weighed.
+fn check(config: &Config) -> Result<()> {
+    let name = config.architecture.name();
+    if !config.architecture.has_experts() {
+        return Ok(());
+    }
+    let dense = config.layers.iter().position(|layer| matches!(layer.ffn, FfnShape::Dense { .. }));
+    ensure!(
+        dense.is_none(),
+        "layer {} has no experts; GGUF's architecture {name} has no place for such a layer",
+        dense.unwrap_or_default()
+    );
+    ensure!(
+        config.architecture != Architecture::Qwen3Moe || config.moe_shapes().all(|shape| shape.normalize),
+        "norm_topk_prob is false; GGUF's architecture {name} has no key for that"
+    );
+    Ok(())
 }
 
 /// The roles of tensors by their names: those of files that were made elsewhere too, which fuse some and have layers

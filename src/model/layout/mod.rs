@@ -119,13 +119,24 @@ impl<B: Backend> Loader<'_, B> {
             shape: *shape,
             norm: self.vector(at(LayerField::MixerNorm))?,
             projection: self.projection(layer)?,
-            ba: self.matrix(at(LayerField::DeltaBa))?,
+            ba: self.ba(layer)?,
             conv: self.vector(at(LayerField::DeltaConv))?,
             decay: self.vector(at(LayerField::DeltaDecay))?,
             dt_bias: self.vector(at(LayerField::DeltaDtBias))?,
             output_norm: self.vector(at(LayerField::DeltaNorm))?,
             output: self.matrix(at(LayerField::DeltaOutput))?,
         })
+    }
+
+    /// The projections of b and a, which some architectures have in one.
+    fn ba(&mut self, layer: usize) -> Result<B::Matrix> {
+        let at = |field| Field::Layer(layer, field);
+        if self.parts.contains_key(&at(LayerField::DeltaBa)) {
+            return self.matrix(at(LayerField::DeltaBa));
+        }
+        let both = self.stored(at(LayerField::DeltaBeta))?.above(self.stored(at(LayerField::DeltaAlpha))?);
+        let matrix = both.matrix(0..both.rows)?;
+        self.take(matrix)
     }
 
     /// One matrix where the file has one: rows that are grouped by head would have to be copied.

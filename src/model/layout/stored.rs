@@ -17,8 +17,10 @@ use crate::model::config::Config;
 pub struct Stored {
     /// Its rows, one below the other.
     pub pieces: Vec<Piece>,
+    /// Which elements of each row; all where it is empty.
+    columns: Vec<Range<usize>>,
     /// What is done to each element.
-    pub change: Change,
+    change: Change,
     /// Number of rows.
     pub rows: usize,
     /// Length of a row.
@@ -60,23 +62,51 @@ impl Stored {
             let mut tensor = checked(dir, &rows.tensor, &rows.shape)?;
             let scale = block_scale(dir, config, &tensor)?.map(Arc::new);
             tensor.shape = vec![tensor.shape.iter().product::<usize>() / cols.max(1), cols];
+            if let Some(bytes) = tensor.dtype.bytes(tensor.shape[0] * cols) {
+                tensor.bytes = tensor.bytes.slice(0..bytes);
+            }
             for range in &rows.ranges {
                 let (tensor, scale) = (tensor.clone(), scale.clone());
                 pieces.push(Piece { tensor, scale, first: range.start, start, rows: range.len() });
                 start += range.len();
             }
         }
-        Ok(Self { pieces, change: source.change, rows: start, cols })
+        let (columns, change) = (source.columns.clone(), source.change);
+        Ok(Self { pieces, columns, change, rows: start, cols })
     }
 
     /// All elements, changed.
     pub fn values(&self) -> Vec<f32> {
         let mut values = Vec::with_capacity(self.rows * self.cols);
         for piece in &self.pieces {
-            values.extend(piece.tensor.rows(piece.first..piece.first + piece.rows).to_f32());
+            values.extend(piece.values());
         }
-        self.change.apply(&mut values);
+        self.rearrange(&mut values);
         values
+    }
+
+    /// From rows as stored to those of the part.
+    pub fn rearrange(&self, values: &mut [f32]) {
+        if !self.columns.is_empty() {
+            for row in values.chunks_exact_mut(self.cols) {
+                let moved: Vec<f32> =
+                    self.columns.iter().flat_map(|range| &row[range.clone()]).copied().collect();
+                row.copy_from_slice(&moved);
+            }
+        }
+        self.change.apply(values);
+    }
+
+    /// Whether rows are as stored.
+    pub fn is_plain(&self) -> bool {
+        self.columns.is_empty() && self.change == Change::None
+    }
+
+    /// These rows and then those of `other`, which are as long.
+    pub fn above(mut self, other: Self) -> Self {
+        let moved = other.pieces.into_iter().map(|piece| Piece { start: piece.start + self.rows, ..piece });
+        self.pieces.extend(moved);
+        Self { rows: self.rows + other.rows, ..self }
     }
 
     /// Some rows: where they lie if they lie together, else copied.
@@ -86,13 +116,14 @@ impl Stored {
 
     /// The rows of `ranges`, one below the other: where they lie if they lie together, else copied.
     pub fn stacked(&self, ranges: &[Range<usize>]) -> Result<StoredMatrix> {
+        debug_assert!(self.is_plain(), "matrices are loaded as stored");
         let mut pieces = ranges.iter().flat_map(|range| self.rows(range.clone()));
         let first = pieces.next().context("a matrix without rows")?;
         let rest: Vec<Piece> = pieces.collect();
         if rest.is_empty() {
             return Ok(first.matrix());
         }
-        stack(first, &rest)
+        Ok(stack(first, &rest))
     }
 
     /// What some of its rows are made of.
@@ -117,6 +148,17 @@ impl Piece {
         StoredMatrix { rows: self.rows, cols: self.tensor.shape[1], values, scale }
     }
 
+    /// All elements.
+    fn values(&self) -> Vec<f32> {
+        let mut values = self.tensor.rows(self.first..self.first + self.rows).to_f32();
+        if let Some(scale) = &self.scale {
+            for (row, values) in (self.first..).zip(values.chunks_mut(self.tensor.shape[1])) {
+                scale.apply(row, values);
+            }
+        }
+        values
+    }
+
     /// The scales with those of each row apart: rows of a block may be in different places.
     fn row_scales(&self, scale: &BlockScale) -> BlockScale {
         let width = self.tensor.shape[1].div_ceil(scale.block_cols);
@@ -126,26 +168,30 @@ impl Piece {
     }
 }
 
-fn stack(first: Piece, rest: &[Piece]) -> Result<StoredMatrix> {
-    let (mut bytes, mut scale) = (Vec::new(), None::<BlockScale>);
-    let mut rows = 0;
-    for piece in std::iter::once(&first).chain(rest) {
-        let Tensor { name, dtype, .. } = &piece.tensor;
-        let is_alike = *dtype == first.tensor.dtype && piece.scale.is_some() == first.scale.is_some();
-        ensure!(is_alike, "tensor {name} is {dtype}, {} is {}", first.tensor.name, first.tensor.dtype);
-        bytes.extend_from_slice(&piece.tensor.rows(piece.first..piece.first + piece.rows).bytes);
-        rows += piece.rows;
-        if let Some(own) = piece.scale.as_deref().map(|scale| piece.row_scales(scale)) {
-            match &mut scale {
-                Some(scale) => scale.values.extend(own.values),
-                None => scale = Some(own),
-            }
-        }
-    }
+/// Pieces one below the other; in F32 where they are stored in different ways.
+fn stack(first: Piece, rest: &[Piece]) -> StoredMatrix {
+    let pieces = || std::iter::once(&first).chain(rest);
+    let rows = pieces().map(|piece| piece.rows).sum();
     let (name, cols) = (first.tensor.name.clone(), first.tensor.shape[1]);
-    let values =
-        Tensor { name, dtype: first.tensor.dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
-    Ok(StoredMatrix { rows, cols, values, scale })
+    let is_alike = |piece: &Piece| {
+        piece.tensor.dtype == first.tensor.dtype && piece.scale.is_some() == first.scale.is_some()
+    };
+    let (mut bytes, mut scale, mut dtype) = (Vec::new(), None::<BlockScale>, first.tensor.dtype);
+    if rest.iter().all(is_alike) {
+        for piece in pieces() {
+            bytes.extend_from_slice(&piece.tensor.rows(piece.first..piece.first + piece.rows).bytes);
+        }
+        let scales = pieces().filter_map(|piece| Some(piece.row_scales(piece.scale.as_deref()?)));
+        scale = scales.reduce(|mut all, own| {
+            all.values.extend(own.values);
+            all
+        });
+    } else {
+        dtype = DType::F32;
+        bytes.extend(pieces().flat_map(Piece::values).flat_map(f32::to_le_bytes));
+    }
+    let values = Tensor { name, dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
+    StoredMatrix { rows, cols, values, scale }
 }
 
 /// The scales of a tensor: it is FP8 with block scales exactly when it has a sibling `*_scale_inv`.
@@ -237,7 +283,7 @@ mod tests {
 
         let open = |ranges: Vec<Range<usize>>| {
             let rows = Rows::new("w", &SHAPE, ranges);
-            Stored::open(&dir, &config, &Source { tensors: vec![rows], change: Change::None }, 4).unwrap()
+            Stored::open(&dir, &config, &Source::of(rows), 4).unwrap()
         };
         let whole = open(once(0..5).collect());
         let expected = values(&whole.matrix(0..5).unwrap());
