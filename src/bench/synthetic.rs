@@ -15,11 +15,8 @@ use crate::model::architecture::{Field, LayerField};
 use crate::model::config::{Architecture, Config, FfnShape, LayerShape, MixerShape, MoeShape};
 use crate::model::export::{self, Recipe, Vocabulary};
 
-/// Layers of Qwen3-Coder-Next.
-pub const LAYERS: usize = 48;
-
-/// Layers that repeat: three of DeltaNet and one of attention. Depths that are multiples of it have the
-/// same mix of layers.
+/// Layers that repeat in hybrid models: three of DeltaNet and one of attention. Depths that are multiples of it have
+/// the same mix of layers.
 pub const GROUP: usize = 4;
 
 /// Raised whenever the same request makes another file, so that old ones are not taken for it.
@@ -28,46 +25,166 @@ const GENERATOR: u32 = 1;
 /// Bytes made at a time.
 const PIECE: usize = 64 << 20;
 
-/// Qwen3-Coder-Next with `layers` layers.
-pub fn qwen3_coder_next(layers: usize) -> Config {
-    let eps = 1e-6;
-    let attention = AttentionShape {
-        heads: 16,
-        kv_heads: 2,
-        head_dim: 256,
-        rotary_dim: 64,
-        rope_theta: 5e6,
-        gated: true,
-        eps,
-    };
-    let delta = DeltaShape {
-        key_heads: 16,
-        value_heads: 32,
-        key_dim: 128,
-        value_dim: 128,
-        conv_kernel: 4,
-        tiled: false,
-        eps,
-    };
-    let moe = MoeShape { experts: 512, top_k: 10, width: 512, normalize: true, shared_width: Some(512) };
-    let layer = |layer: usize| LayerShape {
-        mixer: match (layer + 1).is_multiple_of(GROUP) {
-            true => MixerShape::Attention(attention),
-            false => MixerShape::DeltaNet(delta),
-        },
-        ffn: FfnShape::Moe(moe),
-    };
-    Config {
+/// A published model whose sizes are known here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Published {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// How many layers it has, a multiple of [`GROUP`].
+    pub layers: usize,
+    architecture: Architecture,
+    vocab: usize,
+    hidden: usize,
+    context_max: usize,
+    tied: bool,
+    heads: [usize; 2],
+    head_dim: usize,
+    rope_theta: f64,
+    /// Value heads of DeltaNet, where the architecture has it: 16 key heads, all 128 wide.
+    value_heads: usize,
+    /// Inner width of a dense block or of an expert.
+    width: usize,
+    /// Experts and how many a token visits; 0 in dense models.
+    experts: [usize; 2],
+}
+
+/// Sizes as the models' `config.json` give them.
+pub const MODELS: [Published; 5] = [
+    Published {
+        name: "qwen3-coder-next",
+        layers: 48,
         architecture: Architecture::Qwen3Next,
         vocab: 151_936,
         hidden: 2048,
-        layers: (0..layers).map(layer).collect(),
-        eps,
         context_max: 262_144,
         tied: false,
-        dense_width: 0,
-        fp8_block: None,
-        checkpoint_root: "model",
+        heads: [16, 2],
+        head_dim: 256,
+        rope_theta: 5e6,
+        value_heads: 32,
+        width: 512,
+        experts: [512, 10],
+    },
+    Published {
+        name: "qwen3.6-35b-a3b",
+        layers: 40,
+        architecture: Architecture::Qwen35Moe,
+        vocab: 248_320,
+        hidden: 2048,
+        context_max: 262_144,
+        tied: false,
+        heads: [16, 2],
+        head_dim: 256,
+        rope_theta: 1e7,
+        value_heads: 32,
+        width: 512,
+        experts: [256, 8],
+    },
+    Published {
+        name: "qwen3-coder-30b-a3b",
+        layers: 48,
+        architecture: Architecture::Qwen3Moe,
+        vocab: 151_936,
+        hidden: 2048,
+        context_max: 262_144,
+        tied: false,
+        heads: [32, 4],
+        head_dim: 128,
+        rope_theta: 1e7,
+        value_heads: 0,
+        width: 768,
+        experts: [128, 8],
+    },
+    Published {
+        name: "qwen3.5-4b",
+        layers: 32,
+        architecture: Architecture::Qwen35,
+        vocab: 248_320,
+        hidden: 2560,
+        context_max: 262_144,
+        tied: true,
+        heads: [16, 4],
+        head_dim: 256,
+        rope_theta: 1e7,
+        value_heads: 32,
+        width: 9216,
+        experts: [0, 0],
+    },
+    Published {
+        name: "qwen2.5-coder-1.5b",
+        layers: 28,
+        architecture: Architecture::Qwen2,
+        vocab: 151_936,
+        hidden: 1536,
+        context_max: 32_768,
+        tied: true,
+        heads: [12, 2],
+        head_dim: 128,
+        rope_theta: 1e6,
+        value_heads: 0,
+        width: 8960,
+        experts: [0, 0],
+    },
+];
+
+impl Published {
+    /// The model called `name`.
+    pub fn of_name(name: &str) -> Option<Self> {
+        MODELS.into_iter().find(|model| model.name == name)
+    }
+
+    /// The model with `layers` layers, its heads in the order of a GGUF file.
+    pub fn config(&self, layers: usize) -> Config {
+        let eps = 1e-6;
+        let is_hybrid = self.architecture.is_hybrid();
+        let [heads, kv_heads] = self.heads;
+        let attention = AttentionShape {
+            heads,
+            kv_heads,
+            head_dim: self.head_dim,
+            rotary_dim: if is_hybrid { self.head_dim / 4 } else { self.head_dim },
+            rope_theta: self.rope_theta,
+            gated: is_hybrid,
+            eps,
+        };
+        let delta = DeltaShape {
+            key_heads: 16,
+            value_heads: self.value_heads,
+            key_dim: 128,
+            value_dim: 128,
+            conv_kernel: 4,
+            tiled: false,
+            eps,
+        };
+        let layer = |layer: usize| LayerShape {
+            mixer: match is_hybrid && !(layer + 1).is_multiple_of(GROUP) {
+                true => MixerShape::DeltaNet(delta),
+                false => MixerShape::Attention(attention),
+            },
+            ffn: self.ffn(),
+        };
+        let config = Config {
+            architecture: self.architecture,
+            vocab: self.vocab,
+            hidden: self.hidden,
+            layers: (0..layers).map(layer).collect(),
+            eps,
+            context_max: self.context_max,
+            tied: self.tied,
+            dense_width: if self.architecture.has_experts() { 0 } else { self.width },
+            fp8_block: None,
+            checkpoint_root: "model",
+        };
+        config.as_in_gguf()
+    }
+
+    fn ffn(&self) -> FfnShape {
+        let ([experts, top_k], width) = (self.experts, self.width);
+        if !self.architecture.has_experts() {
+            return FfnShape::Dense { width };
+        }
+        let shared_width = self.architecture.has_shared_expert().then_some(width);
+        FfnShape::Moe(MoeShape { experts, top_k, width, normalize: true, shared_width })
     }
 }
 
@@ -144,6 +261,9 @@ impl Values {
         let key = random::key(seed, &info.name);
         match field {
             field if field.is_norm() => Values::Range { key, low: 1.0, high: 1.0 },
+            Field::Layer(_, LayerField::QueryBias | LayerField::KeyBias | LayerField::ValueBias) => {
+                Values::Range { key, low: -1.0, high: 1.0 }
+            }
             // -exp(A_log) and the bias of the time step as Mamba-2 initialises them (arXiv:2405.21060):
             // decay rates of 1 to 16, time steps of 0.001 to 0.1.
             Field::Layer(_, LayerField::DeltaDecay) => Values::Range { key, low: -16.0, high: -1.0 },

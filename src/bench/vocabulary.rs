@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// Rows at the end of Qwen's embedding that are no byte-level tokens: special ones, then padding. The
-/// first of them is `<|endoftext|>`, 151643 of 151936.
-const TAIL: usize = 293;
+/// Rows at the end of Qwen's embeddings that are no byte-level tokens: special ones, then padding. The first of them is
+/// `<|endoftext|>`, 151643 of 151936 and 248044 of 248320.
+fn tail(rows: usize) -> usize {
+    if rows == 248_320 { 276 } else { 293 }
+}
 
 /// The parts of a `tokenizer.json` that change; the others pass through.
 #[derive(Deserialize, Serialize)]
@@ -34,16 +36,16 @@ struct Bpe {
 /// of logits, its special tokens where Qwen's are. Fails when there are too few rows.
 pub fn grow(base: &[u8], rows: usize) -> Result<Vec<u8>> {
     let mut file: File = serde_json::from_slice(base).context("the starter's tokenizer is damaged")?;
-    let (least, specials) = (file.model.vocab.len(), file.added_tokens.len());
+    let (least, specials, tail) = (file.model.vocab.len(), file.added_tokens.len(), tail(rows));
     ensure!(
-        rows >= least + TAIL,
+        rows >= least + tail,
         "a vocabulary of {rows} is too small for a synthetic model; the least is {}",
-        least + TAIL
+        least + tail
     );
-    ensure!(specials <= TAIL, "{specials} special tokens are more than {TAIL}");
-    fill(&mut file.model, rows - TAIL)?;
+    ensure!(specials <= tail, "{specials} special tokens are more than {tail}");
+    fill(&mut file.model, rows - tail)?;
     file.added_tokens.sort_by_key(|token| token["id"].as_u64());
-    for (token, id) in file.added_tokens.iter_mut().zip(rows - TAIL..) {
+    for (token, id) in file.added_tokens.iter_mut().zip(rows - tail..) {
         token.insert("id".into(), id.into());
     }
     Ok(serde_json::to_vec(&file)?)

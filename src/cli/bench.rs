@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{self, ComputeArgs, EngineArgs};
@@ -16,7 +17,7 @@ use crate::bench::keystrokes::session::Session;
 use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
-use crate::bench::synthetic::{self, Synthetic};
+use crate::bench::synthetic::{self, Published, Synthetic};
 use crate::bench::{daemon, kernels, machine};
 use crate::complete::fim::Order;
 use crate::model::export::Recipe;
@@ -50,8 +51,8 @@ enum Benchmark {
 #[derive(clap::Args)]
 struct SpeedArgs {
     /// Measure a model with the sizes of this one and random weights
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
-    synthetic: Option<Imitated>,
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = published())]
+    synthetic: Option<String>,
 
     /// Layers of the synthetic model: a multiple of 4, so that all kinds of layers are in proportion
     #[arg(long, value_name = "N", default_value_t = 4, requires = "synthetic", value_parser = layers)]
@@ -168,13 +169,6 @@ struct KeystrokesArgs {
 
     #[command(flatten)]
     engine: EngineArgs,
-}
-
-/// Models that can be imitated.
-#[derive(Clone, Copy, ValueEnum)]
-enum Imitated {
-    #[value(name = "qwen3-coder-next")]
-    Qwen3CoderNext,
 }
 
 #[derive(Clone)]
@@ -394,8 +388,8 @@ fn run_kernels(args: &KernelsArgs) -> Result<()> {
 }
 
 fn run_speed(args: &SpeedArgs) -> Result<()> {
-    let (model, subject, whole) = match args.synthetic {
-        Some(Imitated::Qwen3CoderNext) => synthetic(args)?,
+    let (model, subject, whole) = match args.synthetic.as_deref().and_then(Published::of_name) {
+        Some(model) => synthetic(args, &model)?,
         None => existing(args)?,
     };
     let workload = Workload {
@@ -439,13 +433,14 @@ fn size(path: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn synthetic(args: &SpeedArgs) -> Result<Measured> {
-    const NAME: &str = "qwen3-coder-next";
+fn synthetic(args: &SpeedArgs, published: &Published) -> Result<Measured> {
+    let (name, all_layers) = (published.name, published.layers);
+    ensure!(args.layers <= all_layers, "{name} has {all_layers} layers; --layers {} is more", args.layers);
     let Quant { name: quant, recipe } = &args.quant;
-    let model = |layers| Synthetic::new(NAME, synthetic::qwen3_coder_next(layers), *recipe);
+    let model = |layers| Synthetic::new(name, published.config(layers), *recipe);
     let path = match &args.write {
-        None => synthetic::cached(NAME, args.layers, quant)?,
-        Some(path) if path.is_dir() => path.join(synthetic::file_name(NAME, args.layers, quant)),
+        None => synthetic::cached(name, args.layers, quant)?,
+        Some(path) if path.is_dir() => path.join(synthetic::file_name(name, args.layers, quant)),
         Some(path) => path.clone(),
     };
     if args.write.is_some() || !path.exists() {
@@ -453,15 +448,15 @@ fn synthetic(args: &SpeedArgs) -> Result<Measured> {
     }
     let file_bytes = Some(size(&path)?);
     let subject = Subject {
-        name: NAME.into(),
+        name: name.into(),
         path: Some(path.clone()),
         layers: args.layers,
         quant: Some(quant.clone()),
         file_bytes,
     };
     let whole = Whole {
-        layers: synthetic::LAYERS,
-        file_bytes: model(synthetic::LAYERS)?.bytes()?,
+        layers: all_layers,
+        file_bytes: model(all_layers)?.bytes()?,
         shallow: args.layers / 2 / synthetic::GROUP * synthetic::GROUP,
     };
     Ok((Some(path), subject, Some(whole)))
@@ -502,8 +497,13 @@ fn pace(text: &str) -> Result<f64, String> {
     }
 }
 
+fn published() -> PossibleValuesParser {
+    synthetic::MODELS.map(|model| model.name).into()
+}
+
 fn layers(text: &str) -> Result<usize, String> {
-    let (group, most) = (synthetic::GROUP, synthetic::LAYERS);
+    let group = synthetic::GROUP;
+    let most = synthetic::MODELS.iter().map(|model| model.layers).max().unwrap_or(group);
     match text.parse() {
         Ok(layers) if (group..=most).contains(&layers) && layers.is_multiple_of(group) => Ok(layers),
         _ => Err(format!("must be a multiple of {group} up to {most}")),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fimd::bench::report::Subject;
 use fimd::bench::speed::{self, Engine, Whole, Workload};
-use fimd::bench::synthetic::{self, Synthetic};
+use fimd::bench::synthetic::{self, Published, Synthetic};
 use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::Config;
@@ -16,46 +16,60 @@ use tempfile::TempDir;
 use crate::cli::{check_fails, json};
 use crate::load;
 
-/// Qwen3-Coder-Next in small: as deep as one group of layers, rows of whole blocks.
-fn config() -> Config {
-    let mut config = synthetic::qwen3_coder_next(synthetic::GROUP);
+/// A published model in small: as deep as one group of layers, rows of whole blocks.
+fn small(name: &str) -> Config {
+    let mut config = Published::of_name(name).unwrap().config(synthetic::GROUP);
     (config.vocab, config.hidden) = (8448, 256);
     for layer in &mut config.layers {
         match &mut layer.mixer {
             MixerShape::Attention(shape) => {
-                (shape.heads, shape.head_dim, shape.rotary_dim) = (4, 64, 16);
+                shape.rotary_dim = shape.rotary_dim * 64 / shape.head_dim;
+                (shape.heads, shape.kv_heads, shape.head_dim) = (4, 2, 64);
             }
             MixerShape::DeltaNet(shape) => {
                 (shape.key_heads, shape.value_heads, shape.key_dim, shape.value_dim) = (2, 4, 64, 64);
             }
         }
-        let FfnShape::Moe(shape) = &mut layer.ffn else { panic!("no layer is dense") };
-        (shape.experts, shape.top_k, shape.width, shape.shared_width) = (8, 2, 256, Some(256));
+        match &mut layer.ffn {
+            FfnShape::Moe(shape) => {
+                shape.shared_width = shape.shared_width.map(|_| 256);
+                (shape.experts, shape.top_k, shape.width) = (8, 2, 256);
+            }
+            FfnShape::Dense { width } => (*width, config.dense_width) = (512, 512),
+        }
     }
     config
 }
 
-/// Writes the small model in the types of `quant`; returns the bytes its tensors were said to have.
-fn write(path: &Path, quant: &str, seed: u64) -> u64 {
-    let model = Synthetic::new("small", config(), quant.parse().unwrap()).unwrap();
+/// Writes the model in the types of `quant`; returns the bytes its tensors were said to have.
+fn write_model(path: &Path, config: &Config, quant: &str, seed: u64) -> u64 {
+    let model = Synthetic::new("small", config.clone(), quant.parse().unwrap()).unwrap();
     let mut written = 0;
     model.write(path, seed, &mut |bytes| written += bytes).unwrap();
     assert_eq!(written, model.bytes().unwrap());
     written
 }
 
+/// The same for a small Qwen3-Coder-Next.
+fn write(path: &Path, quant: &str, seed: u64) -> u64 {
+    write_model(path, &small("qwen3-coder-next"), quant, seed)
+}
+
 #[test]
 fn synthetic_models_load_and_stay_in_range() {
     let dir = TempDir::new().unwrap();
-    for quant in
-        ["q4_k_m", "mxfp4", "q8_0", "q4_0", "q5_0", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "bf16", "f16", "f32"]
-    {
-        let path = dir.path().join(format!("{quant}.gguf"));
-        write(&path, quant, 1);
+    let quants =
+        ["q4_k_m", "mxfp4", "q8_0", "q4_0", "q5_0", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "bf16", "f16", "f32"];
+    let each_quant = quants.map(|quant| ("qwen3-coder-next", quant));
+    let each_model = synthetic::MODELS.map(|model| (model.name, "q4_k_m"));
+    for (name, quant) in each_quant.into_iter().chain(each_model) {
+        let config = small(name);
+        let path = dir.path().join("small.gguf");
+        write_model(&path, &config, quant, 1);
         let dir = ModelDir::open(&path).unwrap();
         let options = load::options(64, 64);
         let mut session = load::session(load::model::<Cpu>(&dir, 2, 16, options).unwrap());
-        assert_eq!(session.model().config(), &config(), "{quant}");
+        assert_eq!(session.model().config(), &config, "{name} {quant}");
 
         let tokens: Vec<u32> = (0..16).map(|i| i * 7919 % 8448).collect();
         let (mut rows, mut previous) = (0, Vec::new());
@@ -63,8 +77,8 @@ fn synthetic_models_load_and_stay_in_range() {
             .for_each_logits(&tokens, |position, logits| {
                 let square: f32 = logits.iter().map(|logit| logit * logit).sum();
                 let rms = (square / logits.len() as f32).sqrt();
-                assert!((0.8..1.2).contains(&rms), "{quant}: logits of RMS {rms} at {position}");
-                assert_ne!(logits, previous, "{quant}: {position} is like the position before");
+                assert!((0.8..1.2).contains(&rms), "{name} {quant}: logits of RMS {rms} at {position}");
+                assert_ne!(logits, previous, "{name} {quant}: {position} is like the position before");
                 previous = logits.to_vec();
                 rows += 1;
             })
@@ -187,7 +201,9 @@ fn bench_speed_refuses_what_it_cannot_measure() {
     check(&[&synthetic[..], &["--quant", "q3_k_m"]].concat(), 2, &["--quant", "q4_k_m"]);
     check(&[&synthetic[..], &["--model", "x.gguf"]].concat(), 2, &["--model"]);
     check(&[&synthetic[..], &["--write", "Cargo.toml"]].concat(), 1, &["Cargo.toml exists already"]);
-    check(&["--synthetic", "gpt-2"], 2, &["qwen3-coder-next"]);
+    check(&["--synthetic", "gpt-2"], 2, &["qwen3-coder-next", "qwen3.5-4b"]);
+    let deep = ["--synthetic", "qwen2.5-coder-1.5b", "--layers", "32"];
+    check(&deep, 1, &["qwen2.5-coder-1.5b has 28 layers"]);
     check(&["--layers", "4"], 2, &["--synthetic"]);
     check(&["--prompt", "0"], 2, &["--prompt"]);
     check(&["--runs", "0"], 2, &["--runs"]);

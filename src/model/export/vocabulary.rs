@@ -7,10 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::format::gguf;
-use crate::model::tokenizer::{END_OF_TEXT, END_OF_TURN};
-
-/// The split pattern that GGUF calls `qwen2`.
-const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+use crate::model::tokenizer::words::Words;
+use crate::model::tokenizer::{END_OF_TEXT, END_OF_TURN, is_spelled_special};
 
 /// Special tokens that metadata names by a key of its own.
 const NAMED: [(&str, &str); 6] = [
@@ -36,21 +34,24 @@ pub struct Vocabulary<'a> {
 
 impl Vocabulary<'_> {
     /// The metadata of a vocabulary of `rows` tokens, those that have no text included. Fails for
-    /// tokenizers other than byte-level BPE with the pattern of Qwen2.
+    /// tokenizers other than byte-level BPE with the words of Qwen.
     pub(super) fn metadata(&self, rows: usize) -> Result<Vec<(String, gguf::Value)>> {
         let file: File = serde_json::from_slice(self.tokenizer)
             .context("the tokenizer.json does not hold a byte-level BPE vocabulary")?;
-        ensure!(
-            patterns(&file.pre_tokenizer) == [QWEN2_PATTERN],
-            "the tokenizer.json splits text in another way than Qwen2; fimd writes GGUF files for that one only"
-        );
+        let words = match patterns(&file.pre_tokenizer)[..] {
+            [pattern] => Words::of_pattern(pattern),
+            _ => None,
+        };
+        let words = words.context(
+            "the tokenizer.json splits text in another way than Qwen2 and Qwen3.5; fimd writes GGUF files for these only",
+        )?;
         let (tokens, types) = file.tokens(rows)?;
         let special =
             |text| file.added_tokens.iter().find(|added| added.content == text).map(|added| added.id);
 
         let mut entries = Entries(Vec::new());
         entries.add("ggml.model", gguf::Value::String("gpt2".into()));
-        entries.add("ggml.pre", gguf::Value::String("qwen2".into()));
+        entries.add("ggml.pre", gguf::Value::String(words.name().into()));
         entries.add("ggml.tokens", gguf::Value::Array(gguf::Array::String(tokens)));
         entries.add("ggml.token_type", gguf::Value::Array(gguf::Array::I32(types)));
         entries.add("ggml.merges", gguf::Value::Array(gguf::Array::String(file.merges())));
@@ -164,8 +165,11 @@ impl Added {
     /// llama.cpp finds user-defined tokens in plain text too, so those spelled like control tokens are
     /// control tokens even where the file does not call them special.
     fn kind(&self) -> TokenType {
-        let looks_special = self.content.starts_with("<|") && self.content.ends_with("|>");
-        if self.special || looks_special { TokenType::Control } else { TokenType::UserDefined }
+        if self.special || is_spelled_special(&self.content) {
+            TokenType::Control
+        } else {
+            TokenType::UserDefined
+        }
     }
 }
 

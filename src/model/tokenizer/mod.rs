@@ -7,6 +7,7 @@
 
 pub mod chat;
 mod gguf;
+pub mod words;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -75,6 +76,11 @@ pub struct FimTokens {
     pub repo_name: Option<u32>,
     /// Before the path of each file.
     pub file_sep: Option<u32>,
+}
+
+/// Whether a token is spelled like Qwen's control tokens.
+pub fn is_spelled_special(text: &str) -> bool {
+    text.len() > 4 && text.starts_with("<|") && text.ends_with("|>")
 }
 
 /// The parts of the file that matter, unparsed: the vocabulary is large.
