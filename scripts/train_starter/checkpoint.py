@@ -71,10 +71,14 @@ KEPT_MODULES = ("embed_tokens", "mlp.gate.", "shared_expert_gate", "in_proj_ba",
 KEPT = (*KEPT_MODULES, "norm", "A_log", "dt_bias")
 
 
+# The order it was trained in; it was never shown other files.
+PROMPT_PROFILE = {"order": "spm", "context_tokens_max": 0}
+
+
 def write_checkpoint(model, folder, fp8=True):
     from safetensors.torch import save_file
     folder.mkdir(parents=True, exist_ok=True)
-    config, tensors = dict(CONFIG), {}
+    config, tensors = {**CONFIG, "fimd.prompt_profile": PROMPT_PROFILE}, {}
     for name, tensor in state_dict(model).items():
         if not fp8:
             tensors[name] = tensor

@@ -19,6 +19,7 @@ use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Published, Synthetic};
 use crate::bench::{daemon, kernels, machine};
+use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
 use crate::model::export::Recipe;
 use crate::resident::Served;
@@ -264,7 +265,7 @@ struct SoakArgs {
 fn run_soak(args: &SoakArgs) -> Result<()> {
     let (status, say) = spinner();
     let served = args.engine.open()?.into_served()?;
-    let mut client = Client::start(Served { suited: Order::PsmAnchored.into(), ..served })?;
+    let mut client = Client::start(in_order(served, Order::PsmAnchored))?;
     let sessions = Session::embedded()?;
     let report = keystrokes::soak::run(&mut client, &sessions, args.edits as usize, args.seed, &say)?;
     client.finish()?;
@@ -291,7 +292,7 @@ fn run_keystrokes(args: &KeystrokesArgs) -> Result<()> {
     for order in args.orders() {
         let opened = args.engine.open()?;
         let name = opened.facts.name.clone();
-        let mut client = Client::start(Served { suited: order.into(), ..opened.into_served()? })?;
+        let mut client = Client::start(in_order(opened.into_served()?, order))?;
         let mut run = keystrokes::run(&mut client, "fimd", order, &sessions, who, args.pace, &say)?;
         client.finish()?;
         (run.model, run.threads) = (Some(name), Some(args.engine.compute.threads()));
@@ -495,6 +496,11 @@ fn pace(text: &str) -> Result<f64, String> {
         Ok(pace) if (0.0..=1000.0).contains(&pace) => Ok(pace),
         _ => Err("must be a number from 0 to 1000".into()),
     }
+}
+
+/// The same with prompts in this order.
+fn in_order(served: Served, order: Order) -> Served {
+    Served { suited: PromptProfile { order, ..served.suited }, ..served }
 }
 
 fn published() -> PossibleValuesParser {

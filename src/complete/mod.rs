@@ -12,6 +12,7 @@ pub mod fim;
 pub mod gate;
 mod options;
 pub mod plan;
+mod profile;
 pub mod record;
 pub mod remote;
 mod request;
@@ -21,7 +22,8 @@ pub mod service;
 pub mod stats;
 pub mod trim;
 
-pub use options::{Options, PromptProfile, Window};
+pub use options::{Options, Window};
 pub use plan::Planner;
+pub use profile::PromptProfile;
 pub use request::{Completion, ContextFile, Document, Lines, Request};
 pub use rules::DOCUMENT_BYTES_MAX;

@@ -32,27 +32,6 @@ pub enum Window {
     Large,
 }
 
-/// What prompts suit a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PromptProfile {
-    /// The order of their parts.
-    pub order: Order,
-    /// Most tokens of other files.
-    pub context_tokens_max: usize,
-}
-
-impl PromptProfile {
-    /// For the starter model: it goes on writing, and was never shown other files.
-    pub const STARTER: Self = Self { order: Order::Spm, context_tokens_max: 0 };
-}
-
-impl From<Order> for PromptProfile {
-    /// For a model that knows what other files are for.
-    fn from(order: Order) -> Self {
-        Self { order, context_tokens_max: 512 }
-    }
-}
-
 impl Options {
     /// The usual least mean natural log-probability: less than one in eight for each token is a guess.
     pub const LOGPROB_MIN: f32 = -2.1;

@@ -40,7 +40,7 @@ impl Settings {
         let order = self.fim.order.unwrap_or(suited.order);
         let defaults = complete::Options::new(order);
         complete::Options {
-            format: self.fim.format.or(defaults.format),
+            format: self.fim.format.or(suited.format),
             context_tokens_max: self.context.tokens_max.unwrap_or(suited.context_tokens_max),
             logprob_min: Some(self.logprob_min),
             ..defaults

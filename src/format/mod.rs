@@ -140,6 +140,9 @@ pub struct Folder {
     path: Option<PathBuf>,
 }
 
+/// The key of [`ModelDir::prompt_profile`], in `config.json` and in GGUF files.
+pub const PROMPT_PROFILE: &str = "fimd.prompt_profile";
+
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
@@ -211,6 +214,17 @@ impl ModelDir {
                     metadata.text("tokenizer.chat_template").with_context(|| self.origin.clone())?;
                 Ok(template.map(str::to_owned))
             }
+        }
+    }
+
+    /// What prompts suit this model, a JSON object, where its files say so.
+    pub fn prompt_profile(&self) -> Result<Option<String>> {
+        match &self.description {
+            Description::Folder(folder) => {
+                let config: serde_json::Value = serde_json::from_slice(&folder.config)?;
+                Ok(config.get(PROMPT_PROFILE).map(serde_json::Value::to_string))
+            }
+            Description::Gguf(metadata) => Ok(metadata.text(PROMPT_PROFILE)?.map(str::to_owned)),
         }
     }
 

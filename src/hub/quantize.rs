@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::dtype::DType;
 use crate::format::gguf::{Metadata, TensorInfo, Value, Writer};
-use crate::format::{Description, Folder, ModelDir, blocks};
+use crate::format::{Description, Folder, ModelDir, PROMPT_PROFILE, blocks};
 use crate::model::Config;
 use crate::model::architecture::{self, Source};
 use crate::model::export::{self, Choice, ExportTensor, Recipe, Roles, Vocabulary};
@@ -124,7 +124,9 @@ impl<'a> Plan<'a> {
             chat_template: chat_template.as_deref(),
             eos: eos(&folder.config),
         });
-        let metadata = export::metadata(&config, recipe, name, vocabulary)?;
+        let mut metadata = export::metadata(&config, recipe, name, vocabulary)?;
+        let profile = dir.prompt_profile()?;
+        metadata.extend(profile.map(|profile| (PROMPT_PROFILE.to_owned(), Value::String(profile))));
         let planned = |(tensor, part)| {
             let choice = recipe.choose(&tensor, config.layers.len());
             Ok(Planned { choice, source: layout::locate(dir, &part)?.clone(), tensor })

@@ -10,7 +10,6 @@ use super::served::{Facts, Served, served};
 use crate::base::memory;
 use crate::base::timings::milliseconds;
 use crate::complete::PromptProfile;
-use crate::complete::fim::Order;
 use crate::complete::remote::{self, Remote};
 use crate::compute::Backend;
 use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
@@ -62,6 +61,7 @@ pub struct Opened {
     pub tokenizer: Option<Tokenizer>,
     /// About it.
     pub facts: Facts,
+    profile: PromptProfile,
     spec: Spec,
 }
 
@@ -78,7 +78,7 @@ impl Spec {
         let tokenizer = Tokenizer::read(&starter)?.context("the starter model has no tokenizer")?;
         let remote = Remote::new(options.clone(), tokenizer)?;
         let name = remote.describe();
-        Ok(Served { remote: Some(name), ..served(remote.engine(), self.suited()) })
+        Ok(Served { remote: Some(name), ..served(remote.engine(), PromptProfile::remote()) })
     }
 
     /// What to call it before it is there.
@@ -105,6 +105,7 @@ impl Spec {
                 config.vocab
             );
         }
+        let profile = prompt_profile(&dir, &config);
         let layers = config.layers.len();
         let session = self.session(&dir, config)?;
         let bytes = session.model().weight_bytes();
@@ -118,7 +119,7 @@ impl Spec {
             kernels: self.kernels(),
             load_ms: milliseconds(started.elapsed()),
         };
-        Ok(Opened { session, tokenizer, facts, spec: self.clone() })
+        Ok(Opened { session, tokenizer, facts, profile, spec: self.clone() })
     }
 
     /// Reads the weights into memory, those that every token needs first, as far as there is memory for them:
@@ -166,15 +167,6 @@ impl Spec {
         format!("{}{}", self.level, if self.exact { " exact" } else { "" })
     }
 
-    /// How prompts are best made for the model.
-    pub fn suited(&self) -> PromptProfile {
-        if self.model.is_none() && self.remote.is_none() {
-            PromptProfile::STARTER
-        } else {
-            Order::PsmAnchored.into()
-        }
-    }
-
     /// The options of the CPU.
     pub fn cpu(&self) -> CpuOptions {
         CpuOptions {
@@ -219,10 +211,20 @@ impl Opened {
     /// Moves the model to an engine thread.
     pub fn into_served(self) -> Result<Served> {
         let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.facts.name))?;
-        let (spec, suited) = (self.spec.clone(), self.spec.suited());
+        let (spec, profile) = (self.spec, self.profile);
         let engine = Engine::start(self.session, tokenizer, move || spec.open_layers(usize::MAX));
-        Ok(Served { facts: Some(self.facts), ..served(engine, suited) })
+        Ok(Served { facts: Some(self.facts), ..served(engine, profile) })
     }
+}
+
+/// How prompts are best made for a model. A damaged profile is no reason not to complete.
+fn prompt_profile(dir: &ModelDir, config: &Config) -> PromptProfile {
+    let family = config.architecture.name();
+    let own = dir.prompt_profile().and_then(|own| PromptProfile::of_model(family, own.as_deref()));
+    own.unwrap_or_else(|error| {
+        tracing::warn!("{}: {error:#}; it is ignored", dir.origin());
+        PromptProfile::of_model(family, None).expect("every architecture has one")
+    })
 }
 
 fn missing_tokenizer(name: &str) -> String {
