@@ -204,3 +204,22 @@ fn a_full_or_closed_stdout_is_no_panic() {
         assert!(closed.status.success() && closed.stderr.is_empty(), "{args:?}");
     }
 }
+
+/// What suits the starter travels in its files.
+#[test]
+fn the_starter_completes_alike_from_every_place() {
+    let dir = TempDir::new().unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/starter").to_str().unwrap().to_owned();
+    let quantised = dir.path().join("starter.gguf").to_str().unwrap().to_owned();
+    assert!(fimd(&["quantize", &folder, &quantised, "--mix", "q8_0"]).status.success());
+    let source = "def names(paths):\n    result = []\n    for path in paths:\n        result.append(path.name)\n    return \n";
+    let path = file(&dir, "names.py", source);
+    let complete = |model: &[&str]| {
+        let place = format!("{path}:5:12");
+        let args = ["complete", &place, "--json", "--no-daemon"];
+        json(&[&args[..], model].concat())["text"].clone()
+    };
+    assert_eq!(complete(&[]), "result");
+    assert_eq!(complete(&["--model", &folder]), "result");
+    assert_eq!(complete(&["--model", &quantised]), "result");
+}

@@ -175,6 +175,38 @@ fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
     }
 }
 
+/// Typing, deleting and jumping, in models of every architecture.
+#[test]
+fn edits_end_where_a_fresh_session_would_in_every_architecture() {
+    for case in reference::CASES {
+        let open = || load::session(model::<Cpu>(case, 1, 8));
+        let (mut session, mut fresh) = (open(), open());
+        let vocab = session.model().config().vocab;
+        let run = |start: usize, len: usize| (start..start + len).map(move |i| (i * 7 % vocab) as u32);
+        let mut random = Mmix(11);
+        let mut tokens: Vec<u32> = run(0, 90).collect();
+        let (mut evaluated, mut total) = (0, 0);
+        for step in 0..40 {
+            let cursor = tokens.len() - random.below(12).min(tokens.len() - 1);
+            match random.below(6) {
+                0 => tokens.truncate(cursor),
+                1 => tokens.insert(cursor, 5),
+                2 if step % 3 == 0 => tokens = run(step, 60).collect(),
+                _ => tokens.extend(run(step, 1 + random.below(3))),
+            }
+            tokens.truncate(180);
+            let marks = [Mark { at: tokens.len() * 2 / 3, unstable_tokens: 20 * random.below(2) }];
+            evaluated += session.sync(&tokens, &marks, &Cancel::new()).unwrap().evaluated;
+            total += tokens.len();
+            fresh.reset();
+            fresh.sync(&tokens, &[], &Cancel::new()).unwrap();
+            let error = distance(session.logits(), fresh.logits());
+            assert!(error < 1e-3, "{case}: {error} at step {step}");
+        }
+        assert!(evaluated * 2 < total, "{case}: {evaluated} of {total}");
+    }
+}
+
 fn what_a_session_cannot_hold_leaves_it_as_it_is<B: TestBackend>() {
     let mut session = load::session(model::<B>("long", 1, 8));
     sync(&mut session, &[1, 2, 3], &[]);
