@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use fimd::base::dtype::DType;
 use fimd::compute::cpu::Cpu;
+use fimd::decode::sample::log_softmax;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
 use fimd::format::{Bytes, Description, ModelDir};
 use fimd::hub::quantize::Plan;
+use fimd::model::config::Architecture;
+use fimd::model::layout::{self, Stored};
 use fimd::model::{Config, Tokenizer, architecture, export};
 use tempfile::TempDir;
 
@@ -49,18 +52,22 @@ fn logits_equal_those_from_safetensors() {
 fn the_table_lists_all_tensors_of_both_kinds_of_files() {
     type Shapes = BTreeMap<String, Vec<usize>>;
     let shapes = |dir: &ModelDir| -> Shapes {
-        let is_known = |name: &&str| !name.ends_with("_scale_inv") && !name.starts_with("mtp.");
+        let is_other = |name: &str| ["mtp.", "model.visual."].iter().any(|other| name.starts_with(other));
+        let is_known = |name: &&str| !name.ends_with("_scale_inv") && !is_other(name);
         let names = dir.names().filter(is_known);
         names.map(|name| (name.to_owned(), dir.tensor(name).unwrap().shape)).collect()
     };
-    for case in ["odd", "fp8", "tied", "layer_types", "long", "dense_mlp"] {
+    for case in reference::CASES {
         let dir = checkpoint(case);
         let config = Config::read(&dir).unwrap();
         let parts = architecture::tensors(&config);
-        let stored = parts.iter().flat_map(|part| &part.checkpoint[0].tensors);
+        let stored = parts.iter().flat_map(|part| &layout::locate(&dir, part).unwrap().tensors);
         let stored: Shapes = stored.map(|rows| (rows.tensor.clone(), rows.shape.clone())).collect();
         assert_eq!(stored, shapes(&dir), "{case}");
 
+        if config.architecture != Architecture::Qwen3Next {
+            continue;
+        }
         let Ok(exported) = export::tensors(&config) else { continue };
         let exported: Shapes = exported.into_iter().map(|(tensor, _)| (tensor.name, tensor.shape)).collect();
         let converted = Gguf::of(&dir, Form::Split).tensors;
@@ -70,6 +77,53 @@ fn the_table_lists_all_tensors_of_both_kinds_of_files() {
         let path = temp.path().join("model.gguf");
         Plan::new(&dir, &"q8_0".parse().unwrap(), case).unwrap().write(&path, 1, |_| {}).unwrap();
         assert_eq!(exported, shapes(&ModelDir::open(&path).unwrap()), "{case}");
+    }
+}
+
+/// Files that llama.cpp's converter made, with the case that each was made from.
+fn converted() -> Vec<(String, ModelDir)> {
+    let files = std::fs::read_dir(reference::folder("gguf")).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let case =
+        |path: &Path| path.file_stem().unwrap().to_str().unwrap().rsplit_once('-').unwrap().0.to_owned();
+    files.iter().map(|path| (case(path), ModelDir::open(path).unwrap())).collect()
+}
+
+#[test]
+fn files_of_llama_cpp_agree_with_transformers() {
+    for (case, dir) in converted() {
+        let mut model = load::model::<Cpu>(&dir, 2, 8, load::options(256, 256)).unwrap();
+        let vocab = model.config().vocab;
+        for expected in reference::expected(&case) {
+            let (mut logits, greedy) = reference::run(&mut model, &expected.prompt, 256, 24);
+            logits.chunks_exact_mut(vocab).for_each(log_softmax);
+            let error = reference::distance(&logits, &expected.logprobs);
+            println!("{}: largest log-probability error {error:.1e}", dir.origin());
+            assert!(error <= 2e-3, "{}: {error}", dir.origin());
+            assert_eq!(greedy, expected.greedy, "{}", dir.origin());
+        }
+    }
+}
+
+/// Value by value, whatever the order of heads and however tensors are fused.
+#[test]
+fn a_conversion_writes_what_llama_cpp_writes() {
+    let temp = TempDir::new().unwrap();
+    for (case, theirs) in converted() {
+        let mix = theirs.origin().rsplit_once('-').unwrap().1.trim_end_matches(".gguf");
+        let path = temp.path().join("model.gguf");
+        Plan::new(&checkpoint(&case), &mix.parse().unwrap(), &case).unwrap().write(&path, 2, |_| {}).unwrap();
+        let ours = ModelDir::open(&path).unwrap();
+        let config = Config::read(&ours).unwrap();
+        assert_eq!(config, Config::read(&theirs).unwrap(), "{}", theirs.origin());
+        for part in architecture::tensors(&config) {
+            let values = |dir: &ModelDir| {
+                let source = layout::locate(dir, &part).unwrap();
+                Stored::open(dir, &config, source, part.cols()).unwrap().values()
+            };
+            assert!(values(&ours) == values(&theirs), "{} {:?}", theirs.origin(), part.field);
+        }
     }
 }
 

@@ -13,15 +13,37 @@ use safetensors::SafeTensors;
 
 use crate::load::{self, TestBackend, on_every_backend};
 
-const CASES: [&str; 6] = ["odd", "fp8", "tied", "layer_types", "long", "dense_mlp"];
+/// Checkpoints of every architecture; those without a prefix are of Qwen3-Next.
+pub const CASES: [&str; 20] = [
+    "odd",
+    "fp8",
+    "tied",
+    "layer_types",
+    "long",
+    "dense_mlp",
+    "qwen2_odd",
+    "qwen2_tied",
+    "qwen3_odd",
+    "qwen3_tied",
+    "qwen3_moe_odd",
+    "qwen3_moe_dense",
+    "qwen3_moe_fp8",
+    "qwen3_moe_q8_0",
+    "qwen3_5",
+    "qwen3_5_odd",
+    "qwen3_5_text",
+    "qwen3_5_moe",
+    "qwen3_5_moe_mixed",
+    "qwen3_5_moe_odd",
+];
 
 /// What transformers computed for one prompt.
-struct Expected {
-    prompt: Vec<u32>,
+pub struct Expected {
+    pub prompt: Vec<u32>,
     /// `[prompt, vocab]`.
-    logprobs: Vec<f32>,
+    pub logprobs: Vec<f32>,
     /// 24 tokens.
-    greedy: Vec<u32>,
+    pub greedy: Vec<u32>,
 }
 
 pub fn folder(case: &str) -> PathBuf {
@@ -29,7 +51,7 @@ pub fn folder(case: &str) -> PathBuf {
 }
 
 /// The expectations for the long prompt and for the prompt of one token.
-fn expected(case: &str) -> [Expected; 2] {
+pub fn expected(case: &str) -> [Expected; 2] {
     let bytes = std::fs::read(folder(case).join("expected.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     ["", "one."].map(|prefix| {

@@ -67,8 +67,10 @@ pub(super) struct Raw {
 pub(super) struct RopeParameters {
     rope_theta: Option<f64>,
     partial_rotary_factor: Option<f64>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// What older files say in place of `rope_type`, and newer ones beside it.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     factor: Option<f64>,
 }
 
@@ -289,7 +291,7 @@ impl Raw {
 impl RopeParameters {
     fn unsupported_type(&self) -> Option<&str> {
         let is_neutral = |kind: &str| kind == "default" || (kind == "linear" && self.factor == Some(1.0));
-        self.rope_type.as_deref().filter(|kind| !is_neutral(kind))
+        self.rope_type.as_deref().or(self.older_type.as_deref()).filter(|kind| !is_neutral(kind))
     }
 }
 
