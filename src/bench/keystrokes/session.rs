@@ -475,7 +475,10 @@ mod tests {
         check(r#"{"pause_ms": 1, "kind": "undo", "edits": 2}"#, &["event 1", "only 1"]);
         check(r#"{"pause_ms": 1, "kind": "jump", "to": [5, 0]}"#, &["event 1", "no line 5"]);
         check(r#"{"pause_ms": 1, "kind": "jump", "to": [0, 5]}"#, &["event 1", "no column 5"]);
-        check(r#"{"pause_ms": 1, "kind": "edit", "at": [0, 0], "remove": 3}"#, &["event 1", "cursor stands"]);
+        check(
+            r#"{"pause_ms": 1, "kind": "edit", "at": [0, 0], "remove": 3}"#,
+            &["event 1", "cursor is inside"],
+        );
         check(r#"{"pause_ms": 1, "kind": "type", "text": "z"}"#, &["line 1 differs"]);
         let error = format!("{:#}", session("x", [3, 0], "", "x").unwrap_err());
         assert!(error.contains("cursor") && error.contains("no line 3"), "{error}");
