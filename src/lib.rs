@@ -2,7 +2,7 @@
 //!
 //! This page is the architecture document. fimd keeps a Qwen3-Next model (Qwen3-Coder-Next, or the small
 //! starter model that is part of the program) in memory, turns what an editor shows into
-//! fill-in-the-middle prompts, and answers with ghost text.
+//! fill-in-the-middle prompts, and responds with ghost text.
 //!
 //! ## Bird's eye view
 //!
@@ -26,17 +26,17 @@
 //! | 1 | [`text`] | source text: what is code, comment or string in which language; words, delimiters, indentation |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, the table of its tensors, state, the forward pass, the tokenizer |
-//! | 4 | [`hub`] | where a model comes from: a path, or the starter in the program; quantising it |
-//! | 4 | [`session`] | a model plus a past: what was evaluated once is found again |
+//! | 4 | [`hub`] | where a model comes from: a path, or the built-in starter; quantising it |
+//! | 4 | [`session`] | a model with its prefix cache |
 //! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
-//! | 6 | [`serve`] | the one thread that owns a model; requests in, answers out |
+//! | 6 | [`serve`] | the one thread that owns a model; requests in, responses out |
 //! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a remote backend |
 //! | 8 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
-//! | 9 | [`config`] | every setting, and what the layers are given of them |
-//! | 10 | [`resident`] | the model that stays in memory and what all editors share of it |
+//! | 9 | [`config`] | every setting, and the options of the layers from them |
+//! | 10 | [`resident`] | the model in memory, and the state that all editors share |
 //! | 11 | [`lsp`] | the language server, and the bridge that editors start |
-//! | 12 | [`daemon`] | one process per user: socket, life cycle, what it is asked besides |
-//! | 12 | [`bench`](mod@bench) | how fast a model runs here, with a synthetic one where there is none; replays of typing |
+//! | 12 | [`daemon`] | one process per user: socket, life cycle, protocol |
+//! | 12 | [`bench`](mod@bench) | benchmarks: speed, also of synthetic models; replays of typing |
 //! | 13 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
@@ -76,13 +76,13 @@
 //! |---|---|---|---|
 //! | `fimd-engine`, one per engine | `serve` | the session with its model, its backend and its caches; with a remote backend, the connection | for as long as a generation takes; waits for the queue |
 //! | `fimd-pool-N` | `base/pool.rs` | nothing: a loop of the engine's thread lends them its buffers, and returns when all are done | spins for a moment, then sleeps until the next loop |
-//! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its answer | in the network; the engine's thread ends it by shutting the connection down |
-//! | `fimd-loader`, one per load | `resident` | the model until it is there, which then takes the place of the one before | on the disk; an outdated one stops early |
+//! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its response | in the network; the engine's thread ends it by shutting the connection down |
+//! | `fimd-loader`, one per load | `resident` | the model until it is loaded and swapped in | on the disk; a superseded one stops early |
 //! | `fimd-pause`, one per pause with an end | `resident` | nothing | sleeps until then |
 //! | two workers of tokio | `daemon`, or `cli` for `--no-daemon` | connections, sessions with editors, their documents | never for long: what does goes to tokio's blocking threads |
-//! | the only one of a bridge | `cli` | what an editor sent, to tell it to another daemon | never |
+//! | the only one of a bridge | `cli` | what an editor sent, to replay it to another daemon | never |
 //!
-//! A completer (`complete`) has no thread: whoever brings an event works off its inbox, be it a worker of tokio or the
+//! A completer (`complete`) has no thread: the thread that brings an event drains its inbox, a worker of tokio or the
 //! engine's thread. So listeners and replies must not block. Requests are planned on the engine's thread when their
 //! turn comes. Cancelling sets a flag ([`base::Cancel`]), which is looked at between steps. `hub` quantises with threads
 //! of its own, which end with the call.

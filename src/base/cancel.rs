@@ -1,4 +1,4 @@
-//! A flag that asks running work to stop.
+//! A cancel flag.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -10,15 +10,15 @@ pub struct Cancel(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Work that this one is part of: it stops too when that is asked to.
+    /// The work that this is part of, whose flag counts for this too.
     parent: Option<Cancel>,
-    /// [`WANTED`], [`ENDING`] or [`CANCELLED`]; only grows.
+    /// [`ACTIVE`], [`ENDING`] or [`CANCELLED`]; only grows.
     level: AtomicU8,
-    /// Tokens of the prompt that are evaluated once the pass that runs is done; 0 outside of prefill.
+    /// Prompt tokens evaluated after the forward pass in progress; 0 outside of prefill.
     next_commit: AtomicUsize,
 }
 
-const WANTED: u8 = 0;
+const ACTIVE: u8 = 0;
 const ENDING: u8 = 1;
 const CANCELLED: u8 = 2;
 
@@ -28,43 +28,43 @@ impl Cancel {
         Self::default()
     }
 
-    /// A flag for a part of the work: it can be set alone, and counts as set when this one is.
+    /// A flag for part of the work: it can be set alone, and is set when this one is.
     pub fn child(&self) -> Self {
         Self(Arc::new(State { parent: Some(self.clone()), ..State::default() }))
     }
 
-    /// Asks the work holding this flag to stop.
+    /// Cancels the work that holds this flag.
     pub fn cancel(&self) {
         self.0.level.fetch_max(CANCELLED, Ordering::Relaxed);
     }
 
-    /// Asks the work holding this flag to stop because of newer work on a prompt that begins with the same
-    /// `shared` tokens: a prefill pass that evaluates only those runs to its end, since the newer work goes
-    /// on from there. Otherwise typing could restart a long prefill for ever.
+    /// Cancels the work that holds this flag in favour of newer work on a prompt with the same first `shared` tokens:
+    /// a prefill pass over only those runs to its end, since the newer work continues from there. Otherwise typing
+    /// could restart a long prefill for ever.
     pub fn supersede(&self, shared: usize) {
         let next_commit = self.0.next_commit.load(Ordering::Relaxed);
         let level = if (1..=shared).contains(&next_commit) { ENDING } else { CANCELLED };
         self.0.level.fetch_max(level, Ordering::Relaxed);
     }
 
-    /// Says that a pass begins after which `tokens` tokens of the prompt are evaluated; 0: no such pass runs.
+    /// Records that a pass begins after which `tokens` tokens of the prompt are evaluated; 0 for none in progress.
     pub fn begin_pass(&self, tokens: usize) {
         self.0.next_commit.store(tokens, Ordering::Relaxed);
     }
 
-    /// Whether a pass over a prompt runs that newer work may share, see [`Cancel::supersede`].
+    /// Whether a prefill pass is in progress that newer work may share, see [`Cancel::supersede`].
     pub fn is_prefilling(&self) -> bool {
         self.0.next_commit.load(Ordering::Relaxed) > 0 && !self.is_cancelled()
     }
 
-    /// Whether the work was asked to stop at once.
+    /// Whether the work is to stop at once.
     pub fn is_cancelled(&self) -> bool {
         self.level() >= CANCELLED
     }
 
-    /// Whether the work was asked to stop, at once or after the pass that runs.
+    /// Whether the work is to stop, at once or after the pass in progress.
     pub fn is_ending(&self) -> bool {
-        self.level() > WANTED
+        self.level() > ACTIVE
     }
 
     fn level(&self) -> u8 {
@@ -72,7 +72,7 @@ impl Cancel {
         self.0.parent.as_ref().map_or(own, |parent| own.max(parent.level()))
     }
 
-    /// A guard that sets the flag when dropped, so that abandoning a request cancels its work.
+    /// A guard that sets the flag when dropped, so that dropping a request cancels its work.
     pub fn on_drop(&self) -> CancelOnDrop {
         CancelOnDrop(self.clone())
     }

@@ -81,7 +81,7 @@ impl DType {
         }
     }
 
-    /// Bytes of `len` elements; none when they are no whole number of blocks or too many.
+    /// Bytes of `len` elements; none unless `len` is a multiple of the block length, or on overflow.
     pub const fn bytes(self, len: usize) -> Option<usize> {
         if len.is_multiple_of(self.block_len()) {
             (len / self.block_len()).checked_mul(self.block_bytes())

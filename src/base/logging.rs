@@ -8,23 +8,22 @@ use anyhow::{Context, Result};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::EnvFilter;
 
-/// What stands between us and a client or a server logs whole messages, and so documents, at its lowest levels.
+/// Protocol libraries, which log whole messages, and so documents, at debug and trace level.
 const WIRES: [&str; 4] = ["tower_lsp_server=warn", "ureq=warn", "ureq_proto=warn", "rustls=warn"];
 
-/// Days that a log is kept.
+/// Log retention, in days.
 const DAYS_MAX: usize = 7;
 
-/// Where to log to.
+/// Destination of the log.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'p> {
-    /// The terminal, or whoever started the program.
     Stderr,
-    /// Files in this folder, one for each day.
+    /// Files in this folder, one per day.
     Files(&'p Path),
 }
 
-/// Starts logging at the level of `FIMD_LOG` (as `RUST_LOG` spells it), or else at `level`, and makes panics say
-/// where they happened and nothing else: their messages may quote text.
+/// Starts logging at the level of `FIMD_LOG` (with the syntax of `RUST_LOG`), or else at `level`. Panics are logged with
+/// their location only, since their messages may quote text.
 pub fn start(target: Target, level: &str) -> Result<()> {
     let filter = EnvFilter::try_from_env("FIMD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let wires = WIRES.map(|wire| wire.parse().expect("the directive is well formed"));
@@ -35,8 +34,8 @@ pub fn start(target: Target, level: &str) -> Result<()> {
         Target::Files(dir) => log.with_writer(files(dir)?).with_ansi(false).init(),
     }
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or_else(|| "an unknown place".into(), ToString::to_string);
-        tracing::error!("fimd has a bug at {place}; please report it");
+        let location = panic.location().map_or_else(|| "an unknown location".into(), ToString::to_string);
+        tracing::error!("fimd has a bug at {location}; please report it");
     }));
     Ok(())
 }

@@ -1,22 +1,20 @@
-//! How much memory there is.
+//! Free and total memory.
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Not in use, or in use for caches that give way.
+    /// Unused, or used by caches that can be reclaimed.
     pub free: u64,
-    /// In all.
     pub total: u64,
 }
 
-/// The memories that a backend computes in.
+/// The memory of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// That of the system.
     pub host: Space,
-    /// The device's own; `None` where it computes in the host's.
+    /// Device memory; `None` where the backend uses host memory.
     pub device: Option<Space>,
 }
 

@@ -1,4 +1,4 @@
-//! What everything else stands on: number formats, the thread pool, cancellation, random numbers, logging.
+//! Foundations: number formats, the thread pool, cancellation, random numbers, logging.
 
 pub mod cancel;
 pub mod dtype;

@@ -71,7 +71,7 @@ impl Pool {
         Self { shared, workers }
     }
 
-    /// How many threads share a loop.
+    /// Number of threads, the caller included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }

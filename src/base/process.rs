@@ -2,7 +2,7 @@
 
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// Bytes of memory that a process has, mapped files included as far as they were read; 0 when there is none.
+/// Resident set size of a process in bytes, the pages of mapped files included; 0 if it does not exist.
 pub fn memory_bytes(pid: u32) -> u64 {
     let (pid, mut system) = (Pid::from_u32(pid), System::new());
     let kind = ProcessRefreshKind::nothing().with_memory();

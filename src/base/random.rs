@@ -1,19 +1,19 @@
-//! Random numbers that are the same on every system, and on every run that starts with the same seed.
+//! Random numbers that depend on the seed only, on every system.
 
-/// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014), by its seed: what samples
-/// tokens and makes synthetic weights.
+/// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014), by its seed:
+/// for sampling and synthetic weights.
 #[derive(Clone, Debug)]
 pub struct SplitMix64(pub u64);
 
 impl SplitMix64 {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    /// The generator at `seed` after it has given `count` numbers.
+    /// The generator at `seed` after `count` numbers.
     pub fn skipped(seed: u64, count: u64) -> Self {
         Self(seed.wrapping_add(count.wrapping_mul(Self::STEP)))
     }
 
-    /// 64 bits.
+    /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(Self::STEP);
         let mut z = self.0;
@@ -28,12 +28,12 @@ impl SplitMix64 {
     }
 }
 
-/// Knuth's MMIX linear congruential generator, by its seed: what varies the cases of tests.
+/// Knuth's MMIX linear congruential generator, by its seed: for test cases.
 #[derive(Clone, Debug)]
 pub struct Mmix(pub u64);
 
 impl Mmix {
-    /// 32 bits.
+    /// 32 random bits.
     pub fn bits(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32

@@ -1,26 +1,25 @@
-//! The one timing record every command reports.
+//! The timings that every command reports.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the time of one run went. `prefill_tokens` counts evaluated prompt tokens only: what a
-/// session reused costs nothing and is not in it.
+/// Timings of one run. `prefill_tokens` counts evaluated prompt tokens only, not those from the prefix cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// Opening the model, in milliseconds.
+    /// Load time of the model, in milliseconds.
     pub load_ms: f64,
-    /// From the request to the start of its work, in milliseconds.
+    /// Time in the queue, in milliseconds.
     pub queue_ms: f64,
     /// Prompt tokens evaluated.
     pub prefill_tokens: usize,
-    /// Evaluating the prompt, in milliseconds.
+    /// Prefill time, in milliseconds.
     pub prefill_ms: f64,
-    /// From the start of the work to the first token, in milliseconds; 0 when there is none.
+    /// Time from the start of prefill to the first token, in milliseconds; 0 without tokens.
     pub first_token_ms: f64,
     /// Tokens generated.
     pub decode_tokens: usize,
-    /// Generating them, in milliseconds.
+    /// Decode time, in milliseconds.
     pub decode_ms: f64,
 }
 

@@ -1,5 +1,5 @@
-//! What the daemon costs beside a server of one's own, and how it bears many editors at once. Everything is measured
-//! from outside, on programs that are started as editors start them.
+//! Overhead of the daemon compared with a separate server, and its load with many editors. Measured end to end, on
+//! processes started as editors start them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,92 +18,90 @@ use serde_json::{Value, json};
 use super::keystrokes::soak::Dice;
 use crate::base::process::memory_bytes;
 use crate::base::timings::milliseconds;
+use crate::config::RUNTIME_DIR_VARIABLE;
 use crate::lsp;
 
-/// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// A client that waits so long for an answer is stalled.
+/// Longer than any response takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// A response later than this is stalled.
 const STALL: Duration = Duration::from_secs(1);
-/// The answers of the two servers are taken in turns of so many.
+/// Responses measured of one server before the other takes its turn.
 const TURN: usize = 50;
-/// In a thousand edits, how many requests are taken back, and how often a client goes away without a word.
+/// Cancelled requests and crashes of a client, per thousand edits.
 const CANCELLED: usize = 200;
-const GONE: usize = 5;
-/// What the daemon may keep of earlier prompts: little, so that it is full soon and memory says whether it grows.
+const CRASHES: usize = 5;
+/// Budget of the prefix cache: small, so that it is full soon and a leak shows.
 const CACHE_BYTES: u64 = 64 << 20;
-/// What clients that type together look at.
+/// Document of the load test.
 const TEXT: &str = include_str!("../../tests/data/demo/stack.py");
 const URI: &str = "file:///bench/a.py";
 
-/// What to measure.
+/// Options of the benchmark.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The program fimd.
+    /// Path of fimd.
     pub program: PathBuf,
-    /// A folder for a daemon of our own.
+    /// Runtime folder of a separate daemon.
     pub runtime: PathBuf,
-    /// Answers of each server.
+    /// Responses measured of each server.
     pub answers: usize,
-    /// Bytes of the document that is open.
+    /// Size of the open document, in bytes.
     pub document_bytes: usize,
-    /// Editors that type at once.
+    /// Concurrent editors.
     pub clients: usize,
-    /// Edits of all of them in a second.
+    /// Edits per second, of all editors together.
     pub edits_per_second: f64,
-    /// For how long they type.
+    /// Duration of the load test.
     pub time: Duration,
-    /// Of their edits.
+    /// Random seed of the edits.
     pub seed: u64,
 }
 
-/// What was measured.
+/// Results.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// From a key to its answer, which needs no model, with a server that holds the model itself.
+    /// From a key to a response without the model, with a separate server.
     pub own: Latency,
-    /// The same through bridge and daemon.
+    /// The same with bridge and daemon.
     pub daemon: Latency,
-    /// From the start of the program to the answer to `initialize`, with a daemon that runs, in milliseconds.
+    /// From the start of the process to the response to `initialize`, with a running daemon, in milliseconds.
     pub start_ms: Vec<f64>,
-    /// Memory of a bridge, in bytes.
+    /// Resident set size of a bridge, in bytes.
     pub bridge_bytes: u64,
-    /// Many editors at once.
+    /// The load test.
     pub crowd: Crowd,
 }
 
-/// Times in milliseconds.
+/// Latency in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Latency {
-    /// Half are as short.
     pub p50: f64,
-    /// 99 of 100 are.
     pub p99: f64,
-    /// The longest.
     pub max: f64,
 }
 
-/// What became of many editors at once.
+/// Results of the load test.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Crowd {
-    /// Seconds that they typed.
+    /// Duration, in seconds.
     pub seconds: f64,
     /// Edits, each with a request.
     pub edits: usize,
-    /// Answered in some way, errors that clients hide included.
+    /// Responses, errors that clients hide included.
     pub answered: usize,
-    /// Of clients that went away before the answer.
+    /// Requests of clients that crashed before the response.
     pub abandoned: usize,
-    /// Never answered.
+    /// Requests without a response.
     pub lost: usize,
-    /// Waited for longer than a second.
+    /// Responses later than a second.
     pub stalled: usize,
-    /// Clients that went away without a word and came back.
+    /// Crashes of clients, each with a reconnect.
     pub reconnects: usize,
-    /// From request to answer.
+    /// From request to response.
     pub latency: Latency,
-    /// Memory of the daemon after a quarter of the time.
+    /// Resident set size of the daemon after a quarter of the time, in bytes.
     pub early_bytes: u64,
-    /// At the end.
+    /// The same at the end.
     pub late_bytes: u64,
 }
 
@@ -122,17 +120,17 @@ impl Latency {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        writeln!(f, "| answer without the model, ms | p50 | p99 | max |\n|---|---:|---:|---:|")?;
+        writeln!(f, "| response without the model, ms | p50 | p99 | max |\n|---|---:|---:|---:|")?;
         for (name, latency) in [("`fimd lsp --no-daemon`", self.own), ("`fimd lsp`", self.daemon)] {
             writeln!(f, "| {name} | {:.2} | {:.2} | {:.2} |", latency.p50, latency.p99, latency.max)?;
         }
         let start = Latency::of(self.start_ms.clone());
-        writeln!(f, "\nstart with a daemon: {:.0} ms at the median, {:.0} at most", start.p50, start.max)?;
-        writeln!(f, "memory of another editor's bridge: {:.1} MiB", mib(self.bridge_bytes))?;
+        writeln!(f, "\nstart with a running daemon: p50 {:.0} ms, max {:.0} ms", start.p50, start.max)?;
+        writeln!(f, "memory of a bridge: {:.1} MiB", mib(self.bridge_bytes))?;
         let crowd = &self.crowd;
         writeln!(
             f,
-            "\n{} edits in {:.0} s: {} answered, {} abandoned by clients that went away ({} times), {} lost, {} later than a second",
+            "\n{} edits in {:.0} s: {} responses, {} abandoned in {} client crashes, {} lost, {} later than a second",
             crowd.edits,
             crowd.seconds,
             crowd.answered,
@@ -142,7 +140,7 @@ impl fmt::Display for Report {
             crowd.stalled
         )?;
         let Latency { p50, p99, max } = crowd.latency;
-        writeln!(f, "answers after {p50:.1} ms at the median, {p99:.1} at 99 %, {max:.1} at most")?;
+        writeln!(f, "latency p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")?;
         writeln!(
             f,
             "memory of the daemon: {:.0} MiB after a quarter of the time, {:.0} MiB at the end",
@@ -152,11 +150,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Measures everything, with a daemon that is stopped afterwards.
+/// Runs all measurements, with a daemon that is stopped afterwards.
 pub fn run(options: &Options, say: &impl Fn(String)) -> Result<Report> {
     let stop = Stop(options);
     let mut shared = Editor::start(options, &["lsp"])?;
-    say("answers through the daemon and without".into());
+    say("responses with and without the daemon".into());
     let (own, daemon) = latencies(options, &mut shared)?;
     say("starting editors".into());
     let (start_ms, bridge_bytes) = starts(options)?;
@@ -167,7 +165,7 @@ pub fn run(options: &Options, say: &impl Fn(String)) -> Result<Report> {
     Ok(Report { own, daemon, start_ms, bridge_bytes, crowd })
 }
 
-/// Ends the daemon when dropped.
+/// Shuts the daemon down when dropped.
 struct Stop<'o>(&'o Options);
 
 impl Drop for Stop<'_> {
@@ -178,12 +176,12 @@ impl Drop for Stop<'_> {
 
 fn command(options: &Options, args: &[&str]) -> Command {
     let mut command = Command::new(&options.program);
-    command.args(args).stdin(Stdio::null()).env("FIMD_RUNTIME_DIR", &options.runtime);
+    command.args(args).stdin(Stdio::null()).env(RUNTIME_DIR_VARIABLE, &options.runtime);
     command.env("FIMD_CONFIG", "").env("FIMD_CACHE_BYTES_MAX", CACHE_BYTES.to_string());
     command
 }
 
-/// Times of answers without the model, by a server of one's own and through the daemon, in turns.
+/// Latency without the model, of a separate server and of the daemon in turns.
 fn latencies(options: &Options, shared: &mut Editor) -> Result<(Latency, Latency)> {
     let mut own = Editor::start(options, &["lsp", "--no-daemon"])?;
     let line = "value = compute(first, second)\n";
@@ -205,7 +203,7 @@ fn latencies(options: &Options, shared: &mut Editor) -> Result<(Latency, Latency
     Ok((Latency::of(own), Latency::of(daemon)))
 }
 
-/// How long bridges take to start, and what one takes of the memory.
+/// Start-up times of bridges in milliseconds, and the memory of one in bytes.
 fn starts(options: &Options) -> Result<(Vec<f64>, u64)> {
     let (mut times, mut bytes) = (Vec::new(), 0);
     for _ in 0..20 {
@@ -220,7 +218,7 @@ fn starts(options: &Options) -> Result<(Vec<f64>, u64)> {
     Ok((times, bytes))
 }
 
-/// Many editors that type at once.
+/// The load test.
 fn crowd(options: &Options) -> Result<Crowd> {
     let started = Instant::now();
     let is_over = AtomicBool::new(false);
@@ -261,7 +259,7 @@ fn daemon_memory(options: &Options) -> u64 {
     status.and_then(|status| status["memory_bytes"].as_u64()).unwrap_or_default()
 }
 
-/// One editor of the crowd, and the times of its answers.
+/// One editor of the load test, and its latencies.
 fn typist(options: &Options, number: usize, is_over: &AtomicBool) -> Result<(Crowd, Vec<f64>)> {
     let mut dice = Dice::new(options.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
     let (mut crowd, mut times) = (Crowd::default(), Vec::new());
@@ -272,7 +270,7 @@ fn typist(options: &Options, number: usize, is_over: &AtomicBool) -> Result<(Cro
     while !is_over.load(Ordering::Relaxed) {
         editor.collect_until(next, &mut crowd, &mut times)?;
         next += gap.mul_f64(0.5 + dice.share());
-        if dice.below(1000) < GONE {
+        if dice.below(1000) < CRASHES {
             crowd.abandoned += editor.pending.len();
             crowd.reconnects += 1;
             let _ = editor.child.kill();
@@ -288,13 +286,13 @@ fn typist(options: &Options, number: usize, is_over: &AtomicBool) -> Result<(Cro
             editor.send(&json!({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": id}}))?;
         }
     }
-    editor.collect_until(Instant::now() + PATIENCE, &mut crowd, &mut times)?;
+    editor.collect_until(Instant::now() + TIMEOUT, &mut crowd, &mut times)?;
     crowd.lost = editor.pending.len();
     editor.end()?;
     Ok((crowd, times))
 }
 
-/// An editor as far as its language server can tell.
+/// A simulated editor.
 struct Editor {
     child: Child,
     to_server: ChildStdin,
@@ -335,10 +333,10 @@ impl Editor {
         self.notify("textDocument/didOpen", &json!({"textDocument": document}))
     }
 
-    /// Types one character where nothing is offered, takes it back, and returns the milliseconds to the answer.
+    /// Types one character where there is no completion, deletes it, and returns the milliseconds to the response.
     fn key(&mut self) -> Result<f64> {
         let started = Instant::now();
-        // Inside a word: it is answered without the model.
+        // Inside a word: no completion, so the model does not run.
         for (end, text) in [(3, "x"), (4, "")] {
             self.change(
                 json!({"start": {"line": 9, "character": 3}, "end": {"line": 9, "character": end}}),
@@ -350,7 +348,7 @@ impl Editor {
         Ok(milliseconds(started.elapsed()))
     }
 
-    /// Inserts `text` at the start of a line and asks for what follows it.
+    /// Inserts `text` at the start of a line and requests a completion after it.
     fn edit(&mut self, line: usize, text: &str) -> Result<i64> {
         let start = json!({"line": line, "character": 0});
         self.change(json!({"start": start, "end": start}), text)?;
@@ -370,21 +368,21 @@ impl Editor {
         self.notify("textDocument/didChange", &json!({"textDocument": document, "contentChanges": changes}))
     }
 
-    /// Takes answers until `end`, or until there is nothing to wait for after it.
+    /// Receives responses until `end`, or in a final wait until none is pending.
     fn collect_until(&mut self, end: Instant, crowd: &mut Crowd, times: &mut Vec<f64>) -> Result<()> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left > PATIENCE / 2 && self.pending.is_empty() {
+            if left > TIMEOUT / 2 && self.pending.is_empty() {
                 return Ok(());
             }
             let (at, message) = match self.messages.recv_timeout(left) {
                 Ok(message) => message,
                 Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
-                Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the language server ended"),
+                Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the language server exited"),
             };
-            let asked = message["id"].as_i64().and_then(|id| self.pending.remove(&id));
-            if let Some(asked) = asked {
-                let waited = at.saturating_duration_since(asked);
+            let sent = message["id"].as_i64().and_then(|id| self.pending.remove(&id));
+            if let Some(sent) = sent {
+                let waited = at.saturating_duration_since(sent);
                 crowd.answered += 1;
                 crowd.stalled += usize::from(waited > STALL);
                 times.push(milliseconds(waited));
@@ -403,7 +401,7 @@ impl Editor {
         let id = self.request(method, params)?;
         loop {
             let (_, mut message) =
-                self.messages.recv_timeout(PATIENCE).context("the language server is silent")?;
+                self.messages.recv_timeout(TIMEOUT).context("the language server does not respond")?;
             if message["id"].as_i64() == Some(id) && message.get("method").is_none() {
                 ensure!(message.get("error").is_none(), "{method} failed: {}", message["error"]);
                 return Ok(message["result"].take());
@@ -423,11 +421,11 @@ impl Editor {
 
     fn send(&mut self, message: &Value) -> Result<()> {
         let frame = lsp::frame(message.to_string().as_bytes());
-        self.to_server.write_all(&frame).context("the language server is gone")
+        self.to_server.write_all(&frame).context("the language server exited")
     }
 }
 
-/// What an unasked request about a position says.
+/// Parameters of an automatic request at a position.
 fn at(position: &Value) -> Value {
     json!({"textDocument": {"uri": URI}, "position": position, "context": {"triggerKind": 2}})
 }

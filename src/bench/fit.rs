@@ -1,15 +1,12 @@
-//! From the times of two depths to the time of a third.
+//! Extrapolates the times at two depths to a third.
 
 use serde::Serialize;
 
 /// A measured quantity over several runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The middle value.
     pub median: f64,
-    /// The smallest.
     pub min: f64,
-    /// The greatest.
     pub max: f64,
 }
 
@@ -25,7 +22,7 @@ impl Spread {
         Self { median, min: values[0], max: values[values.len() - 1] }
     }
 
-    /// `count` divided by each: from the time of `count` things to how many there are in a unit of time.
+    /// `count` divided by each: a rate, from the time of `count` items.
     pub fn rate(self, count: f64) -> Self {
         Self { median: count / self.median, min: count / self.max, max: count / self.min }
     }
@@ -39,8 +36,8 @@ pub struct Depth {
     pub ms: Spread,
 }
 
-/// The time at `layers`, were it `a + b layers` through the times at two depths of which the first is the
-/// smaller. The bounds are what the extremes of the runs allow. A layer takes no less than nothing.
+/// Extrapolates linearly, `a + b layers`, from two depths of which the first is the smaller. The bounds come from
+/// the extremes of the runs. The time of a layer is not negative.
 pub fn extrapolate(shallow: Depth, deep: Depth, layers: usize) -> Spread {
     let reach = (layers as f64 - deep.layers as f64) / (deep.layers as f64 - shallow.layers as f64);
     let at = |shallow: f64, deep: f64| deep + reach * (deep - shallow).max(0.0);

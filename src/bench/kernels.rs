@@ -1,4 +1,4 @@
-//! How fast products with matrices of each type are.
+//! Speed of the matmul of each weight type.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,39 +13,39 @@ use crate::compute::cpu::{Cpu, CpuOptions};
 use crate::compute::{Backend, HeadWeights, StoredMatrix};
 use crate::format::{Bytes, Tensor};
 
-/// What is measured.
+/// Options of the benchmark.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// Types of the matrix.
+    /// Weight types.
     pub types: Vec<DType>,
     /// Its rows.
     pub rows: usize,
     /// Its columns, a multiple of every type's block.
     pub cols: usize,
-    /// Different matrices that take turns: enough of them do not fit the caches.
+    /// Different matrices used in turn: enough of them do not fit the CPU caches.
     pub copies: usize,
-    /// How many inputs are multiplied at a time.
+    /// Batch sizes: rows of activations per matmul.
     pub inputs: Vec<usize>,
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     pub time: Duration,
 }
 
-/// The speed of one product.
+/// Speed of one matmul.
 #[derive(Debug, Serialize)]
 pub struct Speed {
-    /// Type of the matrix.
+    /// Weight type.
     pub dtype: String,
-    /// How many inputs are multiplied at a time.
+    /// Batch size: rows of activations.
     pub inputs: usize,
-    /// Median time of a product, in microseconds.
+    /// Median time, in microseconds.
     pub product_us: f64,
-    /// Billion multiplications with addition a second.
+    /// Multiply-adds per second, in billions.
     pub gmacs: f64,
-    /// Billion bytes of the matrix a second.
+    /// Bytes of weights read per second, in billions.
     pub gigabytes: f64,
 }
 
-/// Measures every type with every count of inputs.
+/// Measures every weight type with every batch size.
 pub fn run(workload: &Workload, options: CpuOptions) -> Result<Vec<Speed>> {
     let mut backend = Cpu::new(options);
     let mut speeds = Vec::new();
@@ -71,7 +71,7 @@ pub fn run(workload: &Workload, options: CpuOptions) -> Result<Vec<Speed>> {
 fn head(backend: &mut Cpu, workload: &Workload, dtype: DType, key: u64) -> Result<HeadWeights<Cpu>> {
     let (rows, cols) = (workload.rows, workload.cols);
     let random = RandomTensor::new(dtype, (cols as f32).sqrt().recip(), key);
-    let mut bytes = vec![0; dtype.bytes(cols).expect("columns are whole blocks") * rows];
+    let mut bytes = vec![0; dtype.bytes(cols).expect("columns are a multiple of the block length") * rows];
     random.fill(0, &mut bytes);
     let name: Arc<str> = "random".into();
     let values = Tensor { name, dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
@@ -87,7 +87,7 @@ fn median_us(
 ) -> Result<f64> {
     let mut x = backend.rows(inputs, workload.cols)?;
     let mut products = backend.rows(inputs, workload.rows)?;
-    // The first rows of the matrix itself serve as inputs.
+    // The first rows of the matrix itself serve as activations.
     let tokens: Vec<u32> = (0..inputs).map(|i| (i % workload.rows) as u32).collect();
     backend.embed(&heads[0].output, &tokens, &mut x);
     let mut times = Vec::new();

@@ -1,4 +1,4 @@
-//! What the machine has to offer: memory, its bandwidth, space on disk.
+//! The machine: CPU, memory, memory bandwidth, disk space.
 
 use std::fs;
 use std::hint::black_box;
@@ -12,11 +12,11 @@ use sysinfo::{Disks, System};
 /// The machine a benchmark ran on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// The name of the processor as it calls itself.
+    /// Brand name of the CPU.
     pub cpu: String,
-    /// Processors that the system can use.
+    /// Available cores.
     pub cores: usize,
-    /// Bytes of main memory.
+    /// Size of main memory, in bytes.
     pub memory_bytes: u64,
 }
 
@@ -32,15 +32,13 @@ impl Machine {
     }
 }
 
-/// The greatest memory this process has held so far, in bytes, mapped files included; none where the
-/// system does not say (it is `VmHWM` of Linux).
+/// Peak resident set size of this process, in bytes (`VmHWM` of Linux; none elsewhere).
 pub fn peak_memory() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 
-/// The memory this process holds, in bytes, mapped files included; none where the system does not say (it is
-/// `VmRSS` of Linux).
-pub fn held_memory() -> Option<u64> {
+/// Resident set size of this process, in bytes (`VmRSS` of Linux; none elsewhere).
+pub fn resident_memory() -> Option<u64> {
     status_bytes("VmRSS:")
 }
 
@@ -50,15 +48,15 @@ fn status_bytes(name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Bytes free on the disk that holds `path`, which is absolute; none when no disk is known to.
+/// Free bytes on the disk that holds `path`, which is absolute; none if no disk is known.
 pub fn free_space(path: &Path) -> Option<u64> {
     let disks = Disks::new_with_refreshed_list();
     let holding = disks.iter().filter(|disk| path.starts_with(disk.mount_point()));
     Some(holding.max_by_key(|disk| disk.mount_point().as_os_str().len())?.available_space())
 }
 
-/// Bytes that all threads together read in a second from memory, the best of several passes: what a
-/// decoded token, which reads its weights once, is measured against.
+/// Memory bandwidth of all threads together in bytes per second, the best of several passes: the bound for decoding,
+/// which reads the weights once per token.
 pub fn bandwidth(threads: usize) -> f64 {
     const BYTES: usize = 1 << 30;
     const PASSES: usize = 8;

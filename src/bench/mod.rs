@@ -1,5 +1,4 @@
-//! How fast fimd runs on this machine, with a model that is there or with a synthetic one of a real
-//! model's sizes, and what a keystroke costs.
+//! Benchmarks: the speed of a model or of a synthetic one with a real model's shapes, and the cost of a keystroke.
 
 pub mod daemon;
 pub mod fit;

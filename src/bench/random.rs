@@ -1,9 +1,8 @@
-//! Random weights, made directly in the stored form of each type: a large model needs no copy in floats
-//! first.
+//! Random weights, generated directly in the stored form of each type, without a copy in floats.
 //!
-//! Bytes come from a counter, so that any piece of a tensor can be made by any thread. They are codes and
-//! scales as they are, but for the shared scales of a block, which decide the size of its values: those
-//! are chosen, by the random bits in their place, from a few that give the tensor the asked RMS and the
+//! Bytes come from a counter, so that any piece of a tensor can be made by any thread. They are used as
+//! quants and scales, except for the shared scales of a block, which determine the magnitude of its values: those
+//! are chosen, by the random bits in their place, from a few that give the tensor the requested RMS and
 //! mean zero. A mean would add up along a row and drive all activations to one direction.
 
 use half::f16;
@@ -19,7 +18,7 @@ pub struct RandomTensor {
     scales: Scales,
 }
 
-/// What the values of the codes are multiplied by.
+/// Scales of the quants.
 struct Scales {
     /// For types without blocks.
     plain: f32,
@@ -73,7 +72,7 @@ fn mix(key: u64, counter: u64) -> u64 {
     SplitMix64::skipped(key, counter).bits()
 }
 
-/// A number from 0 to below 1.
+/// Uniform in `[0, 1)`.
 pub fn fraction(key: u64, counter: u64) -> f32 {
     SplitMix64::skipped(key, counter).uniform()
 }
@@ -156,7 +155,7 @@ impl Scales {
                 let value = self.plain * f32::from(i16::from_le_bytes([a, b])) / 2f32.powi(15);
                 element.copy_from_slice(&value.to_le_bytes()[2..]);
             }
-            _ => panic!("{dtype} needs a scale tensor of its own"),
+            _ => panic!("{dtype} needs a separate scale tensor"),
         }
     }
 }
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_has_the_asked_size_and_no_mean() {
+    fn every_type_has_the_requested_size_and_no_mean() {
         for dtype in types() {
             for cols in [512, 2048, 4096] {
                 let rms = 1.0 / (cols as f32).sqrt();

@@ -1,4 +1,4 @@
-//! What a speed benchmark found: one JSON object, or a table for people.
+//! The report of a speed benchmark: one JSON object, or tables in Markdown.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
@@ -11,15 +11,14 @@ use super::machine::Machine;
 /// The model that was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Subject {
-    /// What it is, or imitates.
+    /// Name of the model, or of the one that is imitated.
     pub name: String,
-    /// Where it lies; none when it is part of the program.
+    /// Its path; none for the built-in starter.
     pub path: Option<PathBuf>,
-    /// Its layers.
     pub layers: usize,
     /// The mix of types of a synthetic model.
     pub quant: Option<String>,
-    /// Bytes of its files; none when it is part of the program.
+    /// Size of its files in bytes; none for the built-in starter.
     pub file_bytes: Option<u64>,
 }
 
@@ -30,39 +29,35 @@ pub struct Report {
     pub version: &'static str,
     /// Where it ran.
     pub machine: Machine,
-    /// Threads that computed.
+    /// Compute threads.
     pub threads: usize,
-    /// The kernels they ran.
+    /// SIMD level of the kernels.
     pub kernels: String,
-    /// What these threads can read from memory, in GB/s.
+    /// Memory bandwidth of these threads, in GB/s.
     pub memory_gb_per_s: f64,
     pub model: Subject,
-    /// How often each speed was measured.
+    /// Repetitions of each measurement.
     pub runs: usize,
-    /// From opening the file to a model that can run, without its tokenizer.
+    /// Load time without the tokenizer, in milliseconds.
     pub load_ms: f64,
-    /// The first pass after loading.
     pub first: First,
-    /// Reading prompts.
     pub prefill: Vec<Prefill>,
-    /// Writing tokens.
     pub decode: Decode,
-    /// Most memory held up to the end of decoding; none where the system does not say.
+    /// Peak memory up to the end of decoding, in bytes; none where it is unknown.
     pub peak_memory_bytes: Option<u64>,
-    /// FNV-1a over the bits of the last logits, hexadecimal: equal where two runs computed the same.
+    /// FNV-1a hash of the last logits, hexadecimal: equal for bit-identical runs.
     pub logits_hash: String,
-    /// The whole model's speed, where a part of one was measured.
+    /// For a synthetic model: the speed of the whole one.
     pub estimate: Option<Estimate>,
 }
 
-/// The first pass after loading: weights come into memory with it.
+/// The first forward pass after loading, which reads the weights into memory.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct First {
     /// Tokens of the prompt.
     pub tokens: usize,
     /// Milliseconds.
     pub ms: f64,
-    /// Tokens in a second.
     pub tokens_per_s: f64,
 }
 
@@ -71,11 +66,10 @@ pub struct First {
 pub struct Prefill {
     /// Tokens of the prompt.
     pub tokens: usize,
-    /// Tokens in a second.
     pub tokens_per_s: Spread,
-    /// Bytes of weights it has to read at least once, were its experts chosen evenly.
+    /// Bytes of weights read at least once, with experts chosen uniformly.
     pub weight_bytes: u64,
-    /// Tokens in a second, were reading these all there is to do.
+    /// Upper bound if memory-bound: the time to read these.
     pub memory_bound_tokens_per_s: f64,
 }
 
@@ -84,13 +78,12 @@ pub struct Prefill {
 pub struct Decode {
     /// How many.
     pub tokens: usize,
-    /// Tokens in a second.
     pub tokens_per_s: Spread,
-    /// Bytes of weights that one token reads.
+    /// Bytes of weights read per token.
     pub weight_bytes: u64,
-    /// Weights read in a second, at the median speed.
+    /// Weights read per second at the median speed, in GB.
     pub gb_per_s: f64,
-    /// That as a share of what memory can do.
+    /// That as a share of the memory bandwidth.
     pub memory_share: f64,
 }
 
@@ -101,7 +94,6 @@ pub struct Estimate {
     pub layers: usize,
     /// The depths measured.
     pub from_layers: [usize; 2],
-    /// Reading prompts.
     pub prefill: Vec<Estimated>,
     /// Writing tokens, in a second.
     pub decode_tokens_per_s: Spread,
@@ -116,7 +108,6 @@ pub struct Estimate {
 pub struct Estimated {
     /// Tokens of the prompt.
     pub tokens: usize,
-    /// Tokens in a second.
     pub tokens_per_s: Spread,
 }
 

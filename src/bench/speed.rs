@@ -1,4 +1,4 @@
-//! `fimd bench speed`: how fast a model reads prompts and writes tokens.
+//! `fimd bench speed`: prefill and decode speed of a model.
 
 use std::time::Instant;
 
@@ -14,40 +14,39 @@ use crate::compute::Backend;
 use crate::model::WeightBytes;
 use crate::session::Session;
 
-/// What to measure.
+/// Options of the benchmark.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// Lengths of prompts, in tokens; at least one.
+    /// Prompt lengths, in tokens; at least one.
     pub prompts: Vec<usize>,
     /// Tokens to decode, at least one.
     pub generate: usize,
-    /// How often each is measured, at least once.
+    /// Repetitions of each measurement, at least one.
     pub runs: usize,
 }
 
-/// What computes.
+/// Threads and kernels, for the report.
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub threads: usize,
-    /// What to call the kernels.
+    /// Name of the kernels.
     pub kernels: String,
 }
 
 /// A model of which this one has the first layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole {
-    /// Its layers.
     pub layers: usize,
-    /// Bytes of its file.
+    /// Size of its file, in bytes.
     pub file_bytes: u64,
-    /// A smaller depth with the same mix of layers, to measure besides.
+    /// A smaller depth with the same mix of layers, measured too.
     pub shallow: usize,
 }
 
-/// Measures the model that `open` opens with its first so many layers: all that `subject` has, then, where
-/// there is a larger model to estimate, fewer. `say` is told what is going on.
+/// Measures the model that `open` opens with a number of layers: all that `subject` has, then, to estimate a larger
+/// model, fewer. `say` reports progress.
 ///
-/// Fails when a prompt does not fit the context, and when the model's answers are not finite.
+/// Fails when a prompt exceeds the context, and when logits are not finite.
 pub fn run<B: Backend>(
     subject: Subject,
     workload: &Workload,
@@ -62,7 +61,7 @@ pub fn run<B: Backend>(
     let load_ms = milliseconds(started.elapsed());
     let deep = measure(&mut session, workload, say)?;
     let weights = session.model().weight_bytes();
-    // Whatever is opened below counts no more.
+    // Before another session is opened.
     let peak_memory_bytes = machine::peak_memory();
     drop(session);
 
@@ -73,7 +72,7 @@ pub fn run<B: Backend>(
         }
         _ => None,
     };
-    say("measuring the memory".into());
+    say("measuring memory bandwidth".into());
     let bandwidth = machine::bandwidth(engine.threads);
     let machine = Machine::read();
     let estimate = shallow.map(|(whole, shallow)| {
@@ -102,7 +101,7 @@ pub fn run<B: Backend>(
     })
 }
 
-/// Times of one depth.
+/// Times at one depth.
 struct Measured {
     first_tokens: usize,
     first_ms: f64,
@@ -116,8 +115,8 @@ struct Measured {
 /// The seed of prompts and continuations.
 const SEED: u64 = 0;
 
-/// Evaluates the longest prompt once, which brings the weights into memory, then all prompts and the
-/// decoding in turns, each from an empty session.
+/// Evaluates the longest prompt once, which reads the weights into memory, then prefill of all prompts and decode in
+/// turns, each from an empty session.
 fn measure<B: Backend>(
     session: &mut Session<B>,
     workload: &Workload,
@@ -159,8 +158,8 @@ fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f6
     Ok(milliseconds(started.elapsed()))
 }
 
-/// The mean time of a token after the first of `tokens`. The tokens are given, as they are in a prompt, so
-/// that the work does not depend on how logits are rounded.
+/// Mean time per token after the first of `tokens`, in milliseconds. The tokens are fixed, so that the work does not
+/// depend on rounding of logits.
 fn decode_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Result<f64> {
     session.reset();
     session.sync(&tokens[..1], &[], &Cancel::new())?;

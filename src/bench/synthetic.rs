@@ -1,5 +1,4 @@
-//! Models with the exact sizes of a real one, fewer layers and random weights: they take the time the real
-//! one takes.
+//! Models with the exact shapes of a real one, fewer layers and random weights, for the same speed per layer.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -19,10 +18,10 @@ use crate::model::export::{self, Recipe, Vocabulary};
 /// the same mix of layers.
 pub const GROUP: usize = 4;
 
-/// Raised whenever the same request makes another file, so that old ones are not taken for it.
+/// Incremented when the generated file changes, so that cached ones are not reused.
 const GENERATOR: u32 = 1;
 
-/// Bytes made at a time.
+/// Bytes generated at a time.
 const PIECE: usize = 64 << 20;
 
 /// A published model whose sizes are known here.
@@ -212,7 +211,7 @@ impl Synthetic {
         self.tensors.iter().map(|(_, info)| Ok(info.bytes()? as u64)).sum()
     }
 
-    /// Writes the model to `path`, which holds it complete or not at all. Equal seeds make equal files.
+    /// Writes the model to `path`, atomically. Equal seeds make equal files.
     /// `progress` is told how many bytes were written since it was told last.
     pub fn write(&self, path: &Path, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
         let tokenizer = vocabulary::grow(hub::STARTER_TOKENIZER, self.config.vocab)?;

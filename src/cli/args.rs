@@ -1,4 +1,4 @@
-//! What every command that runs a model has in common.
+//! Arguments and output that commands share.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -12,26 +12,26 @@ use sysinfo::System;
 use crate::complete::fim::Order;
 use crate::compute::cpu::Level;
 use crate::config::{Configuration, Flag, Settings};
-use crate::daemon::{Client, Place, Wishes, absolute};
+use crate::daemon::{Client, ModelOverrides, RuntimeDir, absolute};
 use crate::model::Config;
 use crate::resident::{LocalSession, Opened, Spec};
 
-/// What a command says that has nobody to ask.
+/// The error of a command that needs a daemon.
 pub(super) const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
 
-/// Which model to run, and how. Where a command uses the settings, these count more.
+/// Which model to run, and how. Overrides the settings.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub(super) struct EngineArgs {
-    /// Checkpoint folder, .safetensors or .gguf file [default: the starter model in the program]
+    /// Checkpoint folder, .safetensors or .gguf file [default: the built-in starter model]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
 
-    /// Most tokens that prompt and completion may have together [default: 4096, or the model's own]
+    /// Context length: prompt and completion together [default: 4096, or the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
 
-    /// Memory for what earlier prompts left behind, in MiB [default: a tenth of the memory, at most 4096]
+    /// Memory budget of the prefix cache, in MiB [default: a tenth of the memory, at most 4096]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub cache: Option<u32>,
 
@@ -39,41 +39,38 @@ pub(super) struct EngineArgs {
     pub compute: ComputeArgs,
 }
 
-/// How to compute.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub(super) struct ComputeArgs {
-    /// Threads that compute [default: one for each physical core]
+    /// Compute threads [default: one for each physical core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// Vector instructions to compute with: portable, avx2 or avx512 [default: the best this CPU has]
+    /// SIMD level of the kernels: portable, avx2 or avx512 [default: the best of this CPU]
     #[arg(long, value_name = "LEVEL", hide_short_help = true)]
     pub kernels: Option<Level>,
 
-    /// Convert quantised weights to f32 instead of rounding activations to 8 bits: slow, to measure against
+    /// Dequantise weights to f32 instead of quantising activations to 8 bits: slow, a reference for accuracy
     #[arg(long, hide_short_help = true)]
     pub exact: bool,
 }
 
-/// How to ask a model for a completion.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Prompt")]
 pub(super) struct PromptArgs {
-    /// What a prompt shows first: the text before the cursor (psm), the text after it (spm), or all
+    /// Order of a prompt: first the text before the cursor (psm), first the text after it (spm), or all
     /// before the cursor's line, then the text after it, then the line (psm-anchored) [default: spm for
     /// the starter model, psm-anchored for others]
     #[arg(long, value_name = "ORDER")]
     fim_order: Option<Order>,
 
-    /// Give a setting a value, whatever a file, the environment or an editor says: NAME=VALUE as in
-    /// budget.soft_ms=400, the value as JSON
+    /// Override a setting: NAME=VALUE as in budget.soft_ms=400, the value as JSON
     #[arg(long = "set", value_name = "SETTING", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
 }
 
 impl PromptArgs {
-    /// What the flags say, as settings; what is said by a flag of its own counts more than `--set`.
+    /// The flags as settings; a dedicated flag overrides `--set`.
     pub(super) fn flags(&self) -> Vec<Flag> {
         let set = self.settings.iter().cloned();
         let set = set.map(|(name, value)| Flag { flag: "--set", name, value });
@@ -86,8 +83,7 @@ fn flag(flag: &'static str, name: &str, value: impl ToString) -> Flag {
     Flag { flag, name: name.to_owned(), value: value.to_string() }
 }
 
-/// The settings of this process with what `flags` say. What is wrong elsewhere is said on stderr and changes
-/// nothing.
+/// The settings of this process, overridden by `flags`. Other invalid settings are ignored with a warning.
 pub(super) fn configuration(flags: &[Flag]) -> Result<Configuration> {
     let configuration = Configuration::for_process(flags).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     for problem in configuration.problems() {
@@ -102,7 +98,7 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl EngineArgs {
-    /// What the flags say, as settings.
+    /// The flags as settings.
     pub(super) fn flags(&self) -> Vec<Flag> {
         let model = self.model.as_ref().map(|path| flag("--model", "model", path.display()));
         let context = self.context.map(|tokens| flag("--context", "context.length", tokens));
@@ -115,7 +111,7 @@ impl EngineArgs {
     pub(super) fn spec(&self, settings: &Settings) -> Result<Spec> {
         Ok(Spec {
             model: settings.model.clone(),
-            // Whoever names a model means that one.
+            // A model on the command line overrides a remote backend.
             remote: if self.model.is_none() { settings.remote()? } else { None },
             context: settings.context.length,
             cache_bytes_max: settings.cache_bytes_max(),
@@ -124,9 +120,9 @@ impl EngineArgs {
         })
     }
 
-    /// The model that is named, for another process.
-    pub(super) fn wishes(&self) -> Result<Wishes> {
-        Ok(Wishes {
+    /// The flags for another process.
+    pub(super) fn model_overrides(&self) -> Result<ModelOverrides> {
+        Ok(ModelOverrides {
             model: self.model.as_deref().map(absolute).transpose()?,
             starter: false,
             context: self.context,
@@ -137,15 +133,15 @@ impl EngineArgs {
         })
     }
 
-    /// The daemon, where one runs and is to be used: not where flags say how to run a model.
+    /// The daemon, if one runs and no flag needs the model in this process.
     pub(super) fn daemon(&self, no_daemon: bool) -> Result<Option<Client>> {
-        if no_daemon || self.wishes()? != Wishes::default() {
+        if no_daemon || self.model_overrides()? != ModelOverrides::default() {
             return Ok(None);
         }
-        Client::connect(&Place::find()?)
+        Client::connect(&RuntimeDir::find()?)
     }
 
-    /// The model that the flags alone name: what is measured must not depend on somebody's settings.
+    /// The model that the flags alone name: a measurement must not depend on the user's settings.
     fn spec_alone(&self) -> Result<Spec> {
         let configuration = Configuration::of_flags(&self.flags());
         let configuration = configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?;
@@ -163,15 +159,15 @@ impl EngineArgs {
         Spec { model, ..self.spec_alone()? }.open_layers(layers)
     }
 
-    /// What to call the model that the flags alone name, and its sizes.
+    /// Name and configuration of the model that the flags alone name.
     pub(super) fn describe(&self) -> Result<(String, Config)> {
         self.spec_alone()?.describe()
     }
 }
 
-/// How many threads compute where `wanted` says nothing else.
-fn threads(wanted: Option<u16>) -> usize {
-    wanted.map_or_else(
+/// Compute threads: `requested`, or the number of physical cores.
+fn threads(requested: Option<u16>) -> usize {
+    requested.map_or_else(
         || {
             let available = thread::available_parallelism().map_or(1, usize::from);
             System::physical_core_count().unwrap_or(available).min(available)
@@ -181,12 +177,11 @@ fn threads(wanted: Option<u16>) -> usize {
 }
 
 impl ComputeArgs {
-    /// Threads that compute.
     pub(super) fn threads(&self) -> usize {
         threads(self.threads)
     }
 
-    /// The starter model, computed this way, without a past.
+    /// The starter model with these options, without a prefix cache.
     pub(super) fn spec(&self) -> Spec {
         Spec {
             model: None,
@@ -199,7 +194,7 @@ impl ComputeArgs {
         }
     }
 
-    /// What to call the kernels that compute.
+    /// Name of the SIMD kernels.
     pub(super) fn kernels(&self) -> String {
         self.spec().kernels()
     }
@@ -223,8 +218,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(serde_json::to_string(value)? + "\n"))
 }
 
-/// Writes to stdout, without colours where it is no terminal. A reader that has seen enough and closed
-/// its end is no error.
+/// Writes to stdout, without colours unless it is a terminal. A closed pipe is no error.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,4 +1,4 @@
-//! `fimd bench`: how fast things are on this machine.
+//! `fimd bench`: benchmarks on this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,42 +32,42 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Benchmark {
-    /// Measure how fast a model reads prompts and writes tokens
+    /// Measure the prefill and decode speed of a model
     Speed(SpeedArgs),
-    /// Measure products with matrices of each type
+    /// Measure the matmul of each weight type
     Kernels(KernelsArgs),
-    /// Measure what a keystroke costs, by replaying typing sessions
+    /// Measure the cost of a keystroke, by replaying typing sessions
     Keystrokes(KeystrokesArgs),
-    /// Edit at random for long: every request must be answered, and memory must not grow
+    /// Soak test with random edits: every request must be answered, and memory must not grow
     Soak(SoakArgs),
-    /// Measure what the daemon costs, and serve many editors at once
+    /// Measure the overhead of the daemon, and its load with many editors
     Daemon(DaemonArgs),
 }
 
-/// Measures the starter model in the program, the one that --model names, or a synthetic one.
+/// Measures the built-in starter model, the one that --model names, or a synthetic one.
 ///
-/// A synthetic model has the exact sizes of a real one, fewer layers and random weights. It is measured at
-/// two depths, and the time of the whole model is read off the line through them: so you know how fast the
-/// real model would run on this machine before you download it.
+/// A synthetic model has the exact shapes of a real one, fewer layers and random weights. It is measured at
+/// two depths, and the time of the whole model is extrapolated linearly: an estimate of the speed of the real
+/// model on this machine before you download it.
 #[derive(clap::Args)]
 struct SpeedArgs {
-    /// Measure a model with the sizes of this one and random weights
+    /// Measure a model with the shapes of this one and random weights
     #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = published())]
     synthetic: Option<String>,
 
-    /// Layers of the synthetic model: a multiple of 4, so that all kinds of layers are in proportion
+    /// Layers of the synthetic model: a multiple of 4, to keep the proportion of layer types
     #[arg(long, value_name = "N", default_value_t = 4, requires = "synthetic", value_parser = layers)]
     layers: usize,
 
-    /// Types of its weights: q4_k_m, mxfp4, or one type for every matrix
+    /// Its weight types: q4_k_m, mxfp4, or one type for every matrix
     #[arg(long, value_name = "MIX", default_value = "Q4_K_M", requires = "synthetic", value_parser = quant)]
     quant: Quant,
 
-    /// Keep it as this GGUF file, or in this folder, not in the cache
+    /// Write it to this GGUF file or folder instead of the cache folder
     #[arg(long, value_name = "FILE|DIR", requires = "synthetic")]
     write: Option<PathBuf>,
 
-    /// Lengths of prompts, in tokens
+    /// Prompt lengths, in tokens
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "64,512", value_parser = clap::value_parser!(u32).range(1..))]
     prompt: Vec<u32>,
 
@@ -75,7 +75,7 @@ struct SpeedArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     generate: u32,
 
-    /// How often each speed is measured; medians are shown
+    /// Repetitions of each measurement; medians are shown
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
 
@@ -87,7 +87,7 @@ struct SpeedArgs {
     engine: EngineArgs,
 }
 
-/// One matrix stays in the caches; several that take turns show the speed from memory.
+/// One matrix stays in the CPU caches; several in turn show the memory-bound speed.
 #[derive(clap::Args)]
 struct KernelsArgs {
     /// Types of the matrix [default: all but f8_e4m3]
@@ -102,15 +102,15 @@ struct KernelsArgs {
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..=1 << 16))]
     cols: u32,
 
-    /// Matrices that take turns
+    /// Matrices used in turn
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     copies: u32,
 
-    /// Inputs that are multiplied at a time
+    /// Batch sizes: rows of activations per matmul
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,4,8,16,64,512", value_parser = clap::value_parser!(u32).range(1..=4096))]
     inputs: Vec<u32>,
 
-    /// Time of each measurement, in milliseconds
+    /// Duration of each measurement, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100)]
     time: u64,
 
@@ -122,32 +122,32 @@ struct KernelsArgs {
     compute: ComputeArgs,
 }
 
-/// Types sessions key by key with the language server, and says what every key cost: tokens evaluated, time to
-/// the first token, to the answer and to a line on screen, how much was served without the model, and how much
-/// was computed for nothing.
+/// Replays typing sessions with the language server and reports the cost of every key: tokens evaluated, time to
+/// the first token, to the response and to a line on screen, the share served without the model, and the share of
+/// wasted computation.
 ///
-/// Every change asks for ghost text and takes back the request before, as in an editor. Each order of the prompt
-/// is measured with a model just opened.
+/// Every change requests ghost text and cancels the request before, as in an editor. Each prompt order is measured
+/// with a newly opened model.
 #[derive(clap::Args)]
 struct KeystrokesArgs {
-    /// What to type: sessions in the program by name (c, go, lua, python, rust, typescript), files, or folders of
-    /// .json files [default: all in the program]
+    /// Sessions to replay: built-in ones by name (c, go, lua, python, rust, typescript), files, or folders of
+    /// .json files [default: all built-in ones]
     #[arg(long, value_name = "NAME|FILE|DIR", value_delimiter = ',')]
     sessions: Vec<PathBuf>,
 
-    /// Type the first events of each session only
+    /// Replay only the first N events of each session
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     events: Option<u32>,
 
-    /// Orders of the prompt: psm, spm or psm-anchored [default: all; with --url none]
+    /// Prompt orders: psm, spm or psm-anchored [default: all; with --url none]
     #[arg(long, value_name = "ORDER", value_delimiter = ',')]
     order: Vec<Order>,
 
-    /// Type what the model suggests, and accept it at times, instead of what the sessions say
+    /// Type what the model suggests, and accept some of it, instead of the text of the sessions
     #[arg(long)]
     oracle: bool,
 
-    /// Multiply the pauses between keys; 0 has none, and each key waits for the answer to the one before
+    /// Factor for the pauses between keys; with 0 each key waits only for the response to the one before
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = pace)]
     pace: f64,
 
@@ -155,12 +155,12 @@ struct KeystrokesArgs {
     #[arg(long, value_name = "URL", value_parser = Address::parse)]
     url: Option<Address>,
 
-    /// What to ask it: /infill with all before the cursor as prefix (psm) or with the cursor's line apart
+    /// Request to send it: /infill with all before the cursor as prefix (psm) or with the cursor's line separate
     /// (psm-anchored), or /completion with the suffix first (spm)
     #[arg(long, value_name = "ORDER", value_delimiter = ',', default_value = "psm", requires = "url")]
     url_order: Vec<Order>,
 
-    /// Draw the times and tokens as an SVG file
+    /// Plot latency and tokens to an SVG file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 
@@ -188,32 +188,32 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Starts this program as editors do, with a daemon of its own and the starter model: how much later answers come
-/// through the daemon, how fast an editor starts, what it takes of the memory, and how many editors that type, take
-/// requests back and crash are served.
+/// Starts this program as editors do, with a separate daemon and the starter model, and measures the latency that the
+/// daemon adds, the start-up time of an editor, memory, and throughput with many editors that type, cancel requests
+/// and crash.
 #[derive(clap::Args)]
 struct DaemonArgs {
-    /// Answers to measure, with the daemon and without
+    /// Responses to measure, with and without the daemon
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     answers: u32,
 
-    /// Size of the document that is open then, in KiB
+    /// Size of the open document, in KiB
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=4096))]
     document: u32,
 
-    /// Editors that type at once
+    /// Concurrent editors
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     clients: u32,
 
-    /// Edits of all of them in a second
+    /// Edits per second, of all editors together
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
 
-    /// For how long they type
+    /// Duration of the load test
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 
-    /// Seed of their edits
+    /// Random seed of the edits
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
 
@@ -224,7 +224,7 @@ struct DaemonArgs {
 
 fn run_daemon(args: &DaemonArgs) -> Result<()> {
     let (status, say) = spinner();
-    let dir = tempfile::tempdir().context("cannot make a folder for the daemon")?;
+    let dir = tempfile::tempdir().context("cannot create a folder for the daemon")?;
     let report = daemon::run(
         &daemon::Options {
             program: std::env::current_exe().context("cannot find the program fimd")?,
@@ -242,15 +242,15 @@ fn run_daemon(args: &DaemonArgs) -> Result<()> {
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
 
-/// Edits the documents of the typing sessions in the program at random, asks for a completion after each edit,
-/// takes most requests back, and accepts some suggestions: as fast as the server takes it.
+/// Edits the documents of the built-in typing sessions at random, requests a completion after each edit, cancels
+/// most requests, and accepts some suggestions: at the maximum rate of the server.
 #[derive(clap::Args)]
 struct SoakArgs {
     /// Edits, each with a request
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     edits: u32,
 
-    /// Seed of the edits
+    /// Random seed of the edits
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
 
@@ -273,7 +273,7 @@ fn run_soak(args: &SoakArgs) -> Result<()> {
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
 
-/// A line that says what is going on, and how to change it.
+/// A progress line, and a function that updates it.
 fn spinner() -> (ProgressBar, impl Fn(String)) {
     let status = ProgressBar::new_spinner();
     let said = status.clone();
@@ -291,7 +291,7 @@ fn run_keystrokes(args: &KeystrokesArgs) -> Result<()> {
     let mut runs = Vec::new();
     for order in args.orders() {
         let opened = args.engine.open()?;
-        let name = opened.facts.name.clone();
+        let name = opened.info.name.clone();
         let mut client = Client::start(in_order(opened.into_served()?, order))?;
         let mut run = keystrokes::run(&mut client, "fimd", order, &sessions, who, args.pace, &say)?;
         client.finish()?;
@@ -358,12 +358,12 @@ impl KeystrokesArgs {
 
 fn run_kernels(args: &KernelsArgs) -> Result<()> {
     ensure!(args.cols.is_multiple_of(256), "--cols {} is not a multiple of 256", args.cols);
-    // Scales of FP8 are a tensor of their own.
-    let makes = |dtype: &DType| *dtype != DType::F8E4M3;
-    ensure!(args.types.iter().all(makes), "there are no random matrices of type F8_E4M3");
+    // FP8 has its scales in a separate tensor.
+    let is_supported = |dtype: &DType| *dtype != DType::F8E4M3;
+    ensure!(args.types.iter().all(is_supported), "unsupported type F8_E4M3");
     let workload = kernels::Workload {
         types: if args.types.is_empty() {
-            DType::ALL.into_iter().filter(makes).collect()
+            DType::ALL.into_iter().filter(is_supported).collect()
         } else {
             args.types.clone()
         },
@@ -379,7 +379,7 @@ fn run_kernels(args: &KernelsArgs) -> Result<()> {
         return args::print_json(&speeds);
     }
     let mut text = format!(
-        "[{}, {}], {} matrices, {} threads, {}\n\n| type | inputs | us | GMAC/s | GB/s |\n|---|---:|---:|---:|---:|\n",
+        "[{}, {}], {} matrices, {} threads, {}\n\n| type | batch | us | GMAC/s | GB/s |\n|---|---:|---:|---:|---:|\n",
         args.rows, args.cols, args.copies, options.threads, options.level
     );
     for speed in speeds {
@@ -406,8 +406,7 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
 
-/// What is measured: the path of the model (none for the starter), its description, and the whole of which
-/// it is a part.
+/// The path of the model (none for the starter), its description, and the whole model of which it is a part.
 type Measured = (Option<PathBuf>, Subject, Option<Whole>);
 
 fn existing(args: &SpeedArgs) -> Result<Measured> {
@@ -419,7 +418,7 @@ fn existing(args: &SpeedArgs) -> Result<Measured> {
     Ok((path, subject, None))
 }
 
-/// Bytes of a file, or of all files of a folder.
+/// Size of a file, or of all files of a folder, in bytes.
 fn size(path: &Path) -> Result<u64> {
     let describe = || format!("cannot read {}", path.display());
     let metadata = fs::metadata(path).with_context(describe)?;
@@ -466,16 +465,16 @@ fn synthetic(args: &SpeedArgs, published: &Published) -> Result<Measured> {
 fn write(model: &Synthetic, path: &Path) -> Result<()> {
     const SEED: u64 = 1;
     let shown = path.display();
-    ensure!(!path.exists(), "{shown} exists already; remove it, or measure it with --model");
+    ensure!(!path.exists(), "{shown} exists; remove it, or measure it with --model");
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
     let bytes = model.bytes()?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
     if let Some(free) = machine::free_space(&dir) {
         ensure!(
             bytes < free,
-            "{shown} would take {:.1} GB, and {:.1} GB are free; choose another place with --write, or fewer --layers",
+            "{shown} takes {:.1} GB, and only {:.1} GB are free; choose another folder with --write, or fewer --layers",
             gigabytes(bytes),
             gigabytes(free)
         );
@@ -498,9 +497,9 @@ fn pace(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The same with prompts in this order.
+/// The model with this prompt order.
 fn in_order(served: Served, order: Order) -> Served {
-    Served { suited: PromptProfile { order, ..served.suited }, ..served }
+    Served { profile: PromptProfile { order, ..served.profile }, ..served }
 }
 
 fn published() -> PossibleValuesParser {

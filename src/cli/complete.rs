@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::args::{self, EngineArgs, PromptArgs};
 use crate::complete::{Completion, Document, Lines, Request, driver};
-use crate::daemon::{self, Answer, Client, Cursor};
+use crate::daemon::{self, Client, CompletionRequest, Response};
 
 /// Lines shown before and after the completion.
 const LINES_AROUND: usize = 4;
@@ -20,11 +20,11 @@ const QUIET: Style = Style::new().dimmed();
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Where to complete; line and character column count from 1
+    /// Cursor position; line and character column count from 1
     #[arg(value_name = "FILE:LINE:COL")]
-    place: Place,
+    position: Position,
 
-    /// Most tokens to generate
+    /// Generation limit, in tokens
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_tokens: usize,
 
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Load the model even if a daemon runs that has it
+    /// Load the model in this process even if a daemon runs
     #[arg(long)]
     no_daemon: bool,
 
@@ -47,15 +47,15 @@ pub(super) struct Args {
     engine: EngineArgs,
 }
 
-/// A cursor in a file.
+/// A cursor position in a file.
 #[derive(Clone, Debug, PartialEq)]
-struct Place {
+struct Position {
     file: PathBuf,
     line: usize,
     column: usize,
 }
 
-impl FromStr for Place {
+impl FromStr for Position {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -75,11 +75,11 @@ impl FromStr for Place {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let Place { file, line, column } = &args.place;
+    let Position { file, line, column } = &args.position;
     let text = args::read_text(file)?;
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
     let (completion, load_ms) = match args.engine.daemon(args.no_daemon)? {
-        Some(daemon) => (args.ask(daemon, &text, cursor)?, 0.0),
+        Some(daemon) => (args.request(daemon, &text, cursor)?, 0.0),
         None => args.complete(&text, cursor)?,
     };
     let shown = completion.as_ref().map_or("", |completion| completion.text.as_str());
@@ -99,30 +99,30 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    /// Has the daemon complete.
-    fn ask(&self, daemon: Client, text: &str, cursor: usize) -> Result<Option<Completion>> {
-        let request = daemon::Request::Complete(Cursor {
-            path: self.place.file.display().to_string(),
+    /// Completes in the daemon.
+    fn request(&self, daemon: Client, text: &str, cursor: usize) -> Result<Option<Completion>> {
+        let request = daemon::Request::Complete(CompletionRequest {
+            path: self.position.file.display().to_string(),
             prefix: text[..cursor].to_owned(),
             suffix: text[cursor..].to_owned(),
             is_multi_line: self.multiline,
             max_tokens: self.max_tokens,
             overrides: args::configuration(&self.prompt.flags())?.client_overrides(),
         });
-        match daemon.ask(&request)? {
-            Answer::Completion(completion) => Ok(completion),
-            _ => bail!("the daemon answers something else"),
+        match daemon.request(&request)? {
+            Response::Completion(completion) => Ok(completion),
+            _ => bail!("unexpected reply from the daemon"),
         }
     }
 
-    /// Loads the model and completes; also returns how long loading took, in milliseconds.
+    /// Completes in this process; also returns the load time in milliseconds.
     fn complete(&self, text: &str, cursor: usize) -> Result<(Option<Completion>, f64)> {
         let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
         let settings = configuration.settings();
         let served = self.engine.spec(settings)?.serve()?;
-        let options = settings.prompt(served.suited);
-        let load_ms = served.facts.as_ref().map_or(0.0, |facts| facts.load_ms);
-        let path = Some(self.place.file.display().to_string());
+        let options = settings.prompt(served.profile);
+        let load_ms = served.info.as_ref().map_or(0.0, |info| info.load_ms);
+        let path = Some(self.position.file.display().to_string());
         let request = Request {
             lines: if self.multiline { Lines::Multi } else { Lines::Auto },
             max_tokens: self.max_tokens,
@@ -138,7 +138,7 @@ fn offset(text: &str, line: usize, column: usize) -> Result<usize> {
     let mut lines = text.split_inclusive('\n');
     let start: usize = lines.by_ref().take(line - 1).map(str::len).sum();
     let count = text.split('\n').count();
-    ensure!(line <= count, "line {line} is past the end; the file has {count}");
+    ensure!(line <= count, "line {line} is past the end; the file has {count} lines");
     let content = text[start..].split('\n').next().unwrap_or_default();
     let content = content.strip_suffix('\r').unwrap_or(content);
     let length = content.chars().count();
@@ -177,7 +177,7 @@ fn render(text: &str, cursor: usize, ghost: &str) -> String {
 
 fn summary(completion: Option<&Completion>, load_ms: f64) -> String {
     let Some(Completion { timings, .. }) = completion else {
-        return "nothing to offer here".into();
+        return "no completion here".into();
     };
     format!(
         "load {load_ms:.0} ms; {} prompt tokens in {:.0} ms ({:.0}/s); {} tokens in {:.0} ms ({:.0}/s)",
@@ -195,16 +195,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_parsed_from_the_right() {
-        let place = |text: &str| text.parse::<Place>();
-        assert_eq!(place("a:b.rs:3:1"), Ok(Place { file: "a:b.rs".into(), line: 3, column: 1 }));
+    fn positions_are_parsed_from_the_right() {
+        let position = |text: &str| text.parse::<Position>();
+        assert_eq!(position("a:b.rs:3:1"), Ok(Position { file: "a:b.rs".into(), line: 3, column: 1 }));
         for wrong in ["a.rs", "a.rs:3", ":3:1", "a.rs:0:1", "a.rs:3:0", "a.rs:x:1", "a.rs:3:-1"] {
-            assert!(place(wrong).is_err(), "{wrong}");
+            assert!(position(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn columns_count_characters_and_ends_are_places() {
+    fn columns_count_characters_and_ends_are_positions() {
         let text = "ab\r\n\u{1F600}x\n";
         for (line, column, at) in [(1, 1, 0), (1, 3, 2), (2, 1, 4), (2, 2, 8), (2, 3, 9), (3, 1, 10)] {
             assert_eq!(offset(text, line, column).unwrap(), at, "{line}:{column}");

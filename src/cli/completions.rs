@@ -1,4 +1,4 @@
-//! `fimd completions` and `fimd man`: what packages put beside the program.
+//! `fimd completions` and `fimd man`, for packagers.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ use super::{Cli, args};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 
 #[derive(clap::Args)]
 pub(super) struct ManArgs {
-    /// Write a page for each command into this folder, instead of the first to stdout
+    /// Write one page per command into this folder, instead of the main page to stdout
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
@@ -43,6 +43,6 @@ fn write_pages(folder: &Path) -> Result<()> {
 
 fn page(command: Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page).context("cannot make the manual page")?;
+    clap_mangen::Man::new(command).render(&mut page).context("cannot render the manual page")?;
     Ok(page)
 }

@@ -1,4 +1,4 @@
-//! `fimd config`: the settings, and where each came from.
+//! `fimd config`: the effective settings and their sources.
 
 use std::fs;
 use std::io::Write;
@@ -28,19 +28,19 @@ struct What {
     #[arg(long)]
     json: bool,
 
-    /// Print where the file of settings belongs
+    /// Print the path of the settings file
     #[arg(long)]
     path: bool,
 
-    /// Write that file, with every setting in it commented out
+    /// Create that file, with every setting commented out
     #[arg(long)]
     init: bool,
 
-    /// Print a JSON schema: of that file, or what the VS Code extension declares
+    /// Print a JSON schema: of that file, or of the VS Code settings
     #[arg(long, value_name = "OF", num_args = 0..=1, default_missing_value = "toml")]
     schema: Option<Schema>,
 
-    /// Print the tables of the README
+    /// Print the tables of settings in the README
     #[arg(long, hide = true)]
     markdown: bool,
 }
@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 fn file() -> Result<std::path::PathBuf> {
-    config::file().context("this system has no folder for settings; FIMD_CONFIG can name a file")
+    config::file().context("this system has no folder for settings; set FIMD_CONFIG to the path of a file")
 }
 
 fn init() -> Result<()> {

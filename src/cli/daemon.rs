@@ -5,16 +5,15 @@ use anyhow::{Result, anyhow, ensure};
 use super::args::{self, EngineArgs, PromptArgs};
 use crate::base::logging::{self, Target};
 use crate::config::Configuration;
-use crate::daemon::{self, Place};
+use crate::daemon::{self, RuntimeDir};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Start one in the background and end when it listens: an editor that kills what it has started, and what
-    /// that has started, then does not find it
+    /// Start a daemon in the background and exit when it listens: it survives an editor that kills its process tree
     #[arg(long, hide = true)]
     launch: bool,
 
-    /// Leave the terminal, log to a file
+    /// Detach from the terminal and log to a file
     #[arg(long, hide = true)]
     detached: bool,
 
@@ -26,13 +25,13 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// Starts logging, which a daemon in the background does to a file.
+    /// Starts logging: to a file if detached.
     pub(super) fn start_logging(&self) -> Result<()> {
         let flags = [self.prompt.flags(), self.engine.flags()].concat();
         let configuration = Configuration::for_process(&flags).map_err(|problem| anyhow!("{problem}"))?;
         let level = &configuration.settings().log.level;
         if self.detached {
-            logging::start(Target::Files(&Place::find()?.log_dir()), level)
+            logging::start(Target::Files(&RuntimeDir::find()?.log_dir()), level)
         } else {
             logging::start(Target::Stderr, level)
         }
@@ -41,27 +40,27 @@ impl Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     if args.launch {
-        return daemon::launch(&Place::find()?);
+        return daemon::launch(&RuntimeDir::find()?);
     }
     if args.detached {
-        leave_terminal();
+        detach_from_terminal();
     }
-    yield_to_others();
-    let place = Place::find()?;
+    lower_priority();
+    let runtime_dir = RuntimeDir::find()?;
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
     let configure = || {
         let configuration = args::configuration(&flags)?;
         let spec = args.engine.spec(configuration.settings())?;
         Ok((configuration, spec))
     };
-    let ran = daemon::run(&place, &configure)?;
+    let ran = daemon::run(&runtime_dir, &configure)?;
     // Two editors that start at once both start a daemon; one is enough.
-    ensure!(ran || args.detached, "a daemon runs already; `fimd status` says how it is doing");
+    ensure!(ran || args.detached, "a daemon runs already; `fimd status` shows it");
     Ok(())
 }
 
-/// Lowers the priority of this process, so that editors stay responsive while a model computes.
-pub(super) fn yield_to_others() {
+/// Lowers the priority of this process, so that editors stay responsive during inference.
+pub(super) fn lower_priority() {
     #[cfg(unix)]
     {
         const NICE: i32 = 5;
@@ -71,10 +70,10 @@ pub(super) fn yield_to_others() {
     }
 }
 
-/// Goes on when the terminal closes that the editor runs in.
-fn leave_terminal() {
+/// Detaches from the terminal of the editor, and survives it.
+fn detach_from_terminal() {
     #[cfg(unix)]
     if let Err(error) = rustix::process::setsid() {
-        tracing::warn!("cannot leave the terminal: {error}");
+        tracing::warn!("cannot detach from the terminal: {error}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::{self, EngineArgs};
 use crate::base::Cancel;
-use crate::daemon::{Answer, Client, Generation, Request};
+use crate::daemon::{Client, Generation, Request, Response};
 use crate::decode::drafts::DraftCost;
 use crate::decode::sample::Sampling;
 use crate::decode::{self, Generated};
@@ -17,27 +17,27 @@ pub(super) struct Args {
     #[command(flatten)]
     prompt: Prompt,
 
-    /// Most tokens to generate
+    /// Generation limit, in tokens
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_tokens: usize,
 
-    /// 0 takes the likeliest token; higher values draw more freely
+    /// 0 is greedy; higher values sample more freely
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
     temperature: f32,
 
-    /// Draw from the K likeliest tokens only; 0 for all
+    /// Sample from the K likeliest tokens only; 0 for all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
 
-    /// Draw from the likeliest tokens that reach this probability together
+    /// Sample from the likeliest tokens with this cumulative probability
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
     top_p: f32,
 
-    /// Seed of the draws
+    /// Random seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
 
-    /// Go on past the tokens that end a text
+    /// Ignore end-of-text tokens
     #[arg(long)]
     ignore_eos: bool,
 
@@ -49,7 +49,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Load the model even if a daemon runs that has it
+    /// Load the model in this process even if a daemon runs
     #[arg(long)]
     no_daemon: bool,
 
@@ -60,11 +60,11 @@ pub(super) struct Args {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Prompt {
-    /// The prompt; special tokens such as <|fim_prefix|> may be written out
+    /// The prompt; special tokens such as <|fim_prefix|> are parsed
     #[arg(long = "prompt", value_name = "TEXT")]
     text: Option<String>,
 
-    /// A file that holds the prompt
+    /// A file with the prompt
     #[arg(long = "prompt-file", value_name = "FILE")]
     file: Option<PathBuf>,
 
@@ -75,26 +75,26 @@ struct Prompt {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     match args.engine.daemon(args.no_daemon)? {
-        Some(daemon) => args.ask(daemon),
+        Some(daemon) => args.request(daemon),
         None => args.generate(),
     }
 }
 
 impl Args {
-    /// Has the daemon generate.
-    fn ask(&self, mut daemon: Client) -> Result<()> {
+    /// Generates in the daemon.
+    fn request(&self, mut daemon: Client) -> Result<()> {
         daemon.send(&Request::Generate(Box::new(self.generation()?)))?;
         loop {
-            match daemon.answer()? {
-                Answer::Text(text) if !self.json => args::print(&text)?,
-                Answer::Text(_) => {}
-                Answer::Generated(prompt, generated) => return self.finish(&prompt, &generated, true),
-                _ => bail!("the daemon answers something else"),
+            match daemon.response()? {
+                Response::Text(text) if !self.json => args::print(&text)?,
+                Response::Text(_) => {}
+                Response::Generated(prompt, generated) => return self.finish(&prompt, &generated, true),
+                _ => bail!("unexpected reply from the daemon"),
             }
         }
     }
 
-    /// Loads the model and generates.
+    /// Generates in this process.
     fn generate(&self) -> Result<()> {
         let configuration = args::configuration(&self.engine.flags())?;
         let mut opened = self.engine.spec(configuration.settings())?.open()?;
@@ -113,11 +113,10 @@ impl Args {
         let (session, draft_cost) = (&mut opened.session, &mut DraftCost::default());
         let mut generated = decode::generate(session, tokenizer, &task, draft_cost, &cancel, &mut show)?;
         printed?;
-        generated.timings.load_ms = opened.facts.load_ms;
+        generated.timings.load_ms = opened.info.load_ms;
         self.finish(&task.prompt, &generated, tokenizer.is_some())
     }
 
-    /// What is to be generated.
     fn generation(&self) -> Result<Generation> {
         let Self { temperature, top_k, top_p, seed, .. } = *self;
         Ok(Generation {
@@ -130,7 +129,7 @@ impl Args {
         })
     }
 
-    /// Prints what is left to print.
+    /// Prints what streaming has not.
     fn finish(&self, prompt: &[u32], generated: &Generated, has_text: bool) -> Result<()> {
         if self.json {
             return args::print_json(&json!({

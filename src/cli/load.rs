@@ -1,4 +1,4 @@
-//! `fimd load`: have the daemon serve another model.
+//! `fimd load`: swap the daemon's model.
 
 use std::path::PathBuf;
 use std::thread;
@@ -8,32 +8,32 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args;
-use crate::daemon::{Client, Place, Request, Status, Wishes, absolute};
+use crate::daemon::{Client, ModelOverrides, Request, RuntimeDir, Status, absolute};
 
-/// Between two looks at how far it is.
-const LOOK: Duration = Duration::from_millis(200);
+/// Between two polls of the load progress.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Checkpoint folder, .safetensors or .gguf file; the starter model if it is left out
+    /// Checkpoint folder, .safetensors or .gguf file [default: the built-in starter model]
     #[arg(value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// Most tokens that prompt and completion may have together
+    /// Context length, in tokens: prompt and completion together
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let place = Place::find()?;
-    let wishes = Wishes {
+    let runtime_dir = RuntimeDir::find()?;
+    let overrides = ModelOverrides {
         model: args.model.as_deref().map(absolute).transpose()?,
         starter: args.model.is_none(),
         context: args.context,
-        ..Wishes::default()
+        ..ModelOverrides::default()
     };
-    let connect = || Client::connect(&place)?.context(args::NO_DAEMON);
-    connect()?.ask(&Request::Load(wishes))?;
+    let connect = || Client::connect(&runtime_dir)?.context(args::NO_DAEMON);
+    connect()?.request(&Request::Load(overrides))?;
     let bar = ProgressBar::new(100);
     bar.set_style(
         ProgressStyle::with_template("{msg} {bar:40} {percent} %").expect("the template is well formed"),
@@ -50,6 +50,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
         };
         bar.set_message(format!("loading {name}"));
         bar.set_position(percentage.into());
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }

@@ -22,12 +22,12 @@ use clap::{Parser, Subcommand};
 
 use crate::base::logging;
 
-/// What commands log unless `FIMD_LOG` says otherwise.
+/// Log level of commands, unless `FIMD_LOG` overrides it.
 const LOG_LEVEL: &str = "warn";
 
 /// Private code completion on your own machine.
 ///
-/// Without --model, a small starter model that is part of the program answers.
+/// Without --model, a small built-in starter model is used.
 #[derive(Parser)]
 #[command(name = "fimd", version)]
 struct Cli {
@@ -37,45 +37,45 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Complete a place in a file and show it as ghost text
+    /// Complete at a position in a file and show the ghost text
     Complete(complete::Args),
     /// Continue a prompt
     Generate(generate::Args),
     /// Measure how well a model predicts a text
     Score(score::Args),
-    /// Write a checkpoint as a GGUF file, in fewer bits
+    /// Quantise a checkpoint to a GGUF file
     ///
     /// Types: f32, f16, bf16, q8_0, q6_k, q5_k, q5_0, q4_k, q4_0, iq4_nl, iq4_xs, mxfp4. Norms, convolutions, the
-    /// router and other small tensors stay f32. A tensor whose rows are no whole number of blocks takes the next
-    /// best type, and --report says so. A tensor that keeps its type is copied bit for bit.
+    /// router and other small tensors stay f32. A tensor whose rows are not a multiple of the block size takes the
+    /// next best type, and --report shows it. A tensor that keeps its type is copied bit for bit.
     Quantize(quantize::Args),
-    /// Show the settings, and where each came from
+    /// Show the effective settings and their sources
     Config(config::Args),
-    /// Measure how fast things are on this machine
+    /// Run benchmarks on this machine
     Bench(bench::Args),
     /// Serve an editor over stdin and stdout (Language Server Protocol)
     ///
-    /// All editors of a user share one daemon, which the first one starts.
+    /// All editors of a user share one daemon, which the first one starts if needed.
     Lsp(lsp::Args),
-    /// Hold the model for all editors of this user; they start it themselves when they need it
+    /// Run the daemon that holds the model for all editors of this user; editors start it themselves
     Daemon(daemon::Args),
-    /// Say how the daemon is doing
+    /// Show daemon status
     Status(status::Args),
-    /// End the daemon; editors that are open do not start it again
+    /// Shut the daemon down; editors that are open do not start it again
     Stop,
-    /// Have the daemon serve another model
+    /// Swap the daemon's model
     Load(load::Args),
-    /// Show no completions for a while
+    /// Pause completion
     Pause(pause::Args),
-    /// End a pause
+    /// Resume completion
     Resume,
-    /// Print a script that completes the arguments of fimd in a shell
+    /// Print a shell completion script
     Completions(completions::Args),
     /// Print the manual page
     Man(completions::ManArgs),
 }
 
-/// Runs the program: 0 on success, 1 with a message on stderr, 2 for wrong usage.
+/// Runs the program. Exit code: 0 on success, 1 on an error, 2 on invalid usage.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let started = match &cli.command {

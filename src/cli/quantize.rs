@@ -23,24 +23,24 @@ pub(super) struct Args {
     #[arg(value_name = "IN")]
     input: PathBuf,
 
-    /// The file to write; it appears complete or not at all
+    /// Output file, written atomically
     #[arg(value_name = "OUT.gguf")]
     output: PathBuf,
 
-    /// Types to start from: q4_k_m (q4_k, and q6_k for the head and what is sensitive), mxfp4 (experts mxfp4, the
-    /// rest q8_0), or one type for all
+    /// Base types: q4_k_m (q4_k, and q6_k for the head and sensitive tensors), mxfp4 (experts mxfp4, the rest q8_0),
+    /// or one type for all
     #[arg(long, value_name = "MIX", default_value = "q4_k_m")]
     mix: Recipe,
 
-    /// Type of the routed experts, almost all of a large model
+    /// Type of the routed experts: most of a large model
     #[arg(long, value_name = "TYPE", value_parser = exportable)]
     experts: Option<DType>,
 
-    /// Type of attention, DeltaNet and shared experts, which every token needs
+    /// Type of attention, DeltaNet and shared experts: the trunk, read for every token
     #[arg(long, value_name = "TYPE", value_parser = exportable)]
     trunk: Option<DType>,
 
-    /// Type of the embedding, where it is not the head too
+    /// Type of the embedding, unless it is tied to the head
     #[arg(long, value_name = "TYPE", value_parser = exportable)]
     embedding: Option<DType>,
 
@@ -48,12 +48,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "TYPE", value_parser = exportable)]
     head: Option<DType>,
 
-    /// Write what became of each tensor: a table, or JSON lines if the name ends in .json or .jsonl; - for
-    /// stdout
+    /// Write a report on each tensor: a table, or JSON lines if the name ends in .json or .jsonl; - for stdout
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
-    /// Threads that encode [default: all cores]
+    /// Encoder threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 
@@ -106,7 +105,7 @@ impl Args {
     }
 }
 
-/// What to call the model: its folder or file.
+/// Name of the model: its folder or file.
 fn name_of(input: &Path) -> String {
     let absolute = input.canonicalize().unwrap_or_else(|_| input.to_owned());
     let name = if absolute.is_dir() { absolute.file_name() } else { absolute.file_stem() };
@@ -132,7 +131,7 @@ fn summary(outcomes: &[Outcome]) -> String {
     if moved > 0 {
         let _ = write!(
             text,
-            "; {moved} tensors took another type than asked, for their rows are no whole blocks"
+            "; {moved} tensors have another type than requested: their rows are not a multiple of its block size"
         );
     }
     text
@@ -145,7 +144,7 @@ fn total(outcomes: &[Outcome]) -> Deviation {
     })
 }
 
-/// Where the report goes, open before the work begins.
+/// The output of the report, opened before the work begins.
 struct Report {
     path: PathBuf,
     /// None for stdout.

@@ -12,7 +12,7 @@ use crate::base::timings::milliseconds;
 use crate::decode::sample::log_softmax;
 use crate::model::Tokenizer;
 
-/// Scores every token but the first, in windows of the context. Each window after the first begins with
+/// Scores every token but the first, in windows of the context length. Each window after the first begins with
 /// the last half of the one before, which is context only: a token is scored once.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     });
     let bits_per_byte = bytes.map(|bytes| nll / std::f64::consts::LN_2 / bytes as f64);
     let timings = Timings {
-        load_ms: opened.facts.load_ms,
+        load_ms: opened.info.load_ms,
         prefill_tokens: evaluated,
         prefill_ms: milliseconds(started.elapsed()),
         ..Timings::default()

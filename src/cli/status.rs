@@ -1,4 +1,4 @@
-//! `fimd status`: how the daemon is doing.
+//! `fimd status`: the status of the daemon.
 
 use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
@@ -10,29 +10,29 @@ use indicatif::{HumanBytes, HumanDuration};
 use serde_json::json;
 
 use super::args;
-use crate::daemon::{Client, Place, Status};
+use crate::daemon::{Client, RuntimeDir, Status};
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
-/// Clears a terminal and goes to its upper left corner.
+/// Between two polls with `--watch`.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Clears a terminal and moves its cursor to the upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Look again every second, until interrupted
+    /// Update every second, until interrupted
     #[arg(long)]
     watch: bool,
 
-    /// Print one JSON object; each second another one with --watch
+    /// Print one JSON object, with --watch one per second
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let place = Place::find()?;
+    let runtime_dir = RuntimeDir::find()?;
     loop {
-        let status = Client::connect(&place)?.map(Client::status).transpose()?;
-        let is_there = status.is_some();
+        let status = Client::connect(&runtime_dir)?.map(Client::status).transpose()?;
+        let is_running = status.is_some();
         match (args.json, status) {
             (true, Some(status)) => args::print_json(&status)?,
             (true, None) => args::print_json(&json!({"state": "stopped"}))?,
@@ -44,9 +44,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
             (false, None) => {}
         }
         if !args.watch {
-            return if is_there { Ok(()) } else { bail!(args::NO_DAEMON) };
+            return if is_running { Ok(()) } else { bail!(args::NO_DAEMON) };
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -65,8 +65,8 @@ fn describe(status: &Status) -> String {
         row("", failure.clone());
     }
     if let Some(model) = &status.model {
-        let stand_in = if status.is_stand_in { " (until the other is loaded)" } else { "" };
-        row("model", format!("{}{stand_in}", model.name));
+        let fallback = if status.is_fallback { " (fallback until the other is loaded)" } else { "" };
+        row("model", format!("{}{fallback}", model.name));
         row(
             "",
             format!(
@@ -79,28 +79,28 @@ fn describe(status: &Status) -> String {
             ),
         );
     }
-    let (usage, most) = (&status.engine.usage, status.cache_bytes_max);
+    let (usage, budget) = (&status.engine.usage, status.cache_bytes_max);
     row("memory", HumanBytes(status.memory_bytes).to_string());
     row(
         "cache",
         format!(
-            "{} of {} for earlier prompts: {} states, {} keys and values",
+            "{} of {}: {} recurrent states, {} KV cache",
             HumanBytes(usage.kv_bytes + usage.state_bytes),
-            HumanBytes(most),
+            HumanBytes(budget),
             HumanBytes(usage.state_bytes),
             HumanBytes(usage.kv_bytes)
         ),
     );
     if let (Some(prefill), decode) = (status.engine.prefill_per_second, status.engine.decode_per_second) {
-        let decode = decode.map_or(String::new(), |decode| format!(", writes {decode:.0}"));
-        row("speed", format!("reads {prefill:.0} tokens/s{decode}"));
+        let decode = decode.map_or(String::new(), |decode| format!(", decode {decode:.0} tokens/s"));
+        row("speed", format!("prefill {prefill:.0} tokens/s{decode}"));
     }
     let (statistics, counters) = (&status.statistics, &status.statistics.counters);
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
     row(
         "requests",
         format!(
-            "{}, {} taken back, {} offered, {} of these without the model",
+            "{}, {} cancelled, {} shown, {} of these without the model",
             counters.requests,
             counters.cancelled,
             counters.offered,
@@ -109,15 +109,15 @@ fn describe(status: &Status) -> String {
     );
     row("accepted", format!("{} ({})", counters.accepted, percent(statistics.acceptance)));
     row(
-        "answers",
+        "latency",
         format!(
-            "{:.1} ms at the median, {:.1} at 95 %, {:.1} at 99 %",
+            "p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms",
             statistics.answer_ms.p50, statistics.answer_ms.p95, statistics.answer_ms.p99
         ),
     );
     let tokens = counters.tokens_reused + counters.tokens_evaluated;
     let reused = if tokens == 0 { 0.0 } else { counters.tokens_reused as f64 / tokens as f64 };
-    row("reuse", format!("{} of {tokens} prompt tokens", percent(reused)));
+    row("cache hits", format!("{} of {tokens} prompt tokens", percent(reused)));
     for (at, connected) in status.editors.iter().enumerate() {
         let editor = &connected.editor;
         let version = editor.version.as_ref().map_or(String::new(), |version| format!(" {version}"));

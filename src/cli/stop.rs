@@ -1,10 +1,10 @@
-//! `fimd stop`: end the daemon.
+//! `fimd stop`: shut the daemon down.
 
 use anyhow::{Result, ensure};
 
-use crate::daemon::{self, Place};
+use crate::daemon::{self, RuntimeDir};
 
 pub(super) fn run() -> Result<()> {
-    ensure!(daemon::stop(&Place::find()?, false)?, "no daemon runs");
+    ensure!(daemon::stop(&RuntimeDir::find()?, false)?, "no daemon runs");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Settings, each with where its value came from.
+//! Settings, each with the source of its value.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -11,40 +11,39 @@ use super::definition::{Kind, SETTINGS, Scope, Setting, Settings};
 use super::source::{FILE_NAME, Flag, Problem, Source};
 use super::value::defaults;
 
-/// Under this name an editor that keeps the settings of several servers together has ours.
+/// The section of our settings, where an editor sends those of several servers together.
 pub const SECTION: &str = "fimd";
-/// What extensions keep for themselves under the same name: how to start this program and how to show what it
-/// says.
+/// Settings of editor extensions in the same section: how to start this program and how to show ghost text.
 const OF_EXTENSIONS: [&str; 4] = ["path", "arguments", "trace", "ghostText"];
 
-/// Settings, where each came from, and what was wrong with those that were given.
+/// Settings, the source of each, and the problems with those that were given.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Configuration {
     settings: Settings,
-    /// By name, what was said of each, the strongest last; one value of each kind of source.
+    /// By name, the values given, in order of precedence with the strongest last; one for each kind of source.
     pub(super) given: BTreeMap<&'static str, BTreeMap<Source, Value>>,
     pub(super) problems: Vec<Problem>,
 }
 
 impl Configuration {
-    /// Defaults and `flags`, nothing else: for what must not depend on who measures.
+    /// Defaults and `flags` only: for benchmarks, which must not depend on the user.
     pub fn of_flags(flags: &[Flag]) -> Result<Self, Problem> {
         let mut this = Self::default();
         this.flags(flags)?;
         Ok(this)
     }
 
-    /// The settings as they are.
+    /// The effective settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What was wrong with the user's file, the environment, and what a client brought along.
+    /// Problems in the user's file, the environment, and the overrides of a client.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// Every setting with its value and where that came from.
+    /// Every setting with its value and its source.
     pub fn effective(&self) -> impl Iterator<Item = (&'static Setting, Value, Source)> + '_ {
         let defaults = defaults();
         SETTINGS.iter().map(move |setting| match self.strongest(setting.name) {
@@ -53,25 +52,25 @@ impl Configuration {
         })
     }
 
-    /// Gives a setting a value that only a flag changes again. `text` is JSON, or else a string.
+    /// Sets a setting as the flag `--set` does. `text` is JSON, or else a string.
     pub fn fix(&mut self, name: &str, text: &str) -> Result<(), Problem> {
         self.flags(&[Flag { flag: "--set", name: name.to_owned(), value: text.to_owned() }])
     }
 
-    /// Takes over what an editor says, instead of what it said before: an object of settings, nested or named by
-    /// their path in one, or such an object under `fimd`. Null says nothing.
+    /// Replaces the settings from the editor: with an object of settings, nested or named by their dotted path, or
+    /// such an object under `fimd`. Null is ignored.
     pub fn overlay(&mut self, given: &Value) -> Vec<Problem> {
         let mut problems = Vec::new();
         match given {
             Value::Null => {}
             Value::Object(object) if object.contains_key(SECTION) => return self.overlay(&object[SECTION]),
             Value::Object(object) => {
-                self.forget(|_, source| *source == Source::Editor);
-                self.take("", object, &|_| Source::Editor, &mut problems);
-                self.settle();
+                self.remove(|_, source| *source == Source::Editor);
+                self.add("", object, &|_| Source::Editor, &mut problems);
+                self.update();
             }
             // An empty table of Lua.
-            Value::Array(items) if items.is_empty() => self.forget(|_, source| *source == Source::Editor),
+            Value::Array(items) if items.is_empty() => self.remove(|_, source| *source == Source::Editor),
             _ => {
                 let message = "the settings are not an object".into();
                 problems.push(Problem { source: Source::Editor, message });
@@ -88,12 +87,12 @@ impl Configuration {
             let value = setting.parse(value).map_err(|message| wrong(format!("{name}: {message}")))?;
             self.put(setting, value, source);
         }
-        self.settle();
+        self.update();
         Ok(())
     }
 
-    /// Takes over an object of settings, nested or named by their path in one. Null leaves a setting as it is.
-    pub(super) fn take(
+    /// Adds an object of settings, nested or named by their dotted path. Null is ignored.
+    pub(super) fn add(
         &mut self,
         path: &str,
         object: &Map<String, Value>,
@@ -103,11 +102,11 @@ impl Configuration {
         for (key, value) in object {
             let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             let start = format!("{name}.");
-            let in_group = SETTINGS.iter().find(|setting| setting.name.starts_with(&start));
+            let member = SETTINGS.iter().find(|setting| setting.name.starts_with(&start));
             let from = source(&name);
-            match (value, in_group) {
+            match (value, member) {
                 (Value::Null, _) => {}
-                (Value::Object(object), Some(_)) => self.take(&name, object, source, problems),
+                (Value::Object(object), Some(_)) => self.add(&name, object, source, problems),
                 (_, Some(setting)) => {
                     let message = format!("{name} is a group of settings, such as {}", setting.name);
                     problems.push(Problem { source: from, message });
@@ -122,7 +121,7 @@ impl Configuration {
         }
     }
 
-    /// The setting of this name, if that source may give it this value.
+    /// The setting of this name and the value to store, if valid from that source.
     pub(super) fn checked(
         &self,
         name: &str,
@@ -133,7 +132,7 @@ impl Configuration {
         let setting = Setting::named(name).ok_or_else(|| wrong(unknown(name)))?;
         if *source == Source::Editor && setting.scope == Scope::Process {
             return Err(wrong(format!(
-                "{name} counts for all editors together and is not taken from one: set it in {FILE_NAME}, by {} or by a flag",
+                "{name} is shared by all editors and cannot be set by one: set it in {FILE_NAME}, by {} or by a flag",
                 setting.variable()
             )));
         }
@@ -142,7 +141,7 @@ impl Configuration {
         }
         let value = match (&setting.kind, source, &value) {
             (Kind::Path, Source::File { path, .. }, Value::String(text)) => {
-                Value::String(beside(path, text).to_string_lossy().into_owned())
+                Value::String(resolve(path, text).to_string_lossy().into_owned())
             }
             _ => value,
         };
@@ -155,25 +154,25 @@ impl Configuration {
         values.insert(source, value);
     }
 
-    pub(super) fn forget(&mut self, is_forgotten: impl Fn(&Setting, &Source) -> bool) {
+    pub(super) fn remove(&mut self, is_removed: impl Fn(&Setting, &Source) -> bool) {
         for (name, values) in &mut self.given {
-            let setting = Setting::named(name).expect("only settings are given values");
-            values.retain(|source, _| !is_forgotten(setting, source));
+            let setting = Setting::named(name).expect("only known settings have values");
+            values.retain(|source, _| !is_removed(setting, source));
         }
         self.given.retain(|_, values| !values.is_empty());
-        self.settle();
+        self.update();
     }
 
     pub(super) fn strongest(&self, name: &str) -> Option<(&Source, &Value)> {
         self.given.get(name)?.last_key_value()
     }
 
-    /// Makes the settings what was said of them.
-    pub(super) fn settle(&mut self) {
+    /// Updates the effective settings.
+    pub(super) fn update(&mut self) {
         let mut all = serde_json::to_value(Settings::default()).expect("settings are JSON");
         for name in self.given.keys() {
-            let place = all.pointer_mut(&format!("/{}", name.replace('.', "/"))).expect("it has a default");
-            *place = self.strongest(name).expect("it was given").1.clone();
+            let slot = all.pointer_mut(&format!("/{}", name.replace('.', "/"))).expect("it has a default");
+            *slot = self.strongest(name).expect("it has a value").1.clone();
         }
         self.settings = serde_json::from_value(all).expect("every value was checked");
     }
@@ -181,11 +180,11 @@ impl Configuration {
 
 fn unknown(name: &str) -> String {
     let nearest = SETTINGS.iter().min_by_key(|setting| levenshtein(setting.name, name));
-    format!("there is no setting {name}; did you mean {}?", nearest.map_or("", |setting| setting.name))
+    format!("unknown setting {name}; did you mean {}?", nearest.map_or("", |setting| setting.name))
 }
 
-/// A path as the file at `file` means it: beside the file, or in the user's own folder after `~/`.
-fn beside(file: &Path, path: &str) -> PathBuf {
+/// Resolves a path in the settings file `file`: relative to its folder, or to the home folder after `~/`.
+fn resolve(file: &Path, path: &str) -> PathBuf {
     match path.strip_prefix("~/").zip(dirs::home_dir()) {
         Some((rest, home)) => home.join(rest),
         None => file.parent().unwrap_or(Path::new("")).join(path),

@@ -1,5 +1,5 @@
-//! The one definition of every setting: name, type, default, who may set it, and what it means. The README,
-//! the schemas and the template of the file are made from it, see `render`.
+//! The one definition of every setting: name, type, default, scope and description. The README, the schemas and the
+//! template of the file are generated from it, see `render`.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -10,54 +10,48 @@ use crate::complete;
 use crate::complete::fim::{Format, Order};
 use crate::complete::remote::Template;
 
-/// How the environment variables start that set settings.
-pub(super) const VARIABLE_START: &str = "FIMD_";
+/// Prefix of environment variables that set settings.
+pub(super) const VARIABLE_PREFIX: &str = "FIMD_";
 
 /// Who may set a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Each editor for itself.
+    /// Each editor, for itself.
     Editor,
-    /// The process that all editors share: an editor must not change the model under the others, nor say
-    /// where their code goes.
+    /// The process that all editors share: an editor must not change the model of the others, nor where their
+    /// code is sent.
     Process,
 }
 
-/// Which values a setting may have.
+/// The valid values of a setting.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// True or false.
     Bool,
-    /// A whole number.
+    /// An integer in this range.
     Integer(RangeInclusive<u64>),
-    /// Any number.
+    /// A number in this range.
     Number(RangeInclusive<f64>),
-    /// A text.
     Text,
     /// The path of a file or folder.
     Path,
-    /// Several texts.
     Texts,
-    /// One of these.
     Choice(&'static [&'static str]),
 }
 
-/// What is known of a setting besides its value.
+/// Definition of a setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
-    /// The path to it, as in `fim.order`.
+    /// Dotted path, as in `fim.order`.
     pub name: &'static str,
-    /// What it means, in Markdown.
+    /// Description, in Markdown.
     pub about: &'static str,
-    /// Which values it may have.
     pub kind: Kind,
-    /// Who may set it.
     pub scope: Scope,
-    /// What no value stands for, where it may have none.
+    /// Meaning of an unset value, where it may be unset.
     pub unset: Option<&'static str>,
 }
 
-/// Makes the structs, their defaults, and the list of what is known of them.
+/// Defines the structs, their defaults, and the list of definitions.
 macro_rules! settings {
     (
         alone { $($(#[doc = $about:literal])* $name:ident: $type:ty = $default:expr,
@@ -67,7 +61,7 @@ macro_rules! settings {
                 $in_scope:ident, $in_kind:expr $(, unset: $in_unset:literal)?;)*
         })* }
     ) => {
-        /// All settings. A setting is named by the path to it, as in `fim.order`.
+        /// All settings, each named by its dotted path, as in `fim.order`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct Settings {
@@ -96,7 +90,7 @@ macro_rules! settings {
             }
         )*
 
-        /// Every setting, in the order in which they are listed.
+        /// Every setting, in the order of the documentation.
         pub static SETTINGS: &[Setting] = &[
             $(Setting {
                 name: stringify!($name),
@@ -120,124 +114,125 @@ macro_rules! settings {
 
 settings! {
     alone {
-        /// Whether to complete at all.
+        /// Whether completion is enabled.
         enabled: bool = true, Editor, Kind::Bool;
-        /// Longest wait for more typing before the model is asked, in milliseconds; how long it is depends on how
-        /// fast you type and how fast the model answers.
+        /// Longest debounce in milliseconds: the wait for more typing before a request. It adapts to your typing speed and
+        /// the latency of the model.
         debounce_ms_max: u64 = 75, Editor, Kind::Integer(0..=10_000);
-        /// How many items to offer when asked for a completion by hand.
+        /// Number of items in a manually invoked completion.
         alternatives: usize = 3, Editor, Kind::Integer(1..=3);
-        /// Least mean natural log-probability of the tokens of a completion that is shown unasked.
+        /// Lowest mean log-probability (natural) of the tokens of an automatic completion that is shown.
         logprob_min: f32 = complete::Options::LOGPROB_MIN, Editor, Kind::Number(-1e6..=1e6);
-        /// Whether to continue a suggestion in the background, as if it had been accepted.
+        /// Whether to prepare the completion after the shown one in the background, as if that had been accepted.
         speculate: bool = true, Editor, Kind::Bool;
-        /// Whether to evaluate a document's prompt in the background when it is opened, focused, or left idle.
+        /// Whether to prewarm the cache with a document's prompt in the background when it is opened, focused, or idle.
         warm: bool = true, Editor, Kind::Bool;
         /// The model: a checkpoint folder, a `.safetensors` or a `.gguf` file.
-        model: Option<PathBuf> = None, Process, Kind::Path, unset: "the starter model in the program";
-        /// How many threads compute.
+        model: Option<PathBuf> = None, Process, Kind::Path, unset: "the built-in starter model";
+        /// Number of compute threads.
         threads: Option<u16> = None, Process, Kind::Integer(1..=1024), unset: "one for each physical core";
     }
     groups {
-        /// Where not to complete. Such files are no context for others either.
+        /// Where completion is disabled. Such files are not used as context either.
         disabled: Disabled {
-            /// Languages that are neither completed nor shown as context, by their identifiers as editors send them
-            /// (`markdown`). `*` stands for all, and `!` before one takes it out again: `["*", "!rust"]` is Rust only.
+            /// Languages that are neither completed nor used as context, by their LSP identifiers (`markdown`). `*` matches
+            /// all, and `!` negates: `["*", "!rust"]` is Rust only.
             languages: Vec<String> = Vec::new(), Editor, Kind::Texts;
-            /// Files that are neither, as in a `.gitignore` at the root of the workspace: `["*.csv", "!small.csv"]`.
+            /// Files that are neither, as patterns of a `.gitignore` at the root of the workspace:
+            /// `["*.csv", "!small.csv"]`.
             globs: Vec<String> = Vec::new(), Editor, Kind::Texts;
         }
 
-        /// How long a completion may take.
+        /// Time limits of a completion.
         budget: Budget {
-            /// After so many milliseconds, a completion that was not asked for by hand ends with its line.
+            /// Soft time limit in milliseconds: an automatic completion then stops at the end of its line.
             soft_ms: u64 = 250, Editor, Kind::Integer(0..=600_000);
-            /// After so many milliseconds, every completion ends with what there is.
+            /// Hard time limit in milliseconds: every completion then stops where it is.
             hard_ms: u64 = 5000, Editor, Kind::Integer(1..=600_000);
         }
 
-        /// How long a completion may be.
+        /// Length limits of a completion.
         max_tokens: MaxTokens {
-            /// Most tokens of a completion while typing.
+            /// Length limit of an automatic completion, in tokens.
             auto: usize = 64, Editor, Kind::Integer(1..=4096);
-            /// Most tokens of one asked for by hand.
+            /// Length limit of a manually invoked completion, in tokens.
             invoked: usize = 128, Editor, Kind::Integer(1..=4096);
         }
 
-        /// What a prompt shows.
+        /// What a prompt contains.
         context: Context {
-            /// Most tokens of other open files in a prompt; 0 for none.
+            /// Budget for text of other open files in a prompt, in tokens; 0 for none.
             tokens_max: Option<usize> = None, Editor, Kind::Integer(0..=1_048_576),
                 unset: "512; none for the starter model, which was not trained with them";
-            /// Most tokens that a prompt and its completion may have together.
+            /// Context length, in tokens: the limit for a prompt together with its completion.
             length: Option<u32> = None, Process, Kind::Integer(1..=1_048_576), unset: "4096, or the model's own";
         }
 
-        /// How fill-in-the-middle prompts are made.
+        /// Fill-in-the-middle prompts.
         fim: Fim {
-            /// What a prompt shows first: the text before the cursor (`psm`), the text after it (`spm`), or all before
+            /// Order of a prompt: first the text before the cursor (`psm`), first the text after it (`spm`), or all before
             /// the cursor's line, then the text after it, then the line (`psm-anchored`).
             order: Option<Order> = None, Editor, Kind::Choice(&["psm", "spm", "psm-anchored"]),
-                unset: "what suits the model";
-            /// Whether the model is given the prompt as it is (`raw`), in a chat (`chat`), or asked in a chat for what
-            /// replaces a mark in the cursor's line (`search-replace`, for models that chat and cannot fill in).
+                unset: "depends on the model";
+            /// FIM format: the prompt as it is (`raw`), in a chat message (`chat`), or a chat request for the replacement of
+            /// a mark in the cursor's line (`search-replace`, for chat models without FIM training).
             format: Option<Format> = None, Editor, Kind::Choice(&["raw", "chat", "search-replace"]),
-                unset: "what suits the model";
+                unset: "depends on the model";
         }
 
         /// Documentation on hover.
         hover: Hover {
-            /// Whether the model documents what the pointer is on, where nobody has.
+            /// Whether the model documents undocumented symbols on hover.
             enabled: bool = true, Editor, Kind::Bool;
-            /// After so many milliseconds a hover shows what there is; the rest is there at the next one.
+            /// Time limit in milliseconds: a hover then shows what is generated so far, and the next hover the rest.
             budget_ms: u64 = 400, Editor, Kind::Integer(1..=600_000);
         }
 
         /// Explaining, fixing and documenting.
         assist: Assist {
-            /// Most tokens of an explanation, a fix or a documentation.
+            /// Length limit of an explanation, a fix or a documentation, in tokens.
             max_tokens: usize = 1024, Editor, Kind::Integer(1..=65_536);
         }
 
-        /// What is kept of prompts evaluated earlier.
+        /// The prefix cache: KV caches and recurrent states of earlier prompts.
         cache: Cache {
-            /// Most bytes of memory for what earlier prompts leave behind.
+            /// Memory budget of the prefix cache, in bytes.
             bytes_max: Option<u64> = None, Process, Kind::Integer(1..=1 << 50),
                 unset: "a tenth of the memory, at most 4 GiB";
         }
 
-        /// A server elsewhere that completes in the place of the model on this machine.
+        /// A remote backend, used instead of the model on this machine.
         remote: Remote {
-            /// The address of an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as `https://host:8000`: what you
-            /// edit is sent there, and completed there.
+            /// URL of an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as `https://host:8000`: your code is sent there
+            /// and completed there.
             url: Option<String> = None, Process, Kind::Text, unset: "the model on this machine";
-            /// Which of its models.
-            model: Option<String> = None, Process, Kind::Text, unset: "the server's choice";
-            /// The environment variable that holds the token of the server.
+            /// Name of the model on the server.
+            model: Option<String> = None, Process, Kind::Text, unset: "chosen by the server";
+            /// The environment variable that holds the API token.
             token_env: String = "FIMD_REMOTE_TOKEN".to_owned(), Process, Kind::Text;
-            /// A file that holds the token, which nobody else may read (mode 0600).
+            /// A file that holds the token, readable only by you (mode 0600).
             token_file: Option<PathBuf> = None, Process, Kind::Path, unset: "none";
-            /// A program that prints the token, and its arguments:
+            /// A program that prints the token, with its arguments:
             /// `["secret-tool", "lookup", "service", "fimd"]`.
             token_command: Vec<String> = Vec::new(), Process, Kind::Texts;
-            /// Longest wait for a connection, and for the server to say more, in milliseconds.
+            /// Timeout of a connection attempt, and of each read, in milliseconds.
             timeout_ms: u64 = 10_000, Process, Kind::Integer(1..=600_000);
-            /// New attempts after a connection that failed, or a server that was busy; the waits between them double.
+            /// Number of retries after a failed connection or a busy server, with exponential back-off.
             retries: u32 = 2, Process, Kind::Integer(0..=10);
-            /// What shows the server the text around the cursor: our prompt (`ours`), as for Qwen models, or `prompt`
-            /// and `suffix` in the template of the server (`server`), which shows no other files.
+            /// Which FIM template is used: that of fimd (`ours`), as for Qwen models, or that of the server (`server`), which
+            /// is sent `prompt` and `suffix` and no other files.
             fim: Template = Template::Ours, Process, Kind::Choice(&["ours", "server"]);
         }
 
         /// The process that all editors share.
         daemon: Daemon {
-            /// After so many minutes without an editor the daemon ends; 0 for never.
+            /// Idle timeout in minutes: without an editor for that long the daemon shuts down; 0 for never.
             idle_exit_minutes: f64 = 30.0, Process, Kind::Number(0.0..=1e6);
         }
 
-        /// What is logged.
+        /// Logging.
         log: Log {
-            /// What the daemon writes to its log; document text never is.
+            /// Log level of the daemon; document text is never logged.
             level: String = "info".to_owned(), Process,
                 Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]);
         }
@@ -250,12 +245,12 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// The environment variable that sets it.
+    /// Its environment variable.
     pub fn variable(&self) -> String {
-        format!("{VARIABLE_START}{}", self.name.to_ascii_uppercase().replace('.', "_"))
+        format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase().replace('.', "_"))
     }
 
-    /// What it means.
+    /// Description, without surrounding whitespace.
     pub fn about(&self) -> &'static str {
         self.about.trim()
     }

@@ -1,23 +1,20 @@
-//! Every setting, once: its name, what it means, its default, which values it may have, and who may set it.
+//! Every setting, defined once: name, description, default, valid values and scope.
 //!
-//! A [`Configuration`] holds the settings, each with where its value came from. Weakest first:
+//! A [`Configuration`] holds the settings, each with its source. In order of precedence, the weakest first:
 //!
 //! 1. defaults;
 //! 2. the user's file `fimd.toml`, see [`file()`];
 //! 3. environment variables, as `FIMD_BUDGET_SOFT_MS` for `budget.soft_ms`;
-//! 4. the editor: its `initializationOptions`, replaced by what `workspace/didChangeConfiguration` says later;
+//! 4. the editor: its `initializationOptions`, replaced by each `workspace/didChangeConfiguration`;
 //! 5. flags of the command line.
 //!
-//! No file of a workspace is read: a repository that was cloned must not be able to choose a model, switch
-//! completion on, or say where code is sent. Settings of the process ([`Scope::Process`]) are not taken from an
-//! editor either, which may well hand on what a workspace says.
+//! No file of a workspace is read: a cloned repository must not choose a model, enable completion, or set where code
+//! is sent. Nor can an editor set settings of the process ([`Scope::Process`]): it may pass on those of a workspace.
 //!
-//! One process serves many editors, and each of them may have been started with an environment and flags of its
-//! own: [`Configuration::client_overrides`] carries those over, [`Configuration::with_client`] lays them over what
-//! the process has.
+//! One process serves many editors, each with an environment and flags of its own:
+//! [`Configuration::client_overrides`] serialises those, [`Configuration::with_client`] applies them.
 //!
-//! What is wrong is reported by name and leaves everything else as it is. Layers below are given option structs
-//! of their own.
+//! Invalid settings are reported by name and change nothing else. Layers below are given option structs of their own.
 
 mod client;
 mod configuration;

@@ -1,4 +1,4 @@
-//! What the settings say to the layers below.
+//! Options of the layers below, from the settings.
 
 use std::time::Duration;
 
@@ -6,21 +6,20 @@ use super::definition::Settings;
 use crate::base::memory;
 use crate::complete::{self, PromptProfile, driver, service};
 
-/// Most tokens of a prompt and its completion where the settings say nothing else, unless the model's own context is
-/// smaller: enough for any completion prompt.
+/// Default context length in tokens, unless the model's own is shorter: enough for any completion prompt.
 pub const CONTEXT_DEFAULT: u32 = 4096;
-/// What is kept of earlier prompts is one in so many bytes of the memory by default.
-const MEMORY_PARTS: u64 = 10;
-/// Most bytes of it by default.
+/// The default budget of the prefix cache is the memory divided by this,
+const CACHE_MEMORY_DIVISOR: u64 = 10;
+/// but at most this many bytes.
 const CACHE_BYTES_DEFAULT_MAX: u64 = 4 << 30;
-/// How long without a keystroke is idle.
+/// Time without a keystroke after which a document is idle.
 const IDLE: Duration = Duration::from_secs(1);
 
 impl Settings {
-    /// How to complete with a model whose prompts are best made like this.
-    pub fn options(&self, suited: PromptProfile) -> driver::Options {
+    /// Completion options for a model with this prompt profile.
+    pub fn options(&self, profile: PromptProfile) -> driver::Options {
         driver::Options {
-            prompt: self.prompt(suited),
+            prompt: self.prompt(profile),
             service: service::Options {
                 debounce_max: Duration::from_millis(self.debounce_ms_max),
                 soft: Duration::from_millis(self.budget.soft_ms),
@@ -35,22 +34,22 @@ impl Settings {
         }
     }
 
-    /// How to make prompts for a model whose prompts are best made like this.
-    pub fn prompt(&self, suited: PromptProfile) -> complete::Options {
-        let order = self.fim.order.unwrap_or(suited.order);
+    /// Prompt options for a model with this prompt profile.
+    pub fn prompt(&self, profile: PromptProfile) -> complete::Options {
+        let order = self.fim.order.unwrap_or(profile.order);
         let defaults = complete::Options::new(order);
         complete::Options {
-            format: self.fim.format.or(suited.format),
-            context_tokens_max: self.context.tokens_max.unwrap_or(suited.context_tokens_max),
+            format: self.fim.format.or(profile.format),
+            context_tokens_max: self.context.tokens_max.unwrap_or(profile.context_tokens_max),
             logprob_min: Some(self.logprob_min),
             ..defaults
         }
     }
 
-    /// Most bytes of memory for what earlier prompts leave behind, on this machine.
+    /// Memory budget of the prefix cache on this machine, in bytes.
     pub fn cache_bytes_max(&self) -> u64 {
         self.cache
             .bytes_max
-            .unwrap_or_else(|| (memory::host().total / MEMORY_PARTS).min(CACHE_BYTES_DEFAULT_MAX))
+            .unwrap_or_else(|| (memory::host().total / CACHE_MEMORY_DIVISOR).min(CACHE_BYTES_DEFAULT_MAX))
     }
 }

@@ -1,4 +1,4 @@
-//! The settings of a process: of the user's file, the environment and the flags.
+//! The settings of a process: from the user's file, the environment and the flags.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,21 +9,21 @@ use serde_json::Value;
 use strsim::levenshtein;
 
 use super::configuration::Configuration;
-use super::definition::{SETTINGS, Setting, VARIABLE_START};
+use super::definition::{SETTINGS, Setting, VARIABLE_PREFIX};
 use super::source::{FILE_NAME, Flag, Problem, Source};
 use super::value::from_toml;
 
-/// Names another file; empty for none.
+/// Overrides the path of the settings file; empty for none.
 const FILE_VARIABLE: &str = "FIMD_CONFIG";
-/// Names another folder for the daemon of this user.
+/// Overrides the runtime folder of the daemon.
 pub const RUNTIME_DIR_VARIABLE: &str = "FIMD_RUNTIME_DIR";
-/// Variables that start as those of settings do and are no settings.
+/// Variables with the prefix of settings that are none.
 const OTHER_VARIABLES: [&str; 3] = ["FIMD_LOG", FILE_VARIABLE, RUNTIME_DIR_VARIABLE];
-/// How such variables of tests start.
-const TEST_VARIABLES: [&str; 3] = ["FIMD_TEST_", "FIMD_QWEN_", "FIMD_WRITE_"];
+/// Prefixes of such variables for tests.
+const TEST_PREFIXES: [&str; 3] = ["FIMD_TEST_", "FIMD_QWEN_", "FIMD_WRITE_"];
 
-/// The file that settings are read from, whether or not it is there; `None` where the system has no place for
-/// it. `FIMD_CONFIG` names another one.
+/// Path of the settings file, which may not exist; `None` where the system has no folder for it. `FIMD_CONFIG`
+/// overrides it.
 pub fn file() -> Option<PathBuf> {
     match std::env::var_os(FILE_VARIABLE) {
         Some(path) => Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()),
@@ -32,9 +32,8 @@ pub fn file() -> Option<PathBuf> {
 }
 
 impl Configuration {
-    /// The settings of this process: of the user's file, the environment and `flags`. What is wrong with the
-    /// former two is in [`Configuration::problems`]; a wrong flag is an error, since whoever gave it is there to
-    /// correct it.
+    /// The settings of this process: from the user's file, the environment and `flags`. Problems with the former two
+    /// are in [`Configuration::problems`]; an invalid flag is an error.
     pub fn for_process(flags: &[Flag]) -> Result<Self, Problem> {
         let mut this = Self::default();
         if let Some(path) = file() {
@@ -55,7 +54,7 @@ impl Configuration {
         Ok(this)
     }
 
-    /// Takes over a file of settings.
+    /// Adds the settings of a file.
     pub(super) fn read(&mut self, path: &Path, text: &str) {
         let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
         let from = |line| Source::File { path: path.to_owned(), line };
@@ -63,11 +62,11 @@ impl Configuration {
             Ok(table) => table,
             Err(error) => {
                 let line = line_of(error.span().map_or(0, |span| span.start));
-                let message = format!("{}; nothing in this file counts", error.message());
+                let message = format!("{}; this file is ignored", error.message());
                 return self.problems.push(Problem { source: from(line), message });
             }
         };
-        // Where each key stands, by its path as `take` gives it.
+        // Line of each key, by its dotted path.
         let mut lines = BTreeMap::new();
         note_lines("", table.get_ref(), &mut |name, at| {
             lines.insert(name, line_of(at));
@@ -77,20 +76,20 @@ impl Configuration {
             return;
         };
         let mut problems = Vec::new();
-        self.take("", &object, &source, &mut problems);
+        self.add("", &object, &source, &mut problems);
         self.problems.extend(problems);
-        self.settle();
+        self.update();
     }
 
-    /// Takes over environment variables.
+    /// Adds the settings of environment variables.
     pub(super) fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
         let is_other = |name: &str| {
-            OTHER_VARIABLES.contains(&name) || TEST_VARIABLES.iter().any(|start| name.starts_with(start))
+            OTHER_VARIABLES.contains(&name) || TEST_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         };
         let known: Vec<(String, &'static Setting)> =
             SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect();
         let mut unknown = Vec::new();
-        for (name, text) in variables.filter(|(name, _)| name.starts_with(VARIABLE_START)) {
+        for (name, text) in variables.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)) {
             let source = Source::Environment(name.clone());
             match known.iter().find(|(variable, _)| *variable == name) {
                 Some((_, setting)) => match setting.parse(&text) {
@@ -101,18 +100,18 @@ impl Configuration {
                 None => unknown.push(name),
             }
         }
-        self.settle();
+        self.update();
         unknown.retain(|name| *name != self.settings().remote.token_env);
         for name in unknown {
             let nearest = known.iter().min_by_key(|(variable, _)| levenshtein(variable, &name));
             let nearest = nearest.map_or("", |(variable, _)| variable);
-            let message = format!("there is no such setting; did you mean {nearest}?");
+            let message = format!("unknown setting; did you mean {nearest}?");
             self.problems.push(Problem { source: Source::Environment(name), message });
         }
     }
 }
 
-/// Tells where each key of a table and of its tables begins, by its path.
+/// Reports the byte offset of each key of a table and its subtables, by dotted path.
 fn note_lines(path: &str, table: &toml::de::DeTable, note: &mut dyn FnMut(String, usize)) {
     for (key, value) in table {
         let name = key.get_ref();

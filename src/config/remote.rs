@@ -1,4 +1,4 @@
-//! The server elsewhere that the settings name, and the token it wants.
+//! Options of the remote backend, with its API token.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::options::CONTEXT_DEFAULT;
 use crate::complete::remote::{Options, Token};
 
 impl Settings {
-    /// The server elsewhere, if there is to be one.
+    /// Options of the remote backend, if one is set.
     pub fn remote(&self) -> Result<Option<Options>> {
         let remote = &self.remote;
         let Some(url) = &remote.url else { return Ok(None) };
@@ -27,20 +27,20 @@ impl Settings {
         }))
     }
 
-    /// The token: of the environment, else of the file, else of the program.
+    /// The token: from the environment, else the file, else the program.
     fn token(&self) -> Result<Option<Token>> {
         let remote = &self.remote;
         let text = match (std::env::var(&remote.token_env), &remote.token_file, &*remote.token_command) {
             (Ok(text), ..) => text,
-            (_, Some(path), _) => of_file(path)?,
-            (.., [program, arguments @ ..]) => of_program(program, arguments)?,
+            (_, Some(path), _) => token_from_file(path)?,
+            (.., [program, arguments @ ..]) => token_from_program(program, arguments)?,
             _ => return Ok(None),
         };
         Token::new(&text).map(Some)
     }
 }
 
-fn of_file(path: &Path) -> Result<String> {
+fn token_from_file(path: &Path) -> Result<String> {
     let describe = || format!("remote.token_file: cannot read {}", path.display());
     #[cfg(unix)]
     {
@@ -48,14 +48,14 @@ fn of_file(path: &Path) -> Result<String> {
         let mode = path.metadata().with_context(describe)?.permissions().mode();
         ensure!(
             mode & 0o077 == 0,
-            "remote.token_file: others may read {0}; `chmod 600 {0}` keeps them from it",
+            "remote.token_file: other users may read {0}; `chmod 600 {0}` makes it private",
             path.display()
         );
     }
     fs::read_to_string(path).with_context(describe)
 }
 
-fn of_program(program: &str, arguments: &[String]) -> Result<String> {
+fn token_from_program(program: &str, arguments: &[String]) -> Result<String> {
     let describe = || format!("remote.token_command: cannot run {program}");
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.with_context(describe)?;

@@ -1,21 +1,21 @@
-//! The definition of the settings as people and editors read it.
+//! The definition of the settings as documentation, schemas and a template file.
 
 use serde_json::{Map, Value, json};
 
 use super::definition::{Kind, SETTINGS, Scope, Setting};
 use super::value::defaults;
 
-/// The tables of the README.
+/// The tables of settings in the README.
 pub fn markdown() -> String {
     let table = |scope: Scope| {
         let rows = SETTINGS.iter().filter(|setting| setting.scope == scope).map(|setting| {
             let name = format!("`{}`", setting.name);
             format!("| {name} | {} | {} |\n", default_of(setting), in_one_line(setting.about()))
         });
-        format!("| setting | default | what it means |\n|---|---|---|\n{}", rows.collect::<String>())
+        format!("| setting | default | description |\n|---|---|---|\n{}", rows.collect::<String>())
     };
     format!(
-        "{}\nThese count for the process that all editors share, and are not taken from an editor:\n\n{}",
+        "{}\nThese are shared by all editors and cannot be set by one:\n\n{}",
         table(Scope::Editor),
         table(Scope::Process)
     )
@@ -26,7 +26,7 @@ pub fn schema() -> Value {
     let defaults = defaults();
     let mut properties = Map::new();
     for setting in SETTINGS {
-        let property = property(setting, &defaults, Nothing::Omitted);
+        let property = property(setting, &defaults, Unset::Omitted);
         match setting.name.split_once('.') {
             None => drop(properties.insert(setting.name.into(), property)),
             Some((group, name)) => {
@@ -46,12 +46,12 @@ pub fn schema() -> Value {
     })
 }
 
-/// What `contributes.configuration` of the VS Code extension has for the settings that an editor may set.
+/// The section of `contributes.configuration` in the VS Code extension, with the settings that an editor may set.
 pub fn vscode() -> Value {
     let defaults = defaults();
     let of_editor = SETTINGS.iter().filter(|setting| setting.scope == Scope::Editor);
     let properties = of_editor.enumerate().map(|(order, setting)| {
-        let mut property = property(setting, &defaults, Nothing::Null);
+        let mut property = property(setting, &defaults, Unset::Null);
         let about = property.as_object_mut().and_then(|property| property.remove("description"));
         property["markdownDescription"] = about.unwrap_or_default();
         property["scope"] = "window".into();
@@ -65,7 +65,8 @@ pub fn vscode() -> Value {
 pub fn template() -> String {
     let defaults = defaults();
     let mut text =
-        "# The settings of fimd. Take a # away to change one; `fimd config` shows what counts.\n".to_owned();
+        "# The settings of fimd. Uncomment one to change it; `fimd config` shows the effective ones.\n"
+            .to_owned();
     let mut last_group = "";
     for setting in SETTINGS {
         let (group, name) = setting.name.split_once('.').unwrap_or(("", setting.name));
@@ -86,14 +87,14 @@ pub fn template() -> String {
     text
 }
 
-/// How a schema says that a setting may have no value.
+/// How a schema represents an unset value.
 #[derive(Clone, Copy, PartialEq)]
-enum Nothing {
+enum Unset {
     Omitted,
     Null,
 }
 
-fn property(setting: &Setting, defaults: &Map<String, Value>, nothing: Nothing) -> Value {
+fn property(setting: &Setting, defaults: &Map<String, Value>, when_unset: Unset) -> Value {
     let mut property = match &setting.kind {
         Kind::Bool => json!({"type": "boolean"}),
         Kind::Integer(range) => {
@@ -107,7 +108,7 @@ fn property(setting: &Setting, defaults: &Map<String, Value>, nothing: Nothing) 
     let mut about = in_one_line(setting.about());
     if let Some(unset) = setting.unset {
         about += &format!(" By default {unset}.");
-        if nothing == Nothing::Null {
+        if when_unset == Unset::Null {
             property["type"] = json!([property["type"], "null"]);
             property["default"] = Value::Null;
             if let Some(choices) = property["enum"].as_array_mut() {

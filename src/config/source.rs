@@ -1,4 +1,4 @@
-//! Where the values of settings come from, and what may be wrong there.
+//! Sources of settings, and problems with them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,23 +8,21 @@ use serde::{Deserialize, Serialize};
 /// The name of the user's file.
 pub(super) const FILE_NAME: &str = "fimd.toml";
 
-/// Where the value of a setting came from, the weakest first.
+/// Source of a setting's value, in order of precedence, the weakest first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// Nobody set it.
     Default,
-    /// The user's file.
+    /// The settings file.
     File {
         path: PathBuf,
-        /// In this line, from 1.
+        /// From 1.
         line: usize,
     },
-    /// This environment variable.
+    /// Name of the environment variable.
     Environment(String),
-    /// The editor.
     Editor,
-    /// This flag of the command line.
+    /// The command-line flag.
     Flag(String),
 }
 
@@ -39,7 +37,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Something wrong with what a source says: the setting keeps the value it has without it.
+/// An invalid setting, which is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub(super) source: Source,
@@ -55,13 +53,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A setting as a flag gives it.
+/// A setting given by a flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flag {
-    /// The flag as it is written, such as `--model`.
+    /// The flag itself, such as `--model`.
     pub flag: &'static str,
-    /// The setting.
+    /// Name of the setting.
     pub name: String,
-    /// Its value: JSON, or else a text.
+    /// Its value: JSON, or else a string.
     pub value: String,
 }

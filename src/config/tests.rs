@@ -118,24 +118,24 @@ fn what_is_wrong_is_named_and_changes_nothing_else() {
     for (given, message) in [
         (
             file("\ndebounce_ms = 3"),
-            "/home/me/.config/fimd/fimd.toml:2: there is no setting debounce_ms; did you mean debounce_ms_max?",
+            "/home/me/.config/fimd/fimd.toml:2: unknown setting debounce_ms; did you mean debounce_ms_max?",
         ),
         (
             file("[fim]\n\nordre = 'spm'"),
-            "/home/me/.config/fimd/fimd.toml:3: there is no setting fim.ordre; did you mean fim.order?",
+            "/home/me/.config/fimd/fimd.toml:3: unknown setting fim.ordre; did you mean fim.order?",
         ),
         (file("warm = 'no'"), "/home/me/.config/fimd/fimd.toml:1: warm: expected true or false, not \"no\""),
         (
             file("alternatives = 0x10"),
-            "/home/me/.config/fimd/fimd.toml:1: alternatives: expected a whole number from 1 to 3, not 16",
+            "/home/me/.config/fimd/fimd.toml:1: alternatives: expected an integer from 1 to 3, not 16",
         ),
         (
             file("alternatives = 1_000"),
-            "/home/me/.config/fimd/fimd.toml:1: alternatives: expected a whole number from 1 to 3, not 1000",
+            "/home/me/.config/fimd/fimd.toml:1: alternatives: expected an integer from 1 to 3, not 1000",
         ),
         (
             file("alternatives = -1"),
-            "/home/me/.config/fimd/fimd.toml:1: alternatives: expected a whole number from 1 to 3, not -1",
+            "/home/me/.config/fimd/fimd.toml:1: alternatives: expected an integer from 1 to 3, not -1",
         ),
         (
             file("logprob_min = nan"),
@@ -148,11 +148,11 @@ fn what_is_wrong_is_named_and_changes_nothing_else() {
         ),
         (
             file("[nonsense]\na = 1"),
-            "/home/me/.config/fimd/fimd.toml:1: there is no setting nonsense; did you mean",
+            "/home/me/.config/fimd/fimd.toml:1: unknown setting nonsense; did you mean",
         ),
         (
             environment(&[("FIMD_BUDGET_SOFT", "1")]),
-            "FIMD_BUDGET_SOFT: there is no such setting; did you mean FIMD_BUDGET_SOFT_MS?",
+            "FIMD_BUDGET_SOFT: unknown setting; did you mean FIMD_BUDGET_SOFT_MS?",
         ),
         (environment(&[("FIMD_WARM", "2")]), "FIMD_WARM: expected true or false, not 2"),
         (
@@ -165,14 +165,14 @@ fn what_is_wrong_is_named_and_changes_nothing_else() {
             ]),
             "",
         ),
-        (editor(json!({"debounce_ms": 3})), "there is no setting debounce_ms; did you mean debounce_ms_max?"),
+        (editor(json!({"debounce_ms": 3})), "unknown setting debounce_ms; did you mean debounce_ms_max?"),
         (editor(json!({"fim": {"order": "x"}})), "fim.order: expected psm, spm or psm-anchored, not \"x\""),
         (editor(json!({"enabled": 1})), "enabled: expected true or false, not 1"),
-        (editor(json!({"alternatives": 9})), "alternatives: expected a whole number from 1 to 3, not 9"),
-        (editor(json!({"alternatives": 2.5})), "alternatives: expected a whole number from 1 to 3, not 2.5"),
+        (editor(json!({"alternatives": 9})), "alternatives: expected an integer from 1 to 3, not 9"),
+        (editor(json!({"alternatives": 2.5})), "alternatives: expected an integer from 1 to 3, not 2.5"),
         (
             editor(json!({"disabled.languages": ["a", 1]})),
-            "disabled.languages: expected a list of texts, not a list",
+            "disabled.languages: expected a list of strings, not a list",
         ),
         (editor(json!({"fim": 7})), "fim is a group of settings, such as fim.order"),
         (editor(json!([1])), "the settings are not an object"),
@@ -181,20 +181,17 @@ fn what_is_wrong_is_named_and_changes_nothing_else() {
         (editor(json!({"fimd": null})), ""),
         (
             editor(json!({"model": "/m"})),
-            "model counts for all editors together and is not taken from one: set it in fimd.toml, by FIMD_MODEL or by a flag",
+            "model is shared by all editors and cannot be set by one: set it in fimd.toml, by FIMD_MODEL or by a flag",
         ),
         (
             editor(json!({"cache": {"bytes_max": 1}})),
-            "cache.bytes_max counts for all editors together and is not taken from one",
+            "cache.bytes_max is shared by all editors and cannot be set by one",
         ),
         (
             flags(&[("alternatives", "many")]),
-            "--set: alternatives: expected a whole number from 1 to 3, not \"many\"",
+            "--set: alternatives: expected an integer from 1 to 3, not \"many\"",
         ),
-        (
-            flags(&[("alternative", "2")]),
-            "--set: there is no setting alternative; did you mean alternatives?",
-        ),
+        (flags(&[("alternative", "2")]), "--set: unknown setting alternative; did you mean alternatives?"),
     ] {
         let (configuration, problems) = configured(&given);
         if message.is_empty() {
@@ -217,7 +214,7 @@ fn a_damaged_file_does_not_count_at_all() {
         let (configuration, problems) = configured(&Given { file, ..Given::default() });
         let start = format!("{PATH}:{line}: ");
         assert!(problems.len() == 1 && problems[0].starts_with(&start), "{problems:?}");
-        assert!(problems[0].ends_with("nothing in this file counts"), "{problems:?}");
+        assert!(problems[0].ends_with("this file is ignored"), "{problems:?}");
         assert_eq!(*configuration.settings(), Settings::default());
     }
 }
@@ -284,8 +281,7 @@ fn a_client_brings_its_environment_and_flags_along() {
         assert_eq!(shown(&together, name), expected, "{name}");
     }
     let problems: Vec<String> = together.problems().iter().map(ToString::to_string).collect();
-    let expected =
-        ["FIMD_ENABLED: expected true or false, not 7", "FIMD_B: there is no such setting; did you mean"];
+    let expected = ["FIMD_ENABLED: expected true or false, not 7", "FIMD_B: unknown setting; did you mean"];
     assert!(
         problems.len() == 2 && problems.iter().zip(expected).all(|(a, b)| a.starts_with(b)),
         "{problems:?}"

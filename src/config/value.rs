@@ -1,13 +1,13 @@
-//! Values of settings: what is right for a kind, and how text stands for it.
+//! Values of settings: validating and parsing.
 
 use serde_json::{Map, Number, Value};
 
 use super::definition::{Kind, SETTINGS, Setting, Settings};
 
 impl Kind {
-    /// Says what is expected instead of `value`, if it is wrong.
+    /// An error that names what is expected, if `value` is invalid.
     pub fn check(&self, value: &Value) -> Result<(), String> {
-        let is_right = match (self, value) {
+        let is_valid = match (self, value) {
             (Self::Bool, Value::Bool(_)) | (Self::Text | Self::Path, Value::String(_)) => true,
             (Self::Integer(range), Value::Number(number)) => {
                 number.as_u64().is_some_and(|n| range.contains(&n))
@@ -19,18 +19,18 @@ impl Kind {
             (Self::Choice(choices), Value::String(text)) => choices.contains(&text.as_str()),
             _ => false,
         };
-        if is_right { Ok(()) } else { Err(format!("expected {}, not {}", self.expected(), shown(value))) }
+        if is_valid { Ok(()) } else { Err(format!("expected {}, not {}", self.expected(), shown(value))) }
     }
 
-    /// What its values are, in words.
+    /// Describes the valid values.
     pub fn expected(&self) -> String {
         match self {
             Self::Bool => "true or false".into(),
-            Self::Integer(range) => format!("a whole number from {} to {}", range.start(), range.end()),
+            Self::Integer(range) => format!("an integer from {} to {}", range.start(), range.end()),
             Self::Number(range) => format!("a number from {} to {}", range.start(), range.end()),
-            Self::Text => "a text".into(),
+            Self::Text => "a string".into(),
             Self::Path => "a path".into(),
-            Self::Texts => "a list of texts".into(),
+            Self::Texts => "a list of strings".into(),
             Self::Choice(choices) => match choices {
                 [first @ .., last] => format!("{} or {last}", first.join(", ")),
                 [] => "nothing".into(),
@@ -40,8 +40,8 @@ impl Kind {
 }
 
 impl Setting {
-    /// The value that `text` stands for, as an environment variable or a flag gives it. `null` stands for no
-    /// value where there may be none; a list is JSON, or separated by commas.
+    /// Parses the text of an environment variable or a flag. `null` is unset, where a setting may be; a list is JSON,
+    /// or separated by commas.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         if text == "null" && self.unset.is_some() {
             return Ok(Value::Null);
@@ -61,17 +61,17 @@ impl Setting {
     }
 }
 
-/// A value as messages show it: not at length.
+/// A value as messages show it, abbreviated.
 fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a group".into(),
-        Value::String(text) if text.chars().count() > 40 => "this text".into(),
+        Value::String(text) if text.chars().count() > 40 => "a long string".into(),
         _ => value.to_string(),
     }
 }
 
-/// A TOML value as JSON; what JSON lacks is given as the text it is written as.
+/// A TOML value as JSON; types that JSON lacks become strings.
 pub(super) fn from_toml(value: &toml::de::DeValue) -> Value {
     use toml::de::DeValue;
     match value {
@@ -100,13 +100,13 @@ pub(super) fn from_toml(value: &toml::de::DeValue) -> Value {
 /// The default of every setting by its name.
 pub(super) fn defaults() -> Map<String, Value> {
     let all = serde_json::to_value(Settings::default()).expect("settings are JSON");
-    let value = |name: &str| all.pointer(&format!("/{}", name.replace('.', "/"))).map(plain);
+    let value = |name: &str| all.pointer(&format!("/{}", name.replace('.', "/"))).map(shortest);
     let defaults = SETTINGS.iter().map(|setting| (setting.name.to_owned(), value(setting.name)));
     defaults.map(|(name, value)| (name, value.expect("it has a default"))).collect()
 }
 
-/// A number of 32 bits as short as it was written; anything else as it is.
-fn plain(value: &Value) -> Value {
+/// An `f32` as its shortest decimal; anything else as it is.
+fn shortest(value: &Value) -> Value {
     match value.as_f64().filter(|_| value.is_f64()) {
         Some(number) => (number as f32).to_string().parse().map_or(Value::Null, Value::Number),
         None => value.clone(),
@@ -119,12 +119,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn text_stands_for_values() {
+    fn text_is_parsed() {
         for (name, text, expected) in [
             ("enabled", "false", Ok(json!(false))),
             ("enabled", "no", Err("expected true or false, not \"no\"")),
             ("alternatives", "2", Ok(json!(2))),
-            ("alternatives", "2.5", Err("expected a whole number from 1 to 3, not 2.5")),
+            ("alternatives", "2.5", Err("expected an integer from 1 to 3, not 2.5")),
             ("logprob_min", "-3", Ok(json!(-3))),
             ("logprob_min", "nan", Err("expected a number from -1000000 to 1000000, not \"nan\"")),
             ("daemon.idle_exit_minutes", "0.5", Ok(json!(0.5))),
@@ -133,7 +133,7 @@ mod tests {
             ("enabled", "null", Err("expected true or false, not null")),
             ("disabled.languages", "a, b,", Ok(json!(["a", "b"]))),
             ("disabled.languages", "[\"a\"]", Ok(json!(["a"]))),
-            ("disabled.languages", "[1]", Err("expected a list of texts, not a list")),
+            ("disabled.languages", "[1]", Err("expected a list of strings, not a list")),
             ("disabled.languages", "", Ok(json!([]))),
             ("fim.order", "x", Err("expected psm, spm or psm-anchored, not \"x\"")),
         ] {

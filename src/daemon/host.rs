@@ -1,4 +1,4 @@
-//! The daemon: it listens, and ends when it was idle for a while or is told to.
+//! The daemon: listens, and shuts down on request or after the idle timeout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use interprocess::local_socket::traits::tokio::Listener as _;
 use tokio::time::sleep;
 
 use super::peer;
-use super::place::Place;
+use super::runtime_dir::RuntimeDir;
 use super::state::Host;
-use super::system::{Watched, check_peer, listen, terminated};
+use super::system::{WatchedFile, check_peer, listen, terminated};
 use crate::config::{self, Configuration};
 use crate::resident::{Resident, Spec};
 
-/// How often it looks whether it is idle.
-const LOOK: Duration = Duration::from_secs(1);
-/// After a failed `accept`, as when there are too many open files.
+/// Between two checks of the idle timeout and of the settings file.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Wait after a failed `accept`, as when there are too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// The settings of the daemon and the model that they name, read anew each time.
+/// Reads the settings of the daemon and the model that they name.
 pub type Configure<'c> = &'c dyn Fn() -> Result<(Configuration, Spec)>;
 
-/// Serves until told to stop, or until no editor came for a while. Returns false at once when another daemon runs.
-pub fn run(place: &Place, configure: Configure) -> Result<bool> {
-    let Some(_lock) = place.lock()? else { return Ok(false) };
-    place.forget_stop();
-    let file = Watched::new(config::file());
+/// Serves until shut down by request or idle timeout. Returns false at once when another daemon runs.
+pub fn run(runtime_dir: &RuntimeDir, configure: Configure) -> Result<bool> {
+    let Some(_lock) = runtime_dir.lock()? else { return Ok(false) };
+    runtime_dir.clear_stopped();
+    let file = WatchedFile::new(config::file());
     let (configuration, spec) = configure()?;
     let resident = Resident::start(spec.clone(), configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -36,11 +36,11 @@ pub fn run(place: &Place, configure: Configure) -> Result<bool> {
         .build()
         .context("cannot start the runtime of the daemon")?;
     let result = runtime.block_on(async {
-        let listener = listen(place)?;
-        let host = Arc::new(Host::new(resident, place.clone()));
-        tracing::info!("listening at {}", host.place.socket_path().display());
+        let listener = listen(runtime_dir)?;
+        let host = Arc::new(Host::new(resident, runtime_dir.clone()));
+        tracing::info!("listening at {}", host.runtime_dir.socket_path().display());
         serve(&host, listener, file, spec, configure).await;
-        tracing::info!("ending");
+        tracing::info!("shutting down");
         Ok(true)
     });
     runtime.shutdown_background();
@@ -51,7 +51,7 @@ pub fn run(place: &Place, configure: Configure) -> Result<bool> {
 async fn serve(
     host: &Arc<Host>,
     listener: Listener,
-    mut file: Watched,
+    mut file: WatchedFile,
     mut spec: Spec,
     configure: Configure<'_>,
 ) {
@@ -68,20 +68,19 @@ async fn serve(
             },
             () = &mut terminated => return,
             () = &mut stopped => return,
-            () = sleep(LOOK) => {}
+            () = sleep(CHECK_INTERVAL) => {}
         }
         if file.has_changed() {
             reload(&host.resident, configure, &mut spec);
         }
         if is_idle(&host.resident) {
-            tracing::info!("no editor came for a while");
+            tracing::info!("no editor within the idle timeout");
             return;
         }
     }
 }
 
-/// Follows changed settings. A model that was asked for otherwise stays until they name another one than
-/// before.
+/// Applies changed settings. A model loaded by request stays until they name another one than before.
 fn reload(resident: &Arc<Resident>, configure: Configure, spec: &mut Spec) {
     match configure() {
         Ok((configuration, new)) => {
@@ -92,25 +91,25 @@ fn reload(resident: &Arc<Resident>, configure: Configure, spec: &mut Spec) {
                 *spec = new;
             }
         }
-        Err(error) => tracing::error!("the settings stay as they were: {error:#}"),
+        Err(error) => tracing::error!("cannot reload the settings, which stay as they were: {error:#}"),
     }
 }
 
 fn is_idle(resident: &Resident) -> bool {
     let minutes = resident.view().configuration.settings().daemon.idle_exit_minutes;
-    let most = Duration::from_secs_f64(minutes * 60.0);
-    !most.is_zero() && resident.idle().is_some_and(|idle| idle >= most)
+    let timeout = Duration::from_secs_f64(minutes * 60.0);
+    !timeout.is_zero() && resident.idle().is_some_and(|idle| idle >= timeout)
 }
 
 fn accept(host: Arc<Host>, stream: Stream) {
     if let Err(error) = check_peer(&stream) {
-        tracing::warn!("a connection is refused: {error:#}");
+        tracing::warn!("connection refused: {error:#}");
         return;
     }
     tokio::spawn(async move {
-        // A panic ends this connection only, and is reported by the panic hook.
-        if let Err(error) = peer::talk(host, stream).await {
-            tracing::warn!("a connection ended: {error:#}");
+        // A panic ends only this connection; the panic hook reports it.
+        if let Err(error) = peer::serve(host, stream).await {
+            tracing::warn!("connection failed: {error:#}");
         }
     });
 }

@@ -10,36 +10,36 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::client::Client;
-use super::place::Place;
+use super::runtime_dir::RuntimeDir;
 
-/// How long a daemon may take to start; it answers before a large model is loaded.
+/// How long a daemon may take to start; it listens before a large model is loaded.
 pub(super) const START_MAX: Duration = Duration::from_secs(20);
-/// Between two looks whether it has.
+/// Between two checks whether it has.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Starts a daemon in the background and returns when it listens, or when another one does.
-pub fn launch(place: &Place) -> Result<()> {
+/// Starts a daemon in the background and returns when it, or another one, listens.
+pub fn launch(runtime_dir: &RuntimeDir) -> Result<()> {
     let started = Instant::now();
-    let mut daemon = spawn(place, "--detached", Stdio::inherit())?;
+    let mut daemon = spawn(runtime_dir, "--detached", Stdio::inherit())?;
     while started.elapsed() < START_MAX {
         if let Some(status) = daemon.try_wait().context("cannot watch the daemon start")? {
-            // It has said why.
-            ensure!(status.success(), "it ended with {status}");
+            // It has written the cause to stderr.
+            ensure!(status.success(), "the daemon exited with {status}");
             return Ok(());
         }
-        if Client::connect(place)?.is_some() {
+        if Client::connect(runtime_dir)?.is_some() {
             return Ok(());
         }
         thread::sleep(STEP);
     }
-    bail!("it does not listen")
+    bail!("the daemon does not listen")
 }
 
-fn spawn(place: &Place, how: &str, errors: Stdio) -> Result<Child> {
+fn spawn(runtime_dir: &RuntimeDir, how: &str, errors: Stdio) -> Result<Child> {
     let program = env::current_exe().context("cannot find the program fimd")?;
     Command::new(&program)
         .args(["daemon", how])
-        .current_dir(place.dir())
+        .current_dir(runtime_dir.dir())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(errors)
@@ -47,26 +47,29 @@ fn spawn(place: &Place, how: &str, errors: Stdio) -> Result<Child> {
         .with_context(|| format!("cannot start {}", program.display()))
 }
 
-/// A daemon on its way, by [`launch`] in a process of its own.
+/// A daemon being started by [`launch`] in a separate process.
 pub(super) struct Start {
     child: Child,
     errors: PathBuf,
 }
 
 impl Start {
-    pub(super) fn new(place: &Place) -> Result<Self> {
-        let errors = place.dir().join(format!("start-{}.log", std::process::id()));
+    pub(super) fn new(runtime_dir: &RuntimeDir) -> Result<Self> {
+        let errors = runtime_dir.dir().join(format!("start-{}.log", std::process::id()));
         let file = File::create(&errors).with_context(|| format!("cannot write {}", errors.display()))?;
-        Ok(Self { child: spawn(place, "--launch", file.into())?, errors })
+        Ok(Self { child: spawn(runtime_dir, "--launch", file.into())?, errors })
     }
 
-    /// Fails when it could not start. One that ended well found another one running.
+    /// Fails when it could not start. A clean exit means that another daemon runs.
     pub(super) fn check(&mut self) -> Result<()> {
         match self.child.try_wait() {
             Ok(Some(status)) if !status.success() => {
-                let said = fs::read_to_string(&self.errors).unwrap_or_default();
-                let said = said.trim().lines().next().unwrap_or_default().trim_start_matches("fimd: ");
-                bail!("the daemon cannot start: {}", if said.is_empty() { "it says nothing" } else { said })
+                let errors = fs::read_to_string(&self.errors).unwrap_or_default();
+                let error = errors.trim().lines().next().unwrap_or_default().trim_start_matches("fimd: ");
+                bail!(
+                    "the daemon cannot start: {}",
+                    if error.is_empty() { "no cause is given" } else { error }
+                )
             }
             _ => Ok(()),
         }
@@ -75,7 +78,7 @@ impl Start {
 
 impl Drop for Start {
     fn drop(&mut self) {
-        // It ends as soon as the daemon listens.
+        // It exits as soon as the daemon listens.
         let _ = self.child.wait();
         let _ = fs::remove_file(&self.errors);
     }

@@ -1,5 +1,5 @@
-//! What processes of fimd say to one another: lines of JSON. After the greeting of an editor its language protocol
-//! follows; everyone else asks one thing and is answered.
+//! The daemon protocol: lines of JSON. After the handshake an editor speaks LSP; a command sends one request and
+//! reads its responses.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,36 +12,34 @@ use crate::complete::Completion;
 use crate::complete::stats::Statistics;
 use crate::decode::{Generated, Task, sample::Sampling};
 use crate::model::tokenizer::Tokenizer;
-use crate::resident::{Connected, Facts, Spec};
+use crate::resident::{Connected, ModelInfo, Spec};
 use crate::serve::Gauge;
 
-/// Changes when an older daemon would misunderstand.
+/// Incremented by an incompatible change.
 pub(super) const PROTOCOL: u32 = 1;
 
-/// How long a daemon may take to answer a greeting.
-pub(super) const WELCOME_MAX: Duration = Duration::from_secs(10);
-/// The longest greeting: it is read before anything is known of who sends it.
-pub(super) const GREETING_BYTES_MAX: usize = 1 << 16;
-/// The longest request or answer.
+/// Longest wait for the other side's part of the handshake, or for a request after it.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest handshake: it is read before the peer is known.
+pub(super) const HANDSHAKE_BYTES_MAX: usize = 1 << 16;
+/// Longest request or response.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 26;
 
-/// Who asks, and what for.
+/// Sent first by the client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Greeting {
+pub(super) struct Handshake {
     /// See [`PROTOCOL`].
     pub protocol: u32,
-    /// The program that asks.
+    /// The program that connects.
     pub program: Program,
-    /// What it wants.
     pub purpose: Purpose,
 }
 
 /// A build of fimd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Its version.
     pub version: String,
-    /// When its file was written, in seconds since 1970.
+    /// Modification time of its file, in seconds since 1970.
     pub built_s: u64,
 }
 
@@ -49,167 +47,163 @@ pub struct Program {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// The language protocol follows.
+    /// LSP follows.
     Edit {
-        /// What the program has in its environment and flags, see
+        /// The environment and flags of the client, see
         /// [`Configuration::client_overrides`](crate::config::Configuration::client_overrides).
         overrides: Value,
-        /// Which model is wanted.
-        wishes: Wishes,
+        #[serde(rename = "wishes")]
+        model: ModelOverrides,
     },
     /// A [`Request`] follows.
-    Ask,
+    #[serde(rename = "ask")]
+    Request,
 }
 
-/// How the daemon answers a greeting.
+/// The daemon's part of the handshake.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Welcome {
-    /// Go on.
-    Yes(Program),
-    /// It does not speak this protocol.
-    Protocol(Program),
+pub(super) enum HandshakeReply {
+    #[serde(rename = "yes")]
+    Accepted(Program),
+    /// It speaks another version of the protocol.
+    #[serde(rename = "protocol")]
+    VersionMismatch(Program),
 }
 
-/// A model, as flags name it; what is not named stays as it is.
+/// The model as flags name it; what is not named stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Wishes {
-    /// A checkpoint.
+pub struct ModelOverrides {
+    /// Path of a checkpoint.
     pub model: Option<PathBuf>,
-    /// Whether the starter is wanted.
+    /// Whether to load the starter model.
     pub starter: bool,
-    /// Most tokens that prompt and completion may have together.
+    /// Context length, in tokens.
     pub context: Option<u32>,
-    /// Bytes that earlier prompts may leave behind.
+    /// Budget of the prefix cache, in bytes.
     pub cache_bytes_max: Option<u64>,
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: Option<usize>,
-    /// Name of a level of vector instructions.
+    /// Name of a SIMD level.
     pub kernels: Option<String>,
-    /// Whether quantised weights are converted to f32.
+    /// Whether quantised weights are dequantised to f32.
     pub exact: bool,
 }
 
-/// What can be asked of the daemon.
+/// A request to the daemon.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// How it is doing: a [`Status`].
+    /// For its [`Status`].
     Status,
-    /// To end.
+    /// To shut down.
     Stop {
-        /// Whether editors may start another one at once.
+        /// Whether it is replaced: editors may start another one at once.
         for_another: bool,
     },
-    /// Not to complete, for so many minutes or until told otherwise.
+    /// To pause completion for `minutes`, or until [`Self::Resume`].
     Pause {
-        /// Minutes.
         minutes: Option<f64>,
     },
-    /// To complete again.
     Resume,
-    /// To serve another model.
-    Load(Wishes),
-    /// To complete once: an [`Answer::Completion`].
-    Complete(Place),
-    /// To continue a prompt: [`Answer::Text`]s and an [`Answer::Generated`].
+    /// To swap the model.
+    Load(ModelOverrides),
+    /// For a [`Response::Completion`].
+    Complete(CompletionRequest),
+    /// To continue a prompt: for [`Response::Text`]s and a [`Response::Generated`].
     Generate(Box<Generation>),
 }
 
-/// A place in a file, and how to complete there.
+/// A cursor in a file, and how to complete there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Place {
-    /// What to call the file.
+pub struct CompletionRequest {
+    /// Path of the file.
     pub path: String,
     /// The text before the cursor.
     pub prefix: String,
     /// The text after it.
     pub suffix: String,
-    /// Whether several lines are wanted whatever stands at the cursor.
+    /// Whether to complete several lines whatever stands at the cursor.
     pub is_multi_line: bool,
-    /// Most tokens to generate.
+    /// Generation limit, in tokens.
     pub max_tokens: usize,
-    /// What the program has in its environment and flags.
+    /// The environment and flags of the client.
     pub overrides: Value,
 }
 
-/// A prompt, and how to go on with it.
+/// A prompt, and how to continue it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Generation {
-    /// The prompt as text, special tokens written out.
+    /// The prompt as text, in which special tokens are parsed.
     pub text: Option<String>,
     /// The prompt as token ids.
     pub ids: Option<Vec<u32>>,
-    /// Most tokens to generate.
+    /// Generation limit, in tokens.
     pub max_tokens: usize,
-    /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Whether to go on past the tokens that end a text.
+    /// Whether to ignore end-of-text tokens.
     pub ignores_end: bool,
-    /// How many of the likeliest tokens to report.
+    /// How many of the likeliest tokens to report at each position.
     pub top_logprobs: usize,
 }
 
-/// What the daemon answers.
+/// A response of the daemon.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// It was done.
+pub enum Response {
+    /// Success.
     Done,
-    /// It cannot be done.
+    /// Failure, with the cause.
     Failed(String),
-    /// How it is doing.
     Status(Box<Status>),
-    /// What belongs at a place, if anything.
     Completion(Option<Completion>),
-    /// More text.
+    /// The next piece of generated text.
     Text(String),
-    /// All of it: the prompt's tokens and what was generated.
+    /// The end of a generation: the prompt's tokens and what was generated.
     Generated(Vec<u32>, Box<Generated>),
 }
 
-/// How the daemon is doing, as `fimd status --json` prints it.
+/// Status of the daemon, as `fimd status --json` prints it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Which program it runs.
+    /// The build that runs.
     pub program: Program,
-    /// Its process.
     pub pid: u32,
-    /// Seconds since it started.
+    /// Seconds since the start.
     pub uptime_s: u64,
-    /// Where it listens.
+    /// Path of the socket.
     pub socket: PathBuf,
-    /// Where it logs.
+    /// Folder of the log.
     pub log: PathBuf,
     /// `ready`, `loading`, `paused` or `failed`.
     pub state: String,
     /// Why loading failed.
     pub failure: Option<String>,
-    /// The model that answers.
-    pub model: Option<Facts>,
-    /// Whether it only answers until another is loaded.
-    pub is_stand_in: bool,
-    /// What is being loaded, and how far it is in per cent.
+    /// The model in use; none for a remote backend.
+    pub model: Option<ModelInfo>,
+    /// Whether that is the fallback model, in use until another is loaded.
+    #[serde(rename = "is_stand_in")]
+    pub is_fallback: bool,
+    /// The model being loaded, and its load progress in per cent.
     pub loading: Option<(String, u32)>,
-    /// Whether completing is paused.
+    /// Whether completion is paused.
     pub is_paused: bool,
-    /// For how many seconds still, where the pause ends by itself.
+    /// Seconds until the pause ends, where it has an end.
     pub paused_s: Option<u64>,
-    /// Bytes of memory in use, mapped weights included as far as they were read.
+    /// Resident set size in bytes, the mapped weights that were read included.
     pub memory_bytes: u64,
-    /// Most bytes that earlier prompts may leave behind.
+    /// Budget of the prefix cache, in bytes.
     pub cache_bytes_max: u64,
-    /// How fast the model is, and what earlier prompts left behind.
+    /// Speed of the model, and use of the prefix cache.
     pub engine: Gauge,
-    /// What was counted since the start, over all editors.
+    /// Counted since the start, over all editors.
     pub statistics: Statistics,
-    /// Who is connected.
     pub editors: Vec<Connected>,
 }
 
 impl Program {
-    /// This one.
+    /// This build.
     pub fn own() -> Self {
         let written = std::env::current_exe().and_then(|path| path.metadata()?.modified()).ok();
         let built_s = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -220,7 +214,7 @@ impl Program {
     }
 }
 
-impl Greeting {
+impl Handshake {
     /// From this program.
     pub(super) fn new(purpose: Purpose) -> Self {
         Self { protocol: PROTOCOL, program: Program::own(), purpose }
@@ -228,7 +222,7 @@ impl Greeting {
 }
 
 impl Generation {
-    /// What there is to decode. Without a tokenizer only ids can be continued, and nothing ends them.
+    /// The decode task. Without a tokenizer only ids can be continued, with no stop token.
     pub fn task(&self, tokenizer: Result<&Tokenizer>) -> Result<Task> {
         let (prompt, stop_ids) = match (&self.text, tokenizer) {
             (Some(text), tokenizer) => {
@@ -247,13 +241,13 @@ impl Generation {
     }
 }
 
-impl Wishes {
+impl ModelOverrides {
     /// Whether a model is named.
     pub fn names_model(&self) -> bool {
         self.model.is_some() || self.starter
     }
 
-    /// What to run, where `before` is what was.
+    /// The model to run in the place of `before`.
     pub fn over(&self, before: &Spec) -> Result<Spec> {
         let level = match &self.kernels {
             Some(name) => name.parse().map_err(anyhow::Error::msg)?,
@@ -279,10 +273,10 @@ pub(super) fn line(message: &impl Serialize) -> Result<String> {
 
 /// One line as a message.
 pub(super) fn parse<'l, M: Deserialize<'l>>(line: &'l str) -> Result<M> {
-    serde_json::from_str(line).context("the other side of the connection does not speak fimd's protocol")
+    serde_json::from_str(line).context("invalid message: the peer does not speak fimd's protocol")
 }
 
-/// A path that means the same in another process.
+/// A path that is valid in another process.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))
 }

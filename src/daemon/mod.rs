@@ -1,8 +1,8 @@
 //! One process per user that holds the model, for all editors and commands.
 //!
-//! `host` is that process, `peer` one connection to it, `state` what connections share, and `system` what they need
-//! of the system. Others reach it through `client` (one request) and `connect` (an editor), which starts it by `launch`;
-//! `message` is what they say to one another, and `place` where they meet.
+//! `host` is that process, `peer` one connection to it, `state` what connections share, and `system` sockets, signals
+//! and file changes. Clients connect by `client` (one request) or by `connect` (an editor), which starts the daemon by
+//! `launch`; `message` is the protocol, and `runtime_dir` the folder of the socket.
 
 mod client;
 mod connect;
@@ -10,7 +10,7 @@ mod host;
 mod launch;
 mod message;
 mod peer;
-mod place;
+mod runtime_dir;
 mod state;
 mod system;
 
@@ -18,5 +18,7 @@ pub use client::{Client, stop};
 pub use connect::connect_editor;
 pub use host::{Configure, run};
 pub use launch::launch;
-pub use message::{Answer, Generation, Place as Cursor, Purpose, Request, Status, Wishes, absolute};
-pub use place::Place;
+pub use message::{
+    CompletionRequest, Generation, ModelOverrides, Purpose, Request, Response, Status, absolute,
+};
+pub use runtime_dir::RuntimeDir;

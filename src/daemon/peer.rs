@@ -1,4 +1,4 @@
-//! One connection to the daemon: an editor, or a request and its answers.
+//! One connection to the daemon: an editor, or a request and its responses.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 use tokio::time::timeout;
 
 use super::message::{
-    Answer, GREETING_BYTES_MAX, Generation, Greeting, LINE_BYTES_MAX, PROTOCOL, Place as Cursor, Program,
-    Purpose, Request, Welcome, Wishes, line, parse,
+    CompletionRequest, Generation, HANDSHAKE_BYTES_MAX, HANDSHAKE_TIMEOUT, Handshake, HandshakeReply,
+    LINE_BYTES_MAX, ModelOverrides, PROTOCOL, Program, Purpose, Request, Response, line, parse,
 };
 use super::state::Host;
 use crate::base::Cancel;
@@ -20,42 +20,42 @@ use crate::lsp;
 use crate::resident::Resident;
 use crate::serve::{self, Event, Priority};
 
-/// How long a client may take to say what it wants.
-const GREETING_MAX: Duration = Duration::from_secs(10);
-
-/// Does what one connection is for.
-pub(super) async fn talk(host: Arc<Host>, stream: Stream) -> Result<()> {
+/// Serves one connection.
+pub(super) async fn serve(host: Arc<Host>, stream: Stream) -> Result<()> {
     let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = BufReader::new(reader);
-    let greeting = timeout(GREETING_MAX, read_line(&mut reader, GREETING_BYTES_MAX));
-    let greeting: Greeting = parse(&greeting.await.context("nothing was said")??)?;
-    if greeting.protocol != PROTOCOL {
-        return write(&mut writer, &Welcome::Protocol(Program::own())).await;
+    let handshake = timeout(HANDSHAKE_TIMEOUT, read_line(&mut reader, HANDSHAKE_BYTES_MAX));
+    let handshake: Handshake = parse(&handshake.await.context("no handshake within the timeout")??)?;
+    if handshake.protocol != PROTOCOL {
+        return write(&mut writer, &HandshakeReply::VersionMismatch(Program::own())).await;
     }
-    write(&mut writer, &Welcome::Yes(Program::own())).await?;
-    match greeting.purpose {
-        Purpose::Edit { overrides, wishes } => {
-            let options =
-                lsp::Options { overrides: Some(overrides), notice: wish(&host, &wishes), observer: None };
+    write(&mut writer, &HandshakeReply::Accepted(Program::own())).await?;
+    match handshake.purpose {
+        Purpose::Edit { overrides, model } => {
+            let options = lsp::Options {
+                overrides: Some(overrides),
+                notice: apply_model_overrides(&host, &model),
+                observer: None,
+            };
             tokio::select! {
                 _ = lsp::serve(reader, writer, host.resident.clone(), options) => {}
                 () = host.stopped() => {}
             }
             Ok(())
         }
-        Purpose::Ask => {
-            let request = timeout(GREETING_MAX, read_line(&mut reader, LINE_BYTES_MAX));
-            let request: Request = parse(&request.await.context("nothing was asked")??)?;
-            answer(host, request, reader, &mut writer).await
+        Purpose::Request => {
+            let request = timeout(HANDSHAKE_TIMEOUT, read_line(&mut reader, LINE_BYTES_MAX));
+            let request: Request = parse(&request.await.context("no request within the timeout")??)?;
+            respond(host, request, reader, &mut writer).await
         }
     }
 }
 
-/// Loads the model that an editor was started with, unless others use another one; then says so.
-fn wish(host: &Host, wishes: &Wishes) -> Option<String> {
-    let before = host.resident.wanted()?;
-    let wanted = match wishes.over(&before) {
-        Ok(wanted) if wishes.names_model() && wanted.model != before.model => wanted,
+/// Loads the model that an editor was started with. Returns a notice for the user when other editors use another one.
+fn apply_model_overrides(host: &Host, overrides: &ModelOverrides) -> Option<String> {
+    let before = host.resident.requested()?;
+    let wanted = match overrides.over(&before) {
+        Ok(wanted) if overrides.names_model() && wanted.model != before.model => wanted,
         Ok(_) => return None,
         Err(error) => return Some(format!("{error:#}")),
     };
@@ -72,20 +72,21 @@ fn wish(host: &Host, wishes: &Wishes) -> Option<String> {
     None
 }
 
-/// Answers a request.
-async fn answer(
+async fn respond(
     host: Arc<Host>,
     request: Request,
     reader: impl AsyncBufRead + Unpin,
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> Result<()> {
-    let answer = match request {
-        Request::Status => Answer::Status(Box::new(host.status())),
+    let response = match request {
+        Request::Status => Response::Status(Box::new(host.status())),
         Request::Stop { for_another } => {
-            if !for_another && let Err(error) = host.place.note_stop() {
-                tracing::warn!("editors may start the daemon again: {error}");
+            if !for_another && let Err(error) = host.runtime_dir.mark_stopped() {
+                tracing::warn!(
+                    "cannot mark the daemon as stopped, so that editors may start it again: {error}"
+                );
             }
-            write(writer, &Answer::Done).await?;
+            write(writer, &Response::Done).await?;
             host.stop.send_replace(true);
             return Ok(());
         }
@@ -93,44 +94,44 @@ async fn answer(
             match minutes.map(|m| Duration::try_from_secs_f64(m * 60.0)).transpose() {
                 Ok(time) => {
                     host.resident.pause(time);
-                    Answer::Done
+                    Response::Done
                 }
-                Err(error) => Answer::Failed(format!("that is no time: {error}")),
+                Err(error) => Response::Failed(format!("invalid duration: {error}")),
             }
         }
         Request::Resume => {
             host.resident.resume();
-            Answer::Done
+            Response::Done
         }
-        Request::Load(wishes) => match host.resident.wanted().map(|before| wishes.over(&before)) {
+        Request::Load(model) => match host.resident.requested().map(|before| model.over(&before)) {
             Some(Ok(spec)) => {
                 host.resident.load(spec);
-                Answer::Done
+                Response::Done
             }
-            Some(Err(error)) => Answer::Failed(format!("{error:#}")),
-            None => Answer::Failed("this daemon cannot load models".into()),
+            Some(Err(error)) => Response::Failed(format!("{error:#}")),
+            None => Response::Failed("this daemon cannot load models".into()),
         },
-        Request::Complete(cursor) => {
-            let completed = tokio::task::spawn_blocking(move || complete(&host.resident, cursor)).await;
+        Request::Complete(request) => {
+            let completed = tokio::task::spawn_blocking(move || complete(&host.resident, request)).await;
             match completed.context("fimd failed on this request").flatten() {
-                Ok(completion) => Answer::Completion(completion),
-                Err(error) => Answer::Failed(format!("{error:#}")),
+                Ok(completion) => Response::Completion(completion),
+                Err(error) => Response::Failed(format!("{error:#}")),
             }
         }
         Request::Generate(generation) => return generate(&host, *generation, reader, writer).await,
     };
-    write(writer, &answer).await
+    write(writer, &response).await
 }
 
-fn complete(resident: &Resident, cursor: Cursor) -> Result<Option<Completion>> {
+fn complete(resident: &Resident, request: CompletionRequest) -> Result<Option<Completion>> {
     let view = resident.view();
-    let configuration = view.configuration.with_client(&cursor.overrides);
-    let options = configuration.settings().prompt(view.served.suited);
+    let configuration = view.configuration.with_client(&request.overrides);
+    let options = configuration.settings().prompt(view.served.profile);
     let request = complete::Request {
-        lines: if cursor.is_multi_line { Lines::Multi } else { Lines::Auto },
-        max_tokens: cursor.max_tokens,
+        lines: if request.is_multi_line { Lines::Multi } else { Lines::Auto },
+        max_tokens: request.max_tokens,
         is_invoked: true,
-        ..complete::Request::of(Document::new(Some(cursor.path), cursor.prefix, cursor.suffix))
+        ..complete::Request::of(Document::new(Some(request.path), request.prefix, request.suffix))
     };
     driver::once(&view.served.engine, options, request)
 }
@@ -144,7 +145,7 @@ async fn generate(
     let engine = host.resident.view().served.engine.clone();
     let task = match generation.task(Ok(engine.tokenizer())) {
         Ok(task) => task,
-        Err(error) => return write(writer, &Answer::Failed(format!("{error:#}"))).await,
+        Err(error) => return write(writer, &Response::Failed(format!("{error:#}"))).await,
     };
     let (cancel, prompt) = (Cancel::new(), task.prompt.clone());
     let (send, mut events) = tokio::sync::mpsc::unbounded_channel();
@@ -156,21 +157,21 @@ async fn generate(
         cancel: cancel.clone(),
         listener: Box::new(move |event| {
             let _ = send.send(match event {
-                Event::Text(text) => Answer::Text(text.to_owned()),
+                Event::Text(text) => Response::Text(text.to_owned()),
                 Event::Done(Ok(mut generated)) => {
-                    Answer::Generated(prompt.clone(), Box::new(generated.swap_remove(0)))
+                    Response::Generated(prompt.clone(), Box::new(generated.swap_remove(0)))
                 }
-                Event::Done(Err(error)) => Answer::Failed(format!("{error:#}")),
+                Event::Done(Err(error)) => Response::Failed(format!("{error:#}")),
             });
         }),
     });
     let mut more = Vec::new();
     loop {
         tokio::select! {
-            answer = events.recv() => {
-                let Some(answer) = answer else { return Ok(()) };
-                let is_last = !matches!(answer, Answer::Text(_));
-                if let Err(error) = write(writer, &answer).await {
+            response = events.recv() => {
+                let Some(response) = response else { return Ok(()) };
+                let is_last = !matches!(response, Response::Text(_));
+                if let Err(error) = write(writer, &response).await {
                     cancel.cancel();
                     return Err(error);
                 }
@@ -178,10 +179,10 @@ async fn generate(
                     return Ok(());
                 }
             }
-            // Nobody says more: this is the end of the connection.
+            // No more messages are valid: this is the end of the connection.
             read = reader.read_until(b'\n', &mut more) => {
                 cancel.cancel();
-                ensure!(read.is_ok_and(|read| read == 0), "more was said than a request");
+                ensure!(read.is_ok_and(|read| read == 0), "unexpected message after the request");
                 return Ok(());
             }
         }
@@ -190,12 +191,12 @@ async fn generate(
 
 async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), bytes_max: usize) -> Result<String> {
     let mut text = String::new();
-    reader.take(bytes_max as u64).read_line(&mut text).await.context("the connection broke")?;
-    ensure!(text.ends_with('\n'), "what was said has no end within {bytes_max} bytes");
+    reader.take(bytes_max as u64).read_line(&mut text).await.context("the connection failed")?;
+    ensure!(text.ends_with('\n'), "message exceeds {bytes_max} bytes or is cut off");
     Ok(text)
 }
 
 async fn write(writer: &mut (impl AsyncWrite + Unpin), message: &impl serde::Serialize) -> Result<()> {
-    writer.write_all(line(message)?.as_bytes()).await.context("the other side went away")?;
-    writer.flush().await.context("the other side went away")
+    writer.write_all(line(message)?.as_bytes()).await.context("the peer closed the connection")?;
+    writer.flush().await.context("the peer closed the connection")
 }

@@ -1,4 +1,4 @@
-//! What all connections to the daemon share.
+//! The state that all connections to the daemon share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,40 +7,38 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::message::{Program, Status};
-use super::place::Place;
+use super::runtime_dir::RuntimeDir;
 use crate::base::process::memory_bytes;
 use crate::resident::Resident;
 
-/// The state of the daemon.
 pub(super) struct Host {
     pub resident: Arc<Resident>,
-    pub place: Place,
-    /// Whether to end.
+    pub runtime_dir: RuntimeDir,
+    /// Whether to shut down.
     pub stop: watch::Sender<bool>,
     started: Instant,
     requests: AtomicU64,
 }
 
 impl Host {
-    pub(super) fn new(resident: Arc<Resident>, place: Place) -> Self {
+    pub(super) fn new(resident: Arc<Resident>, runtime_dir: RuntimeDir) -> Self {
         let stop = watch::Sender::new(false);
-        Self { resident, place, stop, started: Instant::now(), requests: AtomicU64::new(0) }
+        Self { resident, runtime_dir, stop, started: Instant::now(), requests: AtomicU64::new(0) }
     }
 
-    /// A number that no request has had.
+    /// A number unique per request.
     pub(super) fn next_number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Ends when the daemon is told to.
+    /// Resolves when the daemon is to shut down.
     pub(super) async fn stopped(&self) {
-        // It cannot fail: the sender lives as long as this.
+        // It cannot fail: `self` owns the sender.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
-    /// How the daemon is doing.
     pub(super) fn status(&self) -> Status {
-        let (view, spec) = (self.resident.view(), self.resident.wanted());
+        let (view, spec) = (self.resident.view(), self.resident.requested());
         let state = match (&view.loading, &view.pause, &view.failure) {
             (Some(_), ..) => "loading",
             (_, Some(_), _) => "paused",
@@ -52,12 +50,12 @@ impl Host {
             program: Program::own(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
-            socket: self.place.socket_path(),
-            log: self.place.log_dir(),
+            socket: self.runtime_dir.socket_path(),
+            log: self.runtime_dir.log_dir(),
             state: state.into(),
             failure: view.failure.clone(),
-            model: view.served.facts.clone(),
-            is_stand_in: view.served.is_stand_in,
+            model: view.served.info.clone(),
+            is_fallback: view.served.is_fallback,
             loading: view.loading.as_ref().map(|loading| (loading.name.clone(), loading.percentage)),
             is_paused: view.pause.is_some(),
             paused_s: until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),

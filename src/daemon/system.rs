@@ -1,4 +1,4 @@
-//! What the daemon needs of the system: a socket of its own, who is at the other side, signals, and changed files.
+//! What the daemon needs of the system: its socket, the peer's identity, signals, and file changes.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -9,35 +9,37 @@ use interprocess::local_socket::ListenerOptions;
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::StreamCommon;
 
-use super::place::Place;
+use super::runtime_dir::RuntimeDir;
 
-/// Listens where nobody else does: the lock is held, so what is left of a socket is of a daemon that is gone.
-pub(super) fn listen(place: &Place) -> Result<Listener> {
-    let options = ListenerOptions::new().name(place.socket()?).try_overwrite(true);
+/// Listens. The lock is held, so an existing socket is left over from an unclean exit.
+pub(super) fn listen(runtime_dir: &RuntimeDir) -> Result<Listener> {
+    let options = ListenerOptions::new().name(runtime_dir.socket()?).try_overwrite(true);
     #[cfg(unix)]
     let options = {
         use interprocess::os::unix::local_socket::ListenerOptionsExt;
-        let _ = std::fs::remove_file(place.socket_path());
-        // Where the system cannot do this, the folder keeps others out.
+        let _ = std::fs::remove_file(runtime_dir.socket_path());
+        // Elsewhere the mode of the folder keeps other users out.
         if cfg!(target_os = "linux") { options.mode(0o600) } else { options }
     };
-    options.create_tokio().with_context(|| format!("cannot listen at {}", place.socket_path().display()))
+    options
+        .create_tokio()
+        .with_context(|| format!("cannot listen at {}", runtime_dir.socket_path().display()))
 }
 
-/// Only the user's own processes are served, whatever the folder of the socket allows.
+/// Refuses processes of other users, whatever the folder of the socket allows.
 pub(super) fn check_peer(stream: &Stream) -> Result<()> {
-    let peer = stream.peer_creds().context("the other side cannot be identified")?;
+    let peer = stream.peer_creds().context("cannot identify the peer")?;
     #[cfg(unix)]
     {
         let own = rustix::process::geteuid().as_raw();
-        let other = peer.euid().context("the user of the other side is unknown")?;
-        ensure!(other == own, "it comes from user {other}, and this is the daemon of user {own}");
+        let other = peer.euid().context("the peer's user is unknown")?;
+        ensure!(other == own, "the peer is from user {other}, and this is the daemon of user {own}");
     }
     let _ = peer;
     Ok(())
 }
 
-/// Ends when the system asks the process to.
+/// Resolves on a signal to terminate.
 #[cfg(unix)]
 pub(super) fn terminated() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -54,7 +56,7 @@ pub(super) fn terminated() -> impl Future<Output = ()> {
     }
 }
 
-/// Ends when the system asks the process to.
+/// Resolves on a signal to terminate.
 #[cfg(not(unix))]
 pub fn terminated() -> impl Future<Output = ()> {
     async {
@@ -64,21 +66,21 @@ pub fn terminated() -> impl Future<Output = ()> {
     }
 }
 
-/// A file that may change.
-pub(super) struct Watched {
+/// A file whose modification time is polled.
+pub(super) struct WatchedFile {
     path: Option<PathBuf>,
-    written: Option<SystemTime>,
+    modified: Option<SystemTime>,
 }
 
-impl Watched {
+impl WatchedFile {
     pub(super) fn new(path: Option<PathBuf>) -> Self {
-        let mut this = Self { path, written: None };
+        let mut this = Self { path, modified: None };
         this.has_changed();
         this
     }
 
     pub(super) fn has_changed(&mut self) -> bool {
-        let written = self.path.as_ref().and_then(|path| path.metadata().ok()?.modified().ok());
-        std::mem::replace(&mut self.written, written) != written
+        let modified = self.path.as_ref().and_then(|path| path.metadata().ok()?.modified().ok());
+        std::mem::replace(&mut self.modified, modified) != modified
     }
 }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::base::dtype::DType;
 
-/// A stretch of a mapped file, of the program itself or of memory. Clones share it.
+/// A byte range of a mapped file, of the program itself or of memory. Clones share it.
 #[derive(Clone)]
 pub struct Bytes {
     owner: Owner,
@@ -116,14 +116,14 @@ struct Entry {
     bytes: Bytes,
 }
 
-/// A model as its files lie on disk or in the program: what they say of it, and tensors by name.
+/// The files of a model, on disk or in the program: its description, and tensors by name.
 pub struct ModelDir {
     origin: String,
     description: Description,
     tensors: HashMap<Arc<str>, Entry>,
 }
 
-/// What the files of a model say of it besides its tensors.
+/// The files of a model except its tensors.
 pub enum Description {
     /// The files that lie beside safetensors.
     Folder(Folder),
@@ -194,12 +194,12 @@ impl ModelDir {
         Ok(model)
     }
 
-    /// What to call this model in messages: the path it was opened by.
+    /// Name of this model for messages: the path it was opened by.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// What its files say of it.
+    /// Its configuration and tokenizer files, or GGUF metadata.
     pub fn description(&self) -> &Description {
         &self.description
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::format::{Bytes, ModelDir};
 
-/// Opens the checkpoint at `path`, or the starter model that is part of the program.
+/// Opens the checkpoint at `path`, or the built-in starter model.
 pub fn open(path: Option<&Path>) -> Result<ModelDir> {
     match path {
         Some(path) => ModelDir::open(path),

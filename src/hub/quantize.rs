@@ -1,7 +1,7 @@
-//! Any checkpoint as one GGUF file, each tensor in the type that a recipe gives it.
+//! Quantises any checkpoint to one GGUF file, each tensor in the type that a recipe gives it.
 //!
-//! Tensors are read through the map of their file, some rows at a time, encoded on several threads and written
-//! in order, so memory does not grow with the model. Tensors that keep their type are copied bit for bit.
+//! Tensors are read from the mapped file, some rows at a time, encoded on several threads and written in order, so
+//! memory does not grow with the model. Tensors that keep their type are copied bit for bit.
 
 use std::ops::Range;
 use std::path::Path;
@@ -26,7 +26,7 @@ const BATCH_PIECES: usize = 64;
 
 const FILE_TYPE: &str = "general.file_type";
 
-/// A file about to be written: everything is checked but the elements themselves.
+/// A file to be written. Everything is validated but the elements.
 pub struct Plan<'a> {
     dir: &'a ModelDir,
     config: Config,
@@ -40,22 +40,22 @@ struct Planned {
     source: Source,
 }
 
-/// What became of one tensor.
+/// Result for one tensor.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Its name in the file.
     pub name: String,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
-    /// The type it had.
+    /// The type before.
     pub from: DType,
-    /// The type it has, and what the recipe asked for where that does not fit its rows.
+    /// The type after, and the requested one where that does not fit its rows.
     pub to: Choice,
-    /// What the conversion changed.
+    /// Quantisation error.
     pub deviation: Deviation,
 }
 
-/// How far stored elements are from what they stand for.
+/// Quantisation error of stored elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Deviation {
     /// Elements compared.
@@ -64,17 +64,17 @@ pub struct Deviation {
     pub squared: f64,
     /// Sum of the squared elements.
     pub squared_elements: f64,
-    /// The greatest error.
+    /// Largest absolute error.
     pub max: f32,
 }
 
 impl Deviation {
-    /// Root mean square of the errors, as a part of that of the elements.
+    /// RMS error relative to the RMS of the elements.
     pub fn relative(&self) -> f64 {
         if self.squared_elements > 0.0 { (self.squared / self.squared_elements).sqrt() } else { 0.0 }
     }
 
-    /// Adds what was found on other elements.
+    /// Adds the error of other elements.
     pub fn add(&mut self, other: &Deviation) {
         self.count += other.count;
         self.squared += other.squared;
@@ -135,7 +135,7 @@ impl<'a> Plan<'a> {
         Ok(Self { dir, config, metadata, tensors })
     }
 
-    /// The same tensors and metadata, but for what tells of types and of parts.
+    /// The same tensors and metadata, except for the keys on types and parts.
     fn of_gguf(dir: &'a ModelDir, metadata: &Metadata, config: Config, recipe: &Recipe) -> Result<Self> {
         let goes =
             |key: &str| key == FILE_TYPE || key.starts_with("split.") || key.starts_with("quantize.imatrix.");
@@ -164,9 +164,8 @@ impl<'a> Plan<'a> {
         self.tensors.iter().map(|planned| planned.tensor.shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// Writes the file on `threads` threads; `progress` is told of bytes as they are written. The file appears
-    /// complete or not at all. Fails, naming the tensor, when an element is no number or too large for its
-    /// type.
+    /// Writes the file on `threads` threads; `progress` is told of bytes as they are written. The file is
+    /// written atomically. Fails, naming the tensor, when an element is NaN or exceeds its type.
     pub fn write(&self, path: &Path, threads: usize, mut progress: impl FnMut(u64)) -> Result<Vec<Outcome>> {
         let infos: Vec<TensorInfo> = self.tensors.iter().map(Planned::info).collect();
         let mut writer = Writer::create(path, &self.metadata, &infos)?;

@@ -48,7 +48,7 @@ use tower_lsp::Server;
 
 pub use bridge::{Duplex, Need, bridge};
 pub use connection::Options;
-pub use wire::{Ending, frame, read_blocking};
+pub use wire::{Exit, frame, read_blocking};
 
 use crate::resident::Resident;
 
@@ -69,10 +69,10 @@ pub async fn serve(
     output: impl AsyncWrite,
     resident: Arc<Resident>,
     options: Options,
-) -> Ending {
+) -> Exit {
     let (service, socket) = server::service(resident, options);
     let (sieved, messages) = tokio::io::duplex(PIPE_BYTES);
     let server = Server::new(messages, output, socket).concurrency_level(CONCURRENCY_MAX);
-    let (ending, ()) = tokio::join!(wire::sieve(input, sieved), server.serve(service));
-    ending
+    let (exit, ()) = tokio::join!(wire::sieve(input, sieved), server.serve(service));
+    exit
 }

@@ -78,7 +78,7 @@ impl EffectiveSettings {
         problems.splice(..0, configuration.problems().iter().cloned());
         let settings = configuration.settings().clone();
         let workspace = Workspace::new(roots, settings.disabled.clone());
-        let options = settings.options(view.served.suited);
+        let options = settings.options(view.served.profile);
         let (base, served) = (view.configuration.clone(), view.served.clone());
         Self { settings, workspace, problems, options, served, base }
     }

@@ -22,18 +22,18 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 28;
 
 /// How a session with a client ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum Exit {
     /// The client asked to shut down first: the process should exit with 0.
-    Orderly,
+    Clean,
     /// `exit`, or the end of the input, came without `shutdown`: the process should exit with 1.
-    Abrupt,
+    Unclean,
 }
 
 /// Copies messages until `exit`, puts [`UNREADABLE`] in the place of damaged ones, and says `exit` for
 /// a client that just goes away.
-pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> Ending {
+pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> Exit {
     let mut input = BufReader::new(input);
-    let mut ending = Ending::Abrupt;
+    let mut exit = Exit::Unclean;
     loop {
         let message = match read(&mut input).await {
             Ok(Some(message)) => message,
@@ -48,7 +48,7 @@ pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncW
         let (text, is_exit) = match serde_json::from_str::<Request>(text) {
             Ok(request) => {
                 if request.method() == "shutdown" {
-                    ending = Ending::Orderly;
+                    exit = Exit::Clean;
                 }
                 (text, request.method() == "exit")
             }
@@ -59,7 +59,7 @@ pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncW
         };
         let sent = write(&mut output, text.as_bytes()).await;
         if is_exit || sent.is_err() {
-            return ending;
+            return exit;
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The model that stays in memory, as all editors of a user share it: which one answers, what is being loaded in
-//! its place, whether completing is paused, and who is connected.
+//! The model in memory that all editors of a user share: which one is served, load progress, pauses, and the connected
+//! editors.
 //!
-//! While a large model is loaded, the starter model answers. Another model is a swap: the one before goes on
-//! answering until it is there.
+//! While a large model is loaded, the starter is the fallback model. In a model swap the old model is served until the
+//! new one is loaded.
 
 mod open;
 mod served;
@@ -18,67 +18,64 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use open::{LocalSession, Opened, Spec};
-pub use served::{Facts, Served, served};
+pub use served::{ModelInfo, Served, served};
 
 use crate::complete::stats::{Shared, Statistics};
 use crate::config::Configuration;
 
-/// Everything that editors are to know, as it is at one moment.
+/// A snapshot of what editors need to know.
 #[derive(Clone)]
 pub struct View {
-    /// The model that answers.
     pub served: Arc<Served>,
-    /// The one that is to take its place.
+    /// The model being loaded to replace it.
     pub loading: Option<Loading>,
-    /// Why the last one could not.
+    /// Why the last load failed.
     pub failure: Option<String>,
-    /// Whether completing is paused.
+    /// Set while completion is paused.
     pub pause: Option<Pause>,
-    /// What settings of editors are laid over.
+    /// The base that the settings of each editor overlay.
     pub configuration: Arc<Configuration>,
 }
 
 /// A model that is being loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loading {
-    /// What to call it.
+    /// Name for messages.
     pub name: String,
-    /// How far it is.
+    /// Load progress.
     pub percentage: u32,
 }
 
-/// A pause without a longer end, in minutes: a year.
+/// Longest pause with an end, in minutes: a year.
 pub const PAUSE_MINUTES_MAX: f64 = 525_600.0;
 
-/// A time without completions.
+/// A pause of completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// When it ends by itself.
+    /// When it ends, unless it lasts until [`Resident::resume`].
     pub until: Option<Instant>,
 }
 
-/// An editor that is connected.
+/// A connected editor.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Editor {
-    /// What it calls itself.
+    /// As the editor gives it.
     pub name: String,
-    /// Its version.
     pub version: Option<String>,
-    /// The folder it works in.
+    /// Its workspace folder.
     pub folder: Option<String>,
 }
 
-/// An editor and how long it has been there.
+/// A connected editor, with the age of its connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connected {
-    /// The editor.
     #[serde(flatten)]
     pub editor: Editor,
-    /// Seconds since it came.
+    /// Seconds since it connected.
     pub connected_s: u64,
 }
 
-/// The model in memory and what surrounds it. Dropping the last handle ends its threads.
+/// The model in memory and its shared state. Dropping the last handle ends its threads.
 pub struct Resident {
     view: watch::Sender<View>,
     stats: Shared,
@@ -86,19 +83,19 @@ pub struct Resident {
     numbers: AtomicU64,
     /// When the last editor left.
     idle_since: Mutex<Instant>,
-    /// Which load is the newest: others are given up.
+    /// Number of the newest load, which supersedes earlier ones.
     loads: AtomicU64,
     spec: Mutex<Option<Spec>>,
 }
 
-/// Takes an editor off the list when dropped.
+/// Removes an editor from the list when dropped.
 pub struct Membership {
     resident: Arc<Resident>,
     number: u64,
 }
 
 impl Resident {
-    /// Around a model that runs already.
+    /// From a model that is loaded already.
     pub fn of(served: Served, configuration: Configuration) -> Arc<Self> {
         let view = View {
             served: Arc::new(served),
@@ -118,12 +115,12 @@ impl Resident {
         })
     }
 
-    /// Loads a model; the starter answers until a large one is there.
+    /// Loads a model, with the starter as the fallback model until a large one is loaded.
     pub fn start(spec: Spec, configuration: Configuration) -> Result<Arc<Self>> {
-        let is_stand_in = spec.model.is_some() && spec.remote.is_none();
-        let served = if is_stand_in { spec.starter().serve()? } else { spec.serve()? };
-        let resident = Self::of(Served { is_stand_in, ..served }, configuration);
-        if is_stand_in {
+        let is_fallback = spec.model.is_some() && spec.remote.is_none();
+        let served = if is_fallback { spec.starter().serve()? } else { spec.serve()? };
+        let resident = Self::of(Served { is_fallback, ..served }, configuration);
+        if is_fallback {
             resident.load(spec);
         } else {
             *resident.spec() = Some(spec);
@@ -131,22 +128,22 @@ impl Resident {
         Ok(resident)
     }
 
-    /// Everything as it is now.
+    /// The current snapshot.
     pub fn view(&self) -> View {
         self.view.borrow().clone()
     }
 
-    /// Tells of changes.
+    /// Notifies of changes.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.view.subscribe()
     }
 
-    /// What was asked for last, whether it is there or not.
-    pub fn wanted(&self) -> Option<Spec> {
+    /// The model requested last, loaded or not.
+    pub fn requested(&self) -> Option<Spec> {
         self.spec().clone()
     }
 
-    /// Loads a model in the background, which then takes the place of the one that answers.
+    /// Loads a model in the background, then swaps it for the current one.
     pub fn load(self: &Arc<Self>, spec: Spec) {
         let number = self.loads.fetch_add(1, Ordering::Relaxed) + 1;
         *self.spec() = Some(spec.clone());
@@ -199,14 +196,14 @@ impl Resident {
         self.loads.load(Ordering::Relaxed) == number
     }
 
-    /// Stops completing, for a while or until [`Resident::resume`].
-    pub fn pause(self: &Arc<Self>, time: Option<Duration>) {
-        let pause = Pause { until: time.map(|time| Instant::now() + time) };
+    /// Pauses completion for a duration, or until [`Resident::resume`].
+    pub fn pause(self: &Arc<Self>, duration: Option<Duration>) {
+        let pause = Pause { until: duration.map(|duration| Instant::now() + duration) };
         self.view.send_modify(|view| view.pause = Some(pause));
-        let Some(time) = time else { return };
+        let Some(duration) = duration else { return };
         let resident = Arc::downgrade(self);
         let work = move || {
-            thread::sleep(time);
+            thread::sleep(duration);
             if let Some(resident) = resident.upgrade() {
                 resident.view.send_if_modified(|view| view.pause.take_if(|now| *now == pause).is_some());
             }
@@ -214,17 +211,17 @@ impl Resident {
         thread::Builder::new().name("fimd-pause".into()).spawn(work).expect("the system can start a thread");
     }
 
-    /// Completes again.
+    /// Ends a pause.
     pub fn resume(&self) {
         self.view.send_if_modified(|view| view.pause.take().is_some());
     }
 
-    /// Whether completing is paused.
+    /// Whether completion is paused.
     pub fn is_paused(&self) -> bool {
         self.view.borrow().pause.is_some()
     }
 
-    /// Gives editors other settings to lay theirs over.
+    /// Replaces the settings that those of each editor overlay.
     pub fn configure(&self, configuration: Configuration) {
         self.view.send_if_modified(|view| {
             let is_new = *view.configuration != configuration;
@@ -235,14 +232,14 @@ impl Resident {
         });
     }
 
-    /// Puts an editor on the list.
+    /// Registers an editor.
     pub fn join(self: &Arc<Self>, editor: Editor) -> Membership {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.editors().insert(number, (editor, Instant::now()));
         Membership { resident: self.clone(), number }
     }
 
-    /// The editors that are connected, in the order they came.
+    /// The connected editors, in the order they connected.
     pub fn connected(&self) -> Vec<Connected> {
         let connected = |(editor, since): &(Editor, Instant)| Connected {
             editor: editor.clone(),
@@ -251,29 +248,29 @@ impl Resident {
         self.editors().values().map(connected).collect()
     }
 
-    /// How long no editor has been connected.
+    /// Time since the last editor disconnected; none while one is connected.
     pub fn idle(&self) -> Option<Duration> {
         let editors = self.editors();
-        let since = *self.idle_since.lock().expect("nothing panics with this lock");
+        let since = *self.idle_since.lock().expect("lock poisoned");
         editors.is_empty().then(|| since.elapsed())
     }
 
-    /// What the requests of all editors are counted in.
+    /// Counters over all editors.
     pub fn stats(&self) -> &Shared {
         &self.stats
     }
 
-    /// What was counted over all editors.
+    /// Statistics over all editors.
     pub fn statistics(&self) -> Statistics {
-        self.stats.lock().expect("the lock is never held across a panic").statistics()
+        self.stats.lock().expect("lock poisoned").statistics()
     }
 
     fn spec(&self) -> MutexGuard<'_, Option<Spec>> {
-        self.spec.lock().expect("nothing panics with this lock")
+        self.spec.lock().expect("lock poisoned")
     }
 
     fn editors(&self) -> MutexGuard<'_, BTreeMap<u64, (Editor, Instant)>> {
-        self.editors.lock().expect("nothing panics with this lock")
+        self.editors.lock().expect("lock poisoned")
     }
 }
 
@@ -281,6 +278,6 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let mut editors = self.resident.editors();
         editors.remove(&self.number);
-        *self.resident.idle_since.lock().expect("nothing panics with this lock") = Instant::now();
+        *self.resident.idle_since.lock().expect("lock poisoned") = Instant::now();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::served::{Facts, Served, served};
+use super::served::{ModelInfo, Served, served};
 use crate::base::memory;
 use crate::base::timings::milliseconds;
 use crate::complete::PromptProfile;
@@ -20,58 +20,57 @@ use crate::model::{Config, Model, ModelOptions, Tokenizer, layout};
 use crate::serve::Engine;
 use crate::session::{self, SessionOptions};
 
-/// Most tokens of one forward pass.
+/// Largest batch of one forward pass, in tokens.
 const BATCH_MAX: usize = 512;
-/// From how many tokens on DeltaNet prefills in chunks.
+/// Smallest batch, in tokens, that DeltaNet prefills in chunks.
 const DELTA_CHUNK_ROWS_MIN: usize = 16;
-/// Mapped files are read in steps of the smallest page of any system fimd runs on.
+/// The smallest page size of any supported system.
 const PAGE_BYTES: usize = 4096;
-/// How much is read between two looks at the clock.
+/// Bytes read between two progress reports.
 const STEP_BYTES: usize = 1 << 24;
-/// The share of the memory that is free which a model may be read into ahead of use.
+/// Share of the free memory that a model may be read ahead into.
 const MEMORY_SHARE: f64 = 0.8;
 
 /// Which model to run, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// A checkpoint; the starter model in the program where there is none.
+    /// Path of a checkpoint; none for the built-in starter model.
     pub model: Option<PathBuf>,
-    /// Most tokens that prompt and completion may have together; by default 4096, or the model's own.
+    /// Context length in tokens; by default 4096, or the model's own.
     pub context: Option<u32>,
-    /// Bytes that earlier prompts may leave behind.
+    /// Budget of the prefix cache, in bytes.
     pub cache_bytes_max: u64,
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: usize,
-    /// Vector instructions to compute with.
+    /// SIMD level of the kernels.
     pub level: Level,
-    /// Whether quantised weights are converted to f32 instead of rounding activations.
+    /// Whether weights are dequantised to f32 instead of quantising activations.
     pub exact: bool,
-    /// A server elsewhere that completes in the place of any model here.
+    /// A remote backend, used instead of a local model.
     pub remote: Option<remote::Options>,
 }
 
-/// A session of a model on this machine. No other module names the backend it computes with.
+/// A session of a local model. No other module names its backend.
 pub type LocalSession = session::Session<Cpu>;
 
 /// A model ready to run.
 pub struct Opened {
-    /// The model, with an empty past.
+    /// With an empty prefix cache.
     pub session: LocalSession,
     /// None when the model has none.
     pub tokenizer: Option<Tokenizer>,
-    /// About it.
-    pub facts: Facts,
+    pub info: ModelInfo,
     profile: PromptProfile,
     spec: Spec,
 }
 
 impl Spec {
-    /// The starter model, run the same way.
+    /// The starter model with the same options.
     pub fn starter(&self) -> Self {
         Self { model: None, context: None, remote: None, ..self.clone() }
     }
 
-    /// The model, or the server elsewhere, ready to answer.
+    /// Opens the model, or the remote backend, and starts its engine.
     pub fn serve(&self) -> Result<Served> {
         let Some(options) = &self.remote else { return self.open()?.into_served() };
         let starter = hub::open(None)?;
@@ -81,7 +80,7 @@ impl Spec {
         Ok(Served { remote: Some(name), ..served(remote.engine(), PromptProfile::remote()) })
     }
 
-    /// What to call it before it is there.
+    /// Name for messages before it is loaded.
     pub fn name(&self) -> String {
         match (&self.remote, &self.model) {
             (Some(remote), _) => remote.url.clone(),
@@ -100,7 +99,7 @@ impl Spec {
         if let Some(tokenizer) = &tokenizer {
             ensure!(
                 tokenizer.vocab_size() <= config.vocab,
-                "{name}: the tokenizer has ids up to {}, the model only {} rows; the files do not belong together",
+                "{name}: the tokenizer has ids up to {}, but the model only {} rows; the files are of different models",
                 tokenizer.vocab_size() - 1,
                 config.vocab
             );
@@ -109,7 +108,7 @@ impl Spec {
         let layers = config.layers.len();
         let session = self.session(&dir, config)?;
         let bytes = session.model().weight_bytes();
-        let facts = Facts {
+        let info = ModelInfo {
             name,
             layers,
             weight_bytes: bytes.embedding + bytes.experts + bytes.rest,
@@ -119,13 +118,12 @@ impl Spec {
             kernels: self.kernels(),
             load_ms: milliseconds(started.elapsed()),
         };
-        Ok(Opened { session, tokenizer, facts, profile, spec: self.clone() })
+        Ok(Opened { session, tokenizer, info, profile, spec: self.clone() })
     }
 
-    /// Reads the weights into memory, those that every token needs first, as far as there is memory for them:
-    /// the first completions then do not wait for the disk. `go_on` is told the share that is read, and whether
-    /// to go on is its answer.
-    pub fn read_ahead(&self, mut go_on: impl FnMut(f64) -> bool) -> Result<()> {
+    /// Reads the weights ahead into free memory, the trunk first: the first completions then do not wait for the disk.
+    /// `progress` is told the share that is read, and returns whether to continue.
+    pub fn read_ahead(&self, mut progress: impl FnMut(f64) -> bool) -> Result<()> {
         let dir = hub::open(self.model.as_deref())?;
         let trunk = layout::trunk_names(&Config::read(&dir)?);
         let mut names: Vec<&str> = dir.names().collect();
@@ -133,16 +131,16 @@ impl Spec {
         let tensors: Vec<_> = names.into_iter().filter_map(|name| dir.tensor(name).ok()).collect();
         let all: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
         let free = memory::host().free as f64 * MEMORY_SHARE;
-        let wanted = all.min(free as usize).max(1);
+        let total = all.min(free as usize).max(1);
         let mut read = 0;
         for step in tensors.iter().flat_map(|tensor| tensor.bytes.chunks(STEP_BYTES)) {
-            if read >= wanted {
+            if read >= total {
                 break;
             }
             black_box(step.iter().step_by(PAGE_BYTES).fold(0, |sum, byte| sum ^ byte));
             read += step.len();
-            if !go_on((read as f64 / wanted as f64).min(1.0)) {
-                bail!("another model was asked for");
+            if !progress((read as f64 / total as f64).min(1.0)) {
+                bail!("superseded by a newer load");
             }
         }
         Ok(())
@@ -156,13 +154,13 @@ impl Spec {
         self.session(&dir, config)
     }
 
-    /// What to call the model, and its sizes.
+    /// Name and configuration of the model.
     pub fn describe(&self) -> Result<(String, Config)> {
         let dir = hub::open(self.model.as_deref())?;
         Ok((dir.origin().to_owned(), Config::read(&dir)?))
     }
 
-    /// What to call the kernels that compute.
+    /// Name of the kernels.
     pub fn kernels(&self) -> String {
         format!("{}{}", self.level, if self.exact { " exact" } else { "" })
     }
@@ -195,7 +193,7 @@ impl Spec {
         };
         ensure!(
             context as usize <= config.context_max,
-            "a context of {context} is more than the {} tokens the model was made for",
+            "a context of {context} tokens exceeds the model's {}",
             config.context_max
         );
         Ok(context as usize)
@@ -203,21 +201,21 @@ impl Spec {
 }
 
 impl Opened {
-    /// The tokenizer, or an error that says what is missing.
+    /// The tokenizer, or an error that names what is missing.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().with_context(|| missing_tokenizer(&self.facts.name))
+        self.tokenizer.as_ref().with_context(|| missing_tokenizer(&self.info.name))
     }
 
     /// Moves the model to an engine thread.
     pub fn into_served(self) -> Result<Served> {
-        let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.facts.name))?;
+        let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.info.name))?;
         let (spec, profile) = (self.spec, self.profile);
         let engine = Engine::start(self.session, tokenizer, move || spec.open_layers(usize::MAX));
-        Ok(Served { facts: Some(self.facts), ..served(engine, profile) })
+        Ok(Served { info: Some(self.info), ..served(engine, profile) })
     }
 }
 
-/// How prompts are best made for a model. A damaged profile is no reason not to complete.
+/// The prompt profile of a model. A damaged one is ignored with a warning.
 fn prompt_profile(dir: &ModelDir, config: &Config) -> PromptProfile {
     let family = config.architecture.name();
     let own = dir.prompt_profile().and_then(|own| PromptProfile::of_model(family, own.as_deref()));
@@ -229,6 +227,6 @@ fn prompt_profile(dir: &ModelDir, config: &Config) -> PromptProfile {
 
 fn missing_tokenizer(name: &str) -> String {
     format!(
-        "{name}: there is no tokenizer (tokenizer.json, or the metadata of a GGUF file); only `generate --ids` and `score --ids` work without"
+        "{name}: missing tokenizer (tokenizer.json, or the metadata of a GGUF file); only `generate --ids` and `score --ids` work without"
     )
 }

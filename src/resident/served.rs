@@ -1,53 +1,51 @@
-//! The model that answers, and what is worth knowing about it.
+//! The model that is served, and information on it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::complete::PromptProfile;
 use crate::serve::Engine;
 
-/// The model that answers.
+/// A model with its engine.
 pub struct Served {
-    /// Runs it.
     pub engine: Engine,
-    /// How prompts are best made for it.
-    pub suited: PromptProfile,
-    /// About it, where it came from files.
-    pub facts: Option<Facts>,
-    /// What to call it, where it is a server elsewhere.
+    pub profile: PromptProfile,
+    /// For a local model.
+    pub info: Option<ModelInfo>,
+    /// Name for messages of a remote backend.
     pub remote: Option<String>,
-    /// Whether it answers only until another is loaded.
-    pub is_stand_in: bool,
+    /// Whether it is the fallback model, served until another is loaded.
+    pub is_fallback: bool,
 }
 
-/// A model that runs already.
-pub fn served(engine: Engine, suited: impl Into<PromptProfile>) -> Served {
-    Served { engine, suited: suited.into(), facts: None, remote: None, is_stand_in: false }
+/// A model that is loaded already.
+pub fn served(engine: Engine, profile: impl Into<PromptProfile>) -> Served {
+    Served { engine, profile: profile.into(), info: None, remote: None, is_fallback: false }
 }
 
 impl Served {
-    /// What to call it.
+    /// Name for messages.
     pub fn name(&self) -> &str {
-        let name = self.facts.as_ref().map(|facts| &facts.name).or(self.remote.as_ref());
+        let name = self.info.as_ref().map(|info| &info.name).or(self.remote.as_ref());
         name.map_or("a model", |name| name)
     }
 }
 
-/// What is worth knowing about a model that runs.
+/// Information on a loaded model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
-    /// What to call it: the path it comes from, or that it is the starter.
+pub struct ModelInfo {
+    /// Path of the checkpoint, or "the starter model".
     pub name: String,
     pub layers: usize,
-    /// Bytes of weights as stored.
+    /// Size of the weights as stored, in bytes.
     pub weight_bytes: u64,
-    /// Of these, the bytes of routed experts.
+    /// Size of the routed experts among them, in bytes.
     pub expert_bytes: u64,
-    /// Most tokens that prompt and completion may have together.
+    /// Context length, in tokens.
     pub context: usize,
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: usize,
-    /// What the products are computed with.
+    /// SIMD level of the kernels.
     pub kernels: String,
-    /// Opening it took so many milliseconds.
+    /// Load time, in milliseconds.
     pub load_ms: f64,
 }

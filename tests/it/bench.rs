@@ -200,7 +200,7 @@ fn bench_speed_refuses_what_it_cannot_measure() {
     }
     check(&[&synthetic[..], &["--quant", "q3_k_m"]].concat(), 2, &["--quant", "q4_k_m"]);
     check(&[&synthetic[..], &["--model", "x.gguf"]].concat(), 2, &["--model"]);
-    check(&[&synthetic[..], &["--write", "Cargo.toml"]].concat(), 1, &["Cargo.toml exists already"]);
+    check(&[&synthetic[..], &["--write", "Cargo.toml"]].concat(), 1, &["Cargo.toml exists; remove it"]);
     check(&["--synthetic", "gpt-2"], 2, &["qwen3-coder-next", "qwen3.5-4b"]);
     let deep = ["--synthetic", "qwen2.5-coder-1.5b", "--layers", "32"];
     check(&deep, 1, &["qwen2.5-coder-1.5b has 28 layers"]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fimd::complete::fim::Order;
 use fimd::complete::stats::Observer;
 use fimd::config::Configuration;
-use fimd::lsp::{self, Ending, Options};
+use fimd::lsp::{self, Exit, Options};
 use fimd::resident::{self, Resident};
 use fimd::serve::Engine;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub struct Client {
 }
 
 enum Server {
-    Task(Runtime, JoinHandle<Ending>),
+    Task(Runtime, JoinHandle<Exit>),
     Process(Child),
 }
 
@@ -230,10 +230,10 @@ impl Client {
     fn exit_code(&mut self) -> i32 {
         let code = match self.server.take().expect("the session has not ended yet") {
             Server::Task(runtime, task) => {
-                let ending = runtime.block_on(async { tokio::time::timeout(PATIENCE, task).await });
-                match ending.expect("the server does not end").expect("the server panicked") {
-                    Ending::Orderly => 0,
-                    Ending::Abrupt => 1,
+                let exit = runtime.block_on(async { tokio::time::timeout(PATIENCE, task).await });
+                match exit.expect("the server does not end").expect("the server panicked") {
+                    Exit::Clean => 0,
+                    Exit::Unclean => 1,
                 }
             }
             Server::Process(mut child) => child.wait().unwrap().code().expect("the server was killed"),

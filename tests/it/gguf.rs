@@ -570,7 +570,7 @@ fn other_tokenizers_are_refused_by_name() {
         ("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![5; 8192])), "merges do not fit"),
         ("tokenizer.ggml.merges", texts(&["ab"]), "\"ab\" is not a pair"),
         ("tokenizer.ggml.merges", texts(&["a 🦀"]), "merges do not fit"),
-        ("tokenizer.ggml.merges", Value::U8(3), "a list of texts"),
+        ("tokenizer.ggml.merges", Value::U8(3), "a list of strings"),
     ];
     for (key, value, word) in cases {
         let error = read(&|gguf| gguf.set(key, value.clone())).err().expect(word);

@@ -43,7 +43,7 @@ const RESERVED: &[Reserved] = &[
         rule: "settings and the environment",
         names: &["\"FIMD_", "try_from_env"],
         // What the program logs is known before there are settings.
-        places: &["config/", "base/logging.rs", "daemon/place.rs", "bench/daemon.rs"],
+        places: &["config/", "base/logging.rs", "daemon/runtime_dir.rs", "bench/daemon.rs"],
     },
     Reserved {
         rule: "unsafe",
@@ -106,8 +106,18 @@ const PURE: &[&str] = &[
 ];
 
 /// What a pure file does not name.
-const IMPURE: &[&str] =
-    &["std::fs", "std::io", "std::thread", "std::env", "Instant::now", "SystemTime", "sleep("];
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "Instant::now",
+    ".elapsed()",
+    "SystemTime",
+    "sleep(",
+];
 
 /// Circles of imports that there still are. Each entry is the files of one.
 const CYCLES_LEFT: &[&[&str]] = &[];
@@ -115,7 +125,7 @@ const CYCLES_LEFT: &[&[&str]] = &[];
 /// A rule, by the name that its findings have, and what finds violations.
 type Rule = fn(&Tree) -> Vec<Finding>;
 
-const RULES: &[Rule] = &[layers, table, reserved, no_tensors, pure, cycles, unsafe_code];
+const RULES: &[Rule] = &[layers, table, reserved, no_tensors, pure, pure_list, cycles, unsafe_code];
 
 /// Name of the rule and what is wrong.
 type Finding = (&'static str, String);
@@ -162,6 +172,8 @@ fn every_rule_finds_its_violation_and_no_other_does() {
         (Some("no tensors"), vec![added("complete/gate.rs", "use crate::compute::Backend;")]),
         (Some("no tensors"), vec![added("assist/mod.rs", "use crate::session::{Mark, Session};")]),
         (Some("pure"), vec![added("complete/service/mod.rs", "fn f() { std::time::Instant::now(); }")]),
+        (Some("pure"), vec![added("text/mod.rs", "fn f() { std::process::exit(1) }")]),
+        (Some("list of pure files"), vec![("lib.rs", "`serve/queue.rs`", "`serve/mod.rs`".into())]),
         (
             Some("cycles"),
             vec![
@@ -299,6 +311,24 @@ fn pure(tree: &Tree) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// The crate doc lists the pure files as [`PURE`] does.
+fn pure_list(tree: &Tree) -> Vec<Finding> {
+    let root = tree.file("lib.rs").expect("the crate has a root");
+    let list = root.text.split_once("- Pure files (").and_then(|(_, rest)| rest.split_once(") do no I/O"));
+    let (list, _) = list.expect("the crate doc lists the pure files");
+    let listed: BTreeSet<String> = list.split('`').skip(1).step_by(2).flat_map(alternatives).collect();
+    let checked: BTreeSet<String> = PURE.iter().map(|path| path.trim_end_matches('/').to_owned()).collect();
+    let differ = listed.symmetric_difference(&checked);
+    differ.map(|path| ("list of pure files", format!("{path} is in one list only"))).collect()
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn alternatives(path: &str) -> Vec<String> {
+    let parts = path.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?)));
+    let Some((start, (names, end))) = parts else { return vec![path.to_owned()] };
+    names.split(',').map(|name| format!("{start}{name}{end}")).collect()
 }
 
 /// Files of one module import each other in one direction. What the `mod.rs` of a folder defines belongs to all files of

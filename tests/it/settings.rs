@@ -73,7 +73,7 @@ fn what_is_wrong_with_changed_settings_is_said_once() {
     editor.client.notify(CHANGED, json!({"settings": settings}));
     editor.client.notify(CHANGED, json!({"settings": settings}));
     let said = [editor.warning(), editor.warning()];
-    for words in [["alternative;", "alternatives?"], ["model counts for all editors", "FIMD_MODEL"]] {
+    for words in [["alternative;", "alternatives?"], ["model is shared by all editors", "FIMD_MODEL"]] {
         assert!(said.iter().any(|said| words.iter().all(|word| said.contains(word))), "{said:?}");
     }
     assert_eq!(editor.inline().as_deref(), Some(&tiny::LINE[..3]));
@@ -125,7 +125,7 @@ fn config_says_where_every_value_came_from() {
         format!("threads 1 {file}:1"),
         format!("budget.soft_ms 300 {file}:3"),
         "budget.hard_ms 5000 default".into(),
-        "model (the starter model in the program) default".into(),
+        "model (the built-in starter model) default".into(),
     ] {
         let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(out.lines().any(|shown| squeezed(shown) == line), "{line} is not in {out}");

@@ -1,7 +1,7 @@
 //! An editor for the language server in this process: the real server, over pipes in memory.
 //!
-//! As VS Code does, every change is sent with `didChange`, takes the request before back with
-//! `$/cancelRequest`, and asks anew; but without the 50 ms that VS Code waits before it asks.
+//! As in VS Code, every change is sent with `didChange`, cancels the request before with `$/cancelRequest`, and sends a
+//! new request; but without the debounce of 50 ms that VS Code adds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,28 +20,28 @@ use super::session::{Change, Editor, Session};
 use crate::complete::record::Record;
 use crate::complete::stats::Observer;
 use crate::config::Configuration;
-use crate::lsp::{self, Ending, Options, wire};
+use crate::lsp::{self, Exit, Options, wire};
 use crate::resident::{Resident, Served};
 
 /// Bytes between the client and the server.
 const PIPE_BYTES: usize = 1 << 16;
-/// Longer than the server needs for anything but a completion.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the record of an answer may come after it.
+/// Longer than any response but a completion takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest delay of the record of a response.
 const RECORD_DELAY: Duration = Duration::from_millis(20);
-/// Completions are asked for because somebody types.
+/// Trigger kind of completions while typing.
 const AUTOMATIC: u32 = 2;
 
 /// A client and its server.
 pub struct Client {
     runtime: Runtime,
-    server: JoinHandle<Ending>,
+    server: JoinHandle<Exit>,
     outbox: UnboundedSender<Value>,
     inbox: mpsc::Receiver<(Instant, Value)>,
     reports: Reports,
     next_id: u64,
     /// Which request an id stands for, until it is answered.
-    under_way: HashMap<u64, usize>,
+    in_flight: HashMap<u64, usize>,
     newest: Option<u64>,
     documents: usize,
     uri: String,
@@ -60,7 +60,7 @@ fn start(
     input: DuplexStream,
     output: DuplexStream,
     resident: Arc<Resident>,
-) -> (JoinHandle<Ending>, mpsc::Receiver<Record>) {
+) -> (JoinHandle<Exit>, mpsc::Receiver<Record>) {
     let (sender, receiver) = mpsc::channel();
     let observer: Observer = Arc::new(move |record: &Record| {
         let _ = sender.send(*record);
@@ -94,7 +94,7 @@ impl Client {
             inbox,
             reports: Reports { receiver, unmatched: Vec::new() },
             next_id: 0,
-            under_way: HashMap::new(),
+            in_flight: HashMap::new(),
             newest: None,
             documents: 0,
             uri: String::new(),
@@ -115,11 +115,11 @@ impl Client {
         self.call("shutdown", Value::Null)?;
         self.notify("exit", Value::Null)?;
         let server = self.server;
-        let ending = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, server).await });
+        let exit = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, server).await });
         self.runtime.shutdown_background();
-        let ending =
-            ending.context("the language server does not end")?.context("the language server failed")?;
-        ensure!(ending == Ending::Orderly, "the language server did not end in order");
+        let exit =
+            exit.context("the language server does not exit")?.context("the language server failed")?;
+        ensure!(exit == Exit::Clean, "unclean exit of the language server");
         Ok(())
     }
 
@@ -134,15 +134,15 @@ impl Client {
     }
 
     fn send(&self, message: Value) -> Result<()> {
-        self.outbox.send(message).ok().context("the language server has ended")
+        self.outbox.send(message).ok().context("the language server exited")
     }
 
-    /// Asks for something while no completion is under way.
+    /// Sends a request while no completion is in flight, and waits for its response.
     fn call(&mut self, method: &str, params: Value) -> Result<Value> {
         let id = self.request(method, params)?;
         loop {
             let (_, mut message) =
-                self.receive(PATIENCE)?.with_context(|| format!("no answer to {method} came"))?;
+                self.receive(TIMEOUT)?.with_context(|| format!("no response to {method}"))?;
             if response_id(&message) == Some(id) {
                 ensure!(message.get("error").is_none(), "{method} failed: {}", message["error"]);
                 return Ok(message["result"].take());
@@ -154,7 +154,7 @@ impl Client {
         match self.inbox.recv_timeout(wait) {
             Ok(message) => Ok(Some(message)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => bail!("the language server has ended"),
+            Err(RecvTimeoutError::Disconnected) => bail!("the language server exited"),
         }
     }
 }
@@ -170,7 +170,7 @@ impl Peer for Client {
         self.notify("textDocument/didOpen", json!({"textDocument": document}))
     }
 
-    fn ask(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()> {
+    fn request_completion(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()> {
         self.version += 1;
         let place = |[line, character]: [usize; 2]| json!({"line": line, "character": character});
         let change = |change: &Change| {
@@ -180,7 +180,7 @@ impl Peer for Client {
         let changes: Vec<Value> = changes.iter().map(change).collect();
         let document = json!({"uri": self.uri, "version": self.version});
         self.notify("textDocument/didChange", json!({"textDocument": document, "contentChanges": changes}))?;
-        if let Some(id) = self.newest.take().filter(|id| self.under_way.contains_key(id)) {
+        if let Some(id) = self.newest.take().filter(|id| self.in_flight.contains_key(id)) {
             self.notify("$/cancelRequest", json!({"id": id}))?;
         }
         let params = json!({
@@ -189,7 +189,7 @@ impl Peer for Client {
             "context": {"triggerKind": AUTOMATIC},
         });
         let id = self.request("textDocument/inlineCompletion", params)?;
-        self.under_way.insert(id, request);
+        self.in_flight.insert(id, request);
         self.newest = Some(id);
         Ok(())
     }
@@ -199,10 +199,10 @@ impl Peer for Client {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let Some((at, message)) = self.receive(left)? else { return Ok(None) };
-            let Some(request) = response_id(&message).and_then(|id| self.under_way.remove(&id)) else {
+            let Some(request) = response_id(&message).and_then(|id| self.in_flight.remove(&id)) else {
                 continue;
             };
-            // What was cancelled, and what the document has outrun, is answered with an error.
+            // The response to a cancelled or outdated request is an error.
             let is_superseded = message.get("error").is_some();
             let text = message["result"]["items"][0]["insertText"].as_str().unwrap_or_default().to_owned();
             let record = if is_superseded { None } else { self.reports.of_answer(text.chars().count()) };
@@ -214,8 +214,8 @@ impl Peer for Client {
     fn close(&mut self) -> Result<(Vec<Answer>, Vec<Figures>)> {
         self.notify("textDocument/didClose", json!({"textDocument": {"uri": self.uri}}))?;
         let mut answers = Vec::new();
-        while !self.under_way.is_empty()
-            && let Some(answer) = self.answer(PATIENCE)?
+        while !self.in_flight.is_empty()
+            && let Some(answer) = self.answer(TIMEOUT)?
         {
             answers.push(answer);
         }
@@ -224,7 +224,7 @@ impl Peer for Client {
 }
 
 impl Reports {
-    /// The record of an answer of so many characters, which has just come: the newest that can be.
+    /// The newest record that matches a response of `shown_chars` characters.
     fn of_answer(&mut self, shown_chars: usize) -> Option<Record> {
         let is_it = |record: &Record| !record.is_cancelled && record.shown_chars == shown_chars;
         loop {
@@ -236,7 +236,7 @@ impl Reports {
         }
     }
 
-    /// What was computed for no answer.
+    /// The cost of requests without a response.
     fn rest(&mut self) -> Vec<Figures> {
         self.unmatched.extend(self.receiver.try_iter());
         self.unmatched.drain(..).map(Figures::from).collect()

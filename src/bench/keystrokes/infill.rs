@@ -1,8 +1,8 @@
-//! A llama.cpp server, asked as its editor plugins do, for comparison.
+//! A client of a llama.cpp server with the requests of its editor plugins, for comparison.
 //!
-//! A request is cancelled by closing its connection, which is the only way there is; this is why requests are
-//! written to a socket here, and not by an HTTP library, whose requests cannot be cancelled while they wait.
-//! Only servers on this machine are asked: documents do not leave it.
+//! The only way to cancel a request is to close its connection; so requests are written to a socket here, and not by
+//! an HTTP library, whose requests cannot be cancelled while they wait. Only servers on this machine are allowed:
+//! documents do not leave it.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,20 +23,20 @@ use crate::base::timings::milliseconds;
 use crate::complete::fim::Order;
 use crate::complete::record::Source;
 
-/// Most tokens of a completion, as many as fimd generates for somebody who types.
+/// Length limit of a completion in tokens, as in automatic completions of fimd.
 const TOKENS_MAX: usize = 64;
 /// Most lines before the cursor that are sent.
 const LINES_BEFORE_MAX: usize = 256;
 /// Most lines after the cursor that are sent.
 const LINES_AFTER_MAX: usize = 64;
-/// A server on this machine accepts within this time, if it is there.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A server that says nothing for so long says nothing any more.
-const SILENCE: Duration = Duration::from_secs(600);
-/// How long cancelled requests may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest wait for the end of cancelled requests.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a server listens.
+/// Address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     host: String,
@@ -55,7 +55,7 @@ impl Address {
         let host = host.trim_matches(['[', ']']);
         match host {
             "localhost" | "127.0.0.1" | "::1" => Ok(Self { host: host.into(), port }),
-            _ => Err(format!("{host:?} is not this machine, and documents do not leave it")),
+            _ => Err(format!("{host:?} is not this machine; documents must not leave it")),
         }
     }
 
@@ -63,17 +63,17 @@ impl Address {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs()?;
         let mut error = None;
         for address in addresses {
-            match TcpStream::connect_timeout(&address, CONNECT) {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                 Ok(stream) => return Ok(stream),
                 Err(refused) => error = Some(refused),
             }
         }
-        Err(error.map_or_else(|| anyhow::anyhow!("there is no such host"), Into::into))
+        Err(error.map_or_else(|| anyhow::anyhow!("unknown host"), Into::into))
             .with_context(|| format!("cannot reach the server at {self}"))
     }
 }
 
-/// With the port, and with brackets around what has colons.
+/// With the port, and with brackets around an IPv6 address.
 impl Display for Address {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let Self { host, port } = self;
@@ -87,23 +87,23 @@ pub struct Infill {
     order: Order,
     sender: mpsc::Sender<Result<Answer>>,
     answers: mpsc::Receiver<Result<Answer>>,
-    under_way: usize,
-    newest: Option<UnderWay>,
+    in_flight: usize,
+    newest: Option<InFlight>,
 }
 
 /// The newest request.
-struct UnderWay {
+struct InFlight {
     stream: TcpStream,
-    is_taken_back: Arc<AtomicBool>,
+    is_cancelled: Arc<AtomicBool>,
 }
 
 impl Infill {
-    /// A client that asks in this order: with the suffix last through `/infill`, where the anchored order
-    /// sends the cursor's line apart from what precedes it; with the suffix first through `/completion`, in a
-    /// prompt made by hand.
+    /// A client with this prompt order: with the suffix last through `/infill`, where the anchored order sends the
+    /// cursor's line separately from what precedes it; with the suffix first through `/completion`, with a complete
+    /// prompt.
     pub fn new(address: Address, order: Order) -> Self {
         let (sender, answers) = mpsc::channel();
-        Self { address, order, sender, answers, under_way: 0, newest: None }
+        Self { address, order, sender, answers, in_flight: 0, newest: None }
     }
 }
 
@@ -112,13 +112,13 @@ impl Peer for Infill {
         Ok(())
     }
 
-    fn ask(&mut self, request: usize, _: &[Change], editor: &Editor) -> Result<()> {
-        self.give_up();
+    fn request_completion(&mut self, request: usize, _: &[Change], editor: &Editor) -> Result<()> {
+        self.cancel();
         let (prefix, suffix) = editor.around();
-        let (path, body) = question(self.order, prefix, suffix);
+        let (path, body) = request_body(self.order, prefix, suffix);
         let sent = Instant::now();
         let stream = self.address.connect()?;
-        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
         stream.set_nodelay(true)?;
         let body = body.to_string();
         let head = format!(
@@ -127,12 +127,12 @@ impl Peer for Infill {
             body.len()
         );
         (&stream).write_all((head + &body).as_bytes()).context("cannot write to the server")?;
-        let is_taken_back = Arc::new(AtomicBool::new(false));
-        self.newest = Some(UnderWay { stream: stream.try_clone()?, is_taken_back: is_taken_back.clone() });
-        self.under_way += 1;
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        self.newest = Some(InFlight { stream: stream.try_clone()?, is_cancelled: is_cancelled.clone() });
+        self.in_flight += 1;
         let sender = self.sender.clone();
         thread::spawn(move || {
-            let _ = sender.send(listen(stream, sent, request, &is_taken_back));
+            let _ = sender.send(receive(stream, sent, request, &is_cancelled));
         });
         Ok(())
     }
@@ -140,19 +140,19 @@ impl Peer for Infill {
     fn answer(&mut self, wait: Duration) -> Result<Option<Answer>> {
         match self.answers.recv_timeout(wait) {
             Ok(answer) => {
-                self.under_way -= 1;
+                self.in_flight -= 1;
                 answer.map(Some)
             }
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => bail!("no request is under way"),
+            Err(RecvTimeoutError::Disconnected) => bail!("no request is in flight"),
         }
     }
 
     fn close(&mut self) -> Result<(Vec<Answer>, Vec<Figures>)> {
-        self.give_up();
+        self.cancel();
         let mut answers = Vec::new();
-        while self.under_way > 0
-            && let Some(answer) = self.answer(PATIENCE)?
+        while self.in_flight > 0
+            && let Some(answer) = self.answer(CANCEL_TIMEOUT)?
         {
             answers.push(answer);
         }
@@ -162,17 +162,17 @@ impl Peer for Infill {
 
 impl Infill {
     /// Cancels the newest request.
-    fn give_up(&mut self) {
-        if let Some(UnderWay { stream, is_taken_back }) = self.newest.take() {
-            is_taken_back.store(true, Ordering::Release);
-            // It fails where the answer is complete and the connection closed.
+    fn cancel(&mut self) {
+        if let Some(InFlight { stream, is_cancelled }) = self.newest.take() {
+            is_cancelled.store(true, Ordering::Release);
+            // It fails if the response is complete and the connection closed.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// The path to ask, and the question.
-fn question(order: Order, prefix: &str, suffix: &str) -> (&'static str, Value) {
+/// Path and body of a request.
+fn request_body(order: Order, prefix: &str, suffix: &str) -> (&'static str, Value) {
     let prefix = last_lines(prefix, LINES_BEFORE_MAX);
     let suffix = first_lines(suffix, LINES_AFTER_MAX);
     let line_start = prefix.rfind('\n').map_or(0, |end| end + 1);
@@ -204,7 +204,7 @@ fn first_lines(text: &str, lines: usize) -> &str {
     text.match_indices('\n').nth(lines).map_or(text, |(end, _)| &text[..=end])
 }
 
-/// What a server says with each token, and at the end.
+/// A server-sent event: one per token, and a last one.
 #[derive(Default, Deserialize)]
 struct Event {
     #[serde(default)]
@@ -219,33 +219,33 @@ struct Event {
 
 #[derive(Clone, Copy, Default, Deserialize)]
 struct Timings {
-    /// Tokens of the prompt that were not taken from the cache.
+    /// Prompt tokens evaluated.
     #[serde(default)]
     prompt_n: usize,
-    /// Those that were.
+    /// Prompt tokens from the cache.
     #[serde(default)]
     cache_n: usize,
     #[serde(default)]
     predicted_n: usize,
 }
 
-/// Reads the answer to a request to its end, or until it is cancelled.
-fn listen(stream: TcpStream, sent: Instant, request: usize, is_taken_back: &AtomicBool) -> Result<Answer> {
-    let mut heard = Heard::default();
-    let ended = heard.read(stream, sent);
+/// Reads the response to a request to its end, or until it is cancelled.
+fn receive(stream: TcpStream, sent: Instant, request: usize, is_cancelled: &AtomicBool) -> Result<Answer> {
+    let mut received = Received::default();
+    let ended = received.read(stream, sent);
     let at = Instant::now();
-    if !heard.is_complete && !is_taken_back.load(Ordering::Acquire) {
+    if !received.is_complete && !is_cancelled.load(Ordering::Acquire) {
         ended?;
-        bail!("the server broke off in the middle of its answer");
+        bail!("the server closed the connection before the end of its response");
     }
-    let (is_superseded, figures) = (!heard.is_complete, heard.figures());
-    let text = if is_superseded { String::new() } else { heard.text };
+    let (is_superseded, figures) = (!received.is_complete, received.figures());
+    let text = if is_superseded { String::new() } else { received.text };
     Ok(Answer { request, at, text, is_superseded, figures })
 }
 
-/// What has been read of an answer.
+/// A response as far as it was read.
 #[derive(Default)]
-struct Heard {
+struct Received {
     text: String,
     first_token_ms: Option<f64>,
     prompt_tokens: usize,
@@ -253,14 +253,14 @@ struct Heard {
     is_complete: bool,
 }
 
-impl Heard {
+impl Received {
     fn read(&mut self, stream: TcpStream, sent: Instant) -> Result<()> {
         let mut reader = BufReader::new(stream);
         let (status, mut body) = response(&mut reader)?;
         if status != 200 {
             let mut message = String::new();
             let _ = body.take(500).read_to_string(&mut message);
-            bail!("the server answered with status {status}: {}", message.trim());
+            bail!("unexpected status {status} from the server: {}", message.trim());
         }
         for line in BufReader::new(&mut body).lines() {
             let line = line?;
@@ -273,7 +273,10 @@ impl Heard {
             if data == "[DONE]" {
                 break;
             }
-            self.note(serde_json::from_str(data).context("the server sent something else than JSON")?, sent);
+            self.note(
+                serde_json::from_str(data).context("unexpected response from the server: invalid JSON")?,
+                sent,
+            );
         }
         Ok(())
     }
@@ -304,13 +307,13 @@ impl Heard {
 /// The status of a response, and its body.
 fn response(reader: &mut BufReader<TcpStream>) -> Result<(u16, Box<dyn Read + '_>)> {
     let mut line = String::new();
-    reader.read_line(&mut line).context("the server did not answer")?;
+    reader.read_line(&mut line).context("the server did not respond")?;
     let status = line.split(' ').nth(1).and_then(|status| status.trim().parse().ok());
-    let status = status.with_context(|| format!("{:?} is not HTTP", line.trim()))?;
+    let status = status.with_context(|| format!("{:?} is no valid HTTP status line", line.trim()))?;
     let (mut length, mut is_chunked) = (u64::MAX, false);
     loop {
         line.clear();
-        ensure!(reader.read_line(&mut line)? > 0, "the server broke off");
+        ensure!(reader.read_line(&mut line)? > 0, "the server closed the connection");
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.trim().parse().context("Content-Length")?,
@@ -323,7 +326,7 @@ fn response(reader: &mut BufReader<TcpStream>) -> Result<(u16, Box<dyn Read + '_
     Ok((status, body))
 }
 
-/// A body that comes in chunks, each with its length before it (RFC 9112, section 7.1).
+/// A chunked body (RFC 9112, section 7.1).
 struct Chunked<R> {
     reader: R,
     left: usize,
@@ -340,7 +343,7 @@ impl<R: BufRead> Read for Chunked<R> {
             let length = line.trim_end().split(';').next().unwrap_or_default();
             if !length.is_empty() {
                 self.left = usize::from_str_radix(length, 16)
-                    .map_err(|_| std::io::Error::other("a chunk has no length"))?;
+                    .map_err(|_| std::io::Error::other("a chunk without a length"))?;
                 if self.left == 0 {
                     return Ok(0);
                 }
@@ -358,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_asked() {
+    fn only_this_machine_is_allowed() {
         for (url, host, port) in [
             ("http://127.0.0.1:8080", "127.0.0.1", 8080),
             ("http://localhost/", "localhost", 80),
@@ -380,9 +383,9 @@ mod tests {
     }
 
     #[test]
-    fn questions_follow_the_order() {
+    fn requests_follow_the_order() {
         let parts = |order| {
-            let (path, body) = question(order, "a\nb c", "d\ne");
+            let (path, body) = request_body(order, "a\nb c", "d\ne");
             let part = |name: &str| body[name].as_str().unwrap_or("-").to_owned();
             (path, part("input_prefix"), part("prompt"), part("input_suffix"))
         };

@@ -1,4 +1,4 @@
-//! `fimd bench keystrokes`: what a keystroke costs, measured by replaying typing sessions.
+//! `fimd bench keystrokes`: the cost of a keystroke, measured by replaying typing sessions.
 
 pub mod client;
 pub mod infill;
@@ -17,17 +17,17 @@ use report::Run;
 use session::Session;
 use typist::Typist;
 
-/// Who types.
+/// What determines the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// The script of the session.
     Script,
-    /// Somebody who wants what the model suggests.
+    /// A typist who follows the model's suggestions.
     Oracle,
 }
 
-/// Replays `sessions` one after the other with `peer`, which is called `server` in the report and asks in
-/// this order. `say` is told what is going on.
+/// Replays `sessions` one after the other with `peer`, named `server` in the report, whose requests have this prompt
+/// order. `say` reports progress.
 pub fn run(
     peer: &mut dyn Peer,
     server: &str,

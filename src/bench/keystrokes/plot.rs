@@ -1,18 +1,18 @@
-//! A picture of the runs: how soon answers come, and what each key costs. Pure.
+//! A plot of the runs: latency, and tokens evaluated per key. Pure.
 
 use std::fmt::Write as _;
 
 use super::report::Run;
 
-/// Colours that people with colour-blindness tell apart (Okabe and Ito), for as many runs.
+/// Colour-blind-safe palette (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000"];
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 360.0;
-/// Where both panels begin and end.
+/// Vertical extent of both panels.
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 270.0;
 
-/// A part of the picture with axes of its own.
+/// A panel with its own axes.
 struct Panel {
     left: f64,
     right: f64,
@@ -21,11 +21,11 @@ struct Panel {
 const TIMES: Panel = Panel { left: 60.0, right: 450.0 };
 const TOKENS: Panel = Panel { left: 540.0, right: 930.0 };
 
-/// A number on an axis, from 0 to 1.
+/// Maps a value to `[0, 1]` on an axis.
 type Scale<'a> = &'a dyn Fn(f64) -> f64;
 
-/// An SVG of two panels: the share of answers that came within a time, and the prompt tokens evaluated for
-/// each keystroke in turn, where the server tells; keys served without the model cost 0.
+/// An SVG of two panels: the cumulative distribution of latency, and the prompt tokens evaluated for each keystroke,
+/// where the server reports them; keys served without the model cost 0.
 pub fn svg(runs: &[Run]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \

@@ -1,4 +1,4 @@
-//! One session against one server: what every keystroke cost.
+//! Replays one session with one server and measures every keystroke.
 
 use std::time::{Duration, Instant};
 
@@ -6,54 +6,53 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::session::{Action, Change, Editor, Session};
-use super::typist::{Typist, go_on};
+use super::typist::{Typist, remainder};
 use crate::base::timings::milliseconds;
 use crate::complete::record::Source;
 
-/// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Longer than any response takes.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A server that completes while a document is typed.
 pub trait Peer {
     /// Opens the document of a session.
     fn open(&mut self, session: &Session) -> Result<()>;
 
-    /// Tells what changed, cancels the request before if it is not answered, and asks for a completion at
-    /// the cursor. `request` is how the answer will be called; it counts from 0 in each session.
-    fn ask(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()>;
+    /// Sends the changes, cancels the request before if it is in flight, and requests a completion at the cursor.
+    /// `request` identifies the response; it counts from 0 in each session.
+    fn request_completion(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()>;
 
-    /// The next answer; `None` if there is none for so long.
+    /// The next response; `None` after waiting for that long.
     fn answer(&mut self, wait: Duration) -> Result<Option<Answer>>;
 
-    /// Closes the document and waits for all that is in flight. Returns the answers to it, and what was
-    /// computed for no answer.
+    /// Closes the document and waits for all requests in flight. Returns their responses, and the cost of requests
+    /// without one.
     fn close(&mut self) -> Result<(Vec<Answer>, Vec<Figures>)>;
 }
 
-/// What a server says to a request.
+/// A response to a completion request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub request: usize,
-    /// When it came.
+    /// Time of arrival.
     pub at: Instant,
     /// The text to insert at the cursor; empty for none.
     pub text: String,
     /// Whether the request was cancelled first.
     pub is_superseded: bool,
-    /// What it cost, where the server tells.
+    /// Its cost, where the server reports it.
     pub figures: Option<Figures>,
 }
 
-/// What an answer cost.
+/// Cost of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// Where it came from.
     pub source: Source,
     /// Tokens of the prompt; 0 where the model did not run for it.
     pub prompt_tokens: usize,
     /// Prompt tokens evaluated.
     pub evaluated: usize,
-    /// Prompt tokens whose recurrence alone was run again.
+    /// Prompt tokens replayed: only their recurrence was run again.
     pub replayed: usize,
     /// Tokens generated.
     pub generated: usize,
@@ -61,30 +60,28 @@ pub struct Figures {
     pub first_token_ms: Option<f64>,
 }
 
-/// One request, and what became of it.
+/// One request and its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Keystroke {
     /// The session.
     pub session: String,
     /// The event in it, from 0.
     pub event: usize,
-    /// What led to it.
     pub cause: Cause,
-    /// What became of it.
     pub outcome: Outcome,
     /// Characters suggested.
     pub shown_chars: usize,
-    /// What the answer cost, where the server tells.
+    /// Cost of the response, where the server reports it.
     #[serde(flatten)]
     pub figures: Option<Figures>,
-    /// From the request to the answer, unless it was superseded.
+    /// From the request to the response, unless it was superseded.
     pub answer_ms: Option<f64>,
-    /// From the request until a suggestion stood on screen: 0 where what was typed is the beginning of the one
-    /// already there; a superseded request waits for the answer to a later one. None where none came.
+    /// From the request until a suggestion was shown: 0 where the typed text is a prefix of the one already shown; a
+    /// superseded request waits for the response to a later one. None if there was none.
     pub line_ms: Option<f64>,
 }
 
-/// What leads to a request.
+/// Cause of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -120,29 +117,29 @@ impl Cause {
     ];
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was answered while it was the newest.
+    /// The response came while it was the newest.
     Answered,
-    /// A newer one came first.
+    /// A newer request came first.
     Superseded,
-    /// Nothing came.
+    /// There was no response.
     Unanswered,
 }
 
-/// What a session cost.
+/// Results of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Replayed {
     /// Every request.
     pub keystrokes: Vec<Keystroke>,
-    /// What was computed for requests that were superseded.
+    /// Cost of superseded requests.
     pub wasted: Vec<Figures>,
 }
 
 /// Lets `typist` type `session` with `peer`. `pace` multiplies the pauses; at 0 there are none, and each key
-/// waits for the answer to the one before.
+/// waits for the response to the one before.
 pub fn replay(peer: &mut dyn Peer, session: &Session, typist: Typist, pace: f64) -> Result<Replayed> {
     peer.open(session)?;
     let mut replay = Replay {
@@ -163,13 +160,13 @@ struct Replay<'a> {
     peer: &'a mut dyn Peer,
     pace: f64,
     editor: Editor,
-    /// The suggestion on screen, which is not empty.
+    /// The suggestion shown, which is not empty.
     shown: Option<String>,
-    /// The newest request, until it is answered.
+    /// The newest request, while it is in flight.
     newest: Option<usize>,
     /// When each request was sent.
     sent: Vec<Instant>,
-    /// Requests since which no suggestion has come.
+    /// Requests since the last suggestion.
     waiting: Vec<usize>,
     result: Replayed,
 }
@@ -186,8 +183,8 @@ impl Replay<'_> {
             let Some(action) = typist.next(self.shown.as_deref(), &self.editor) else { break };
             last = Instant::now();
             let changes = self.editor.apply(&action)?;
-            let rest = self.shown.take().and_then(|shown| go_on(&shown, &action).map(String::from));
-            let goes_on = rest.is_some();
+            let rest = self.shown.take().and_then(|shown| remainder(&shown, &action).map(String::from));
+            let is_typed_through = rest.is_some();
             self.shown = rest.filter(|rest| !rest.is_empty());
             if changes.is_empty() {
                 jumped = true;
@@ -205,7 +202,7 @@ impl Replay<'_> {
                 Action::Undo { .. } => Cause::Undo,
                 Action::Edit { .. } => Cause::Edit,
             };
-            if !goes_on {
+            if !is_typed_through {
                 self.waiting.push(request);
             }
             self.result.keystrokes.push(Keystroke {
@@ -216,11 +213,11 @@ impl Replay<'_> {
                 shown_chars: 0,
                 figures: None,
                 answer_ms: None,
-                line_ms: goes_on.then_some(0.0),
+                line_ms: is_typed_through.then_some(0.0),
             });
             self.newest = Some(request);
             self.sent.push(Instant::now());
-            self.peer.ask(request, &changes, &self.editor)?;
+            self.peer.request_completion(request, &changes, &self.editor)?;
         }
         self.settle()?;
         let (answers, wasted) = self.peer.close()?;
@@ -229,7 +226,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Takes what comes until then.
+    /// Receives responses until then.
     fn pause(&mut self, until: Instant) -> Result<()> {
         loop {
             let wait = until.saturating_duration_since(Instant::now());
@@ -241,12 +238,12 @@ impl Replay<'_> {
         }
     }
 
-    /// Waits until the newest request is answered.
+    /// Waits for the response to the newest request.
     fn settle(&mut self) -> Result<()> {
         while self.newest.is_some() {
-            match self.peer.answer(PATIENCE)? {
+            match self.peer.answer(TIMEOUT)? {
                 Some(answer) => self.take(answer),
-                None => bail!("no answer came within {} s", PATIENCE.as_secs()),
+                None => bail!("no response within {} s", TIMEOUT.as_secs()),
             }
         }
         Ok(())
@@ -286,7 +283,7 @@ mod tests {
     struct Echo {
         text: &'static str,
         is_busy: bool,
-        under_way: Option<usize>,
+        in_flight: Option<usize>,
         answers: VecDeque<Answer>,
         documents: Vec<String>,
     }
@@ -304,7 +301,7 @@ mod tests {
 
     impl Echo {
         fn new(text: &'static str, is_busy: bool) -> Self {
-            Self { text, is_busy, under_way: None, answers: VecDeque::new(), documents: Vec::new() }
+            Self { text, is_busy, in_flight: None, answers: VecDeque::new(), documents: Vec::new() }
         }
 
         fn push(&mut self, request: usize, is_superseded: bool) {
@@ -324,14 +321,14 @@ mod tests {
             Ok(())
         }
 
-        fn ask(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()> {
+        fn request_completion(&mut self, request: usize, changes: &[Change], editor: &Editor) -> Result<()> {
             assert!(!changes.is_empty());
             self.documents.push(editor.text().into());
-            if let Some(before) = self.under_way.take() {
+            if let Some(before) = self.in_flight.take() {
                 self.push(before, true);
             }
             if self.is_busy && request.is_multiple_of(2) {
-                self.under_way = Some(request);
+                self.in_flight = Some(request);
             } else {
                 self.push(request, false);
             }

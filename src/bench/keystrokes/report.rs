@@ -1,4 +1,4 @@
-//! What the replayed sessions cost: one JSON object, or tables for people. Pure.
+//! The report of replayed sessions: one JSON object, or tables in Markdown. Pure.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -16,97 +16,91 @@ pub struct Report {
     pub version: &'static str,
     /// Where it ran.
     pub machine: Machine,
-    /// Who typed.
     pub typist: &'static str,
-    /// What the pauses were multiplied with; 0 where each key waited for the answer to the one before.
+    /// Factor of the pauses; 0 where each key waited for the response to the one before.
     pub pace: f64,
-    /// What was typed.
+    /// Names of the sessions.
     pub sessions: Vec<String>,
-    /// One for each server and order.
+    /// One for each server and prompt order.
     pub runs: Vec<Run>,
 }
 
-/// All sessions with one server, in one order.
+/// All sessions with one server and prompt order.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
-    /// Who answered.
+    /// Name of the server.
     pub server: String,
     /// The model, where it is known.
     pub model: Option<String>,
-    /// Threads that computed, where that is known.
+    /// Compute threads, where that is known.
     pub threads: Option<usize>,
-    /// The order of its prompts.
+    /// The prompt order.
     pub order: &'static str,
-    /// All in few figures.
     pub summary: Summary,
     /// Every request.
     pub keystrokes: Vec<Keystroke>,
 }
 
-/// What all sessions cost. Figures that the server does not tell are none.
+/// Summary of all sessions. Figures that the server does not report are none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// Requests: one for every change of a document.
     pub requests: usize,
-    /// Those answered while they were the newest.
+    /// Requests whose response came while they were the newest.
     pub answered: usize,
-    /// Those that a newer one overtook.
+    /// Requests superseded by a newer one.
     pub superseded: usize,
-    /// Those to which nothing came.
+    /// Requests without a response.
     pub unanswered: usize,
-    /// Answers that suggested something.
+    /// Responses with a suggestion.
     pub suggested: usize,
     /// Tokens of a prompt.
     pub prompt_tokens: Option<Quantiles>,
-    /// Prompt tokens evaluated for an answer for which the model ran.
+    /// Prompt tokens evaluated for a response for which the model ran.
     pub evaluated: Option<Quantiles>,
-    /// Prompt tokens whose recurrence alone was run again for such an answer.
+    /// Prompt tokens replayed for such a response.
     pub replayed: Option<Quantiles>,
-    /// From the request to the first token of such an answer.
+    /// From the request to the first token of such a response.
     pub first_token_ms: Option<Quantiles>,
-    /// From the request to the answer.
+    /// From the request to the response.
     pub answer_ms: Option<Quantiles>,
-    /// From the request until a suggestion stood on screen.
+    /// From the request until a suggestion was shown.
     pub line_ms: Option<Quantiles>,
-    /// Where answers came from.
+    /// Sources of the responses.
     pub sources: Option<Sources>,
-    /// What superseded requests cost.
+    /// Cost of superseded requests.
     pub wasted: Wasted,
-    /// The same by what led to the request.
+    /// The same by cause.
     pub causes: Vec<ByCause>,
 }
 
 /// Nearest-rank quantiles: values that occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quantiles {
-    /// Half are at most this.
     pub p50: f64,
-    /// Nine of ten are.
     pub p90: f64,
-    /// 99 of 100 are.
     pub p99: f64,
-    /// All are.
     pub max: f64,
 }
 
-/// How many answers came from where.
+/// Number of responses by source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Sources {
-    /// What was on screen, typed through.
+    /// The suggestion shown, typed through.
     pub typed_through: usize,
-    /// An earlier answer.
+    /// An earlier response.
     pub cache: usize,
-    /// A generation begun for an earlier request.
+    /// A generation in flight for an earlier request.
     pub joined: usize,
-    /// A generation of their own.
+    /// A new generation.
     pub model: usize,
-    /// Nowhere: there was nothing to offer.
+    /// No completion.
     pub nothing: usize,
-    /// Those from the screen or the cache among all that could have needed the model.
+    /// Share of the first two among all but the last.
     pub share_without_model: f64,
 }
 
-/// What was computed for requests that were superseded.
+/// Cost of superseded requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Wasted {
     /// Prompt tokens evaluated.
@@ -125,12 +119,12 @@ pub struct ByCause {
     pub requests: usize,
     /// Prompt tokens evaluated.
     pub evaluated: Option<Quantiles>,
-    /// From the request to the answer.
+    /// From the request to the response.
     pub answer_ms: Option<Quantiles>,
 }
 
 impl Run {
-    /// From what each session cost.
+    /// Summarises the sessions.
     pub fn new(server: String, order: Order, sessions: Vec<Replayed>) -> Self {
         let wasted: Vec<Figures> = sessions.iter().flat_map(|session| &session.wasted).copied().collect();
         let keystrokes: Vec<Keystroke> =
@@ -139,7 +133,7 @@ impl Run {
         Self { server, model: None, threads: None, order: order.name(), summary, keystrokes }
     }
 
-    /// What to call it beside others.
+    /// Title for tables and plots.
     pub fn title(&self) -> String {
         format!("{}, {}", self.server, self.order)
     }

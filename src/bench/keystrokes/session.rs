@@ -1,4 +1,4 @@
-//! Typing sessions: what somebody did to a document, key by key. Pure.
+//! Typing sessions: edits of a document, key by key. Pure.
 //!
 //! `tests/data/typing/README.md` describes the files.
 
@@ -6,38 +6,36 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A document and what was done to it.
+/// A document and the edits made to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// What to call it: the name of its file without folder and extension.
+    /// Name of its file without folder and extension.
     pub name: String,
-    /// Where the document is said to lie.
+    /// Path of the document.
     pub path: String,
-    /// Its language, as LSP calls it.
+    /// LSP language identifier.
     pub language: String,
     /// The document before the first event.
     pub text: String,
-    /// Where the cursor stands in `text`, in bytes.
+    /// Byte offset of the cursor in `text`.
     pub cursor: usize,
-    /// What was done.
     pub events: Vec<Event>,
     /// The document after the last event.
     pub end: String,
 }
 
-/// One thing that was done.
+/// An action after a pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Time since the event before.
+    /// Milliseconds since the event before.
     pub pause_ms: u32,
-    /// What.
     pub action: Action,
 }
 
 /// A line and a character in it, both counted from 0.
-pub type Place = [usize; 2];
+pub type Position = [usize; 2];
 
-/// What can be done to a document.
+/// An action on a document.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
@@ -62,26 +60,23 @@ pub enum Action {
         #[serde(default)]
         below: Option<String>,
     },
-    /// Characters around the cursor go.
+    /// Deletes characters around the cursor.
     Delete {
-        /// How many before it.
+        /// Number before it.
         #[serde(default = "one")]
         before: usize,
-        /// How many after it.
+        /// Number after it.
         #[serde(default)]
         after: usize,
     },
-    /// Text comes to the cursor at once, as ghost text does.
+    /// Inserts text at once, as accepted ghost text.
     Accept {
         /// The text.
         text: String,
     },
     /// The cursor moves.
-    Jump {
-        /// Where to.
-        to: Place,
-    },
-    /// The last edits that are not yet undone are.
+    Jump { to: Position },
+    /// Undoes the last edits that are not yet undone.
     Undo {
         /// How many.
         #[serde(default = "one")]
@@ -90,11 +85,11 @@ pub enum Action {
     /// Text changes away from the cursor, which stays in front of the same character.
     Edit {
         /// Where.
-        at: Place,
-        /// How many characters go.
+        at: Position,
+        /// Number of characters to remove.
         #[serde(default)]
         remove: usize,
-        /// What comes instead.
+        /// Replacement.
         #[serde(default)]
         text: String,
     },
@@ -107,7 +102,7 @@ struct File {
     path: String,
     language: String,
     text: Vec<String>,
-    cursor: Place,
+    cursor: Position,
     events: Vec<Value>,
     end: Vec<String>,
 }
@@ -117,7 +112,7 @@ fn one() -> usize {
 }
 
 impl Session {
-    /// The sessions that are part of the program.
+    /// The built-in sessions.
     pub fn embedded() -> Result<Vec<Self>> {
         [
             ("c.json", include_str!("../../../tests/data/typing/c.json")),
@@ -198,11 +193,11 @@ impl Event {
 /// A change of a document, in the terms of LSP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Line and UTF-16 unit of the first character that goes.
+    /// Line and UTF-16 unit of the start of the removed range.
     pub start: [usize; 2],
-    /// Of the first one that stays.
+    /// Of its end.
     pub end: [usize; 2],
-    /// What comes instead.
+    /// Replacement.
     pub text: String,
 }
 
@@ -257,7 +252,7 @@ impl Editor {
         let change = match action {
             Action::Type { text, closes } => self.insert(&text.to_string(), closes.map(String::from)),
             Action::Over { text } => {
-                ensure!(self.text[at..].starts_with(*text), "{text:?} does not stand at the cursor");
+                ensure!(self.text[at..].starts_with(*text), "{text:?} is not at the cursor");
                 let change = self.replace(at, at + text.len_utf8(), &text.to_string());
                 self.cursor = at + text.len_utf8();
                 change
@@ -280,11 +275,11 @@ impl Editor {
                 return Ok(Vec::new());
             }
             Action::Undo { edits } => return self.undo(*edits),
-            Action::Edit { at: place, remove, text } => {
-                let start = offset(&self.text, *place)?;
+            Action::Edit { at: position, remove, text } => {
+                let start = offset(&self.text, *position)?;
                 let end = forth(&self.text, start, *remove)
                     .with_context(|| format!("there are no {remove} characters to remove"))?;
-                ensure!(end <= at || at <= start, "the cursor stands in what is removed");
+                ensure!(end <= at || at <= start, "the cursor is inside the removed range");
                 let change = self.replace(start, end, text);
                 if end <= at {
                     self.cursor = at - (end - start) + text.len();
@@ -331,8 +326,8 @@ impl Editor {
     }
 }
 
-/// The byte at which `place` lies.
-fn offset(text: &str, [line, column]: Place) -> Result<usize> {
+/// Byte offset of a position.
+fn offset(text: &str, [line, column]: Position) -> Result<usize> {
     let start = match line {
         0 => 0,
         _ => {
@@ -373,7 +368,7 @@ fn forth(text: &str, at: usize, chars: usize) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn session(text: &str, cursor: Place, events: &str, end: &str) -> Result<Session> {
+    fn session(text: &str, cursor: Position, events: &str, end: &str) -> Result<Session> {
         let lines = |text: &str| serde_json::to_string(&text.split('\n').collect::<Vec<_>>()).unwrap();
         let json = format!(
             r#"{{"path": "a.rs", "language": "rust", "text": {}, "cursor": {cursor:?}, "events": [{events}], "end": {}}}"#,
@@ -480,7 +475,10 @@ mod tests {
         check(r#"{"pause_ms": 1, "kind": "undo", "edits": 2}"#, &["event 1", "only 1"]);
         check(r#"{"pause_ms": 1, "kind": "jump", "to": [5, 0]}"#, &["event 1", "no line 5"]);
         check(r#"{"pause_ms": 1, "kind": "jump", "to": [0, 5]}"#, &["event 1", "no column 5"]);
-        check(r#"{"pause_ms": 1, "kind": "edit", "at": [0, 0], "remove": 3}"#, &["event 1", "cursor stands"]);
+        check(
+            r#"{"pause_ms": 1, "kind": "edit", "at": [0, 0], "remove": 3}"#,
+            &["event 1", "cursor is inside"],
+        );
         check(r#"{"pause_ms": 1, "kind": "type", "text": "z"}"#, &["line 1 differs"]);
         let error = format!("{:#}", session("x", [3, 0], "", "x").unwrap_err());
         assert!(error.contains("cursor") && error.contains("no line 3"), "{error}");

@@ -1,5 +1,5 @@
-//! Random edits and requests, as fast as the server takes them: whatever happens, every request is answered, and
-//! memory does not grow.
+//! Soak test: random edits and requests at the maximum rate. Every request must get a response, and memory must not
+//! grow.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -14,32 +14,32 @@ use crate::bench::random::fraction;
 
 /// Edits of a document before another one is opened.
 const EDITS_OF_A_DOCUMENT: usize = 250;
-/// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Memory is first looked at after so much of the work: by then what can be kept is.
+/// Longer than any response takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Memory is first measured after this share of the edits, when caches are full.
 const WARM_SHARE: f64 = 0.25;
-/// What somebody might type.
+/// Characters to type.
 const CHARACTERS: &str = "etaoinshrdlucmfwypvbgkqjxz  ____..,,((()));;==::{}[]\"'é🦀";
 
-/// What became of it all.
+/// Results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Edits made; there was a request after each.
+    /// Edits, each with a request.
     pub edits: usize,
-    /// Requests answered with a suggestion, or with nothing to suggest.
+    /// Requests that got a suggestion or an empty response.
     pub answered: usize,
-    /// Requests that a newer one took back, answered too.
+    /// Requests that a newer one cancelled, which got a response too.
     pub superseded: usize,
-    /// Suggestions among the answers.
+    /// Suggestions among the responses.
     pub suggestions: usize,
-    /// Seconds it took.
+    /// Duration, in seconds.
     pub seconds: f64,
-    /// Bytes of memory held after a quarter of the edits, and at the end; none where the system does not say.
+    /// Resident set size in bytes after a quarter of the edits, and at the end; none where it is unknown.
     pub memory_bytes: Option<[u64; 2]>,
 }
 
-/// Makes `edits` random edits to the documents of `sessions`, which `seed` decides, and asks for a completion
-/// after each. Fails when a request stays unanswered.
+/// Makes `edits` random edits to the documents of `sessions`, by `seed`, and requests a completion after each. Fails
+/// when a request gets no response.
 pub fn run(
     peer: &mut dyn Peer,
     sessions: &[Session],
@@ -55,15 +55,15 @@ pub fn run(
         let session = &sessions[dice.below(sessions.len())];
         let mut editor = Editor::new(session);
         peer.open(session)?;
-        let (mut asked, mut answers) = (0, Vec::new());
+        let (mut requests, mut answers) = (0, Vec::new());
         let mut suggestion = None;
-        while asked < EDITS_OF_A_DOCUMENT.min(edits - first) {
+        while requests < EDITS_OF_A_DOCUMENT.min(edits - first) {
             let action = dice.action(&editor, suggestion.take());
             let Ok(changes) = editor.apply(&action) else { continue };
-            peer.ask(asked, &changes, &editor)?;
-            asked += 1;
+            peer.request_completion(requests, &changes, &editor)?;
+            requests += 1;
             let wait = match dice.below(8) {
-                0..=1 => PATIENCE,
+                0..=1 => TIMEOUT,
                 2..=4 => Duration::from_millis(dice.below(100) as u64),
                 _ => Duration::ZERO,
             };
@@ -71,20 +71,20 @@ pub fn run(
             while suggestion.is_none()
                 && let Some(answer) = peer.answer(until.saturating_duration_since(Instant::now()))?
             {
-                suggestion = (answer.request + 1 == asked).then(|| answer.text.clone());
+                suggestion = (answer.request + 1 == requests).then(|| answer.text.clone());
                 answers.push(answer);
             }
         }
         answers.extend(peer.close()?.0);
-        ensure!(answers.len() == asked, "of {asked} requests {} were answered", answers.len());
+        ensure!(answers.len() == requests, "of {requests} requests {} were answered", answers.len());
         superseded += answers.iter().filter(|answer| answer.is_superseded).count();
         answered += answers.iter().filter(|answer| !answer.is_superseded).count();
         suggestions += answers.iter().filter(|answer| !answer.text.is_empty()).count();
-        if memory_first.is_none() && (first + asked) as f64 >= WARM_SHARE * edits as f64 {
-            memory_first = machine::held_memory();
+        if memory_first.is_none() && (first + requests) as f64 >= WARM_SHARE * edits as f64 {
+            memory_first = machine::resident_memory();
         }
     }
-    let memory_bytes = memory_first.zip(machine::held_memory()).map(|(first, last)| [first, last]);
+    let memory_bytes = memory_first.zip(machine::resident_memory()).map(|(first, last)| [first, last]);
     let seconds = started.elapsed().as_secs_f64();
     Ok(Report { edits, answered, superseded, suggestions, seconds, memory_bytes })
 }
@@ -104,28 +104,27 @@ impl fmt::Display for Report {
     }
 }
 
-/// A sequence of random numbers.
+/// A random generator.
 pub struct Dice {
     seed: u64,
-    thrown: u64,
+    drawn: u64,
 }
 
 impl Dice {
-    /// The sequence that `seed` begins.
     pub fn new(seed: u64) -> Self {
-        Self { seed, thrown: 0 }
+        Self { seed, drawn: 0 }
     }
 
-    /// From 0 to below 1.
+    /// Uniform in `[0, 1)`.
     pub fn share(&mut self) -> f64 {
-        self.thrown += 1;
-        fraction(self.seed, self.thrown).into()
+        self.drawn += 1;
+        fraction(self.seed, self.drawn).into()
     }
 
-    /// From 0 to below `count`.
+    /// Uniform below `count`.
     pub fn below(&mut self, count: usize) -> usize {
-        self.thrown += 1;
-        (fraction(self.seed, self.thrown) * count as f32) as usize
+        self.drawn += 1;
+        (fraction(self.seed, self.drawn) * count as f32) as usize
     }
 
     fn action(&mut self, editor: &Editor, suggestion: Option<String>) -> Action {

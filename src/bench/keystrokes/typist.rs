@@ -1,38 +1,38 @@
-//! Who types: the script of a session, or somebody who wants what the model suggests. Pure.
+//! Typists: the script of a session, or an oracle that follows the model's suggestions. Pure.
 
 use std::collections::VecDeque;
 
 use super::session::{Action, Editor, Event, Session};
 
-/// One suggestion in so many is accepted; the others are typed to their end.
+/// One suggestion in this many is accepted; the others are typed to their end.
 const ACCEPTED_OF: usize = 4;
-/// How many characters of a suggestion are typed before the rest is accepted.
+/// Characters of a suggestion that are typed before the rest is accepted.
 const TYPED_BEFORE_ACCEPT: usize = 3;
 
-/// Decides what is done next.
+/// Chooses the next action.
 #[derive(Clone, Debug)]
 pub enum Typist {
-    /// Does what the session says, whatever is shown, so that all servers see the same documents.
+    /// Follows the session, whatever is shown, so that all servers see the same documents.
     Script(VecDeque<Event>),
     /// Types what is shown, or accepts it; see [`Oracle`].
     Oracle(Oracle),
 }
 
-/// Somebody whose intention is always what the model suggests. Waits for a suggestion, types it character by
-/// character, accepts the rest of every fourth, and begins a new line after each. Where nothing is suggested,
-/// takes characters from the script of the session, without its jumps and deletions. Pauses as the script does.
+/// Always types what the model suggests. Waits for a suggestion, types it character by character, accepts the rest of
+/// every fourth, and begins a new line after each. Without a suggestion, takes characters from the script of the
+/// session, without its jumps and deletions. Pauses as the script does.
 #[derive(Clone, Debug)]
 pub struct Oracle {
     pauses: VecDeque<u32>,
     script: VecDeque<Action>,
-    /// What should still be shown after the last event, if it was taken from a suggestion.
+    /// The remainder of the suggestion after the last event, if that was taken from one.
     rest: Option<String>,
     suggestions: usize,
     typed: usize,
 }
 
 impl Typist {
-    /// Types what the session says.
+    /// Follows the session.
     pub fn script(session: &Session) -> Self {
         Self::Script(session.events.iter().cloned().collect())
     }
@@ -53,7 +53,7 @@ impl Typist {
         })
     }
 
-    /// How long to wait after the last event before the next; `None` when there is none.
+    /// Pause before the next event in milliseconds; `None` when there is none.
     pub fn pause_ms(&self) -> Option<u32> {
         match self {
             Self::Script(events) => events.front().map(|event| event.pause_ms),
@@ -61,12 +61,12 @@ impl Typist {
         }
     }
 
-    /// Whether an answer that is under way has to come first when nothing is shown.
+    /// Whether to wait for a response in flight when nothing is shown.
     pub fn waits(&self) -> bool {
         matches!(self, Self::Oracle(_))
     }
 
-    /// What is done now that `shown` is on screen, which is never empty.
+    /// The next action while `shown`, which is never empty, is on screen.
     pub fn next(&mut self, shown: Option<&str>, editor: &Editor) -> Option<Action> {
         match self {
             Self::Script(events) => events.pop_front().map(|event| event.action),
@@ -101,7 +101,7 @@ impl Oracle {
             typing(shown)
         };
         self.typed += 1;
-        self.rest = go_on(shown, &action).map(String::from);
+        self.rest = remainder(shown, &action).map(String::from);
         Some(action)
     }
 }
@@ -115,9 +115,9 @@ fn typing(shown: &str) -> Action {
     Action::Type { text: shown.chars().next().unwrap_or(' '), closes: None }
 }
 
-/// What remains of `shown`, the text on screen, after `action`: `None` when it does not go on, and "" when it
+/// The remainder of `shown`, the text on screen, after `action`: `None` when that does not match it, and "" when it
 /// was typed to its end.
-pub fn go_on<'a>(shown: &'a str, action: &Action) -> Option<&'a str> {
+pub fn remainder<'a>(shown: &'a str, action: &Action) -> Option<&'a str> {
     match action {
         Action::Type { text, closes: None } => shown.strip_prefix(*text),
         Action::Newline { indent, below: None } => shown.strip_prefix('\n')?.strip_prefix(indent.as_str()),
@@ -163,7 +163,7 @@ mod tests {
         while typist.pause_ms().is_some() {
             let action = typist.next(shown.as_deref(), &editor).unwrap();
             editor.apply(&action).unwrap();
-            let rest = shown.as_deref().and_then(|shown| go_on(shown, &action)).unwrap_or_default();
+            let rest = shown.as_deref().and_then(|shown| remainder(shown, &action)).unwrap_or_default();
             steps.push(match &action {
                 Action::Type { text, .. } => text.to_string(),
                 Action::Accept { text } => format!("<{text}>"),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn ghost_text_goes_on_or_not() {
+    fn ghost_text_is_typed_through_or_not() {
         let typed = |text| Action::Type { text, closes: None };
         for (shown, action, rest) in [
             ("ab", typed('a'), Some("b")),
@@ -192,7 +192,7 @@ mod tests {
             ("ab", Action::Accept { text: "ab".into() }, Some("")),
             ("ab", Action::Delete { before: 1, after: 0 }, None),
         ] {
-            assert_eq!(go_on(shown, &action), rest);
+            assert_eq!(remainder(shown, &action), rest);
         }
         assert_eq!(typing("\n\tx"), Action::Newline { indent: "\t".into(), below: None });
     }

@@ -1,4 +1,4 @@
-//! From f32 to stored blocks, with the least squared error that a short search finds.
+//! Quantises f32 to blocks, with the least squared error that a short search finds.
 //!
 //! In every format an element is a scale times a value of a small grid, in some minus a minimum. For given grid
 //! values the best scale is a linear least-squares fit; for a given scale the best grid values are the nearest.
@@ -11,11 +11,11 @@ use half::{bf16, f16};
 use super::{E2M1_DOUBLED, IQ4_VALUES, e8m0_halved};
 use crate::base::dtype::DType;
 
-/// A value that a type cannot hold: not a number, infinite, or too large.
+/// A value that a type cannot hold: NaN, infinite, or too large.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unfit(pub f32);
 
-/// Converts f32 to stored elements. `out` holds exactly `values.len()` elements, a whole number of blocks.
+/// Quantises f32. `out` holds exactly `values.len()` elements, a multiple of the block length.
 /// Fails with the first value that `dtype` cannot hold; `out` is then left in any state.
 ///
 /// Panics for [`DType::F8E4M3`], which fimd only reads.

@@ -46,8 +46,8 @@ pub fn scale_min(packed: &[u8; 12], i: usize) -> (u8, u8) {
     }
 }
 
-/// Converts stored elements of any type to f32. `bytes` holds exactly `out.len()` elements, a whole number
-/// of blocks, at any alignment.
+/// Dequantises elements of any type to f32. `bytes` holds exactly `out.len()` elements, a multiple of the block
+/// length, at any alignment.
 pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(Some(bytes.len()), dtype.bytes(out.len()));
     match dtype {

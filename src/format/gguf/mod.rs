@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::dtype::DType;
 
-/// What a metadata key stands for.
+/// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "each variant is named after its type")]
 pub enum Value {
@@ -58,7 +58,7 @@ impl From<&str> for Value {
     }
 }
 
-/// What a file says of itself besides its tensors: values by key, in the order of the file.
+/// The metadata of a file: values by key, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(Vec<(String, Value)>);
 
@@ -73,7 +73,7 @@ impl Metadata {
         self.0.iter().find(|(own, _)| own == key).map(|(_, value)| value)
     }
 
-    /// The value of a key that counts something, if it is there. Fails when it is no integer, or negative.
+    /// The value of a key that counts something, if present. Fails when it is no integer, or negative.
     pub fn count(&self, key: &str) -> Result<Option<usize>> {
         self.parsed(key, "a count", |value| match *value {
             Value::U8(value) => Some(value.into()),
@@ -88,7 +88,7 @@ impl Metadata {
         })
     }
 
-    /// The value of a key that is a real number, if it is there. Fails when it is no float.
+    /// The value of a key that is a real number, if present. Fails when it is no float.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.parsed(key, "a number", |value| match *value {
             Value::F32(value) => Some(value.into()),
@@ -97,7 +97,7 @@ impl Metadata {
         })
     }
 
-    /// The value of a key that is true or false, if it is there. Fails when it is something else.
+    /// The value of a key that is true or false, if present. Fails on another type.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.parsed(key, "true or false", |value| match *value {
             Value::Bool(value) => Some(value),
@@ -105,7 +105,7 @@ impl Metadata {
         })
     }
 
-    /// The value of a key that is text, if it is there. Fails when it is something else.
+    /// The value of a key that is text, if present. Fails on another type.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         self.parsed(key, "text", |value| match value {
             Value::String(text) => Some(text.as_str()),
@@ -113,16 +113,16 @@ impl Metadata {
         })
     }
 
-    /// The value of a key that is a list of texts, if it is there. Fails when it is something else.
+    /// The value of a key that is a list of strings, if present. Fails on another type.
     pub fn texts(&self, key: &str) -> Result<Option<&[String]>> {
-        self.parsed(key, "a list of texts", |value| match value {
+        self.parsed(key, "a list of strings", |value| match value {
             Value::Array(Array::String(texts)) => Some(texts.as_slice()),
             _ => None,
         })
     }
 
-    /// The value of a key that is a list of integers or of truths, if it is there; a single one counts as a
-    /// list of one. Fails when it is something else.
+    /// The value of a key that is a list of integers or of booleans, if present; a single one counts as a
+    /// list of one. Fails on another type.
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>> {
         fn all<T: Copy + Into<i64>>(items: &[T]) -> Option<Vec<i64>> {
             Some(items.iter().map(|&item| item.into()).collect())
@@ -164,17 +164,17 @@ impl Metadata {
 }
 
 impl Value {
-    /// What to call it in errors: short, whatever it holds.
+    /// A short description for errors.
     fn describe(&self) -> String {
         match self {
             Value::Array(_) => "a list".into(),
-            Value::String(text) if text.len() > 40 => "a long text".into(),
+            Value::String(text) if text.len() > 40 => "a long string".into(),
             other => format!("{other:?}"),
         }
     }
 }
 
-/// What the header says of a tensor.
+/// The header entry of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
     /// Its name, at most [`NAME_BYTES_MAX`] bytes.
@@ -187,8 +187,7 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// How many bytes its elements take. Fails when they are no whole number of blocks in each row, or too
-    /// many to count.
+    /// Size in bytes. Fails unless each row is a multiple of the block length, and on overflow.
     pub fn bytes(&self) -> Result<usize> {
         tensor_bytes(&self.name, self.dtype, &self.shape)
     }

@@ -20,7 +20,7 @@ const NESTING_MAX: usize = 4;
 /// Fewest bytes of a metadata entry: the length of its key, its type, a value of one byte.
 const ENTRY_BYTES_MIN: usize = 8 + 4 + 1;
 
-/// Fewest bytes of what the header says of a tensor: the length of its name, one dimension, type, offset.
+/// Fewest bytes of the header entry of a tensor: the length of its name, one dimension, type, offset.
 const TENSOR_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
 
 /// Reads the header of the file called `file`.
@@ -120,7 +120,7 @@ fn bool_from([byte]: [u8; 1]) -> Result<bool> {
     Ok(byte == 1)
 }
 
-/// What the header says of a tensor, of whatever type.
+/// The header entry of a tensor of any type.
 struct Info {
     name: String,
     shape: Vec<usize>,
@@ -139,8 +139,7 @@ fn read_info(cursor: &mut Cursor) -> Result<Info> {
     Ok(Info { name, shape, type_id: cursor.u32()?, offset: cursor.u64()? })
 }
 
-/// Finds the bytes of a tensor. Types that fimd does not compute with have none: how many they would be is
-/// for those to know who do.
+/// Locates the bytes of a tensor. Unsupported types have none, since their size is unknown.
 fn entry(info: &Info, data: &Bytes, alignment: usize) -> Result<Entry> {
     let Info { name, shape, .. } = info;
     let Some(dtype) = DType::ALL.into_iter().find(|&dtype| type_id(dtype) == Some(info.type_id)) else {

@@ -12,7 +12,7 @@ use super::{Array, DIMS_MAX, MAGIC, NAME_BYTES_MAX, TensorInfo, VERSION, Value, 
 /// Bytes gathered before they are handed to the system.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Writes one file, tensor after tensor. It appears under its name complete or not at all: until
+/// Writes one file, tensor after tensor. The file is written atomically: until
 /// [`Writer::finish`] the bytes are in a temporary file beside it, which is removed when the writer is dropped.
 pub struct Writer {
     path: PathBuf,

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, timeout};
 
-use super::wire::{self, Ending};
+use super::wire::{self, Exit};
 use past::{Kind, Past};
 
 /// Both directions of a connection to a daemon.
@@ -46,7 +46,7 @@ pub async fn bridge<C>(
     input: impl AsyncRead + Send + Unpin + 'static,
     output: impl AsyncWrite + Unpin,
     connect: C,
-) -> Ending
+) -> Exit
 where
     C: AsyncFn(Need) -> Result<Option<Duplex>>,
 {
@@ -68,7 +68,7 @@ where
         retry_at: None,
         early: 0,
         complaint: String::new(),
-        ending: Ending::Abrupt,
+        exit: Exit::Unclean,
     };
     loop {
         let link = &mut bridge.link;
@@ -91,7 +91,7 @@ where
             },
         };
         if go_on.is_err() {
-            return bridge.ending;
+            return bridge.exit;
         }
     }
 }
@@ -110,7 +110,7 @@ struct Bridge<O, C> {
     early: u32,
     /// What the user was told last.
     complaint: String,
-    ending: Ending,
+    exit: Exit,
 }
 
 struct Link {
@@ -138,7 +138,7 @@ where
             Kind::Request | Kind::Other => {}
         }
         if self.past.is_shutting_down() {
-            self.ending = Ending::Orderly;
+            self.exit = Exit::Clean;
         }
         if self.link.is_none() && kind == Kind::Request {
             let need = if self.connected_at.is_none() { Need::Start } else { Need::Again };

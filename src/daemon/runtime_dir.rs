@@ -1,7 +1,5 @@
-//! Where the daemon of a user is found.
-//!
-//! Everything lies in one folder that only the user can enter: the socket, the lock that makes the daemon the only
-//! one, and the note that the user has stopped it.
+//! The runtime folder of a user's daemon, which only the user can enter: the socket, the lock that makes the daemon
+//! the only one, and the marker that the user has stopped it.
 
 use std::env;
 use std::fs::{self, File, TryLockError};
@@ -13,56 +11,54 @@ use interprocess::local_socket::{Name, prelude::*};
 
 use crate::config::RUNTIME_DIR_VARIABLE;
 
-/// Longest path of a socket on every system.
+/// Longest path of a socket that every system accepts, in bytes.
 #[cfg(unix)]
 const SOCKET_PATH_MAX: usize = 103;
 
-/// The folder of the daemon.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct RuntimeDir {
     dir: PathBuf,
 }
 
-/// Held by the daemon as long as it lives.
+/// Held for the lifetime of the daemon.
 pub struct Lock {
     _file: File,
 }
 
-impl Place {
-    /// The folder of this user, made if it is not there: `FIMD_RUNTIME_DIR`, or one below `XDG_RUNTIME_DIR` or the
-    /// folder for temporary files. Fails when others could enter it.
+impl RuntimeDir {
+    /// The folder of this user, created if missing: `FIMD_RUNTIME_DIR`, or one below `XDG_RUNTIME_DIR` or the
+    /// folder for temporary files. Fails when other users could enter it.
     pub fn find() -> Result<Self> {
         let dir = match env::var_os(RUNTIME_DIR_VARIABLE) {
             Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-            _ => usual(),
+            _ => default_dir(),
         };
         make_private(&dir)?;
-        let place = Self { dir };
+        let this = Self { dir };
         #[cfg(unix)]
-        if place.socket_path().as_os_str().len() > SOCKET_PATH_MAX {
+        if this.socket_path().as_os_str().len() > SOCKET_PATH_MAX {
             bail!(
-                "{} is too long for the path of a socket; set {RUNTIME_DIR_VARIABLE} to a shorter one",
-                place.socket_path().display()
+                "{} exceeds the longest path of a socket; set {RUNTIME_DIR_VARIABLE} to a shorter one",
+                this.socket_path().display()
             );
         }
-        Ok(place)
+        Ok(this)
     }
 
-    /// The folder itself.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Where the log is written.
+    /// Folder of the log.
     pub fn log_dir(&self) -> PathBuf {
-        let usual = dirs::state_dir().or_else(dirs::cache_dir).map(|dir| dir.join("fimd"));
+        let state_dir = dirs::state_dir().or_else(dirs::cache_dir).map(|dir| dir.join("fimd"));
         match env::var_os(RUNTIME_DIR_VARIABLE) {
             Some(dir) if !dir.is_empty() => self.dir.clone(),
-            _ => usual.unwrap_or_else(|| self.dir.clone()),
+            _ => state_dir.unwrap_or_else(|| self.dir.clone()),
         }
     }
 
-    /// Where the socket is, for people.
+    /// Path of the socket, for messages.
     pub fn socket_path(&self) -> PathBuf {
         self.dir.join("daemon.sock")
     }
@@ -74,11 +70,11 @@ impl Place {
         #[cfg(not(unix))]
         let name = format!("fimd-{}", self.dir.display().to_string().replace(['\\', '/', ':'], "-"))
             .to_ns_name::<interprocess::local_socket::GenericNamespaced>();
-        name.with_context(|| format!("{} cannot be the address of a socket", self.socket_path().display()))
+        name.with_context(|| format!("{} is no valid address of a socket", self.socket_path().display()))
     }
 
-    /// Makes this process the daemon; `None` when another one is. The system lets go of the lock when its holder
-    /// ends, however that happens.
+    /// Makes this process the daemon; `None` when another one is. The system releases the lock on any exit of the
+    /// holder.
     pub fn lock(&self) -> Result<Option<Lock>> {
         let path = self.dir.join("daemon.lock");
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -91,28 +87,28 @@ impl Place {
         }
     }
 
-    /// Whether the user has stopped the daemon, and not started it since.
+    /// Whether the user has stopped the daemon and not started it since.
     pub fn is_stopped(&self) -> bool {
-        self.note().exists()
+        self.stop_marker().exists()
     }
 
-    /// Notes that the user has stopped the daemon.
-    pub fn note_stop(&self) -> io::Result<()> {
-        fs::write(self.note(), "")
+    /// Records that the user has stopped the daemon.
+    pub fn mark_stopped(&self) -> io::Result<()> {
+        fs::write(self.stop_marker(), "")
     }
 
-    /// Notes that it is wanted again.
-    pub fn forget_stop(&self) {
-        let _ = fs::remove_file(self.note());
+    /// Undoes [`Self::mark_stopped`].
+    pub fn clear_stopped(&self) {
+        let _ = fs::remove_file(self.stop_marker());
     }
 
-    fn note(&self) -> PathBuf {
+    fn stop_marker(&self) -> PathBuf {
         self.dir.join("stopped")
     }
 }
 
 #[cfg(unix)]
-fn usual() -> PathBuf {
+fn default_dir() -> PathBuf {
     let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute());
     match runtime {
         Some(dir) => Path::new(&dir).join("fimd"),
@@ -121,13 +117,13 @@ fn usual() -> PathBuf {
 }
 
 #[cfg(not(unix))]
-fn usual() -> PathBuf {
+fn default_dir() -> PathBuf {
     dirs::data_local_dir().unwrap_or_else(env::temp_dir).join("fimd")
 }
 
-/// Makes a folder that only this user can enter, or checks that it is one.
+/// Creates a folder that only this user can enter, or checks that it is one.
 fn make_private(dir: &Path) -> Result<()> {
-    let cannot = || format!("cannot make the folder {}", dir.display());
+    let cannot = || format!("cannot create the folder {}", dir.display());
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent).with_context(cannot)?;
     }
@@ -163,11 +159,11 @@ mod tests {
     #[test]
     fn one_process_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place { dir: dir.path().into() };
-        let lock = place.lock().unwrap();
-        assert!(lock.is_some() && place.lock().unwrap().is_none());
+        let runtime_dir = RuntimeDir { dir: dir.path().into() };
+        let lock = runtime_dir.lock().unwrap();
+        assert!(lock.is_some() && runtime_dir.lock().unwrap().is_none());
         drop(lock);
-        assert!(place.lock().unwrap().is_some());
+        assert!(runtime_dir.lock().unwrap().is_some());
     }
 
     #[cfg(unix)]
