@@ -248,7 +248,9 @@ impl<B: Backend> Loader<'_, B> {
     /// A GGUF file has no bias and no scale of the tensor `name` that the table does not know of.
     fn check_alone(&self, name: &str) -> Result<()> {
         for sibling in ["bias", "scale"].map(|kind| format!("{}.{kind}", name.trim_end_matches(".weight"))) {
-            let is_known = || self.parts.values().any(|part| part.gguf_name() == Some(&sibling));
+            let mut sources = self.parts.values().flat_map(|part| &part.gguf);
+            let mut is_known =
+                || sources.any(|source| source.tensors.iter().any(|rows| rows.tensor == sibling));
             ensure!(
                 !self.dir.contains(&sibling) || is_known(),
                 "{}: tensor {sibling} exists, which the architecture does not have",
