@@ -23,18 +23,16 @@ PACKAGE = "llama-cpp-python==0.3.36"
 
 FILES = {
     "qwen2_odd-f32": [],
-    "qwen2_tied-bf16": [],
     "qwen2_tied-q8_0": ["--fuse-qkv"],
     "qwen3_odd-f32": [],
     "qwen3_tied-q8_0": [],
-    "qwen3_moe_odd-f32": [],
-    "qwen3_moe_q8_0-q8_0": ["--fuse-gate-up-exps"],
     "qwen3_5_text-f32": ["--no-mtp"],
-    "qwen3_5-bf16": ["--no-mtp"],
+    "qwen3_5-bf16": ["--no-mtp", "--fuse-qkv"],
     "qwen3_5-q8_0": [],
+    "qwen3_moe_odd-f32": [],
+    "qwen3_moe_q8_0-q8_0": [],
     "qwen3_5_moe_odd-f32": ["--no-mtp"],
-    "qwen3_5_moe-bf16": ["--no-mtp"],
-    "qwen3_5_moe-q8_0": [],
+    "qwen3_5_moe-q8_0": ["--fuse-gate-up-exps"],
 }
 
 # Runs the converter on a checkpoint that has no tokenizer.

@@ -284,7 +284,9 @@ CASES = {
             num_key_value_heads=2,
             head_dim=16,
             partial_rotary_factor=0.25,
-            rope_parameters=dict(rope_theta=1000.0, partial_rotary_factor=0.25, rope_type="default"),
+            rope_parameters=dict(
+                mrope_section=[1, 1, 0], rope_theta=1000.0, partial_rotary_factor=0.25, rope_type="default"
+            ),
             tie_word_embeddings=True,
             linear_num_key_heads=4,
             linear_num_value_heads=4,
@@ -373,7 +375,7 @@ CASES = {
             mlp_only_layers=[3],
         ),
     ),
-    # FP8 with ragged blocks in both directions, a weight and its scale in different shards.
+    # FP8 with ragged blocks in both directions, a weight and its scale in different shards; layer 0 is dense.
     "qwen3_moe_fp8": Case(
         model="qwen3_moe",
         dtype=torch.bfloat16,
@@ -395,7 +397,7 @@ CASES = {
             moe_intermediate_size=129,
             norm_topk_prob=True,
             decoder_sparse_step=1,
-            mlp_only_layers=[],
+            mlp_only_layers=[0],
             quantization_config=dict(
                 quant_method="fp8",
                 fmt="e4m3",
@@ -443,7 +445,9 @@ CASES = {
             num_attention_heads=3,
             num_key_value_heads=1,
             head_dim=10,
-            rope_parameters=dict(rope_theta=10000.0, partial_rotary_factor=0.45, rope_type="default"),
+            rope_parameters=dict(
+                mrope_section=[1, 1, 0], rope_theta=10000.0, partial_rotary_factor=0.45, rope_type="default"
+            ),
             tie_word_embeddings=False,
             linear_num_key_heads=3,
             linear_num_value_heads=6,
@@ -516,7 +520,7 @@ CASES = {
             linear_value_head_dim=32,
             mamba_ssm_dtype="float32",
             mtp_num_hidden_layers=1,
-            num_experts=6,
+            num_experts=4,
             num_experts_per_tok=2,
             moe_intermediate_size=32,
             shared_expert_intermediate_size=32,

@@ -23,3 +23,4 @@ mod session;
 mod settings;
 mod starter;
 mod tiny;
+mod tokenizers;
