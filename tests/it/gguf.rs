@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fimd::base::dtype::DType;
-use fimd::compute::cpu::Cpu;
+use fimd::compute::cpu::{Cpu, CpuOptions, Precision};
 use fimd::decode::sample::log_softmax;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
 use fimd::format::{Bytes, Description, ModelDir};
 use fimd::hub::quantize::Plan;
+use fimd::model::architecture::{Field, LayerField};
 use fimd::model::config::Architecture;
 use fimd::model::layout::{self, Stored};
-use fimd::model::{Config, Tokenizer, architecture, export};
+use fimd::model::{Config, Model, Tokenizer, architecture, export};
 use tempfile::TempDir;
 
 use crate::convert::{Form, Gguf, tokenizer_metadata};
@@ -90,18 +91,41 @@ fn converted() -> Vec<(String, ModelDir)> {
     files.iter().map(|path| (case(path), ModelDir::open(path).unwrap())).collect()
 }
 
+/// The mean log-probability errors of llama.cpp itself (of October 2026, AVX2) in files for which it quantises
+/// activations. Random weights make them large: a router's near tie alone moves a whole row, so they are compared with
+/// a tenth to spare.
+const LLAMA_CPP_ERRORS: [(&str, f32); 5] = [
+    ("qwen2_tied-q8_0", 0.13),
+    ("qwen3_tied-q8_0", 0.11),
+    ("qwen3_5-q8_0", 0.22),
+    ("qwen3_moe_q8_0-q8_0", 0.18),
+    ("qwen3_5_moe-q8_0", 0.37),
+];
+
 #[test]
 fn files_of_llama_cpp_agree_with_transformers() {
     for (case, dir) in converted() {
-        let mut model = load::model::<Cpu>(&dir, 2, 8, load::options(256, 256)).unwrap();
-        let vocab = model.config().vocab;
-        for expected in reference::expected(&case) {
-            let (mut logits, greedy) = reference::run(&mut model, &expected.prompt, 256, 24);
-            logits.chunks_exact_mut(vocab).for_each(log_softmax);
-            let error = reference::distance(&logits, &expected.logprobs);
-            println!("{}: largest log-probability error {error:.1e}", dir.origin());
-            assert!(error <= 2e-3, "{}: {error}", dir.origin());
-            assert_eq!(greedy, expected.greedy, "{}", dir.origin());
+        for exact in [true, false] {
+            let options = CpuOptions { exact, ..load::cpu(2, 8, Precision::F32) };
+            let config = Config::read(&dir).unwrap();
+            let mut model = Model::load(&dir, config, load::options(256, 256), Cpu::new(options)).unwrap();
+            let vocab = model.config().vocab;
+            let of_llama_cpp = LLAMA_CPP_ERRORS.iter().find(|(name, _)| dir.origin().contains(name));
+            let mean_max = of_llama_cpp.map_or(2e-3, |&(_, mean)| if exact { 2e-3 } else { 1.1 * mean });
+            let max = if mean_max > 2e-3 { f32::INFINITY } else { 2e-3 };
+            for expected in reference::expected(&case) {
+                let (mut logits, greedy) = reference::run(&mut model, &expected.prompt, 256, 24);
+                logits.chunks_exact_mut(vocab).for_each(log_softmax);
+                let error = reference::distance(&logits, &expected.logprobs);
+                let errors = logits.iter().zip(&expected.logprobs).map(|(a, b)| (a - b).abs());
+                let mean = errors.sum::<f32>() / logits.len() as f32;
+                println!(
+                    "{}, exact {exact}: log-probability error {error:.1e}, mean {mean:.1e}",
+                    dir.origin()
+                );
+                assert!(error <= max && mean <= mean_max, "{}, exact {exact}: {error}, {mean}", dir.origin());
+                assert!(!exact || greedy == expected.greedy, "{}", dir.origin());
+            }
         }
     }
 }
@@ -122,7 +146,12 @@ fn a_conversion_writes_what_llama_cpp_writes() {
                 let source = layout::locate(dir, &part).unwrap();
                 Stored::open(dir, &config, source, part.cols()).unwrap().values()
             };
-            assert!(values(&ours) == values(&theirs), "{} {:?}", theirs.origin(), part.field);
+            // Exponentials of different libraries differ in their last bit.
+            let is_exponential = matches!(part.field, Field::Layer(_, LayerField::DeltaDecay));
+            let bound = if is_exponential { 4.0 * f32::EPSILON } else { 0.0 };
+            let is_close = |(a, b): (f32, f32)| (a - b).abs() <= bound * b.abs();
+            let mut pairs = values(&ours).into_iter().zip(values(&theirs));
+            assert!(pairs.all(is_close), "{} {:?}", theirs.origin(), part.field);
         }
     }
 }

@@ -231,7 +231,7 @@ impl Raw {
 
     fn attention(&self, architecture: Architecture) -> Result<AttentionShape> {
         let heads = required("num_attention_heads", self.num_attention_heads)?;
-        let kv_heads = sized("num_key_value_heads", self.num_key_value_heads.unwrap_or(heads))?;
+        let kv_heads = required("num_key_value_heads", self.num_key_value_heads)?;
         ensure!(
             heads.is_multiple_of(kv_heads),
             "num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})"

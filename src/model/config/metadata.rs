@@ -63,9 +63,9 @@ impl Keys<'_> {
 
     fn attention(&self, raw: &mut Raw) -> Result<()> {
         let heads = self.count("attention.head_count")?;
-        let head_dim = match self.optional("attention.key_length")? {
-            Some(head_dim) => head_dim,
-            None => raw.hidden_size / heads.max(1),
+        let head_dim = match self.architecture {
+            Architecture::Qwen2 => raw.hidden_size / heads.max(1),
+            _ => self.count("attention.key_length")?,
         };
         let value_dim = self.optional("attention.value_length")?.unwrap_or(head_dim);
         ensure!(
@@ -75,7 +75,7 @@ impl Keys<'_> {
         );
         raw.head_dim = Some(head_dim);
         raw.num_attention_heads = Some(heads);
-        raw.num_key_value_heads = Some(self.optional("attention.head_count_kv")?.unwrap_or(heads));
+        raw.num_key_value_heads = Some(self.count("attention.head_count_kv")?);
         raw.rope_theta = Some(self.number("rope.freq_base")?);
         raw.rotary_dim = match self.architecture.is_hybrid() {
             true => Some(self.count("rope.dimension_count")?),
