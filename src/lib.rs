@@ -61,7 +61,7 @@
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
 //!   `assist/{answer,definition,documentation,memory,prompt,symbol}.rs`, `bench/fit.rs`,
-//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
+//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/replay.rs`,
 //!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.

@@ -46,7 +46,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::Server;
 
-pub use bridge::{Duplex, Need, bridge};
+pub use bridge::{ConnectReason, Duplex, bridge};
 pub use connection::Options;
 pub use wire::{Exit, frame, read_blocking};
 

@@ -100,7 +100,7 @@ const PURE: &[&str] = &[
     "bench/keystrokes/report.rs",
     "bench/keystrokes/session.rs",
     "bench/keystrokes/typist.rs",
-    "lsp/bridge/past.rs",
+    "lsp/bridge/replay.rs",
     "model/architecture/",
     "model/export/",
 ];
