@@ -60,7 +60,7 @@
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
-//!   `assist/{answer,definition,documentation,memory,prompt,symbol}.rs`, `bench/fit.rs`,
+//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/replay.rs`,
 //!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is

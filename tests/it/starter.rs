@@ -193,7 +193,10 @@ fn definitions_are_documented() {
     ] {
         let (text, at) = (text.replace("$0", ""), text.find("$0").unwrap());
         let subject = Subject::new(text, path.into(), String::new(), at..at).unwrap();
-        assert!(assist::can(engine.tokenizer(), Action::Explain).is_err(), "it was not trained to chat");
+        assert!(
+            assist::check_support(engine.tokenizer(), Action::Explain).is_err(),
+            "it was not trained to chat"
+        );
         let job = Job::new(&engine, &options, Action::Document, subject).unwrap();
         let (send, receive) = mpsc::channel();
         engine.submit(serve::Request {

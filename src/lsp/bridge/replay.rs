@@ -261,12 +261,7 @@ mod tests {
     fn the_current_state_is_replayed_to_a_new_daemon() {
         let mut record = session();
         receive(&mut record, None, "workspace/didChangeConfiguration", json!({"settings": {"warm": true}}));
-        receive(
-            &mut record,
-            None,
-            "workspace/didChangeConfiguration",
-            json!({"settings": {"warm": false}}),
-        );
+        receive(&mut record, None, "workspace/didChangeConfiguration", json!({"settings": {"warm": false}}));
         let replayed = read(record.replay());
         let methods: Vec<_> = replayed.iter().map(|message| message["method"].as_str().unwrap()).collect();
         assert_eq!(methods, ["initialized", "workspace/didChangeConfiguration", "textDocument/didOpen"]);
@@ -312,9 +307,13 @@ mod tests {
     fn responses_to_a_previous_daemon_are_dropped() {
         let mut record = session();
         let answer = br#"{"jsonrpc":"2.0","id":0,"result":null}"#;
-        assert!(record.record_daemon_message(br#"{"jsonrpc":"2.0","id":0,"method":"client/registerCapability"}"#));
+        assert!(
+            record.record_daemon_message(br#"{"jsonrpc":"2.0","id":0,"method":"client/registerCapability"}"#)
+        );
         assert_eq!(record.record_editor_message(answer), Kind::Other);
-        assert!(record.record_daemon_message(br#"{"jsonrpc":"2.0","id":0,"method":"client/registerCapability"}"#));
+        assert!(
+            record.record_daemon_message(br#"{"jsonrpc":"2.0","id":0,"method":"client/registerCapability"}"#)
+        );
         record.forget_daemon_requests();
         assert_eq!(record.record_editor_message(answer), Kind::StaleResponse);
         assert_eq!(record.record_editor_message(b"{"), Kind::Other);
