@@ -446,7 +446,7 @@ mod tests {
         let (release, released) = mpsc::channel();
         let engine = Engine::remote(Arc::new(tiny_fim()), 4096, move |_, _, _| {
             let _ = released.recv();
-            Ok(vec![Generated::nothing(StopReason::EndToken)])
+            Ok(vec![Generated::empty(StopReason::EndToken)])
         });
         (engine, release)
     }

@@ -228,7 +228,7 @@ mod tests {
             ids: vec![1, 2],
             text: "x)\n".into(),
             logprobs: vec![-1.0, -2.0],
-            ..Generated::nothing(StopReason::Rule)
+            ..Generated::empty(StopReason::Rule)
         };
         let completion = finish(&request("foo($0)"), generated.clone()).unwrap();
         assert_eq!(

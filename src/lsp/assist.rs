@@ -75,7 +75,7 @@ pub(super) async fn run(
     let _guard = cancel.on_drop();
     snapshot.engine().submit(serve::Request {
         key: connection.next_key(),
-        priority: Priority::Patient,
+        priority: Priority::Standard,
         not_before: None,
         task: job.task.clone(),
         cancel,

@@ -182,7 +182,7 @@ fn a_long_answer_goes_on_where_typing_interrupted_it() {
     let task = Task { stop_ids: vec![256], ..Task::greedy(vec![1], 200) };
     engine.submit(Request {
         key: "explain".into(),
-        priority: Priority::Patient,
+        priority: Priority::Standard,
         not_before: None,
         task,
         cancel: Cancel::new(),

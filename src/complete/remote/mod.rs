@@ -85,7 +85,7 @@ impl Remote {
         show: &mut dyn FnMut(&str),
     ) -> Result<Vec<Generated>> {
         if task.max_tokens == 0 {
-            return Ok(vec![Generated::nothing(StopReason::Length)]);
+            return Ok(vec![Generated::empty(StopReason::Length)]);
         }
         let (started, until) = (Instant::now(), task.budget.until);
         let mut attempts = 0..self.options.retries;
@@ -103,7 +103,7 @@ impl Remote {
                 }
             }
             if let Some(stop) = stop {
-                return Ok(vec![Generated::nothing(stop)]);
+                return Ok(vec![Generated::empty(stop)]);
             }
         }
     }
@@ -162,7 +162,7 @@ impl<'a> Answer<'a> {
             held,
             started,
             gives_logprobs,
-            out: Generated::nothing(StopReason::Length),
+            out: Generated::empty(StopReason::Length),
             pieces: 0,
             is_answered: false,
             is_complete: false,

@@ -1,7 +1,7 @@
-//! Text rules that end a completion. Pure: given the text so far, is it done, and where to cut it?
+//! Stop rules: given the text so far, is it complete, and where to cut it? Pure.
 //!
-//! The rules read lines, indentation and delimiters, no grammar: what belongs to comments and strings is the
-//! [lexer](crate::text::lexer)'s to say.
+//! The rules read lines, indentation and delimiters, no grammar; the [lexer](crate::text::lexer) recognises comments and
+//! strings.
 
 mod fence;
 mod passage;
