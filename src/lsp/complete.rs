@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::documents::DocumentSnapshot;
 use super::snapshot::Snapshot;
 use crate::complete::driver::Completer;
-use crate::complete::service::{Ask, AskId, Service, Trigger};
+use crate::complete::service::{EditorRequest, RequestId, Service, Trigger};
 use crate::complete::{ContextFile, Document};
 
 /// Larger documents are not used as context.
@@ -19,7 +19,7 @@ const CONTEXT_TOKEN_BYTES_MAX: usize = 8;
 const CONTEXT_FILES_MAX: usize = 8;
 
 /// Cancels a request when dropped, unless it was answered.
-struct CancelOnDrop<'a>(&'a Completer, AskId);
+struct CancelOnDrop<'a>(&'a Completer, RequestId);
 
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
@@ -42,14 +42,15 @@ pub(super) async fn complete(
     let id = completer.next_id();
     // The client's `$/cancelRequest` drops this future, and the guard with it.
     let _guard = CancelOnDrop(completer, id);
-    let (answer, answered) = oneshot::channel();
+    let (answer, record_answer) = oneshot::channel();
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
     let document = document.with_context(context(connection, snapshot));
-    let ask = Ask { id, key: snapshot.document.uri.clone(), document: document.into(), trigger };
+    let editor_request =
+        EditorRequest { id, key: snapshot.document.uri.clone(), document: document.into(), trigger };
     // Fails once the client has cancelled.
-    completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
+    completer.request(editor_request, Box::new(move |items| drop(answer.send(items))));
     connection.signal_activity();
-    let items = answered.await;
+    let items = record_answer.await;
     if !connection.is_current(snapshot) {
         return Err(Error::content_modified());
     }

@@ -255,7 +255,8 @@ impl Lexer {
         };
         let free = self.interpolations.iter().position(Option::is_none).filter(|_| is_hole);
         let Some(free) = free else { return false };
-        self.interpolations[free] = Some(Interpolation { inside: Inside { is_escaped: false, ..inside }, depth: 1 });
+        self.interpolations[free] =
+            Some(Interpolation { inside: Inside { is_escaped: false, ..inside }, depth: 1 });
         self.state = State::Code;
         true
     }
@@ -270,7 +271,11 @@ impl Lexer {
             interpolation.depth -= 1;
         }
         let is_over = interpolation.depth == 0;
-        if is_over { self.interpolations[last].take().map(|interpolation| interpolation.inside) } else { None }
+        if is_over {
+            self.interpolations[last].take().map(|interpolation| interpolation.inside)
+        } else {
+            None
+        }
     }
 
     fn read_quote(&mut self, form: &'static Form, is_full: bool, c: char) -> Read {

@@ -1,4 +1,4 @@
-//! Sessions: whatever they held before, they end where a fresh one would.
+//! Sessions: the results do not depend on what was cached.
 
 use fimd::base::Cancel;
 use fimd::base::random::Mmix;
@@ -72,7 +72,7 @@ fn typing_and_deleting_cost_what_changed<B: TestBackend>() {
         let synced = sync(&mut session, &typed, &marks);
         assert_eq!(synced.evaluated, 1);
         assert!(synced.replayed <= 64);
-        // A completion of some tokens, with which the next prompt does not go on.
+        // A completion of some tokens, which the next prompt does not include.
         for offset in [1, 4, 5] {
             assert_eq!(session.push((token + offset) % 48, &Cancel::new()).unwrap().evaluated, 1);
         }
@@ -92,12 +92,12 @@ fn typing_and_deleting_cost_what_changed<B: TestBackend>() {
         let synced = sync(&mut session, &edited, &[Mark { at: kept + 2, unstable_tokens: 24 }]);
         assert_eq!(synced.reused, kept, "{synced:?}");
     }
-    // A jump: only what stands before it is known.
+    // A jump: only the tokens before it are cached.
     let synced = sync(&mut session, &[&prompt[..60], &run(9, 100)].concat(), &[]);
     assert_eq!((synced.reused, synced.evaluated), (0, 160), "no state was saved before 96");
 }
 
-/// A session whose past takes at most so many bytes.
+/// A session with these budgets, in bytes.
 fn session_with<B: TestBackend>(cache_bytes_max: u64, precision: Precision) -> Session<B> {
     let dir = ModelDir::open(&reference::folder("long")).unwrap();
     let config = Config::read(&dir).unwrap();
