@@ -87,7 +87,7 @@ impl<'a> Place<'a> {
         Self { line, rest, before_line, previous, above, below: after.find(is_text).unwrap_or_default() }
     }
 
-    /// Whether nothing but closers and punctuation stands between the cursor and the end of its line.
+    /// Whether only closing delimiters and punctuation follow on the cursor's line.
     pub fn ends_line(&self) -> bool {
         is_closers(self.rest)
     }

@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_forgotten_while_somebody_looks() {
+    fn events_queued_while_the_state_is_locked_are_processed() {
         let (engine, _release) = engine();
         let (completer, is_over) = (completer(engine, None), AtomicBool::new(false));
         thread::scope(|scope| {

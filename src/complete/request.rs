@@ -38,7 +38,7 @@ pub struct Request {
     pub document: Arc<Document>,
     /// Whether the completion may go beyond the cursor's line.
     pub lines: Lines,
-    /// Most tokens to generate; a completion takes at most half the context whatever this says.
+    /// Most tokens to generate; at most half the context.
     pub max_tokens: usize,
     /// Whether the user invoked it: then the completion is always shown.
     pub is_invoked: bool,

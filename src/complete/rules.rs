@@ -166,7 +166,7 @@ mod tests {
         Request::new(prefix, suffix)
     }
 
-    /// What a raw prompt's generation is worth inserting.
+    /// The completion in the output of a raw prompt.
     fn finish(request: &Request, generated: Generated) -> Result<Completion, Dropped> {
         judge(request, generated, &Options::new(Order::Psm))
     }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_nobody_writes_are_left_alone() {
+    fn generated_and_minified_documents_are_ineligible() {
         let (long, huge) = ("x = 1; ".repeat(1000), "x = 1\n".repeat(2 << 20));
         for (prefix, suffix, expected) in [
             ("x", "\ny", None),

@@ -13,7 +13,7 @@ pub const DRAFT_TOKENS_MAX: usize = 7;
 /// The weight of a new measurement.
 const WEIGHT: f64 = 0.2;
 
-/// After so many skipped drafts one is verified, to measure its cost again.
+/// Skipped drafts between two that are verified to measure their cost.
 const PROBE_EVERY: usize = 16;
 
 /// The tokens after the last earlier occurrence of the final n-gram of `tokens`: at most `tokens_max`, none where there

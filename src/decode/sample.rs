@@ -37,7 +37,7 @@ impl Sampler {
         Self { sampling: sampling.clone(), random: SplitMix64(sampling.seed) }
     }
 
-    /// Advances the random numbers as if so many ids had been chosen.
+    /// Advances the random numbers as if `ids` tokens had been chosen.
     pub fn skip(&mut self, ids: usize) {
         if self.sampling.temperature > 0.0 {
             for _ in 0..ids {

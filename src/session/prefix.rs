@@ -436,11 +436,11 @@ impl<P, T> RadixTree<P, T> {
     }
 
     fn node(&self, id: NodeId) -> &Node<P, T> {
-        self.nodes[id].as_ref().expect("nobody keeps a removed node")
+        self.nodes[id].as_ref().expect("the node was not removed")
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node<P, T> {
-        self.nodes[id].as_mut().expect("nobody keeps a removed node")
+        self.nodes[id].as_mut().expect("the node was not removed")
     }
 }
 
@@ -624,7 +624,7 @@ mod tests {
             .iter()
             .filter_map(|v| if let Victim::Checkpoint(_, at) = v { Some(*at) } else { None })
             .collect();
-        assert_eq!(checkpoints, [110, 100], "dense ones first, the one to go on from never");
+        assert_eq!(checkpoints, [110, 100], "dense ones first, the one of the kept prefix never");
         assert!(order.iter().any(|victim| matches!(victim, Victim::Leaf(_))));
         assert!(all.tree.trace(&all.tree.find(&run(0, 300)), 260).is_some());
         all.check();

@@ -266,7 +266,7 @@ pub static RUBY: Syntax = Syntax {
     ..CODE
 };
 
-/// Elixir: `#{..}` in strings, regular expressions behind `~r`.
+/// Elixir: `#{..}` in strings, regular expressions after `~r`.
 pub static ELIXIR: Syntax = Syntax {
     forms: &[
         HASH,
@@ -279,7 +279,7 @@ pub static ELIXIR: Syntax = Syntax {
     ..CODE
 };
 
-/// Shells: `#` begins a comment behind whitespace, no escapes in single quotes, heredocs.
+/// Shells: `#` begins a comment after whitespace, no escapes in single quotes, heredocs.
 pub static SHELL: Syntax = Syntax {
     forms: &[
         HASH.after(After::OneOf(" \n;(")),
@@ -291,7 +291,7 @@ pub static SHELL: Syntax = Syntax {
     ..CODE
 };
 
-/// Makefiles, Dockerfiles and other files of lines: `#` behind whitespace.
+/// Makefiles, Dockerfiles and other files of lines: `#` after whitespace.
 pub static HASHES: Syntax =
     Syntax { forms: &[HASH.after(After::Whitespace), DOUBLE, SINGLE.after(After::NotWord)], ..CODE };
 
@@ -431,17 +431,17 @@ pub static FORTRAN: Syntax = Syntax { forms: &[line("!"), DOUBLE.unescaped(), SI
 /// Visual Basic: a quote begins a comment.
 pub static BASIC: Syntax = Syntax { forms: &[line("'"), DOUBLE.unescaped()], ..CODE };
 
-/// Lisp and Scheme: a quote is no string; characters behind `#\`.
+/// Lisp and Scheme: a quote is not a string; characters after `#\`.
 pub static LISP: Syntax = Syntax {
     forms: &[SEMICOLON, block("#|", "|#").nesting(), DOUBLE.mostly_a_line(), character_after("#\\")],
     ..CODE
 };
 
-/// Clojure: characters behind a backslash.
+/// Clojure: characters after a backslash.
 pub static CLOJURE: Syntax =
     Syntax { forms: &[SEMICOLON, DOUBLE.mostly_a_line(), character_after("\\")], ..CODE };
 
-/// Erlang: atoms in single quotes, characters behind `$`.
+/// Erlang: atoms in single quotes, characters after `$`.
 pub static ERLANG: Syntax =
     Syntax { forms: &[PERCENT, DOUBLE.mostly_a_line(), SINGLE, character_after("$")], ..CODE };
 

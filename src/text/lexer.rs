@@ -32,7 +32,7 @@ pub struct Read {
 enum State {
     Code,
     Inside(Inside),
-    /// After a quote that may begin a character literal, and perhaps one character.
+    /// After a quote that may begin a character literal, and possibly one character.
     Quote {
         form: &'static Form,
         is_full: bool,
@@ -415,7 +415,7 @@ impl Inside {
 }
 
 impl Form {
-    /// Whether it ends with what was read last, so many characters after its opener.
+    /// Whether `recent` ends with its closer, `length` characters after its opener.
     fn closes(&self, recent: Recent, fill: usize, length: usize) -> bool {
         match self.close {
             Close::Pattern(close) => length >= close.length(fill) && close.ends_filled(recent, fill),

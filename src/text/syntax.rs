@@ -85,7 +85,7 @@ pub enum Close {
     /// The same quote after one character, which may be escaped. With several characters it is not a literal but a
     /// lifetime or a digit separator.
     Quote,
-    /// The line that begins with the word after the opener, perhaps indented; the text begins on the next line.
+    /// The line that begins with the word after the opener, possibly indented; the text begins on the next line.
     Heredoc(Spacing),
     /// `)`, the text between the opener and the first `(`, and `"`.
     Raw,
@@ -147,7 +147,7 @@ impl Syntax {
         longest
     }
 
-    /// The same for an opener of so many bytes.
+    /// The same for an opener of `length` bytes.
     pub(super) fn opening_of_length(&self, recent: Recent, length: usize) -> Option<(&'static Form, usize)> {
         if length > Recent::BYTES {
             return None;
@@ -194,7 +194,7 @@ impl Pattern {
         before.before(fill).ends_with(self.head).then_some(fill)
     }
 
-    /// Whether `recent` ends with it when it has so many repetitions.
+    /// Whether `recent` ends with it, with `count` repetitions.
     pub(super) fn ends_filled(&self, recent: Recent, count: usize) -> bool {
         let before = recent.before(self.tail.len());
         recent.ends_with(self.tail)

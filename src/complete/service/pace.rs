@@ -75,7 +75,7 @@ mod tests {
         assert!(waits(50, true).debounce(MAX) > waits(300, true).debounce(MAX));
         assert!(waits(300, true).debounce(MAX) > Duration::ZERO);
         assert_eq!(waits(50, false).debounce(MAX), Duration::ZERO, "no request came to nothing");
-        assert_eq!(waits(500, true).debounce(MAX), Duration::ZERO, "nobody types");
+        assert_eq!(waits(500, true).debounce(MAX), Duration::ZERO, "no typing");
         let mut fast = waits(50, true);
         fast.record_answer(Pace::FAST_MS);
         assert_eq!(fast.debounce(MAX), Duration::ZERO);
