@@ -286,9 +286,9 @@ mod tests {
             ("localhost:8000", "remote.url"),
             ("ftp://host", "remote.url"),
             ("", "remote.url"),
-            ("http://me:secret@host", "password"),
+            ("http://me:secret@host", "credentials"),
             ("http://host?key=secret", "query"),
-            ("http://host/v1/chat/completions", "chats"),
+            ("http://host/v1/chat/completions", "chat endpoint"),
         ] {
             let error = format!("{:#}", endpoint(url).unwrap_err());
             assert!(error.contains(word) && !error.contains("secret"), "{url}: {error}");

@@ -395,10 +395,7 @@ fn everyone_is_answered_once_whatever_happens() {
                     let trigger = if random(6) == 0 { Trigger::Invoked } else { Trigger::Automatic };
                     open.insert(on_request, (prefix.clone(), key.into()));
                     let document = Document::new(None, prefix, suffix).into();
-                    service.request(
-                        now,
-                        EditorRequest { id: on_request, key: key.into(), document, trigger },
-                    )
+                    service.request(now, EditorRequest { id: on_request, key: key.into(), document, trigger })
                 }
                 4 => {
                     let (from, length) = (at, random(4).min(TEXT.len() - at));
