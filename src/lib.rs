@@ -23,14 +23,14 @@
 //! |---|---|---|
 //! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
-//! | 1 | [`text`] | source text: what is code, comment or string in which language; words, delimiters, indentation |
+//! | 1 | [`text`] | source text: languages; code, comments and strings; identifiers, delimiters, indentation |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, the table of its tensors, state, the forward pass, the tokenizer |
 //! | 4 | [`hub`] | where a model comes from: a path, or the built-in starter; quantising it |
-//! | 4 | [`session`] | a model with its prefix cache |
-//! | 5 | [`decode`] | tokens out: the loop, sampling, stop rules |
-//! | 6 | [`serve`] | the one thread that owns a model; requests in, responses out |
-//! | 7 | [`complete`] | ghost text with no LSP and no tensors: window, prompt, trimming; a remote backend |
+//! | 4 | [`session`] | a model with a prefix cache: evaluated tokens are reused |
+//! | 5 | [`decode`] | decoding: the loop, sampling, speculative decoding, stop rules |
+//! | 6 | [`serve`] | the thread that owns a model; scheduling of requests |
+//! | 7 | [`complete`] | code completion with no LSP and no tensors: window, prompt, trimming; the remote backend |
 //! | 8 | [`assist`] | explaining, fixing, documenting, with no LSP and no tensors: definitions, prompts, edits |
 //! | 9 | [`config`] | every setting, and the options of the layers from them |
 //! | 10 | [`resident`] | the model in memory, and the state that all editors share |
@@ -60,8 +60,8 @@
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
-//!   `assist/{answer,definition,documentation,memory,prompt,symbol}.rs`, `bench/fit.rs`,
-//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/past.rs`,
+//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/fit.rs`,
+//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/replay.rs`,
 //!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
@@ -80,7 +80,7 @@
 //! | `fimd-loader`, one per load | `resident` | the model until it is loaded and swapped in | on the disk; a superseded one stops early |
 //! | `fimd-pause`, one per pause with an end | `resident` | nothing | sleeps until then |
 //! | two workers of tokio | `daemon`, or `cli` for `--no-daemon` | connections, sessions with editors, their documents | never for long: what does goes to tokio's blocking threads |
-//! | the only one of a bridge | `cli` | what an editor sent, to replay it to another daemon | never |
+//! | the only one of a bridge | `cli` | the state of an editor's session, to replay it to a new daemon | never |
 //!
 //! A completer (`complete`) has no thread: the thread that brings an event drains its inbox, a worker of tokio or the
 //! engine's thread. So listeners and replies must not block. Requests are planned on the engine's thread when their

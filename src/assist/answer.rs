@@ -1,17 +1,17 @@
-//! From what a chat model answered to lines of code that fit where others stood. Pure.
+//! Turns the answer of a chat model into the lines of code that replace others. Pure.
 
 use std::ops::Range;
 
 use crate::decode::stop::Passage;
 use crate::text::{Indentation, indentation};
 
-/// A Markdown fence that `code` cannot end: backquotes, three or more.
+/// A Markdown fence longer than any in `code`: backquotes, three or more.
 pub fn fence_for(code: &str) -> String {
     let longest = code.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     "`".repeat(longest.max(2) + 1)
 }
 
-/// The code of an answer that follows the opening `fence`; of one that opens a fence again, what that has.
+/// The code in an answer that was begun with `fence`, whether or not the model repeats the fence.
 pub fn code<'a>(answer: &'a str, fence: &str) -> &'a str {
     let inner = answer.trim_start_matches('\n');
     let opened_again = inner.strip_prefix(fence).and_then(|rest| rest.split_once('\n'));
@@ -19,9 +19,9 @@ pub fn code<'a>(answer: &'a str, fence: &str) -> &'a str {
     &answer[..Passage::Fenced(fence.len()).end(answer).unwrap_or(answer.len())]
 }
 
-/// `code` in the place of `lines` of `text`: indented as these are, with the document's line ends, without the
-/// last one. `None` if there is nothing in it.
-pub fn fitted(text: &str, lines: Range<usize>, code: &str) -> Option<String> {
+/// `code` with the indentation of `lines` of `text` and the line ends of the document, without the last one. `None`
+/// if it is only whitespace.
+pub fn fit(text: &str, lines: Range<usize>, code: &str) -> Option<String> {
     let code = code.replace("\r\n", "\n");
     let code = code.trim_end().trim_start_matches('\n');
     if code.trim().is_empty() {
@@ -57,7 +57,7 @@ pub fn fitted(text: &str, lines: Range<usize>, code: &str) -> Option<String> {
 
 /// The part of a replacement of `lines` of `text` by `new` that changes anything, in whole lines; `None` if
 /// nothing does.
-pub fn narrowed(text: &str, lines: Range<usize>, new: &str) -> Option<(Range<usize>, String)> {
+pub fn minimal_edit(text: &str, lines: Range<usize>, new: &str) -> Option<(Range<usize>, String)> {
     let old = &text[lines.clone()];
     if old == new {
         return None;
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fences_hold_their_code() {
+    fn fences_enclose_their_code() {
         for (code, fence) in [("a", "```"), ("`a`", "```"), ("```\na\n```", "````")] {
             assert_eq!(fence_for(code), fence);
         }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_fitted_to_where_it_goes() {
+    fn code_takes_the_indentation_of_the_lines_it_replaces() {
         for (before, old, answer, expected) in [
             (
                 "class A:\n",
@@ -109,11 +109,11 @@ mod tests {
             ("a\r\n", "b", "c\nd", "c\r\nd"),
         ] {
             let text = format!("{before}{old}\n");
-            let fitted = fitted(&text, before.len()..before.len() + old.trim_end().len(), answer);
-            assert_eq!(fitted.as_deref(), Some(expected), "{answer:?}");
+            let fit = fit(&text, before.len()..before.len() + old.trim_end().len(), answer);
+            assert_eq!(fit.as_deref(), Some(expected), "{answer:?}");
         }
         for nothing in ["", "\n \n"] {
-            assert_eq!(fitted("x", 0..1, nothing), None);
+            assert_eq!(fit("x", 0..1, nothing), None);
         }
     }
 
@@ -129,7 +129,7 @@ mod tests {
             ("a\nb\nc\nd", Some((6..7, "c\nd"))),
         ] {
             let expected = expected.map(|(range, new): (_, &str)| (range, new.to_owned()));
-            assert_eq!(narrowed(text, 2..7, new), expected, "{new:?}");
+            assert_eq!(minimal_edit(text, 2..7, new), expected, "{new:?}");
         }
     }
 }

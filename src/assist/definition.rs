@@ -1,11 +1,11 @@
-//! Where names stand in the lines that begin definitions. Pure.
+//! Finds the name in the first line of a definition. Pure.
 
 use std::ops::Range;
 
 use crate::text::language::{Definitions, Language, Layout, has};
 use crate::text::words::{identifier_from, is_identifier_or_dollar, skip_whitespace};
 
-/// Where the name stands in a line that begins a definition.
+/// The bytes of the name, if `line` begins a definition.
 pub(super) fn name_in(line: &str, language: &Language) -> Option<Range<usize>> {
     let definitions = language.definitions.as_ref()?;
     let start = skip_whitespace(line, 0);

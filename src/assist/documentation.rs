@@ -1,4 +1,4 @@
-//! Documentation as the middle between a signature and its body. Pure.
+//! Documentation comments: where they go, and how their text is laid out. Pure.
 
 use super::symbol::Symbol;
 use crate::decode::stop::{Passage, Stop};
@@ -7,42 +7,42 @@ use crate::text::language::{Documentation, Language, Layout};
 
 /// Most lines of a comment.
 const LINES_MAX: usize = 12;
-/// Fewer letters say nothing.
+/// A comment with fewer letters is not useful.
 const LETTERS_MIN: usize = 6;
 
-/// A comment that is to be written.
+/// The place and the style of a documentation comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Writing {
-    /// Where it goes, in bytes: the start of a line.
+pub struct CommentSlot {
+    /// The byte to insert it at: the start of a line.
     pub at: usize,
     indent: String,
     style: Documentation,
-    /// What it has to begin with.
-    seed: String,
+    /// The text it has to begin with.
+    first_words: String,
 }
 
-impl Writing {
-    /// The documentation of a definition that has none; `None` where there is no place for it.
+impl CommentSlot {
+    /// The slot of an undocumented definition; `None` where there is no place for a comment.
     pub fn of(symbol: &Symbol, language: &Language) -> Option<Self> {
         let (at, indent) = symbol.documentation.clone().filter(|_| !symbol.is_documented)?;
         let definitions = language.definitions?;
-        // Go has comments begin with the name.
+        // By convention, comments in Go begin with the name.
         let begins_with_name = definitions.layout == Layout::Go;
-        let seed = if begins_with_name { format!("{} ", symbol.name) } else { String::new() };
-        Some(Self { at, indent, style: definitions.documentation, seed })
+        let first_words = if begins_with_name { format!("{} ", symbol.name) } else { String::new() };
+        Some(Self { at, indent, style: definitions.documentation, first_words })
     }
 
-    /// What stands before the text of the comment, from the start of its line.
+    /// The source before the text of the comment, from the start of its line.
     pub fn opening(&self) -> String {
-        let Self { indent, seed, .. } = self;
+        let Self { indent, first_words, .. } = self;
         match self.style {
-            Documentation::Docstring => format!("{indent}\"\"\"{seed}"),
-            Documentation::Lines(mark) => format!("{indent}{mark} {seed}"),
-            Documentation::Block => format!("{indent}/**\n{indent} * {seed}"),
+            Documentation::Docstring => format!("{indent}\"\"\"{first_words}"),
+            Documentation::Lines(mark) => format!("{indent}{mark} {first_words}"),
+            Documentation::Block => format!("{indent}/**\n{indent} * {first_words}"),
         }
     }
 
-    /// What stands after it, up to the next line.
+    /// The source after the text, up to the next line.
     pub fn closing(&self) -> String {
         match self.style {
             Documentation::Docstring => "\"\"\"\n".into(),
@@ -51,7 +51,7 @@ impl Writing {
         }
     }
 
-    /// The rule that ends it.
+    /// The rule that ends its generation.
     pub fn stop(&self) -> Stop {
         Stop::passage(self.passage())
     }
@@ -64,8 +64,7 @@ impl Writing {
         }
     }
 
-    /// The lines of the comment's text of which `written` is what the model wrote, complete or not. Empty if it
-    /// says nothing.
+    /// The lines of the comment's text, from generated text, complete or not. Empty if there are too few letters.
     pub fn lines(&self, written: &str) -> Vec<String> {
         let written = written.replace("\r\n", "\n");
         let end = self.passage().end(&written).unwrap_or(written.len());
@@ -74,7 +73,7 @@ impl Writing {
             Documentation::Lines(mark) => mark,
             Documentation::Block => "*",
         };
-        let text = format!("{}{}", self.seed, &written[..end]);
+        let text = format!("{}{}", self.first_words, &written[..end]);
         let rest = || text.lines().skip(1).filter(|line| !line.trim().is_empty());
         let margin = rest().map(|line| indentation::of_line(line).len()).min().unwrap_or(0);
         let bare = |(at, line): (usize, &str)| {
@@ -98,11 +97,11 @@ impl Writing {
             *first = first.trim_start().to_owned();
         }
         let own = lines.iter().flat_map(|line| line.chars()).filter(|c| c.is_alphabetic()).count();
-        let letters = own.saturating_sub(self.seed.trim().chars().count());
+        let letters = own.saturating_sub(self.first_words.trim().chars().count());
         if letters < LETTERS_MIN { Vec::new() } else { lines }
     }
 
-    /// The text to insert at [`Writing::at`] so that the comment has these lines.
+    /// The source of a comment with these lines, to insert at [`CommentSlot::at`].
     pub fn comment(&self, lines: &[String]) -> String {
         let indent = &self.indent;
         let indented = |line: &str, mark: &str| format!("{indent}{mark}{line}").trim_end().to_owned() + "\n";
@@ -131,20 +130,20 @@ mod tests {
     use super::*;
     use crate::assist::symbol::around;
 
-    /// `written` is what the model writes between the opening and the closing.
+    /// `written` is generated between the opening and the closing.
     #[track_caller]
     fn check(id: &str, document: &str, written: &str, expected: &str) {
         let language = Language::of(id, "");
         let at = document.find("$0").unwrap();
         let text = document.replace("$0", "");
-        let writing = Writing::of(&around(&text, at, language).unwrap(), language).unwrap();
+        let slot = CommentSlot::of(&around(&text, at, language).unwrap(), language).unwrap();
         let mut text_with = text.clone();
-        text_with.insert_str(writing.at, &writing.comment(&writing.lines(written)));
+        text_with.insert_str(slot.at, &slot.comment(&slot.lines(written)));
         assert_eq!(text_with, expected, "{written:?}");
     }
 
     #[test]
-    fn comments_stand_where_the_language_has_them() {
+    fn comments_follow_the_conventions_of_the_language() {
         let python = "class A:\n    def f(self):\n        return 1$0\n";
         check(
             "python",
@@ -195,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_documentation_or_no_place_gets_none() {
+    fn documented_definitions_and_those_without_a_place_have_no_slot() {
         for (id, text) in [
             ("python", "def f():\n    '''Doc.'''\n"),
             ("python", "def f(): pass\n"),
             ("rust", "/// Doc.\nfn f() {}\n"),
         ] {
             let language = Language::of(id, "");
-            assert_eq!(Writing::of(&around(text, text.len() - 1, language).unwrap(), language), None);
+            assert_eq!(CommentSlot::of(&around(text, text.len() - 1, language).unwrap(), language), None);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Beyond completion, with no LSP and no tensors: explaining, fixing and documenting what an editor shows.
+//! Explaining, fixing and documenting code, with no LSP and no tensors.
 //!
-//! [`symbol`] finds definitions, [`prompt`] asks a chat model, [`documentation`] and [`answer`] make edits of
-//! what was generated. A [`Job`] holds it together: its task runs on the engine, and what came of that is
-//! [finished](Job::finish). Nothing here touches more of a document than the lines in question.
+//! [`symbol`] finds definitions, [`prompt`] makes chat prompts, [`documentation`] and [`answer`] turn the generated
+//! text into edits. A [`Job`] has the task for the engine and [makes a result](Job::finish) of its output. Edits
+//! change no more of a document than the selected lines.
 
 pub mod answer;
+pub mod cache;
 mod definition;
 pub mod documentation;
-pub mod memory;
 pub mod prompt;
 pub mod symbol;
 
@@ -23,37 +23,37 @@ use crate::model::Tokenizer;
 use crate::model::tokenizer::chat::{Message, Role};
 use crate::serve::Engine;
 use crate::text::Language;
-use documentation::Writing;
-use prompt::Said;
+use documentation::CommentSlot;
+use prompt::ChatPrompt;
 use symbol::Symbol;
 
 /// Most tokens of a comment.
 const COMMENT_TOKENS_MAX: usize = 256;
-/// Tokens that lines written anew may have more than the old ones.
-const FIX_TOKENS_MORE: usize = 256;
+/// Tokens that fixed lines may have beyond those they replace.
+const FIX_TOKENS_MARGIN: usize = 256;
 
-/// How to ask.
+/// Options of a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// How prompts of models that only fill in are made.
+    /// How to make FIM prompts, for models without a chat template.
     pub prompt: complete::Options,
     /// Most tokens of an answer.
     pub max_tokens: usize,
 }
 
-/// What can be asked for.
+/// What to do with the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// What the code does, in Markdown.
+    /// Explain it, in Markdown.
     Explain,
-    /// The same lines without their problems.
+    /// Correct its diagnostics.
     Fix,
-    /// A comment about a definition.
+    /// Write the documentation comment of a definition.
     Document,
 }
 
-/// Why there is no result, for the user to read.
+/// Why there is no result, as a message for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal(pub String);
 
@@ -65,36 +65,36 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What is asked about.
+/// The code of a request.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The whole document.
     pub text: String,
-    /// Where it lies, as prompts call it.
+    /// Its path, as it appears in prompts.
     pub path: String,
-    /// What the editor calls its language.
+    /// Its language identifier in the editor.
     pub language_id: String,
-    /// The lines in question, in bytes, without the last line end.
+    /// The selected lines, in bytes, without the last line end.
     pub lines: Range<usize>,
-    /// The definition in question.
+    /// The selected definition.
     pub symbol: Option<Symbol>,
-    /// What is known to be wrong.
+    /// Diagnostics of the selected lines.
     pub problems: Vec<Problem>,
 }
 
-/// What a compiler or a linter says about a line.
+/// A diagnostic of a compiler or a linter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
     /// The line, from 0.
     pub line: usize,
-    /// What it says.
+    /// Its message.
     pub message: String,
 }
 
 impl Subject {
-    /// What a selection in a document is about: its lines, or, if it is empty, the definition around it, or else
-    /// its line. `None` where there is nothing but blank.
+    /// The lines of a selection, in bytes; of an empty one the definition around it, or else its line. `None` where
+    /// there is only whitespace.
     pub fn new(text: String, path: String, language_id: String, selected: Range<usize>) -> Option<Self> {
         let language = Language::of(&language_id, &path);
         let (lines, symbol) = if selected.is_empty() {
@@ -111,31 +111,30 @@ impl Subject {
         (!is_blank).then_some(Self { text, path, language_id, lines, symbol, problems: Vec::new() })
     }
 
-    /// The same about a definition.
+    /// A whole definition.
     pub fn of_symbol(text: String, path: String, language_id: String, symbol: Symbol) -> Self {
         let lines = symbol.whole.clone();
         Self { text, path, language_id, lines, symbol: Some(symbol), problems: Vec::new() }
     }
 
-    /// Its language.
     pub fn language(&self) -> &'static Language {
         Language::of(&self.language_id, &self.path)
     }
 
-    /// The name of its language as code blocks have it.
+    /// The info string of its code blocks.
     fn language_name(&self) -> &str {
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '#' | '_');
         if self.language_id.chars().all(is_name) { &self.language_id } else { "" }
     }
 
-    /// The fence an answer with code comes in.
+    /// The fence of code blocks in the answer.
     fn fence(&self) -> String {
         answer::fence_for(&self.text[self.lines.clone()])
     }
 }
 
-/// Whether a model can do what `action` asks for, and otherwise why not.
-pub fn can(tokenizer: &Tokenizer, action: Action) -> Result<(), Refusal> {
+/// Fails with the reason when the model does not support `action`.
+pub fn check_support(tokenizer: &Tokenizer, action: Action) -> Result<(), Refusal> {
     match (tokenizer.cannot_chat(), action) {
         (None, _) => Ok(()),
         (Some(_), Action::Document) if tokenizer.fim().is_ok() => Ok(()),
@@ -143,33 +142,33 @@ pub fn can(tokenizer: &Tokenizer, action: Action) -> Result<(), Refusal> {
     }
 }
 
-/// Something for the engine to do, and what to make of it.
+/// A task for the engine, and how to turn its output into a result.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// What to generate.
     pub task: Task,
     subject: Subject,
-    work: Work,
+    kind: Kind,
 }
 
 #[derive(Clone, Debug)]
-enum Work {
+enum Kind {
     Explain,
     Fix,
-    Document(Writing),
+    Document(CommentSlot),
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Markdown.
     Explanation(String),
-    /// These bytes of the document become this text.
+    /// The text that replaces these bytes of the document.
     Edit(Range<usize>, String),
 }
 
 impl Job {
-    /// What `action` asks for about `subject`. Fails when the model cannot do it, or not with so much code.
+    /// Fails when the model does not support `action`, or the code exceeds its context.
     pub fn new(
         engine: &Engine,
         options: &Options,
@@ -177,124 +176,130 @@ impl Job {
         subject: Subject,
     ) -> Result<Self, Refusal> {
         let tokenizer = engine.tokenizer();
-        can(tokenizer, action)?;
+        check_support(tokenizer, action)?;
         let max_tokens = options.max_tokens.min(engine.context() / 2);
-        let (task, work) = match action {
+        let (task, kind) = match action {
             Action::Explain => {
-                let said = prompt::explain(&subject, tokenizer);
-                (chat(engine, said, max_tokens, Passage::Answer)?, Work::Explain)
+                let chat_prompt = prompt::explain(&subject, tokenizer);
+                (chat(engine, chat_prompt, max_tokens, Passage::Answer)?, Kind::Explain)
             }
             Action::Fix => {
                 let old = tokenizer.encode(&subject.text[subject.lines.clone()]).len();
-                let needed = old + FIX_TOKENS_MORE.min(old + FIX_TOKENS_MORE / 4);
+                let needed = old + FIX_TOKENS_MARGIN.min(old + FIX_TOKENS_MARGIN / 4);
                 if old > max_tokens {
                     return Err(Refusal(format!(
-                        "these lines are {old} tokens long; at most {max_tokens} can be written anew: select fewer"
+                        "these lines are {old} tokens long; at most {max_tokens} can be rewritten: select fewer"
                     )));
                 }
-                let said = prompt::fix(&subject, tokenizer);
+                let chat_prompt = prompt::fix(&subject, tokenizer);
                 let stop = Passage::Fenced(subject.fence().len());
-                (chat(engine, said, needed.min(max_tokens), stop)?, Work::Fix)
+                (chat(engine, chat_prompt, needed.min(max_tokens), stop)?, Kind::Fix)
             }
             Action::Document => {
-                let writing = subject.symbol.as_ref();
-                let writing = writing.and_then(|symbol| Writing::of(symbol, subject.language()));
-                let nothing = || Refusal("there is no definition here without documentation".into());
-                let writing = writing.ok_or_else(nothing)?;
+                let slot = subject.symbol.as_ref();
+                let slot = slot.and_then(|symbol| CommentSlot::of(symbol, subject.language()));
+                let nothing = || Refusal("no undocumented definition at this position".into());
+                let slot = slot.ok_or_else(nothing)?;
                 let max_tokens = max_tokens.min(COMMENT_TOKENS_MAX);
-                (document(engine, options, &subject, &writing, max_tokens)?, Work::Document(writing))
+                (document(engine, options, &subject, &slot, max_tokens)?, Kind::Document(slot))
             }
         };
-        Ok(Self { task, subject, work })
+        Ok(Self { task, subject, kind })
     }
 
-    /// What to show or to change. Fails when nothing usable came.
+    /// Fails when the output is unusable.
     pub fn finish(&self, generated: &Generated) -> Result<Outcome, Refusal> {
         let Subject { text, lines, .. } = &self.subject;
         let unusable = || Refusal("the model returned nothing usable".into());
-        match &self.work {
-            Work::Explain => match generated.text.trim() {
+        match &self.kind {
+            Kind::Explain => match generated.text.trim() {
                 "" => Err(unusable()),
                 text => Ok(Outcome::Explanation(text.to_owned())),
             },
-            Work::Fix => {
+            Kind::Fix => {
                 if !matches!(generated.stop, StopReason::Rule | StopReason::EndToken) {
-                    return Err(Refusal("the model did not come to an end: select fewer lines".into()));
+                    return Err(Refusal("the answer exceeds its token limit: select fewer lines".into()));
                 }
                 let code = answer::code(&generated.text, &self.subject.fence());
-                let new = answer::fitted(text, lines.clone(), code).ok_or_else(unusable)?;
-                let changed = answer::narrowed(text, lines.clone(), &new);
+                let new = answer::fit(text, lines.clone(), code).ok_or_else(unusable)?;
+                let changed = answer::minimal_edit(text, lines.clone(), &new);
                 let (range, new) = changed.ok_or_else(|| Refusal("the model proposes no change".into()))?;
                 Ok(Outcome::Edit(range, new))
             }
-            Work::Document(writing) => {
-                let comment = writing.comment(&writing.lines(&generated.text));
+            Kind::Document(slot) => {
+                let comment = slot.comment(&slot.lines(&generated.text));
                 if comment.is_empty() {
                     return Err(unusable());
                 }
-                let uses_crlf = text[..writing.at].ends_with("\r\n")
-                    || text[writing.at..].lines().count() > 0
-                        && text[writing.at..]
+                let uses_crlf = text[..slot.at].ends_with("\r\n")
+                    || text[slot.at..].lines().count() > 0
+                        && text[slot.at..]
                             .split_inclusive('\n')
                             .next()
                             .is_some_and(|line| line.ends_with("\r\n"));
                 let comment = if uses_crlf { comment.replace('\n', "\r\n") } else { comment };
-                Ok(Outcome::Edit(writing.at..writing.at, comment))
+                Ok(Outcome::Edit(slot.at..slot.at, comment))
             }
         }
     }
 
-    /// The text of the documentation that `generated` is, complete or not; empty if it says nothing.
+    /// The text of the documentation in `generated`, complete or not; empty when there is too little.
     pub fn documentation(&self, generated: &str) -> String {
-        match &self.work {
-            Work::Document(writing) => writing.lines(generated).join("\n"),
-            Work::Explain | Work::Fix => String::new(),
+        match &self.kind {
+            Kind::Document(slot) => slot.lines(generated).join("\n"),
+            Kind::Explain | Kind::Fix => String::new(),
         }
     }
 }
 
-/// A comment: asked for where the model chats, else the middle between the signature and its body.
+/// Asks a chat model for the comment; with any other, the comment is the middle between signature and body.
 fn document(
     engine: &Engine,
     options: &Options,
     subject: &Subject,
-    writing: &Writing,
+    slot: &CommentSlot,
     max_tokens: usize,
 ) -> Result<Task, Refusal> {
     let tokenizer = engine.tokenizer();
     if tokenizer.cannot_chat().is_none() {
-        let said = prompt::document(subject, tokenizer, &writing.opening());
-        let task = chat(engine, said, max_tokens, Passage::Answer)?;
-        return Ok(Task { stop: writing.stop(), ..task });
+        let chat_prompt = prompt::document(subject, tokenizer, &slot.opening());
+        let task = chat(engine, chat_prompt, max_tokens, Passage::Answer)?;
+        return Ok(Task { stop: slot.stop(), ..task });
     }
-    let (before, after) = subject.text.split_at(writing.at);
-    let before = format!("{before}{}", writing.opening());
-    let after = format!("{}{after}", writing.closing());
+    let (before, after) = subject.text.split_at(slot.at);
+    let before = format!("{before}{}", slot.opening());
+    let after = format!("{}{after}", slot.closing());
     let document = Document::new(Some(subject.path.clone()), before, after);
     let request = complete::Request { max_tokens, ..complete::Request::of(document) };
     let speed = engine.prefill_per_second();
     let mut planner = Planner::new(options.prompt);
     let planned = planner.plan("document", &request, Window::Small, tokenizer, engine.context(), speed);
     let planned = planned.map_err(|error| Refusal(format!("{error:#}")))?;
-    Ok(Task { stop: writing.stop(), ..planned.task })
+    Ok(Task { stop: slot.stop(), ..planned.task })
 }
 
-/// A chat in which `said` is said, whose answer ends with a passage.
-fn chat(engine: &Engine, said: Said, max_tokens: usize, passage: Passage) -> Result<Task, Refusal> {
+/// A chat whose answer ends with `passage`.
+fn chat(
+    engine: &Engine,
+    chat_prompt: ChatPrompt,
+    max_tokens: usize,
+    passage: Passage,
+) -> Result<Task, Refusal> {
     let tokenizer = engine.tokenizer();
-    let Said { messages, begun } = said;
+    let ChatPrompt { messages, answer_start } = chat_prompt;
     let prompt = tokenizer.encode_chat(&messages).or_else(|error| {
-        // Some templates know no system messages.
+        // Some templates do not support system messages.
         let [system, user] = &messages[..] else { return Err(error) };
         let both = format!("{}\n\n{}", system.content, user.content);
         tokenizer.encode_chat(&[Message::new(Role::User, both)]).map_err(|_| error)
     });
-    let mut prompt = prompt.map_err(|error| Refusal(format!("this model cannot be asked: {error:#}")))?;
-    prompt.extend(tokenizer.encode(&begun));
-    let room = engine.context().saturating_sub(max_tokens);
-    if prompt.len() > room {
+    let mut prompt =
+        prompt.map_err(|error| Refusal(format!("the chat template of this model failed: {error:#}")))?;
+    prompt.extend(tokenizer.encode(&answer_start));
+    let prompt_tokens_max = engine.context().saturating_sub(max_tokens);
+    if prompt.len() > prompt_tokens_max {
         return Err(Refusal(format!(
-            "these lines are too long for the model: the prompt has {} tokens, at most {room} fit; select fewer",
+            "these lines are too long for the model: the prompt has {} tokens, at most {prompt_tokens_max} fit; select fewer",
             prompt.len()
         )));
     }

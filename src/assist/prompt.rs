@@ -1,4 +1,4 @@
-//! What a chat model is told. Pure.
+//! Chat prompts. Pure.
 
 use std::ops::Range;
 
@@ -8,30 +8,28 @@ use crate::complete::context;
 use crate::model::Tokenizer;
 use crate::model::tokenizer::chat::{Message, Role};
 
-/// Tokens of the document that are shown before and after the lines in question.
+/// Tokens of the document to include before and after the selected lines.
 const AROUND_TOKENS: (usize, usize) = (1536, 512);
-/// Most problems that are named.
+/// Most problems to include.
 const PROBLEMS_MAX: usize = 16;
-/// Most characters of what a problem says.
+/// Most characters of a problem's message.
 const PROBLEM_CHARS_MAX: usize = 400;
 
-/// What was said, and how the answer begins.
-pub struct Said {
-    /// The messages.
+/// The messages of a chat, and the start of the answer, which the model continues.
+pub struct ChatPrompt {
     pub messages: Vec<Message>,
-    /// The beginning of the answer.
-    pub begun: String,
+    pub answer_start: String,
 }
 
-/// Asks to explain the lines in question.
-pub fn explain(subject: &Subject, tokenizer: &Tokenizer) -> Said {
+/// Asks for an explanation of the selected lines.
+pub fn explain(subject: &Subject, tokenizer: &Tokenizer) -> ChatPrompt {
     let task = "Explain this code to a programmer who sees it for the first time: what it is for, how it works, and \
                 what is surprising about it. Be brief, write Markdown, and do not repeat the code.";
-    say(subject, tokenizer, "You explain code, briefly and precisely.", task, String::new())
+    chat(subject, tokenizer, "You explain code, briefly and precisely.", task, String::new())
 }
 
-/// Asks to write the lines in question anew, without the problems.
-pub fn fix(subject: &Subject, tokenizer: &Tokenizer) -> Said {
+/// Asks for the selected lines without their problems.
+pub fn fix(subject: &Subject, tokenizer: &Tokenizer) -> ChatPrompt {
     let mut task = String::new();
     for problem in subject.problems.iter().take(PROBLEMS_MAX) {
         let line = subject.text.lines().nth(problem.line).unwrap_or_default().trim();
@@ -47,25 +45,31 @@ pub fn fix(subject: &Subject, tokenizer: &Tokenizer) -> Said {
     let task = format!(
         "{task} Keep everything else as it is. Answer with all of these lines, in one code block, and with nothing else."
     );
-    let begun = opened(subject);
-    say(subject, tokenizer, "You correct code, with as few changes as possible.", &task, begun)
+    let answer_start = opening_fence(subject);
+    chat(subject, tokenizer, "You correct code, with as few changes as possible.", &task, answer_start)
 }
 
-/// Asks for the comment that begins with `opening`.
-pub fn document(subject: &Subject, tokenizer: &Tokenizer, opening: &str) -> Said {
+/// Asks for a documentation comment, which begins with `opening`.
+pub fn document(subject: &Subject, tokenizer: &Tokenizer, opening: &str) -> ChatPrompt {
     let task = "Write the documentation comment of this definition, in the style of its language and of the file: \
                 what it does and what its callers have to know, not how. Be brief. Answer with the comment in one \
                 code block, and with nothing else.";
-    let begun = format!("{}{}", opened(subject), opening.trim_start());
-    say(subject, tokenizer, "You document code, briefly and precisely.", task, begun)
+    let answer_start = format!("{}{}", opening_fence(subject), opening.trim_start());
+    chat(subject, tokenizer, "You document code, briefly and precisely.", task, answer_start)
 }
 
-/// The fence of an answer about `subject`, and the name of its language.
-fn opened(subject: &Subject) -> String {
+/// The opening fence of the answer, with its info string.
+fn opening_fence(subject: &Subject) -> String {
     format!("{}{}\n", subject.fence(), subject.language_name())
 }
 
-fn say(subject: &Subject, tokenizer: &Tokenizer, who: &str, task: &str, begun: String) -> Said {
+fn chat(
+    subject: &Subject,
+    tokenizer: &Tokenizer,
+    role: &str,
+    task: &str,
+    answer_start: String,
+) -> ChatPrompt {
     let Range { start, end } = subject.lines;
     let count = |text: &str| tokenizer.encode(text).len();
     let before = context::prefix_window(&subject.text[..start], AROUND_TOKENS.0, count);
@@ -88,5 +92,8 @@ fn say(subject: &Subject, tokenizer: &Tokenizer, who: &str, task: &str, begun: S
         text += &format!("The file `{}`:\n\n", subject.path);
     }
     text += &format!("{}\n{task}", block(lines));
-    Said { messages: vec![Message::new(Role::System, who), Message::new(Role::User, text)], begun }
+    ChatPrompt {
+        messages: vec![Message::new(Role::System, role), Message::new(Role::User, text)],
+        answer_start,
+    }
 }

@@ -1,6 +1,6 @@
-//! Where definitions begin and end, read from their first lines, indentation and brackets. Pure.
+//! Finds definitions by their first lines, indentation and brackets. Pure.
 //!
-//! No grammar: what is laid out in an unusual way is not found, or found in part.
+//! There is no grammar: unusual layouts are missed, or found in part.
 
 use std::ops::Range;
 
@@ -11,15 +11,13 @@ use crate::text::{Delimiters, Lexer, first_block_end, indentation, open_delimite
 
 /// Most lines of a signature.
 const HEAD_LINES_MAX: usize = 60;
-/// How far above the cursor the definition around it is searched, in lines.
+/// How far above the cursor to search for the definition around it, in lines.
 const ABOVE_LINES_MAX: usize = 5000;
 
 /// A definition. All ranges are bytes of the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// What it is called.
     pub name: String,
-    /// Where its name stands.
     pub name_at: Range<usize>,
     /// Its lines, without the last line end; comments and decorators right above are part of it.
     pub whole: Range<usize>,
@@ -27,24 +25,24 @@ pub struct Symbol {
     pub head: Range<usize>,
     /// Whether it has documentation.
     pub is_documented: bool,
-    /// Where documentation would begin, which is the start of a line, and how it would be indented. `None`
-    /// where there is no place for any.
+    /// Where documentation goes, which is the start of a line, and its indentation. `None` where there is no place for
+    /// any.
     pub documentation: Option<(usize, String)>,
 }
 
-/// The innermost definition that has the byte `at` in it, or right below its comments.
+/// The innermost definition around the byte `at`, with the comments above it.
 pub fn around(text: &str, at: usize, language: &'static Language) -> Option<Symbol> {
     let lines = Lines::new(text, language);
     let line = lines.line_at(at);
-    let belongs_below = |line: &usize| lines.is_comment(*line) || lines.is_attribute(*line);
-    let below = (line..lines.len()).find(|line| !belongs_below(line));
+    let is_part_of_next = |line: &usize| lines.is_comment(*line) || lines.is_attribute(*line);
+    let below = (line..lines.len()).find(|line| !is_part_of_next(line));
     let below = below.filter(|&below| below > line).and_then(|below| lines.symbol(below));
     let contains = |symbol: &Symbol| symbol.whole.start <= at && at <= symbol.whole.end;
     let above = || (line.saturating_sub(ABOVE_LINES_MAX)..=line).rev();
     below.filter(contains).or_else(|| above().filter_map(|line| lines.symbol(line)).find(contains))
 }
 
-/// The definition whose name has the byte `at` in it.
+/// The definition whose name is at the byte `at`.
 pub fn defined_at(text: &str, at: usize, language: &'static Language) -> Option<Symbol> {
     let lines = Lines::new(text, language);
     let symbol = lines.symbol(lines.line_at(at))?;
@@ -67,14 +65,14 @@ pub fn named(text: &str, name: &str, language: &'static Language) -> Option<Symb
     (0..lines.len()).filter(is_it).find_map(|line| lines.symbol(line))
 }
 
-/// The identifier around the byte `at`, and whether it is called there.
+/// The identifier around the byte `at`, and whether it is a call.
 pub fn name_at(text: &str, at: usize) -> Option<(&str, bool)> {
     let name = word_at(text, at)?;
     let is_called = text[name.end..].trim_start_matches(['!', ' ']).starts_with('(');
     Some((&text[name], is_called))
 }
 
-/// The whole lines of `range`, without the last line end; one that ends at the start of a line leaves that out.
+/// The whole lines of `range`, without the last line end. A line at whose start `range` ends is not included.
 pub fn whole_lines(text: &str, range: Range<usize>) -> Range<usize> {
     let start = text[..range.start].rfind('\n').map_or(0, |end| end + 1);
     let last =
@@ -124,7 +122,7 @@ impl<'a> Lines<'a> {
         self.language.definitions.map(|definitions| definitions.layout)
     }
 
-    /// Whether a line is, or is in, a comment that is documentation.
+    /// Whether a line is part of a documentation comment.
     fn is_comment(&self, line: usize) -> bool {
         let line = self.text(line).trim();
         match self.layout() {
@@ -183,8 +181,8 @@ impl<'a> Lines<'a> {
         })
     }
 
-    /// Whether the definition that ends with the line `last` has documentation, and where it would begin, with
-    /// what indentation. `above` are the lines before it that belong to it.
+    /// [`Symbol::is_documented`] and [`Symbol::documentation`] of the definition that ends with the line `last`. `above`
+    /// are the comments and attributes before its signature.
     fn documentation(
         &self,
         mut above: Range<usize>,
@@ -213,7 +211,7 @@ impl<'a> Lines<'a> {
         indentation::width(self.text(line))
     }
 
-    /// The last line of the signature that begins in `line`; `None` if it is none after all.
+    /// The last line of the signature that begins in `line`; `None` if it is not a definition.
     fn head_last(&self, line: usize) -> Option<usize> {
         let has_braces = self.language.blocks == Blocks::Braces;
         let mut delimiters = Delimiters::new(Lexer::new(self.language.syntax), "");
@@ -225,17 +223,17 @@ impl<'a> Lines<'a> {
             delimiters.read_all(&self.text[read..end]);
             read = end;
             let open = delimiters.open();
-            let so_far = self.text[start..end].trim_end();
+            let head = self.text[start..end].trim_end();
             match self.layout() {
                 _ if !has_braces && open.is_empty() => return Some(last),
                 _ if !has_braces => {}
                 _ if open.first() == Some(&'{') => return Some(last),
                 _ if !open.is_empty() => {}
-                Some(Layout::C) if so_far.ends_with(';') && !so_far.contains('{') => return None,
-                _ if so_far.ends_with([';', '}']) => return Some(last),
+                Some(Layout::C) if head.ends_with(';') && !head.contains('{') => return None,
+                _ if head.ends_with([';', '}']) => return Some(last),
                 Some(Layout::Go | Layout::Script) => {
-                    let goes_on = last + 1 < last_possible && self.text(last + 1).trim() == "{";
-                    if !goes_on {
+                    let has_brace_below = last + 1 < last_possible && self.text(last + 1).trim() == "{";
+                    if !has_brace_below {
                         return Some(last);
                     }
                 }
@@ -246,7 +244,7 @@ impl<'a> Lines<'a> {
         None
     }
 
-    /// The last line of the definition whose signature these are the first and the last line of.
+    /// The last line of the definition whose signature is these lines.
     fn last(&self, first: usize, head_last: usize) -> usize {
         let width = self.width(first);
         let is_inside = |line: &usize| self.is_blank(*line) || self.width(*line) > width;
@@ -270,7 +268,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The line of the brace that closes the definition; `None` if nothing does.
+    /// The line of the closing brace; `None` if it is missing.
     fn last_by_braces(&self, first: usize, head_last: usize) -> Option<usize> {
         let syntax = self.language.syntax;
         let head = &self.text[self.starts[first]..self.range(head_last).end];

@@ -6,7 +6,7 @@ use tokio::io::{stdin, stdout};
 use super::args::{self, EngineArgs, PromptArgs};
 use super::daemon::lower_priority;
 use crate::daemon::{Purpose, RuntimeDir, connect_editor};
-use crate::lsp::{self, Exit, Need};
+use crate::lsp::{self, ConnectReason, Exit};
 use crate::resident::Resident;
 
 #[derive(clap::Args)]
@@ -49,7 +49,9 @@ fn bridge(args: &Args) -> Result<Exit> {
     let purpose = Purpose::Edit { overrides, model: args.engine.model_overrides()? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime of the bridge")?;
-    let connect = async |need: Need| connect_editor(&runtime_dir, purpose.clone(), need == Need::Start).await;
+    let connect = async |reason: ConnectReason| {
+        connect_editor(&runtime_dir, purpose.clone(), reason == ConnectReason::Start).await
+    };
     let exit = runtime.block_on(lsp::bridge(stdin(), stdout(), connect));
     runtime.shutdown_background();
     Ok(exit)

@@ -1,26 +1,26 @@
-//! When a prompt may keep what it holds fixed of a document. Pure.
+//! The parts of a document that stay the same from one prompt to the next. Pure.
 //!
-//! A prompt holds the text before its anchor and the text after the cursor, so that typing between them
-//! only appends. [`Anchor::follow`] says whether a document still has these texts around its cursor.
+//! A prompt fixes the text before its anchor and the text after the cursor, so that typing between them only appends.
+//! [`Anchor::follow`] checks whether a document still has these texts around its cursor.
 
 use super::context::{Place, is_closers};
 use super::fim::after_cursor;
 
-/// How much of a text is compared where its beginning or end stands for it, in bytes.
+/// Bytes to compare at the beginning or end of a text.
 const SAMPLE: usize = 256;
 /// Fewer bytes are not searched for in the rest of a document.
 const SAMPLE_MIN: usize = 64;
 /// Most lines typed after the anchor.
 const LINES_MAX: usize = 24;
-/// The same where a prompt with a later anchor is already evaluated.
+/// The same when a prompt with a later anchor is prewarmed.
 const LINES_MAX_READY: usize = 8;
-/// Most bytes typed after the anchor, where it is not the start of the cursor's line.
+/// Most bytes typed after the anchor, unless it is the start of the cursor's line.
 const BYTES_MAX: usize = 1500;
 
-/// Why a prompt was anchored anew.
+/// Why a prompt has a new anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Nothing is known of the document.
+    /// The document has no prompt yet.
     First,
     /// The cursor has moved.
     Jump,
@@ -30,15 +30,15 @@ pub enum Reason {
     Undone,
     /// The text after the cursor changed.
     Suffix,
-    /// Much was typed since the anchor.
+    /// Too much was typed since the anchor.
     MiddleGrown,
-    /// The text before the cursor no longer fits its part of the prompt, or the prompt the context.
+    /// The text before the cursor exceeds its part of the prompt, or the prompt exceeds the context.
     WindowFull,
-    /// The caller wants another prompt while no request waits.
+    /// No request is pending: prewarming.
     Idle,
 }
 
-/// What a prompt holds fixed of a document, with the line ends of the document.
+/// The fixed parts of a document, with its line ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// Where the prompt's text begins in the document, in bytes.
@@ -49,14 +49,14 @@ pub struct Anchor {
     pub suffix: String,
     /// Whether `suffix` reached to the end of the document.
     pub is_whole: bool,
-    /// The text from the anchor to the cursor, at the last prompt.
+    /// The text from the anchor to the cursor in the last prompt.
     pub typed: String,
-    /// The first text after the cursor at that time, shown or not.
+    /// The start of the text after the cursor at that time, shown or not.
     pub rest: String,
 }
 
 impl Anchor {
-    /// Where the prompt's text begins if the document, now `prefix` and `suffix`, still has this anchor.
+    /// Where the prompt's text begins in `prefix`. Fails with a reason when the document no longer has this anchor.
     pub fn follow(&self, prefix: &str, suffix: &str) -> Result<usize, Reason> {
         let has_suffix = self.has_suffix(suffix);
         match self.locate(prefix) {
@@ -94,7 +94,7 @@ impl Anchor {
         prefix.rfind(&self.before).filter(|_| self.before.len() >= SAMPLE_MIN)
     }
 
-    /// Where the text of a new prompt may begin to share its beginning with the last one.
+    /// Where the text of a new prompt has to begin to share a prefix with the last one.
     pub fn reusable_start(&self, prefix: &str) -> Option<usize> {
         let shares = |&start: &usize| {
             let shown = prefix.get(start..).unwrap_or_default();
@@ -114,20 +114,20 @@ impl Anchor {
         is_same(shown) || without_closing_line(shown).is_some_and(is_same)
     }
 
-    /// Notes where the cursor is now.
+    /// Records the cursor.
     pub fn note(&mut self, start: usize, prefix: &str, suffix: &str) {
         self.typed = prefix[start + self.before.len()..].to_owned();
         self.rest = head(suffix).to_owned();
         self.start = start;
     }
 
-    /// Whether a later anchor is due after `typed`; with `is_ready` the prompt for it costs little.
+    /// Whether a later anchor is due after `typed`; `is_ready` if its prompt is prewarmed.
     pub fn is_outgrown(typed: &str, is_ready: bool) -> bool {
         let lines = typed.bytes().filter(|&byte| byte == b'\n').count();
         lines > if is_ready { LINES_MAX_READY } else { LINES_MAX } || lines > 0 && typed.len() > BYTES_MAX
     }
 
-    /// Whether the text around the anchor is what it was, with the cursor at another place.
+    /// Whether only the cursor has moved.
     fn is_moved(&self, typed: &str, suffix: &str) -> bool {
         let (old, new) = (self.typed.bytes().chain(self.rest.bytes()), typed.bytes().chain(suffix.bytes()));
         typed.len() != self.typed.len() && old.zip(new).all(|(old, new)| old == new)

@@ -1,16 +1,16 @@
-//! What a prompt shows of the document, and what stands around the cursor. Pure.
+//! The window of a prompt, and the lines around the cursor. Pure.
 
 use crate::text::indentation;
 
-/// A token is taken to stand for at most this many bytes when text is cut before it is counted.
+/// Assumed upper bound of the bytes per token, for cutting text before counting.
 const TOKEN_BYTES_MAX: usize = 8;
 
 /// The end of `prefix` that a prompt shows: as much as has at most `tokens_max` tokens by `count`.
 ///
 /// It starts at a line start, or inside a line that alone has more tokens than that. The possible
 /// starts lie in steps of `tokens_max` bytes from the start of the document, which in code is about
-/// a quarter of the window: so typing at its end moves its start rarely and far, and what a session
-/// keeps of the prompt stays useful. A step never has more tokens than the budget, since a token has
+/// a quarter of the window: so typing at its end moves its start rarely and far, and the
+/// prefix cache stays useful. A step never has more tokens than the budget, since a token has
 /// at least one byte; inside a line steps are a quarter of that, to lose little of dense text.
 pub fn prefix_window(prefix: &str, tokens_max: usize, mut count: impl FnMut(&str) -> usize) -> &str {
     let floor = prefix.len().saturating_sub(tokens_max.saturating_mul(TOKEN_BYTES_MAX));
@@ -87,7 +87,7 @@ impl<'a> Place<'a> {
         Self { line, rest, before_line, previous, above, below: after.find(is_text).unwrap_or_default() }
     }
 
-    /// Whether nothing but closers and punctuation stands between the cursor and the end of its line.
+    /// Whether only closing delimiters and punctuation follow on the cursor's line.
     pub fn ends_line(&self) -> bool {
         is_closers(self.rest)
     }
@@ -145,7 +145,7 @@ fn opens_block(line: &str) -> bool {
 }
 
 /// Whether a block is expected right after `line`: more careful than [`opens_block`], since calls and
-/// type annotations go on in the same line.
+/// type annotations continue on the same line.
 fn opens_block_inline(line: &str) -> bool {
     const HEADS: [&str; 12] =
         ["async", "case", "class", "def", "elif", "else", "except", "finally", "for", "if", "try", "while"];

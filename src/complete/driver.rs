@@ -1,7 +1,7 @@
-//! Acts on what [`super::service`] decides: makes prompts, runs them on the engine, and answers.
+//! Executes the actions of [`super::service`]: makes prompts, runs them on the engine, and answers.
 //!
-//! Every event is put into an inbox, and the thread that puts it there works the inbox off unless another one
-//! does so already: no thread of its own, no waiting, one order of events for everyone.
+//! Every event is queued in an inbox, which the queuing thread processes unless another one does so already: there is no
+//! extra thread, no waiting, and one order of events.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,37 +17,35 @@ use super::plan::Planner;
 use super::record::Record;
 use super::request::{Completion, Document, Request};
 use super::rules::judge;
-use super::service::{self, Action, Ask, AskId, Item, JobId, Outcome, Purpose, Service, Start};
+use super::service::{self, Action, EditorRequest, Item, JobId, Outcome, Purpose, RequestId, Service, Start};
 use super::stats::{self, Observer, Statistics, Stats};
 use crate::base::Cancel;
 use crate::decode::{Generated, StopReason, Task};
 use crate::serve::{self, Engine, Plan, PlanInput, Priority};
 
-/// How to complete.
+/// Options of completion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// How prompts are made.
     pub prompt: options::Options,
-    /// When the model runs, and for what.
     pub service: service::Options,
 }
 
-/// Called once with the answer to a request, which is empty where there is nothing to show. Must not block.
+/// Called once with the answer to a request, empty where there is nothing to show. Must not block.
 pub type Reply = Box<dyn FnOnce(Vec<Item>) + Send>;
 
-/// The completions of one editor. Dropping it answers everyone and cancels what runs.
+/// The completions of one editor. Dropping it answers all pending requests and cancels all generations.
 pub struct Completer {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Keeps its documents apart from those of other editors on the same engine.
+    /// Makes keys unique among the editors of an engine.
     editor: u64,
     asks: AtomicU64,
     inbox: Mutex<VecDeque<(Instant, Event)>>,
     state: Mutex<State>,
     stats: Mutex<Stats>,
-    /// Counts what this editor does too.
+    /// Counters over all editors.
     total: stats::Shared,
     observer: Option<Observer>,
 }
@@ -56,23 +54,23 @@ struct State {
     engine: Engine,
     options: Options,
     service: Service,
-    /// Used by the engine's thread too, which plans when a request has its turn.
+    /// Shared with the engine's thread, which plans requests when they are scheduled.
     planner: Arc<Mutex<Planner>>,
-    replies: HashMap<AskId, Reply>,
+    replies: HashMap<RequestId, Reply>,
     jobs: HashMap<JobId, Running>,
 }
 
 /// A generation in flight.
 struct Running {
     request: Request,
-    /// Set once its prompt is planned.
+    /// Set when its prompt is planned.
     prompt_tokens: Arc<OnceLock<usize>>,
     cancel: Cancel,
 }
 
 enum Event {
-    Ask(Ask, Reply),
-    Cancel(AskId),
+    EditorRequest(EditorRequest, Reply),
+    Cancel(RequestId),
     Changed(String, Change),
     Replaced(String),
     Opened(String, Arc<Document>),
@@ -87,8 +85,7 @@ enum Event {
 static EDITORS: AtomicU64 = AtomicU64::new(0);
 
 impl Completer {
-    /// Completes on `engine`, and counts what it does in `total` too; `observer` is told of every request, on
-    /// whatever thread ends it.
+    /// Completes on `engine`, and counts also in `total`; `observer` is called for every request, on any thread.
     pub fn new(engine: Engine, options: Options, total: stats::Shared, observer: Option<Observer>) -> Self {
         let shared = Shared {
             editor: EDITORS.fetch_add(1, Ordering::Relaxed),
@@ -103,70 +100,69 @@ impl Completer {
     }
 
     /// An identifier for the next request.
-    pub fn next_id(&self) -> AskId {
+    pub fn next_id(&self) -> RequestId {
         self.shared.asks.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Requests a completion. `reply` is called at once or from the engine's thread.
-    pub fn ask(&self, ask: Ask, reply: Reply) {
-        self.shared.note(Event::Ask(ask, reply));
+    pub fn request(&self, editor_request: EditorRequest, reply: Reply) {
+        self.shared.note(Event::EditorRequest(editor_request, reply));
     }
 
-    /// Cancels a request. It is answered nevertheless, with nothing.
-    pub fn cancel(&self, id: AskId) {
+    /// Cancels a request, which is answered with an empty list.
+    pub fn cancel(&self, id: RequestId) {
         self.shared.note(Event::Cancel(id));
     }
 
-    /// Says how a document has changed.
+    /// Handles a change of a document.
     pub fn changed(&self, key: &str, change: Change) {
         self.shared.note(Event::Changed(key.to_owned(), change));
     }
 
-    /// Says that a document has a new text.
+    /// Handles the replacement of a document's whole text.
     pub fn replaced(&self, key: &str) {
         self.shared.note(Event::Replaced(key.to_owned()));
     }
 
-    /// Says that a document is in view, with the cursor where `document` has it.
+    /// Prewarms a document that was opened or has the focus, at the cursor of `document`.
     pub fn opened(&self, key: &str, document: Document) {
         self.shared.note(Event::Opened(key.to_owned(), document.into()));
     }
 
-    /// Says that a document is gone.
+    /// Forgets a document.
     pub fn closed(&self, key: &str) {
         self.shared.note(Event::Closed(key.to_owned()));
     }
 
-    /// Says that all documents are gone.
+    /// Forgets all documents.
     pub fn closed_all(&self) {
         self.shared.note(Event::ClosedAll);
     }
 
-    /// Completes on another engine, or in other ways, from now on. Requests in flight are answered with nothing.
+    /// Replaces the engine and the options. Pending requests are answered with an empty list.
     pub fn configure(&self, engine: Engine, options: Options) {
         self.shared.note(Event::Configured(Box::new((engine, options))));
     }
 
     /// Whether a request is in flight.
     pub fn is_busy(&self) -> bool {
-        // Whoever holds the state works on something.
+        // Another thread that holds the state is processing an event.
         let is_busy = self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty());
-        // Whoever noted an event meanwhile has left it to this thread.
+        // Events queued meanwhile are left to this thread.
         self.shared.work();
         is_busy
     }
 
-    /// Says that the editor shows a suggestion.
+    /// Counts a shown suggestion.
     pub fn shown(&self) {
         self.shared.count(Stats::shown);
     }
 
-    /// Says that a part of a suggestion was accepted.
+    /// Counts a partially accepted suggestion.
     pub fn partially_accepted(&self) {
         self.shared.count(Stats::partially_accepted);
     }
 
-    /// What was counted so far.
     pub fn statistics(&self) -> Statistics {
         stats(&self.shared.stats).statistics()
     }
@@ -178,16 +174,16 @@ impl Drop for Completer {
     }
 }
 
-/// Completes once, without anything that was typed before, and waits for it.
+/// Completes one request and waits for it.
 pub fn once(engine: &Engine, options: options::Options, request: Request) -> Result<Option<Completion>> {
     let options = options.for_model(engine.tokenizer());
-    let (asked, mut planner) = (request.clone(), Planner::new(options));
+    let (planned_request, mut planner) = (request.clone(), Planner::new(options));
     let (send, receive) = mpsc::channel();
     engine.submit(serve::Request {
         key: "once".into(),
         priority: Priority::Interactive,
         not_before: None,
-        task: Plan::lazy(move |input| plan(&mut planner, "once", &asked, Window::Large, input)),
+        task: Plan::lazy(move |input| plan(&mut planner, "once", &planned_request, Window::Large, input)),
         cancel: Cancel::new(),
         listener: Box::new(move |event| {
             if let serve::Event::Done(result) = event {
@@ -195,7 +191,7 @@ pub fn once(engine: &Engine, options: options::Options, request: Request) -> Res
             }
         }),
     });
-    let generated = receive.recv().context("the engine thread ended")??;
+    let generated = receive.recv().context("the engine has stopped")??;
     Ok(generated.into_iter().find_map(|generated| judge(&request, generated, &options).ok()))
 }
 
@@ -216,7 +212,7 @@ impl Shared {
         self.work();
     }
 
-    /// Works the inbox off, unless another thread does: it looks again after letting go of the state.
+    /// Processes the inbox, unless another thread does: that one checks the inbox again after unlocking the state.
     fn work(self: &Arc<Self>) {
         while let Ok(mut state) = self.state.try_lock() {
             loop {
@@ -224,9 +220,9 @@ impl Shared {
                 let Some((now, event)) = next else { break };
                 let act = || state.handle(self, now, event);
                 if catch_unwind(AssertUnwindSafe(act)).is_err() {
-                    // Whoever waits is answered by its reply being dropped.
+                    // Dropping a reply answers its request.
                     state.jobs.values().for_each(|running| running.cancel.cancel());
-                    let service = state.service.emptied();
+                    let service = state.service.reset();
                     *state = State { service, ..State::new(state.engine.clone(), state.options) };
                 }
             }
@@ -238,7 +234,7 @@ impl Shared {
     }
 
     fn inbox(&self) -> MutexGuard<'_, VecDeque<(Instant, Event)>> {
-        self.inbox.lock().expect("the lock is never held across a panic")
+        self.inbox.lock().expect("lock poisoned")
     }
 
     fn count(&self, happened: impl Fn(&mut Stats)) {
@@ -269,13 +265,13 @@ impl Shared {
     }
 }
 
-/// After a panic, what the planner holds of that document is gone, and the rest is whole.
+/// After a panic the planner has lost that document only.
 fn planner(shared: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn stats(shared: &Mutex<Stats>) -> MutexGuard<'_, Stats> {
-    shared.lock().expect("the lock is never held across a panic")
+    shared.lock().expect("lock poisoned")
 }
 
 impl State {
@@ -293,9 +289,9 @@ impl State {
 
     fn handle(&mut self, shared: &Arc<Shared>, now: Instant, event: Event) {
         let actions = match event {
-            Event::Ask(ask, reply) => {
-                self.replies.insert(ask.id, reply);
-                self.service.ask(now, ask)
+            Event::EditorRequest(editor_request, reply) => {
+                self.replies.insert(editor_request.id, reply);
+                self.service.request(now, editor_request)
             }
             Event::Cancel(id) => self.service.cancel(now, id),
             Event::Changed(key, change) => self.service.changed(now, &key, &change),
@@ -309,7 +305,7 @@ impl State {
             Event::Configured(new) => {
                 let answers = self.service.closed_all(now);
                 let (engine, options) = *new;
-                self.service.start_over(options.service);
+                self.service.reconfigure(options.service);
                 let Self { engine, options, planner, .. } = Self::new(engine, options);
                 (self.engine, self.options, self.planner) = (engine, options, planner);
                 answers
@@ -321,7 +317,7 @@ impl State {
                 self.service.done(now, job, outcome)
             }
         };
-        // Whoever has an answer finds it counted.
+        // Count before answering.
         let (records, rest): (Vec<_>, Vec<_>) =
             actions.into_iter().partition(|action| matches!(action, Action::Record(_)));
         for action in records.into_iter().chain(rest) {
@@ -368,7 +364,7 @@ impl State {
             Purpose::Prewarm => "prewarm",
         };
         let key = format!("{}/{purpose}/{}", shared.editor, start.key);
-        // The engine does not keep its own users alive.
+        // Weak: the engine does not keep its users alive.
         let shared_weak: Weak<Shared> = Arc::downgrade(shared);
         let is_answer = start.purpose == Purpose::Answer;
         let listener = Box::new(move |event: serve::Event| {
@@ -391,7 +387,7 @@ impl State {
         self.engine.submit(serve::Request { key, priority, not_before, task, cancel, listener });
     }
 
-    /// What the alternatives are worth, the likeliest of which stands for how it went.
+    /// Judges the alternatives; the measurements are those of the likeliest.
     fn outcome(&self, running: &Running, result: Result<Vec<Generated>>) -> Outcome {
         let generated = result.unwrap_or_else(|error| {
             tracing::error!("a completion failed: {error:#}");
@@ -446,7 +442,7 @@ mod tests {
         let (release, released) = mpsc::channel();
         let engine = Engine::remote(Arc::new(tiny_fim()), 4096, move |_, _, _| {
             let _ = released.recv();
-            Ok(vec![Generated::nothing(StopReason::EndToken)])
+            Ok(vec![Generated::empty(StopReason::EndToken)])
         });
         (engine, release)
     }
@@ -456,12 +452,17 @@ mod tests {
         Completer::new(engine, options, stats::Shared::default(), observer)
     }
 
-    fn ask(completer: &Completer, key: &str, prefix: &str, suffix: &str) -> mpsc::Receiver<Vec<Item>> {
+    fn editor_request(
+        completer: &Completer,
+        key: &str,
+        prefix: &str,
+        suffix: &str,
+    ) -> mpsc::Receiver<Vec<Item>> {
         let (send, receive) = mpsc::channel();
         let document = Arc::new(Document::new(None, prefix, suffix));
         let (id, trigger) = (completer.next_id(), Trigger::Automatic);
         let reply = Box::new(move |items| drop(send.send(items)));
-        completer.ask(Ask { id, key: key.into(), document, trigger }, reply);
+        completer.request(EditorRequest { id, key: key.into(), document, trigger }, reply);
         receive
     }
 
@@ -472,8 +473,9 @@ mod tests {
         let observer = move |record: &Record| observed.lock().unwrap().push(*record);
         let (engine, release) = engine();
         let completer = completer(engine, Some(Arc::new(observer)));
-        let busy = ask(&completer, "busy", "x = ", "\n");
-        let typed: Vec<_> = (0..30).map(|line| ask(&completer, "a", &format!("{line} = "), "\n")).collect();
+        let busy = editor_request(&completer, "busy", "x = ", "\n");
+        let typed: Vec<_> =
+            (0..30).map(|line| editor_request(&completer, "a", &format!("{line} = "), "\n")).collect();
         (0..2).for_each(|_| release.send(()).unwrap());
         for reply in typed.iter().chain([&busy]) {
             assert_eq!(reply.recv_timeout(PATIENCE).unwrap(), []);
@@ -488,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_forgotten_while_somebody_looks() {
+    fn events_queued_while_the_state_is_locked_are_processed() {
         let (engine, _release) = engine();
         let (completer, is_over) = (completer(engine, None), AtomicBool::new(false));
         thread::scope(|scope| {
@@ -499,7 +501,7 @@ mod tests {
             });
             for _ in 0..2000 {
                 // Nothing is offered in the middle of a line.
-                let reply = ask(&completer, "a", "x", "y\n").recv_timeout(PATIENCE);
+                let reply = editor_request(&completer, "a", "x", "y\n").recv_timeout(PATIENCE);
                 if reply.is_err() {
                     is_over.store(true, Ordering::Relaxed);
                 }

@@ -5,14 +5,13 @@
 pub struct Change {
     /// Where it begins, in bytes.
     pub at: usize,
-    /// How many bytes it takes away.
+    /// Bytes removed.
     pub removed: usize,
-    /// What it puts there.
     pub inserted: String,
 }
 
 impl Change {
-    /// What was typed where the editor has closed a bracket in the same change.
+    /// The typed text, without a closing bracket or quote that the editor has added.
     pub fn typed(&self) -> &str {
         let pairs = ["()", "[]", "{}", "<>", "\"\"", "''", "``"];
         let closed = pairs.iter().any(|pair| self.inserted.ends_with(pair));

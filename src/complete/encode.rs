@@ -1,22 +1,22 @@
-//! Token ids of a text that changes a little from one prompt to the next. Pure.
+//! Incremental tokenising of prompts. Pure.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::model::Tokenizer;
 
-/// How much text is remembered, in bytes.
+/// Bytes of cached text.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Remembers the ids of stretches of whole lines, so that a keystroke costs the tokenising of its own.
+/// Caches the ids of stretches of whole lines, so that a keystroke tokenises only its own.
 ///
 /// Stretches begin at line starts where no word of the tokenizer can begin earlier: those whose line has
 /// anything but whitespace before it ends. The words of Qwen's pre-tokenizer take in line ends after
 /// whitespace or punctuation, but nothing beyond them that is not whitespace, and they look at nothing before them;
-/// NFC composes nothing with a line end. For another tokenizer this is tried with short texts first.
+/// NFC composes nothing with a line end. For another tokenizer this is tested with short texts first.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    known: HashMap<Box<str>, Box<[u32]>>,
+    cached: HashMap<Box<str>, Box<[u32]>>,
     bytes: usize,
     /// Whether the tokenizer may be given stretches; unknown before the first text.
     splits: Option<bool>,
@@ -62,15 +62,15 @@ impl Encoder {
     }
 
     fn ids(&mut self, text: &str, tokenizer: &Tokenizer) -> &[u32] {
-        if !self.known.contains_key(text) {
+        if !self.cached.contains_key(text) {
             if self.bytes + text.len() > BYTES_MAX {
-                self.known.clear();
+                self.cached.clear();
                 self.bytes = 0;
             }
             self.bytes += text.len();
-            self.known.insert(text.into(), tokenizer.encode(text).into());
+            self.cached.insert(text.into(), tokenizer.encode(text).into());
         }
-        &self.known[text]
+        &self.cached[text]
     }
 
     fn may_split(&mut self, tokenizer: &Tokenizer) -> bool {

@@ -11,14 +11,13 @@ use crate::model::tokenizer::FimTokens;
 use crate::model::tokenizer::chat::{Message, Role};
 use crate::session::Mark;
 
-/// How many tokens before the end of a growing prefix its last word may have changed.
+/// Tokens at the end of a growing prefix that the last word may change.
 const WORD_TOKENS: usize = 24;
-/// The same at a line start, where only line ends and blank lines flow into each other.
+/// The same at a line start, where only line ends and blank lines merge.
 const LINE_END_TOKENS: usize = 4;
 
-/// In which order a prompt shows the text around the cursor. One builder makes all three: they
-/// differ in where the anchor stands, and what was typed after it opens the middle, as if the model
-/// had generated it.
+/// The order of prefix and suffix in a prompt. One builder makes all three: they differ in the position of the anchor,
+/// and the text typed after it begins the middle, as if the model had generated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
@@ -32,7 +31,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// How it is spelled.
+    /// Its spelling in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Psm => "psm",
@@ -71,17 +70,15 @@ impl fmt::Display for Order {
 pub enum Format {
     /// The prompt is the fill-in-the-middle string: for base models, and those trained on it.
     Raw,
-    /// The same string is what the user says in a chat; what was typed since the anchor is how the answer
-    /// begins.
+    /// The same string is the user's message in a chat; the text typed since the anchor begins the answer.
     Chat,
-    /// The user shows the code with a mark in the cursor's line and asks for what is to replace the mark; the
-    /// answer begins with what was typed. For models that chat and were not trained to fill in.
+    /// The user's message has the code with a mark at the cursor's line and asks for its replacement; the typed text
+    /// begins the answer. For chat models without FIM training.
     SearchReplace,
 }
 
 impl Format {
-    /// The one that suits a model with this tokenizer.
-    pub fn suiting(tokenizer: &Tokenizer) -> Self {
+    pub fn for_tokenizer(tokenizer: &Tokenizer) -> Self {
         match (tokenizer.fim(), tokenizer.cannot_chat()) {
             (Err(_), None) => Self::SearchReplace,
             _ => Self::Raw,
@@ -89,17 +86,17 @@ impl Format {
     }
 }
 
-/// Stands for the code in the question before it is split into what comes before and after.
+/// Placeholder of the code in the chat template.
 const GAP: &str = "\u{f1000}";
 /// The mark at the cursor's line.
 const MARK: &str = "<<<HERE>>>";
-/// Longer than what code has.
+/// Longer than fences in code.
 const FENCE: &str = "`````";
 const QUESTION: &str = "In this code, something is missing at the mark";
 const TASK: &str = "Write what replaces the mark, so that the code goes on after it as it is shown. It may be a part \
                     of a line. Answer with one code block and nothing else.";
 
-/// What stands around the parts of a prompt, made once for a model.
+/// The tokens around the parts of a prompt, made once for a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     order: Order,
@@ -114,9 +111,9 @@ pub struct Frame {
 /// The parts of a prompt, as token ids.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
-    /// Of other files, with their own special tokens; may be empty.
+    /// Other files, with their special tokens; may be empty.
     pub context: &'a [u32],
-    /// What says which file this is; may be empty.
+    /// The name of the file; may be empty.
     pub header: &'a [u32],
     /// The text before the anchor.
     pub before: &'a [u32],
@@ -169,8 +166,8 @@ impl Frame {
         Some(ids)
     }
 
-    /// `context header <|fim_prefix|> before <|fim_suffix|> suffix <|fim_middle|> typed`, and where later
-    /// prompts are likely to leave it.
+    /// `context header <|fim_prefix|> before <|fim_suffix|> suffix <|fim_middle|> typed`, and where later prompts are
+    /// likely to diverge.
     pub fn prompt(&self, parts: &Parts) -> (Vec<u32>, Vec<Mark>) {
         let Parts { context, header, before, suffix, typed } = parts;
         let mut marks = Vec::new();
@@ -200,17 +197,17 @@ impl Frame {
     }
 }
 
-/// What stands around the question in a chat, by the model's own template.
+/// The tokens before and after the user's message, by the model's chat template.
 fn chat(tokenizer: &Tokenizer, system: &str) -> Result<(Vec<u32>, Vec<u32>)> {
     let both = [Message::new(Role::System, system), Message::new(Role::User, GAP)];
-    // Some templates know no system messages.
+    // Some templates do not support system messages.
     let one = [Message::new(Role::User, format!("{system}\n\n{GAP}"))];
     tokenizer
         .encode_chat_around(&both, GAP)
         .or_else(|error| tokenizer.encode_chat_around(&one, GAP).map_err(|_| error))
 }
 
-/// The same for a model of which is only known that it has ChatML's tokens.
+/// The same for a model without a chat template, by ChatML.
 fn chat_ml(tokenizer: &Tokenizer, system: &str) -> Result<(Vec<u32>, Vec<u32>)> {
     let special = |text| {
         let missing = || format!("the tokenizer has no {text}: use the format raw instead of chat");
@@ -342,7 +339,7 @@ mod tests {
                 Some(template) => tokenizer.with_chat(template),
                 None => tokenizer,
             };
-            assert_eq!(Format::suiting(&tokenizer), expected);
+            assert_eq!(Format::for_tokenizer(&tokenizer), expected);
         }
     }
 

@@ -1,28 +1,28 @@
-//! Which completions are not worth showing to somebody who did not ask. Pure.
+//! Drops automatic completions that are not worth showing. Pure.
 
 use super::context::Place;
 use crate::text::words::is_identifier;
 use crate::text::{Syntax, open_delimiters, opener_of};
 
-/// Fewer characters have to finish something.
+/// Shorter completions are shown only if they finish something.
 const CHARS_MIN: usize = 3;
-/// Shorter texts are too short to call repetitive, in bytes.
+/// Shorter texts are never repetitive, in bytes.
 const REPETITIVE_MIN: usize = 24;
 
-/// Why there is nothing to show.
+/// Why a completion is not shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Dropped {
-    /// It was cancelled: nobody waits.
+    /// It was cancelled.
     Cancelled,
-    /// Nothing is left but blank.
+    /// It is only whitespace.
     Blank,
-    /// It only says again what stands above or below the cursor.
+    /// It repeats the lines above or below the cursor.
     Repeats,
-    /// It says the same over and over.
+    /// It repeats itself.
     Repetitive,
-    /// It is too short to be worth a look, and finishes nothing.
+    /// It is too short, and finishes nothing.
     Short,
-    /// The model is not sure.
+    /// The model is too uncertain.
     Unsure {
         /// Mean natural log-probability of what was generated.
         mean: f32,
@@ -31,7 +31,7 @@ pub enum Dropped {
     },
 }
 
-/// Whether `text` at `place` is worth showing, however sure the model is.
+/// Fails if `text` at `place` is not worth showing, whatever its probability.
 pub fn judge(text: &str, place: &Place, syntax: &'static Syntax) -> Result<(), Dropped> {
     if text.trim().chars().count() < CHARS_MIN && !finishes(text.trim(), place, syntax) {
         return Err(Dropped::Short);

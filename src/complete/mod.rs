@@ -1,7 +1,7 @@
-//! Ghost text, with no LSP and no tensors: from a document and a cursor to what to insert there.
+//! Code completion, with no LSP and no tensors: from a document and a cursor to the text to insert.
 //!
-//! [`service`] decides what to do about each keystroke, [`driver`] does it, on the model of this machine or on a
-//! server ([`remote`]).
+//! [`service`] decides what each keystroke causes; [`driver`] executes that, on the local model or on a server
+//! ([`remote`]).
 
 pub mod anchor;
 pub mod context;

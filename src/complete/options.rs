@@ -1,9 +1,9 @@
-//! How prompts are made, and which completions are shown. Pure.
+//! Options of prompts and completions. Pure.
 
 use super::fim::{Format, Order};
 use crate::model::Tokenizer;
 
-/// How prompts are made for a model, and which of its completions are shown.
+/// How to make prompts, and which completions to show.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// The order of their parts.
@@ -16,27 +16,26 @@ pub struct Options {
     pub suffix_tokens_max: usize,
     /// Most tokens of other files.
     pub context_tokens_max: usize,
-    /// Whether the prompt says which file it is about even if it shows no other.
+    /// Whether the prompt names its file even without context.
     pub names_files: bool,
-    /// The least mean natural log-probability of an automatic completion that is shown.
+    /// Least mean natural log-probability of an automatic completion to show.
     pub logprob_min: Option<f32>,
 }
 
 /// How much of the document a prompt shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// As much as is evaluated in the time that a first completion may take.
+    /// As much as can be evaluated within the latency of a first completion.
     Small,
-    /// As much as the options allow, to be evaluated in the background. Later prompts go on from it as soon
-    /// as they have to be anchored anew.
+    /// As much as the options allow, evaluated in the background. Prompts use it from the next new anchor on.
     Large,
 }
 
 impl Options {
-    /// The usual least mean natural log-probability: less than one in eight for each token is a guess.
+    /// The default of `logprob_min`: a probability of one in eight per token.
     pub const LOGPROB_MIN: f32 = -2.1;
 
-    /// The usual options for prompts in this order.
+    /// The default options for prompts in this order.
     pub fn new(order: Order) -> Self {
         Self {
             order,
@@ -49,14 +48,14 @@ impl Options {
         }
     }
 
-    /// The FIM format, once that is chosen.
+    /// The FIM format; `raw` until [`Options::for_model`] has chosen one.
     pub fn format(&self) -> Format {
         self.format.unwrap_or(Format::Raw)
     }
 
-    /// The same with what is left to the model chosen for one with this tokenizer.
+    /// Chooses the FIM format by the tokenizer, where it is not set.
     pub fn for_model(self, tokenizer: &Tokenizer) -> Self {
-        let format = self.format.unwrap_or_else(|| Format::suiting(tokenizer));
+        let format = self.format.unwrap_or_else(|| Format::for_tokenizer(tokenizer));
         // In another order the answer would begin with more than a line, or in the middle of one.
         let order = if format == Format::SearchReplace { Order::PsmAnchored } else { self.order };
         Self { order, format: Some(format), ..self }

@@ -1,4 +1,4 @@
-//! From a request to what the model is to generate. Pure.
+//! Plans the prompt and the task of a request. Pure.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,67 +17,65 @@ use crate::decode::{Generated, Task};
 use crate::model::Tokenizer;
 use crate::session::Mark;
 
-/// Fewer tokens of document than this say too little to complete anything.
-const ROOM_TOKENS_MIN: usize = 16;
-/// Room for the completion, whatever the request says, so that the window does not depend on it; at most
-/// an eighth of the context.
+/// Least tokens for the document.
+const DOCUMENT_TOKENS_MIN: usize = 16;
+/// Tokens reserved for the completion, so that the window does not depend on the request; at most an eighth of the
+/// context.
 const RESERVED_TOKENS: usize = 256;
-/// Most documents whose prompts are remembered.
+/// Most documents to keep state for.
 const DOCUMENTS_MAX: usize = 32;
 
-/// How long a cold prompt of a small window may take.
+/// Most seconds for evaluating an uncached prompt of a small window.
 const SMALL_SECONDS: f64 = 1.5;
 /// The tokens of a small window, fewest and most.
 const SMALL_TOKENS: (f64, f64) = (256.0, 2048.0);
-/// The tokens of a small window where nothing is known of the machine.
+/// The tokens of a small window while the speed of the machine is unknown.
 const SMALL_TOKENS_UNKNOWN: usize = 1280;
-/// How long a cold prompt of a large window may take in the background.
+/// Most seconds for evaluating an uncached prompt of a large window, in the background.
 const LARGE_SECONDS: f64 = 15.0;
-/// One in so many tokens of document comes after the cursor.
+/// The suffix has one in so many tokens of the document.
 const SUFFIX_SHARE: usize = 5;
 
-/// How many lines above the cursor an anchor is placed where text is being deleted upwards.
+/// Lines between the anchor and the cursor while text is being deleted upwards.
 const LINES_ABOVE: usize = 3;
 
-/// Whether a prompt goes on from the last one of its document.
+/// Whether a prompt extends the last one of its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchoring {
-    /// Everything it holds fixed is the same.
+    /// Its fixed parts are the same.
     Kept,
-    /// It was anchored anew.
+    /// It has a new anchor.
     Anchored(Reason),
 }
 
-/// What to generate, and how its prompt came about.
+/// A task, and how its prompt was made.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// What to generate.
     pub task: Task,
-    /// Whether the prompt goes on from the last one.
     pub anchoring: Anchoring,
 }
 
-/// Makes the prompts of one model, and remembers what those of each document hold fixed, so that as few
-/// tokens as possible change from one prompt to the next.
+/// Makes the prompts for one model, and keeps the fixed parts per document, so that as few tokens as possible change from
+/// one prompt to the next.
 pub struct Planner {
     options: Options,
     frame: Option<Frame>,
     encoder: Encoder,
-    documents: HashMap<String, Remembered>,
-    /// Counts plans, to know which document was used last.
+    documents: HashMap<String, DocumentState>,
+    /// Number of plans, for LRU eviction.
     clock: u64,
 }
 
-struct Remembered {
-    current: Composed,
-    /// What a large prompt holds fixed that was planned in the background.
-    next: Option<Composed>,
+struct DocumentState {
+    current: FixedParts,
+    /// Those of a large prompt planned in the background, for the next new anchor.
+    next: Option<FixedParts>,
     used: u64,
 }
 
-/// What a prompt holds fixed.
+/// The parts of a prompt that do not change while the user types.
 #[derive(Clone, PartialEq)]
-struct Composed {
+struct FixedParts {
     window: Window,
     budget: Budget,
     anchor: Anchor,
@@ -95,7 +93,7 @@ struct Budget {
     context: usize,
 }
 
-/// The files a prompt shows before the document's own. What is there stays where it is.
+/// The context files of a prompt. Their order is stable.
 #[derive(Clone, Default, PartialEq)]
 struct Context {
     repository: Vec<u32>,
@@ -109,27 +107,25 @@ struct File {
     ids: Vec<u32>,
 }
 
-/// What one call plans for.
-struct Call<'a> {
+/// The inputs of one plan.
+struct PlanContext<'a> {
     options: &'a Options,
     frame: &'a Frame,
     tokenizer: &'a Tokenizer,
     document: &'a Document,
-    /// Tokens there are for all parts of the prompt.
-    room: usize,
+    /// Most tokens of all parts of the prompt together.
+    parts_tokens_max: usize,
     prefill_per_second: Option<f64>,
 }
 
 impl Planner {
-    /// For a model whose prompts are made as `options` say.
     pub fn new(options: Options) -> Self {
         Self { options, frame: None, encoder: Encoder::default(), documents: HashMap::new(), clock: 0 }
     }
 
-    /// What to generate for `request` in the document `key`, within a context of `context_tokens`. The
-    /// tokenizer is always that of the model; a small window is as large as a machine that evaluates
-    /// `prefill_per_second` tokens bears. Fails, naming the missing token, for a tokenizer that cannot fill
-    /// in the middle, and for a context too small to say anything in.
+    /// Plans `request` in the document `key`, within a context of `context_tokens`. The tokenizer is always that of the
+    /// model; the size of a small window depends on `prefill_per_second`. Fails, naming the missing token, for a
+    /// tokenizer without FIM tokens, and for a context that is too small.
     pub fn plan(
         &mut self,
         key: &str,
@@ -147,25 +143,28 @@ impl Planner {
         let frame = &*self.frame.insert(frame);
         let max_tokens = request.max_tokens.min(context_tokens / 2);
         let reserved = max_tokens.max(RESERVED_TOKENS.min(context_tokens / 8));
-        let room = context_tokens.saturating_sub(reserved + frame.tokens());
-        ensure!(room >= ROOM_TOKENS_MIN, "a context of {context_tokens} tokens is too small to complete in");
+        let parts_tokens_max = context_tokens.saturating_sub(reserved + frame.tokens());
+        ensure!(
+            parts_tokens_max >= DOCUMENT_TOKENS_MIN,
+            "a context of {context_tokens} tokens is too small for completion"
+        );
 
-        let call = Call {
+        let plan_context = PlanContext {
             options: &self.options,
             frame,
             tokenizer,
             document: &request.document,
-            room,
+            parts_tokens_max,
             prefill_per_second,
         };
         let document = self.documents.remove(key);
         let (mut document, anchoring) = match window {
-            Window::Small => call.follow(document, &mut self.encoder),
-            Window::Large => call.prepare(document, &mut self.encoder),
+            Window::Small => plan_context.follow(document, &mut self.encoder),
+            Window::Large => plan_context.prepare(document, &mut self.encoder),
         };
         let is_prepared = window == Window::Large && anchoring != Anchoring::Kept;
-        let composed = document.next.as_mut().filter(|_| is_prepared).unwrap_or(&mut document.current);
-        let (prompt, open, marks) = call.prompt(composed, &mut self.encoder);
+        let fixed = document.next.as_mut().filter(|_| is_prepared).unwrap_or(&mut document.current);
+        let (prompt, open, marks) = plan_context.prompt(fixed, &mut self.encoder);
 
         self.clock += 1;
         document.used = self.clock;
@@ -181,23 +180,23 @@ impl Planner {
         Ok(Planned { task, anchoring })
     }
 
-    /// Forgets the document `key`: it was closed.
+    /// Forgets the document `key`.
     pub fn forget(&mut self, key: &str) {
         self.documents.remove(key);
     }
 
-    /// What `generated` for `request` is worth inserting, or why nothing is.
+    /// The completion in `generated`, or why it is not shown.
     pub fn finish(&self, request: &Request, generated: Generated) -> Result<Completion, Dropped> {
         rules::judge(request, generated, &self.options)
     }
 }
 
-impl Call<'_> {
-    /// What the next prompt of `document` holds fixed: what the last one did, if that may be.
-    fn follow(&self, document: Option<Remembered>, encoder: &mut Encoder) -> (Remembered, Anchoring) {
+impl PlanContext<'_> {
+    /// The fixed parts of the next prompt: those of the last one, where possible.
+    fn follow(&self, document: Option<DocumentState>, encoder: &mut Encoder) -> (DocumentState, Anchoring) {
         let Some(mut document) = document else {
             let current = self.compose(None, Window::Small, Reason::First, encoder);
-            return (Remembered { current, next: None, used: 0 }, Anchoring::Anchored(Reason::First));
+            return (DocumentState { current, next: None, used: 0 }, Anchoring::Anchored(Reason::First));
         };
         let reason = match self.start(&document.current, document.next.is_some(), encoder) {
             Ok(start) => {
@@ -219,11 +218,11 @@ impl Call<'_> {
         (document, Anchoring::Anchored(reason))
     }
 
-    /// Has a large prompt ready for when `document` has to be anchored anew.
-    fn prepare(&self, document: Option<Remembered>, encoder: &mut Encoder) -> (Remembered, Anchoring) {
+    /// Plans a large prompt for the next new anchor of `document`.
+    fn prepare(&self, document: Option<DocumentState>, encoder: &mut Encoder) -> (DocumentState, Anchoring) {
         let Some(mut document) = document else {
             let current = self.compose(None, Window::Large, Reason::First, encoder);
-            return (Remembered { current, next: None, used: 0 }, Anchoring::Anchored(Reason::First));
+            return (DocumentState { current, next: None, used: 0 }, Anchoring::Anchored(Reason::First));
         };
         let next = {
             let followed = document.next.as_ref().filter(|next| self.start(next, true, encoder).is_ok());
@@ -243,7 +242,7 @@ impl Call<'_> {
     }
 
     /// Where the text of a prompt begins that holds the same fixed as the last one, or why there is none.
-    fn start(&self, last: &Composed, is_ready: bool, encoder: &mut Encoder) -> Result<usize, Reason> {
+    fn start(&self, last: &FixedParts, is_ready: bool, encoder: &mut Encoder) -> Result<usize, Reason> {
         let Document { prefix, suffix, .. } = self.document;
         let start = last.anchor.follow(prefix, suffix)?;
         let typed = &prefix[start + last.anchor.before.len()..];
@@ -252,7 +251,7 @@ impl Call<'_> {
         }
         let tokens = last.before.len() + encoder.count(typed, self.tokenizer);
         let others = last.header.len() + last.context.tokens() + last.suffix.len();
-        if tokens > last.budget.prefix || tokens + others > self.room {
+        if tokens > last.budget.prefix || tokens + others > self.parts_tokens_max {
             return Err(Reason::WindowFull);
         }
         Ok(start)
@@ -261,11 +260,11 @@ impl Call<'_> {
     /// What a prompt anchored anew holds fixed; as much as possible of what `last` did.
     fn compose(
         &self,
-        last: Option<&Composed>,
+        last: Option<&FixedParts>,
         window: Window,
         reason: Reason,
         encoder: &mut Encoder,
-    ) -> Composed {
+    ) -> FixedParts {
         let Document { prefix, suffix, .. } = self.document;
         let kept_start = last.and_then(|last| last.anchor.reusable_start(prefix));
         // A window that moves is evaluated from its start: it begins small.
@@ -277,12 +276,13 @@ impl Call<'_> {
                 let mut context = last.map(|last| last.context.clone()).unwrap_or_default();
                 context.add(self, budget.context, reason == Reason::Idle || last.is_none(), encoder);
                 let header = self.header(&context);
-                let room = self.room.saturating_sub(context.tokens() + header.len());
+                let parts_tokens_max = self.parts_tokens_max.saturating_sub(context.tokens() + header.len());
 
                 let mut count = |text: &str| encoder.count(text, self.tokenizer);
                 let shown = after_cursor(suffix, Place::new(prefix, suffix).ends_line());
-                let shown = context::suffix_window(shown, budget.suffix.min(room / 4), &mut count);
-                let budget = Budget { prefix: budget.prefix.min(room - count(shown)), ..budget };
+                let shown =
+                    context::suffix_window(shown, budget.suffix.min(parts_tokens_max / 4), &mut count);
+                let budget = Budget { prefix: budget.prefix.min(parts_tokens_max - count(shown)), ..budget };
                 let fits = |start: usize, count: &mut dyn FnMut(&str) -> usize| {
                     let tokens = count(&prefix[start..]);
                     tokens <= budget.prefix && (start == 0 || tokens >= budget.prefix / 2)
@@ -310,12 +310,12 @@ impl Call<'_> {
                 };
                 let before = encoder.encode(&anchor.before, self.tokenizer);
                 let suffix = encoder.encode(shown, self.tokenizer);
-                Some(Composed { window, budget, anchor, context, header, before, suffix })
+                Some(FixedParts { window, budget, anchor, context, header, before, suffix })
             })
             .expect("a small window is never too large")
     }
 
-    /// Where the anchor of a window from `start` stands.
+    /// The anchor of a window from `start`, in bytes.
     fn anchor_at(&self, start: usize, reason: Reason) -> usize {
         let prefix = &self.document.prefix;
         let line_starts = prefix[start..].rmatch_indices('\n').map(|(end, _)| start + end + 1);
@@ -326,17 +326,17 @@ impl Call<'_> {
         }
     }
 
-    fn prompt(&self, composed: &mut Composed, encoder: &mut Encoder) -> (Vec<u32>, String, Vec<Mark>) {
+    fn prompt(&self, fixed: &mut FixedParts, encoder: &mut Encoder) -> (Vec<u32>, String, Vec<Mark>) {
         let Document { prefix, suffix, .. } = self.document;
-        let start = composed.anchor.start;
-        composed.anchor.note(start, prefix, suffix);
-        let typed = &prefix[start + composed.anchor.before.len()..];
-        let context = composed.context.ids();
+        let start = fixed.anchor.start;
+        fixed.anchor.note(start, prefix, suffix);
+        let typed = &prefix[start + fixed.anchor.before.len()..];
+        let context = fixed.context.ids();
         let parts = Parts {
             context: &context,
-            header: &composed.header,
-            before: &composed.before,
-            suffix: &composed.suffix,
+            header: &fixed.header,
+            before: &fixed.before,
+            suffix: &fixed.suffix,
             typed: &[],
         };
         let (parts_text, open) = match self.options.order {
@@ -350,12 +350,12 @@ impl Call<'_> {
         (ids, open, marks)
     }
 
-    /// The name of the document's own file, where the prompt shows it.
+    /// The name of the document's file, where the prompt includes it.
     fn header(&self, context: &Context) -> Vec<u32> {
         let is_shown = self.options.names_files || !context.files.is_empty();
         let path = self.document.path.as_ref().filter(|_| is_shown);
         let ids = path.and_then(|path| self.frame.file_header(path, self.tokenizer)).unwrap_or_default();
-        if ids.len() <= self.room / 8 { ids } else { Vec::new() }
+        if ids.len() <= self.parts_tokens_max / 8 { ids } else { Vec::new() }
     }
 
     fn budget(&self, window: Window) -> Budget {
@@ -371,11 +371,11 @@ impl Call<'_> {
                 (tokens.max(small_document), tokens.max(small_document))
             }
         };
-        let suffix = (document / SUFFIX_SHARE).min(suffix_tokens_max).min(self.room / 4);
+        let suffix = (document / SUFFIX_SHARE).min(suffix_tokens_max).min(self.parts_tokens_max / 4);
         let prefix = (document - document / SUFFIX_SHARE).min(prefix_tokens_max);
         let is_shown = !self.document.context.is_empty();
-        let prefix = prefix.min(if is_shown { self.room / 2 } else { self.room });
-        let left = self.room.min(all).saturating_sub(prefix + suffix);
+        let prefix = prefix.min(if is_shown { self.parts_tokens_max / 2 } else { self.parts_tokens_max });
+        let left = self.parts_tokens_max.min(all).saturating_sub(prefix + suffix);
         Budget { prefix, suffix, context: left.min(context_tokens_max) }
     }
 }
@@ -391,35 +391,37 @@ impl Context {
         ids
     }
 
-    /// Appends the files of the request that are new and fit; with `is_idle` also those that changed, and
-    /// starts over with the newest ones where there is no room left.
-    fn add(&mut self, call: &Call, tokens_max: usize, is_idle: bool, encoder: &mut Encoder) {
+    /// Appends new files of the request that fit; with `is_idle` also changed ones, and when the budget is exceeded starts
+    /// over with the newest ones.
+    fn add(&mut self, plan_context: &PlanContext, tokens_max: usize, is_idle: bool, encoder: &mut Encoder) {
         let hash_of = |text: &str| {
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
             hasher.finish()
         };
-        let files = call.document.context.iter().map(|file| (file, hash_of(&file.text)));
-        let is_known =
+        let files = plan_context.document.context.iter().map(|file| (file, hash_of(&file.text)));
+        let is_present =
             |known: &File, path: &str, hash: u64| known.path == path && (!is_idle || known.hash == hash);
-        let is_wanted = |path: &str, hash: u64| !self.files.iter().any(|known| is_known(known, path, hash));
-        let missing: Vec<_> = files.clone().filter(|(file, hash)| is_wanted(&file.path, *hash)).collect();
+        let is_missing =
+            |path: &str, hash: u64| !self.files.iter().any(|known| is_present(known, path, hash));
+        let missing: Vec<_> = files.clone().filter(|(file, hash)| is_missing(&file.path, *hash)).collect();
         if missing.is_empty() || tokens_max == 0 {
             return;
         }
         let mut render = |(file, hash): (&ContextFile, u64)| {
-            let mut ids = call.frame.file_header(&file.path, call.tokenizer)?;
-            let mut count = |text: &str| encoder.count(text, call.tokenizer);
+            let mut ids = plan_context.frame.file_header(&file.path, plan_context.tokenizer)?;
+            let mut count = |text: &str| encoder.count(text, plan_context.tokenizer);
             let text = context::suffix_window(&file.text, tokens_max / 2, &mut count);
-            ids.extend(encoder.encode(text, call.tokenizer));
+            ids.extend(encoder.encode(text, plan_context.tokenizer));
             if !text.ends_with('\n') {
-                ids.extend(encoder.encode("\n", call.tokenizer));
+                ids.extend(encoder.encode("\n", plan_context.tokenizer));
             }
             Some(File { path: file.path.clone(), hash, ids })
         };
-        let repository = call.document.repository.as_ref().filter(|_| self.files.is_empty());
+        let repository = plan_context.document.repository.as_ref().filter(|_| self.files.is_empty());
         if let Some(name) = repository {
-            self.repository = call.frame.repository_header(name, call.tokenizer).unwrap_or_default();
+            self.repository =
+                plan_context.frame.repository_header(name, plan_context.tokenizer).unwrap_or_default();
         }
         let mut left = tokens_max.saturating_sub(self.tokens());
         let rendered: Vec<File> = missing.into_iter().filter_map(&mut render).collect();

@@ -34,7 +34,7 @@ impl PromptProfile {
         serde_json::from_value(fields.into()).context("the model's prompt profile")
     }
 
-    /// The profile of what answers behind a remote backend.
+    /// The profile of the model of a remote backend.
     pub fn remote() -> Self {
         Self::of_model(REMOTE, None).expect("profiles.toml has it")
     }

@@ -1,4 +1,4 @@
-//! What became of one request for a completion, for statistics, the log and benchmarks. Pure; holds no text.
+//! The outcome of a completion request, for statistics, the log and benchmarks. Pure; holds no text.
 
 use serde::Serialize;
 
@@ -8,45 +8,45 @@ use crate::session::Synced;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// The suggestion on screen: what was typed is its beginning.
+    /// The suggestion on screen, whose beginning was typed.
     TypedThrough,
-    /// An earlier answer for the same place.
+    /// The cache of earlier answers.
     Cache,
     /// A generation that was in flight for an earlier keystroke.
     Joined,
-    /// A generation of its own.
+    /// A new generation.
     Model,
-    /// None: nothing is completed here, or the request was superseded before its turn.
+    /// None: automatic completion is not shown here.
     Nothing,
 }
 
-/// What became of one request. Times are milliseconds since the request unless they say otherwise.
+/// The outcome of a request. Times are milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Record {
     /// Where the answer came from.
     pub source: Source,
-    /// Whether it was superseded or cancelled; the answer was then empty.
+    /// Superseded or cancelled; the answer was then empty.
     pub is_cancelled: bool,
     /// Characters of the first item; 0 when there is none.
     pub shown_chars: usize,
     /// Tokens of the prompt, where the model ran for this request.
     pub prompt_tokens: usize,
-    /// What of them had to be evaluated, where the model ran for this request.
+    /// How many of them were evaluated, where the model ran for this request.
     pub synced: Synced,
     /// Tokens generated, where the model ran for this request.
     pub decode_tokens: usize,
-    /// How long it waited for its turn, debounce included.
+    /// Time in the queue, debounce included.
     pub queue_ms: f64,
-    /// How long the prompt took.
+    /// Time for evaluating the prompt.
     pub prefill_ms: f64,
-    /// Until the first token; 0 where there was none.
+    /// From the request to the first token; 0 where there was none.
     pub first_token_ms: f64,
-    /// Until the answer.
+    /// From the request to the answer.
     pub total_ms: f64,
 }
 
 impl Record {
-    /// Of a request that no model ran for, and whose answer is empty and came at once.
+    /// For a request that was answered at once, with an empty list, and without the model.
     pub fn new(source: Source) -> Self {
         Self {
             source,

@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::Timings;
 use crate::decode::StopReason;
 
-/// A document, split at the cursor. It is made once for a request and shared from then on: however many look at
-/// it, its text is not copied again.
+/// A document, split at the cursor. Made once per request and then shared, not copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// Where it lies, as prompts call it.
+    /// Its path, as it appears in prompts.
     pub path: Option<String>,
     /// The text before the cursor.
     pub prefix: String,
@@ -19,15 +18,15 @@ pub struct Document {
     pub suffix: String,
     /// The name of the repository, for prompts with context.
     pub repository: Option<String>,
-    /// Other files to show, oldest first, chosen by the caller. Those once shown stay as they were until the
-    /// prompt is anchored anew, and in their place until there is no room for newer ones.
+    /// Context files, oldest first, chosen by the caller. Once in a prompt, they do not change until its next anchor, and
+    /// keep their position until there is no room for newer ones.
     pub context: Vec<ContextFile>,
 }
 
-/// A file, or a part of one, to show before the document.
+/// A file, or a part of one, to put before the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextFile {
-    /// What the prompt calls it, usually its path in the repository.
+    /// Its name in the prompt, usually the path in the repository.
     pub path: String,
     pub text: String,
 }
@@ -39,11 +38,11 @@ pub struct Request {
     pub document: Arc<Document>,
     /// Whether the completion may go beyond the cursor's line.
     pub lines: Lines,
-    /// Most tokens to generate; a completion takes at most half the context whatever this says.
+    /// Most tokens to generate; at most half the context.
     pub max_tokens: usize,
-    /// Whether the user invoked it: then whatever the model wrote is shown.
+    /// Whether the user invoked it: then the completion is always shown.
     pub is_invoked: bool,
-    /// Whether a completion was just accepted at the cursor: the next one may go on over several lines.
+    /// Whether a completion was just accepted at the cursor: the next one may have several lines.
     pub follows_accept: bool,
 }
 
@@ -61,11 +60,9 @@ pub enum Lines {
 pub struct Completion {
     /// The text, with the line ends of the document; never only whitespace.
     pub text: String,
-    /// Why the model stopped.
     pub stop: StopReason,
     /// Mean natural log-probability of what was generated, before trimming.
     pub mean_logprob: f32,
-    /// Where the time went.
     pub timings: Timings,
 }
 
@@ -76,12 +73,11 @@ impl Document {
         Self { path, prefix, suffix, repository: None, context: Vec::new() }
     }
 
-    /// The same with other files to show.
     pub fn with_context(self, context: Vec<ContextFile>) -> Self {
         Self { context, ..self }
     }
 
-    /// What it is once `text` is inserted at the cursor, and the cursor is behind it.
+    /// Inserts `text` before the cursor.
     pub fn with_accepted(&self, text: &str) -> Self {
         let Self { path, prefix, suffix, repository, context } = self;
         Self {
@@ -93,7 +89,7 @@ impl Document {
         }
     }
 
-    /// Whether it ends its lines with CRLF, judged by the line end nearest to the cursor.
+    /// Whether its line ends are CRLF, by the one nearest to the cursor.
     pub fn uses_crlf(&self) -> bool {
         match self.prefix.rfind('\n') {
             Some(end) => self.prefix[..end].ends_with('\r'),
@@ -103,7 +99,7 @@ impl Document {
 }
 
 impl Request {
-    /// An automatic one between `prefix` and `suffix`, with nothing else known.
+    /// An automatic one between `prefix` and `suffix` of an unnamed document.
     pub fn new(prefix: impl Into<String>, suffix: impl Into<String>) -> Self {
         Self::of(Document::new(None, prefix, suffix))
     }

@@ -1,4 +1,4 @@
-//! How much of what was accepted is still there some time later. Pure.
+//! Measures the retention of accepted suggestions. Pure.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use super::edit::Change;
 
 /// When the retention of accepted text is sampled, after the accept.
 pub const AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(120)];
-/// Most accepted texts that are followed; the oldest are given up.
-const FOLLOWED_MAX: usize = 256;
+/// Most accepted texts to track; the oldest are dropped.
+const TRACKED_MAX: usize = 256;
 
-/// Follows accepted texts through the changes of their documents.
+/// Tracks accepted texts through the changes of their documents.
 #[derive(Debug, Default)]
 pub struct Retention {
-    followed: Vec<Followed>,
+    tracked: Vec<TrackedText>,
 }
 
 /// How much of an accepted text was retained, in bytes.
@@ -21,67 +21,64 @@ pub struct Retention {
 pub struct RetentionSample {
     /// Which of [`AFTER`].
     pub after: usize,
-    /// How much was accepted.
     pub accepted: usize,
-    /// How much of it is there.
     pub retained: usize,
 }
 
 #[derive(Debug)]
-struct Followed {
+struct TrackedText {
     key: String,
     since: Instant,
-    /// How many of [`AFTER`] are over.
+    /// How many of [`AFTER`] have passed.
     sampled: usize,
     accepted: usize,
-    /// Where the rest of it stands.
+    /// The retained parts, in bytes of the document.
     pieces: Vec<Range<usize>>,
 }
 
 impl Retention {
-    /// A text was accepted and stands in these bytes of the document `key`.
+    /// Tracks an accepted text at these bytes of the document `key`.
     pub fn accepted(&mut self, now: Instant, key: &str, range: Range<usize>) {
-        if self.followed.len() == FOLLOWED_MAX {
-            self.followed.remove(0);
+        if self.tracked.len() == TRACKED_MAX {
+            self.tracked.remove(0);
         }
         let (key, accepted) = (key.to_owned(), range.len());
-        self.followed.push(Followed { key, since: now, sampled: 0, accepted, pieces: vec![range] });
+        self.tracked.push(TrackedText { key, since: now, sampled: 0, accepted, pieces: vec![range] });
     }
 
-    /// What is to be counted at `now`. To be called before a change, so that nothing is found later than it was
-    /// due.
+    /// The samples due at `now`. Call it before every change, so that none is taken late.
     pub fn due(&mut self, now: Instant) -> Vec<RetentionSample> {
         let mut all = Vec::new();
-        for followed in &mut self.followed {
-            let Followed { since, accepted, .. } = *followed;
-            while AFTER.get(followed.sampled).is_some_and(|&after| now >= since + after) {
-                let retained = followed.pieces.iter().map(Range::len).sum();
-                all.push(RetentionSample { after: followed.sampled, accepted, retained });
-                followed.sampled += 1;
+        for tracked in &mut self.tracked {
+            let TrackedText { since, accepted, .. } = *tracked;
+            while AFTER.get(tracked.sampled).is_some_and(|&after| now >= since + after) {
+                let retained = tracked.pieces.iter().map(Range::len).sum();
+                all.push(RetentionSample { after: tracked.sampled, accepted, retained });
+                tracked.sampled += 1;
             }
         }
-        self.followed.retain(|followed| followed.sampled < AFTER.len());
+        self.tracked.retain(|tracked| tracked.sampled < AFTER.len());
         all
     }
 
-    /// The document `key` has changed.
+    /// Applies a change of the document `key`.
     pub fn changed(&mut self, key: &str, change: &Change) {
         let removed = change.at..change.at + change.removed;
         let moved = |at: usize| at - change.removed + change.inserted.len();
-        for followed in self.followed.iter_mut().filter(|followed| followed.key == key) {
+        for tracked in self.tracked.iter_mut().filter(|tracked| tracked.key == key) {
             let split = |piece: &Range<usize>| {
                 let before = piece.start..piece.end.min(removed.start);
                 let after = piece.start.max(removed.end)..piece.end;
                 let after = (!after.is_empty()).then(|| moved(after.start)..moved(after.end));
                 [Some(before).filter(|before| !before.is_empty()), after].into_iter().flatten()
             };
-            followed.pieces = followed.pieces.iter().flat_map(split).collect();
+            tracked.pieces = tracked.pieces.iter().flat_map(split).collect();
         }
     }
 
-    /// Nothing is known any more of the document `key`.
+    /// Stops tracking the document `key`.
     pub fn forget(&mut self, key: &str) {
-        self.followed.retain(|followed| followed.key != key);
+        self.tracked.retain(|tracked| tracked.key != key);
     }
 }
 
@@ -118,7 +115,7 @@ mod tests {
             assert_eq!(retention.due(at(119)), []);
             retention.changed("a", &change(0, 1000, ""));
             assert_eq!(retention.due(at(500)), [RetentionSample { retained: 0, ..sampled(1) }]);
-            assert!(retention.followed.is_empty());
+            assert!(retention.tracked.is_empty());
         }
     }
 
@@ -128,9 +125,9 @@ mod tests {
         for i in 0..1000 {
             retention.accepted(now, "a", i..i + 1);
         }
-        assert_eq!(retention.followed.len(), FOLLOWED_MAX);
+        assert_eq!(retention.tracked.len(), TRACKED_MAX);
         retention.forget("b");
-        assert_eq!(retention.due(now + AFTER[1]).len(), 2 * FOLLOWED_MAX);
+        assert_eq!(retention.due(now + AFTER[1]).len(), 2 * TRACKED_MAX);
         retention.accepted(now, "a", 0..1);
         retention.forget("a");
         assert_eq!(retention.due(now + AFTER[1]), []);

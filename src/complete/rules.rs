@@ -1,4 +1,4 @@
-//! Where to complete, how far a completion goes, and what of it is worth showing. Pure.
+//! Where to complete, where completions stop, and which are shown. Pure.
 
 use super::context::Place;
 use super::fim::Format;
@@ -12,53 +12,53 @@ use crate::text::{Indentation, Language, Lexer, Syntax, indentation, open_delimi
 
 /// Most lines of a completion.
 const LINES_MAX: usize = 24;
-/// How much of the suffix the stop rules look at, in characters.
+/// How much of the suffix the stop rules read, in characters.
 const SUFFIX_START_CHARS: usize = 2048;
 /// Larger documents are not completed, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
-/// How much of a document is searched for a mark of generated code, in bytes.
+/// How much of a document to search for a mark of generated code, in bytes.
 const MARK_BYTES: usize = 2048;
-/// How much of a document is sampled to tell whether it is minified, in bytes.
+/// How much of a document to sample for minified code, in bytes.
 const MINIFIED_SAMPLE: usize = 1 << 16;
-/// The mean length of a line from which on a document is minified, in bytes.
+/// Mean line length above which a document is minified, in bytes.
 const MINIFIED_LINE_BYTES: usize = 400;
 
 /// Why a document is not completed automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum Ineligible {
     /// It is larger than 8 MiB.
     Huge,
-    /// It says that it was generated.
+    /// It is marked as generated.
     Generated,
-    /// Its lines are too long to have been written.
+    /// Its lines are too long for code written by hand.
     Minified,
 }
 
-/// Whether an automatic completion may be shown here: only where nothing but closing delimiters and
-/// punctuation follows on the line, in a document that is written by hand.
-pub fn should_offer(prefix: &str, suffix: &str) -> bool {
-    Place::new(prefix, suffix).ends_line() && unfit(prefix, suffix).is_none()
+/// Whether an automatic completion may be shown here: only where at most closing delimiters and punctuation follow on the
+/// line, in a document that is written by hand.
+pub fn may_show(prefix: &str, suffix: &str) -> bool {
+    Place::new(prefix, suffix).ends_line() && ineligible(prefix, suffix).is_none()
 }
 
-/// Why a document is not completed automatically, if that is so.
-pub fn unfit(prefix: &str, suffix: &str) -> Option<Unfit> {
+/// Why a document is not completed automatically; `None` if it is.
+pub fn ineligible(prefix: &str, suffix: &str) -> Option<Ineligible> {
     const MARKS: [&[u8]; 2] = [b"@generated", b"DO NOT EDIT"];
     let length = prefix.len() + suffix.len();
     if length > DOCUMENT_BYTES_MAX {
-        return Some(Unfit::Huge);
+        return Some(Ineligible::Huge);
     }
     let head = |bytes: usize| -> Vec<u8> { prefix.bytes().chain(suffix.bytes()).take(bytes).collect() };
     let marked = head(MARK_BYTES);
     if MARKS.iter().any(|mark| marked.windows(mark.len()).any(|found| found == *mark)) {
-        return Some(Unfit::Generated);
+        return Some(Ineligible::Generated);
     }
     let sample = head(MINIFIED_SAMPLE);
     let lines = sample.iter().filter(|&&byte| byte == b'\n').count() + 1;
     let is_minified = sample.len() > 4 * MINIFIED_LINE_BYTES && sample.len() / lines > MINIFIED_LINE_BYTES;
-    is_minified.then_some(Unfit::Minified)
+    is_minified.then_some(Ineligible::Minified)
 }
 
-/// Whether a completion at this place has several lines by itself: at the start of a block that is
+/// Whether an automatic completion at this place has several lines: at the start of a block that is
 /// still empty, also between its braces, and after a comment or docstring.
 pub fn is_multi_line(place: &Place) -> bool {
     let is_empty_block = place.opener_indent().is_some_and(|indent| {
@@ -69,7 +69,7 @@ pub fn is_multi_line(place: &Place) -> bool {
     is_free && (is_empty_block || follows_text)
 }
 
-/// What `generated` for `request` is worth inserting, or why nothing is.
+/// The completion in `generated`, or why it is not shown.
 pub fn judge(request: &Request, generated: Generated, options: &Options) -> Result<Completion, Dropped> {
     if generated.stop == StopReason::Cancelled {
         return Err(Dropped::Cancelled);
@@ -91,7 +91,7 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
     Ok(Completion { text, stop: generated.stop, mean_logprob: mean, timings: generated.timings })
 }
 
-/// `output` as it should be inserted, with the document's line ends.
+/// `output`, trimmed for insertion, with the document's line ends.
 pub fn trimmed(request: &Request, output: &str) -> Result<String, Dropped> {
     let Document { prefix, suffix, .. } = &*request.document;
     let place = Place::new(prefix, suffix);
@@ -166,7 +166,7 @@ mod tests {
         Request::new(prefix, suffix)
     }
 
-    /// What a raw prompt's generation is worth inserting.
+    /// The completion in the output of a raw prompt.
     fn finish(request: &Request, generated: Generated) -> Result<Completion, Dropped> {
         judge(request, generated, &Options::new(Order::Psm))
     }
@@ -202,23 +202,23 @@ mod tests {
             let place = Place::new(&request.document.prefix, &request.document.suffix);
             assert_eq!(is_multi_line(&place), expected, "{document:?}");
         }
-        assert!(should_offer("foo(", ")\nx") && !should_offer("foo(", "x)"));
+        assert!(may_show("foo(", ")\nx") && !may_show("foo(", "x)"));
     }
 
     #[test]
-    fn documents_nobody_writes_are_left_alone() {
+    fn generated_and_minified_documents_are_ineligible() {
         let (long, huge) = ("x = 1; ".repeat(1000), "x = 1\n".repeat(2 << 20));
         for (prefix, suffix, expected) in [
             ("x", "\ny", None),
             ("", "", None),
-            ("// @generated by a tool\n", "", Some(Unfit::Generated)),
-            ("", "// Code generated by a tool. DO NOT EDIT.\n", Some(Unfit::Generated)),
-            (&long, "", Some(Unfit::Minified)),
+            ("// @generated by a tool\n", "", Some(Ineligible::Generated)),
+            ("", "// Code generated by a tool. DO NOT EDIT.\n", Some(Ineligible::Generated)),
+            (&long, "", Some(Ineligible::Minified)),
             (&long[..900], "\n", None),
-            ("", &huge, Some(Unfit::Huge)),
+            ("", &huge, Some(Ineligible::Huge)),
         ] {
-            assert_eq!(unfit(prefix, suffix), expected);
-            assert_eq!(should_offer(prefix, suffix), expected.is_none());
+            assert_eq!(ineligible(prefix, suffix), expected);
+            assert_eq!(may_show(prefix, suffix), expected.is_none());
         }
     }
 
@@ -228,7 +228,7 @@ mod tests {
             ids: vec![1, 2],
             text: "x)\n".into(),
             logprobs: vec![-1.0, -2.0],
-            ..Generated::nothing(StopReason::Rule)
+            ..Generated::empty(StopReason::Rule)
         };
         let completion = finish(&request("foo($0)"), generated.clone()).unwrap();
         assert_eq!(

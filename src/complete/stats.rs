@@ -1,4 +1,4 @@
-//! Counters of what became of requests. Pure; they stay on this machine and hold no text.
+//! Statistics of requests. Pure; they stay on this machine and hold no text.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,53 +7,53 @@ use serde::{Deserialize, Serialize};
 use super::record::{Record, Source};
 use super::retained::RetentionSample;
 
-/// Told of every request, cancelled ones included.
+/// Called for every request, cancelled ones included.
 pub type Observer = Arc<dyn Fn(&Record) + Send + Sync>;
 
-/// Counters that several editors share.
+/// Counters shared by several editors.
 pub type Shared = Arc<Mutex<Stats>>;
 
-/// Requests that percentiles look back on.
+/// Requests that percentiles are computed from, the latest ones.
 const LATENCIES_MAX: usize = 1024;
 
-/// What was counted so far.
+/// Counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// Requests for a completion.
     pub requests: u64,
-    /// Those that were superseded or cancelled.
+    /// Superseded or cancelled requests.
     pub cancelled: u64,
-    /// Those that were answered with something.
+    /// Non-empty answers.
     pub offered: u64,
     /// Answers from the suggestion on screen.
     pub typed_through: u64,
-    /// Answers from earlier ones.
+    /// Answers from the cache.
     pub cache: u64,
-    /// Answers from a generation begun for an earlier request.
+    /// Answers from a generation in flight for an earlier request.
     pub joined: u64,
-    /// Answers from a generation of their own.
+    /// Answers from a new generation.
     pub model: u64,
-    /// Suggestions that the editor says it has shown.
+    /// Suggestions that the editor has reported as shown.
     pub shown: u64,
     /// Suggestions accepted whole.
     pub accepted: u64,
     /// Their characters.
     pub accepted_chars: u64,
-    /// Suggestions that the editor says were accepted in part.
+    /// Suggestions that the editor has reported as accepted in part.
     pub partially_accepted: u64,
     /// Bytes of accepted suggestions whose retention was sampled after 30 s.
     pub looked_bytes_30s: u64,
-    /// Those of them that were still in their document.
+    /// Those of them that were retained.
     pub retained_bytes_30s: u64,
     /// The same after 120 s.
     pub looked_bytes_120s: u64,
-    /// Those of them that were still in their document.
+    /// Those of them that were retained.
     pub retained_bytes_120s: u64,
     /// Prompt tokens reused from earlier prompts.
     pub tokens_reused: u64,
     /// Prompt tokens evaluated for requests.
     pub tokens_evaluated: u64,
-    /// Of those reused, the ones whose recurrence was run again.
+    /// Reused tokens whose traces were replayed.
     pub tokens_replayed: u64,
     /// Tokens generated for requests.
     pub tokens_generated: u64,
@@ -66,36 +66,31 @@ pub struct Counters {
 /// Latency from request to answer in milliseconds, of the latest answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
-    /// The median.
     pub p50: f64,
-    /// Of 95 % of the answers, the longest.
     pub p95: f64,
-    /// Of 99 % of the answers, the longest.
     pub p99: f64,
 }
 
-/// Counters and what follows from them.
+/// Counters and the statistics derived from them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
-    /// The counters.
     #[serde(flatten)]
     pub counters: Counters,
-    /// Accepted suggestions as a share of those shown, or of all answers with something in them where the editor does not say
-    /// what it shows.
+    /// Accepted suggestions as a share of those shown, or of non-empty answers where the editor does not report what it
+    /// shows.
     pub acceptance: f64,
-    /// The share of the accepted text that was still in its document 30 s later.
+    /// The share of the accepted text that was retained after 30 s.
     pub retained_30s: f64,
-    /// The share that was still there 120 s later.
+    /// The share that was retained after 120 s.
     pub retained_120s: f64,
-    /// The share of answers with something in them that the model did not have to run for.
+    /// The share of non-empty answers that needed no new generation.
     pub without_model: f64,
-    /// Of all answers that were not cancelled.
+    /// All answers that were not cancelled.
     pub answer_ms: Percentiles,
-    /// Of those that the model ran for.
+    /// Those from a new generation.
     pub model_ms: Percentiles,
 }
 
-/// Counts.
 #[derive(Debug, Default)]
 pub struct Stats {
     counters: Counters,
@@ -103,7 +98,7 @@ pub struct Stats {
     models: Latencies,
 }
 
-/// The latest of a row of times.
+/// A ring buffer of the latest latencies.
 #[derive(Debug, Default)]
 struct Latencies {
     ms: Vec<f64>,
@@ -123,7 +118,7 @@ impl Latencies {
     fn percentiles(&self) -> Percentiles {
         let mut sorted = self.ms.clone();
         sorted.sort_by(f64::total_cmp);
-        // The nearest rank: the smallest time that as large a share of the answers did not exceed.
+        // The nearest-rank method.
         let rank = |percent: usize| (sorted.len() * percent).div_ceil(100).saturating_sub(1);
         let at = |percent| sorted.get(rank(percent)).copied().unwrap_or_default();
         Percentiles { p50: at(50), p95: at(95), p99: at(99) }
@@ -131,7 +126,6 @@ impl Latencies {
 }
 
 impl Stats {
-    /// A request is over.
     pub fn record(&mut self, record: &Record) {
         let counters = &mut self.counters;
         counters.requests += 1;
@@ -159,24 +153,21 @@ impl Stats {
         }
     }
 
-    /// The model did background work.
+    /// Counts background work of the model.
     pub fn background(&mut self, evaluated: usize, generated: usize) {
         self.counters.unasked_evaluated += evaluated as u64;
         self.counters.unasked_generated += generated as u64;
     }
 
-    /// The editor says that it shows a suggestion.
     pub fn shown(&mut self) {
         self.counters.shown += 1;
     }
 
-    /// A suggestion was accepted whole.
     pub fn accepted(&mut self, chars: usize) {
         self.counters.accepted += 1;
         self.counters.accepted_chars += chars as u64;
     }
 
-    /// The retention of an accepted suggestion was sampled.
     pub fn retention(&mut self, sample: &RetentionSample) {
         let Counters { looked_bytes_30s, retained_bytes_30s, looked_bytes_120s, retained_bytes_120s, .. } =
             &mut self.counters;
@@ -188,12 +179,10 @@ impl Stats {
         *retained += sample.retained as u64;
     }
 
-    /// The editor says that a part of a suggestion was accepted.
     pub fn partially_accepted(&mut self) {
         self.counters.partially_accepted += 1;
     }
 
-    /// What was counted so far, and what follows from it.
     pub fn statistics(&self) -> Statistics {
         let counters = self.counters.clone();
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };

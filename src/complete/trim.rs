@@ -1,4 +1,4 @@
-//! Makes what the model wrote fit between what the document already has. Pure.
+//! Trims generated text to fit the document. Pure.
 
 use super::context::Place;
 use super::gate::Dropped;
@@ -7,12 +7,11 @@ use crate::text::lexer::string_end;
 use crate::text::words::has_substance;
 use crate::text::{Indentation, Lexer, indentation};
 
-/// `text` as it should be inserted at `place`, with line feeds as line ends and lines indented as the
-/// document does. `stop` is the rule the text was generated under, not yet used: it judges the
-/// last line, which was perhaps never finished, as if it had been.
+/// Trims `text` for insertion at `place`, with line feeds as line ends and the document's indentation. `stop` is an unused
+/// clone of the stop rule: it judges the last line, which may be incomplete, as if it were complete.
 pub fn trim(text: &str, place: &Place, indentation: Indentation, stop: &Stop) -> Result<String, Dropped> {
     let text = indentation.apply(&text.replace("\r\n", "\n"), place.starts_line());
-    let mut text = without_repeated_blank(&text, place);
+    let mut text = without_repeated_whitespace(&text, place);
     if let Some(cut) = stop.clone().check(&format!("{text}\n")) {
         text = &text[..cut.min(text.len())];
     }
@@ -36,7 +35,7 @@ pub fn trim(text: &str, place: &Place, indentation: Indentation, stop: &Stop) ->
     Ok(text)
 }
 
-/// Whether all lines of `text`, two or more with substance, stand right above the cursor already.
+/// Whether all lines of `text`, two or more with substance, repeat those right above the cursor.
 fn repeats_above(text: &str, place: &Place) -> bool {
     let own = format!("{}{text}", place.line);
     let own: Vec<&str> = own.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -45,7 +44,7 @@ fn repeats_above(text: &str, place: &Place) -> bool {
     substance >= 2 && own.iter().rev().all(|&line| above.next() == Some(line))
 }
 
-/// What a chat model wrote without the Markdown fence around it.
+/// The text of a chat model without the Markdown fence around it.
 pub fn without_fence(text: &str) -> &str {
     let Some((first, inside)) = text.trim_start().split_once('\n') else { return text };
     if !first.starts_with("```") {
@@ -58,7 +57,7 @@ pub fn without_fence(text: &str) -> &str {
     }
 }
 
-/// What a model wrote after a fence that was opened for it.
+/// The text up to the closing fence, after a fence that the prompt opened.
 pub fn inside_fence(text: &str) -> &str {
     if text.starts_with("```") {
         return "";
@@ -66,9 +65,9 @@ pub fn inside_fence(text: &str) -> &str {
     &text[..text.find("\n```").unwrap_or(text.len())]
 }
 
-/// Drops blank at the start that the cursor already stands behind: any after a word, and on a blank
-/// line the indentation, unless it leads deeper into a block opened above.
-fn without_repeated_blank<'a>(text: &'a str, place: &Place) -> &'a str {
+/// Drops leading whitespace that the document already has before the cursor: any after text, and on a blank line the
+/// indentation, unless it leads deeper into a block opened above.
+fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
     let is_blank = |c| matches!(c, ' ' | '\t');
     if place.line.is_empty() || !place.line.ends_with(is_blank) {
         return text;
@@ -80,8 +79,8 @@ fn without_repeated_blank<'a>(text: &'a str, place: &Place) -> &'a str {
     if is_deep_enough { text.strip_prefix(place.line).unwrap_or(text) } else { text }
 }
 
-/// Drops what stands after the cursor on its line: an end of the string the cursor is in, and the
-/// whole rest where it is no delimiter. Delimiters are the stop rule's business, which counts them.
+/// Drops a repetition of the text after the cursor on its line: the end of the current string, and the whole rest unless
+/// it begins with a closing delimiter, which the stop rule handles.
 fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop) -> &'a str {
     let rest = place.rest.trim();
     let Some(first) = rest.chars().next() else { return text };
@@ -95,8 +94,8 @@ fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop) -> &'a str {
     if is_closer { text } else { text.trim_end().strip_suffix(rest).unwrap_or(text) }
 }
 
-/// Where `text` ends the string the cursor is in, if `quote` is what ends it. Where the lexer sees no such
-/// string, as in comments and prose, an odd number of quotes on the line is taken for one.
+/// Where `text` ends the current string, if that ends with `quote`. Where the lexer sees no such string, as in comments
+/// and prose, an odd number of quotes on the line counts as one.
 fn end_of_string(text: &str, place: &Place, quote: char, stop: &Stop) -> Option<usize> {
     let lexer = Lexer::unsure(stop.syntax()).read_all(place.line);
     let closed = string_end(lexer, text).filter(|_| lexer.quote() == Some(quote));
@@ -106,7 +105,7 @@ fn end_of_string(text: &str, place: &Place, quote: char, stop: &Stop) -> Option<
     })
 }
 
-/// Where a `>` stands that closes no `<` of `text` and is no arrow.
+/// The byte of a `>` that is neither matched by a `<` in `text` nor part of an arrow.
 fn unmatched_angle(text: &str) -> Option<usize> {
     let (mut open, mut previous) = (0, ' ');
     text.char_indices().find_map(|(at, c)| {
@@ -121,7 +120,7 @@ fn unmatched_angle(text: &str) -> Option<usize> {
     })
 }
 
-/// Where `quote` stands in `text` without a backslash before it.
+/// The bytes of `quote` in `text` without a backslash before it.
 fn unescaped(text: &str, quote: char) -> impl Iterator<Item = usize> {
     let mut is_escaped = false;
     text.char_indices().filter_map(move |(at, c)| {

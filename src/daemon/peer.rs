@@ -151,7 +151,7 @@ async fn generate(
     let (send, mut events) = tokio::sync::mpsc::unbounded_channel();
     engine.submit(serve::Request {
         key: format!("generate/{}", host.next_number()),
-        priority: Priority::Patient,
+        priority: Priority::Standard,
         not_before: None,
         task,
         cancel: cancel.clone(),

@@ -1,23 +1,23 @@
-//! Drafts at the next tokens that cost nothing: what followed the same tokens before (prompt lookup). Pure.
+//! Drafts for speculative decoding by n-gram lookup: the tokens that followed the same tokens before. Pure.
 //!
-//! A draft is verified by evaluating it in one pass. That pays where several tokens cost little more than one,
-//! which depends on the machine and the model (the more experts a pass visits, the more it reads), and where
-//! drafts come true. [`DraftCost`] measures both and decides; `steps` does it.
+//! A draft is verified in one pass. That pays where a pass over several tokens costs little more than one over a single
+//! token, which depends on the machine and the model (the more experts a pass visits, the more it reads), and where the
+//! accept rate is high. [`DraftCost`] measures both and decides; `steps` verifies.
 
-/// Tokens that have to be the same before a draft is made.
+/// Tokens of the n-gram to look up.
 const MATCH_TOKENS: usize = 3;
 
 /// Most tokens of a draft.
 pub const DRAFT_TOKENS_MAX: usize = 7;
 
-/// How much one measurement counts.
+/// The weight of a new measurement.
 const WEIGHT: f64 = 0.2;
 
-/// After how many drafts that were not tried one is tried to learn what it costs now.
+/// Skipped drafts between two that are verified to measure their cost.
 const PROBE_EVERY: usize = 16;
 
-/// What followed the last three of `tokens` when they last occurred: at most `tokens_max` tokens, none
-/// where they never did.
+/// The tokens after the last earlier occurrence of the final n-gram of `tokens`: at most `tokens_max`, none where there
+/// is no such occurrence.
 pub fn look_up(tokens: &[u32], tokens_max: usize) -> &[u32] {
     let Some(tail) = tokens.len().checked_sub(MATCH_TOKENS).map(|at| &tokens[at..]) else { return &[] };
     let before = &tokens[..tokens.len() - 1];
@@ -26,42 +26,42 @@ pub fn look_up(tokens: &[u32], tokens_max: usize) -> &[u32] {
     &tokens[from..tokens.len().min(from + tokens_max)]
 }
 
-/// What a token costs with drafts and without.
+/// The cost per token with and without drafts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DraftCost {
     /// Milliseconds of a pass over one token.
     single_ms: Option<f64>,
-    /// Milliseconds for each token that a verified draft brought, the wrong ones' share included.
+    /// Milliseconds per accepted token of a draft, the cost of rejected ones included.
     drafted_ms: Option<f64>,
-    untried: usize,
+    skipped: usize,
 }
 
 impl DraftCost {
     /// Whether to verify a draft now.
-    pub fn wants_draft(&mut self) -> bool {
+    pub fn should_draft(&mut self) -> bool {
         let pays = match (self.single_ms, self.drafted_ms) {
             (None, _) => false,
             (_, None) => true,
             (Some(single), Some(drafted)) => drafted < single,
         };
-        self.untried = if pays { 0 } else { self.untried + 1 };
-        let is_probe = self.single_ms.is_some() && self.untried.is_multiple_of(PROBE_EVERY);
+        self.skipped = if pays { 0 } else { self.skipped + 1 };
+        let is_probe = self.single_ms.is_some() && self.skipped.is_multiple_of(PROBE_EVERY);
         pays || is_probe
     }
 
-    /// A pass over one token took so long.
-    pub fn note_single(&mut self, ms: f64) {
-        note(&mut self.single_ms, ms);
+    /// Records the milliseconds of a pass over one token.
+    pub fn record_single(&mut self, ms: f64) {
+        record(&mut self.single_ms, ms);
     }
 
-    /// Verifying a draft, and taking back what was wrong, took so long and brought so many tokens, at least
+    /// Records the milliseconds for verifying a draft and rewinding rejected tokens, and the tokens it yielded, at least
     /// one.
-    pub fn note_draft(&mut self, ms: f64, tokens: usize) {
-        note(&mut self.drafted_ms, ms / tokens as f64);
+    pub fn record_draft(&mut self, ms: f64, tokens: usize) {
+        record(&mut self.drafted_ms, ms / tokens as f64);
     }
 }
 
-fn note(mean: &mut Option<f64>, ms: f64) {
+fn record(mean: &mut Option<f64>, ms: f64) {
     *mean = Some(mean.map_or(ms, |before| before + WEIGHT * (ms - before)));
 }
 
@@ -83,15 +83,15 @@ mod tests {
     #[test]
     fn drafts_are_verified_while_they_pay() {
         let mut draft_cost = DraftCost::default();
-        assert!(!draft_cost.wants_draft(), "nothing to compare with");
-        draft_cost.note_single(10.0);
-        assert!(draft_cost.wants_draft());
-        draft_cost.note_draft(20.0, 4);
-        assert!(draft_cost.wants_draft());
-        (0..20).for_each(|_| draft_cost.note_draft(20.0, 1));
-        let tried = (0..3 * PROBE_EVERY).filter(|_| draft_cost.wants_draft()).count();
+        assert!(!draft_cost.should_draft(), "nothing to compare with");
+        draft_cost.record_single(10.0);
+        assert!(draft_cost.should_draft());
+        draft_cost.record_draft(20.0, 4);
+        assert!(draft_cost.should_draft());
+        (0..20).for_each(|_| draft_cost.record_draft(20.0, 1));
+        let tried = (0..3 * PROBE_EVERY).filter(|_| draft_cost.should_draft()).count();
         assert_eq!(tried, 3, "only to see whether things have changed");
-        (0..20).for_each(|_| draft_cost.note_draft(12.0, 3));
-        assert!(draft_cost.wants_draft());
+        (0..20).for_each(|_| draft_cost.record_draft(12.0, 3));
+        assert!(draft_cost.should_draft());
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens out: the generation loop, sampling, and the rules that end a completion.
+//! Decoding: the generation loop, sampling, speculative decoding and stop rules.
 
 pub mod drafts;
 pub mod sample;
@@ -21,38 +21,36 @@ use sample::{Sampler, Sampling, log_softmax};
 use steps::Steps;
 use stop::Stop;
 
-/// One generation: a prompt and when to stop.
+/// One generation: a prompt, and how to decode and stop.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The whole prompt as token ids, not empty.
     pub prompt: Vec<u32>,
-    /// Text the generation has to begin with, usually empty: the end of the prompt's text, kept out of
-    /// `prompt` because what follows may change its tokens (see [`Tokenizer::encode_open`]).
+    /// Token healing: text that the generation has to begin with, usually empty. It is the end of the prompt's text,
+    /// whose tokens depend on what follows (see [`Tokenizer::encode_open`]).
     pub forced_prefix: String,
-    /// What an interrupted run of this task has generated, with its log-probabilities: the generation goes on
-    /// after it.
+    /// Tokens from a pre-empted run of this task, with their log-probabilities, to resume after.
     pub resumed: Vec<(u32, f32)>,
-    /// Where later prompts are likely to leave this one.
+    /// Where later prompts are likely to diverge from this one.
     pub marks: Vec<Mark>,
     /// Most tokens to generate; 0 only evaluates the prompt.
     pub max_tokens: usize,
-    /// When to end whatever is missing.
+    /// Time limits.
     pub budget: Budget,
-    /// How many different continuations are wanted, at least one: each other begins with the next likeliest
-    /// token.
+    /// Number of alternatives, at least one: each begins with the next likeliest token.
     pub alternatives: usize,
     /// How the next token is chosen.
     pub sampling: Sampling,
-    /// Tokens that end the generation. They are not part of the text.
+    /// Stop tokens. They are not part of the text.
     pub stop_ids: Vec<u32>,
-    /// Text rules that end the generation.
+    /// The stop rule.
     pub stop: Stop,
-    /// How many of the likeliest tokens to report at each position; 0 for none.
+    /// Number of the likeliest tokens to report at each position.
     pub top_logprobs: usize,
 }
 
 impl Task {
-    /// The likeliest continuation of `prompt`, of `max_tokens` tokens.
+    /// Greedy decoding of at most `max_tokens` tokens.
     pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
         Self {
             prompt,
@@ -69,71 +67,70 @@ impl Task {
         }
     }
 
-    /// Makes the next run of this task go on after what an interrupted one has generated. One that wants
-    /// several continuations, or the likeliest tokens reported, starts over.
+    /// Makes the next run resume after the tokens of a pre-empted one. A task with several alternatives, or with
+    /// `top_logprobs`, starts over.
     pub fn resume_after(&mut self, interrupted: &Generated) {
-        let goes_on = self.alternatives == 1 && self.top_logprobs == 0;
-        if goes_on && interrupted.ids.len() > self.resumed.len() {
+        let can_resume = self.alternatives == 1 && self.top_logprobs == 0;
+        if can_resume && interrupted.ids.len() > self.resumed.len() {
             self.resumed =
                 interrupted.ids.iter().copied().zip(interrupted.logprobs.iter().copied()).collect();
         }
     }
 }
 
-/// When a generation ends whatever is missing: with what there is.
+/// Time limits of a generation, which then ends with the text so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
-    /// From then on, at the end of a line.
+    /// Soft limit: stop at the end of a line.
     pub line_until: Option<Instant>,
-    /// From then on, at any token.
+    /// Hard limit: stop at any token.
     pub until: Option<Instant>,
 }
 
-/// Why a generation ended.
+/// Why a generation stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The model produced one of the stop tokens.
     EndToken,
-    /// A text rule cut the completion.
+    /// The stop rule cut the text.
     Rule,
     /// `max_tokens` were generated.
     Length,
     /// The context is full.
     Context,
-    /// The time of its [`Budget`] was over.
+    /// A limit of its [`Budget`] has passed.
     Time,
-    /// The request was cancelled; the text is what there was.
+    /// The request was cancelled; the text is incomplete.
     Cancelled,
 }
 
-/// What a generation produced.
+/// The result of a generation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Generated {
     /// Generated ids, without the stop token.
     pub ids: Vec<u32>,
-    /// Their text after [`Task::forced_prefix`], cut where a rule said so; empty without a tokenizer.
+    /// Their text after [`Task::forced_prefix`], cut by the stop rule; empty without a tokenizer.
     pub text: String,
-    /// Natural log-probability of each id under the model (temperature 1), ids without text masked, and those
-    /// that do not fit [`Task::forced_prefix`] while that is being written: what is given says nothing about the model.
+    /// Natural log-probability of each id under the model (temperature 1), with ids masked that
+    /// have no text or contradict [`Task::forced_prefix`]: forced text says nothing about the model.
     pub logprobs: Vec<f32>,
     /// For each position, the likeliest ids with their log-probabilities; the first entry is the
     /// distribution right after the prompt.
     pub top_logprobs: Vec<Vec<(u32, f32)>>,
-    /// Why it ended.
     pub stop: StopReason,
-    /// Tokens that were drafted and evaluated before they were chosen.
+    /// Tokens of verified drafts.
     pub drafted: usize,
-    /// Those of them that were chosen.
+    /// Drafted tokens that were accepted.
     pub accepted: usize,
-    /// What of the prompt was there already.
+    /// How much of the prompt was reused.
     pub synced: Synced,
     /// Where the time went.
     pub timings: Timings,
 }
 
 impl Budget {
-    /// How much of `text` to keep if the time is over, in bytes.
+    /// How much of `text` to keep if a limit has passed, in bytes.
     pub fn check(&self, text: &str) -> Option<usize> {
         let is_over = |until: Option<Instant>| until.is_some_and(|until| Instant::now() >= until);
         if is_over(self.until) {
@@ -145,8 +142,8 @@ impl Budget {
 }
 
 impl Generated {
-    /// No token at all, for this reason.
-    pub fn nothing(stop: StopReason) -> Self {
+    /// Without tokens, for this reason.
+    pub fn empty(stop: StopReason) -> Self {
         Self {
             ids: Vec::new(),
             text: String::new(),
@@ -170,8 +167,8 @@ impl Generated {
     }
 }
 
-/// Runs `task` on `session` for each of its alternatives, the likeliest first; there is at least one. `show`
-/// is told of the first only.
+/// Runs `task` on `session` for each of its alternatives, the likeliest first; there is at least one. `show` receives
+/// the first only.
 pub fn alternatives<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
@@ -182,28 +179,27 @@ pub fn alternatives<B: Backend>(
 ) -> Result<Vec<Generated>> {
     let mut first = Vec::new();
     let mut all =
-        vec![run(session, tokenizer, task, draft_cost, cancel, &mut First::Note(&mut first), show)?];
+        vec![run(session, tokenizer, task, draft_cost, cancel, &mut FirstToken::Record(&mut first), show)?];
     for &id in first.iter().skip(1) {
         if cancel.is_ending() {
             break;
         }
-        all.push(run(session, tokenizer, task, draft_cost, cancel, &mut First::Force(id), &mut |_| {})?);
+        all.push(run(session, tokenizer, task, draft_cost, cancel, &mut FirstToken::Force(id), &mut |_| {})?);
     }
     Ok(all)
 }
 
-/// What to do about the first token.
-enum First<'a> {
-    /// Choose it, and note the likeliest ones, it included.
-    Note(&'a mut Vec<u32>),
-    /// Take this one.
+/// How to choose the first token.
+enum FirstToken<'a> {
+    /// As usual, and record the likeliest ones, it included.
+    Record(&'a mut Vec<u32>),
+    /// This one.
     Force(u32),
 }
 
-/// Runs `task` on `session`, without its alternatives. Ids that `tokenizer` has no text for are never chosen;
-/// without a tokenizer every id may be. `show` is given each stretch of text as it appears, before any rule
-/// cuts it. `draft_cost` learns whether drafts at the next tokens pay. Cancellation is answered between layers and
-/// between tokens.
+/// Runs `task` on `session`, without its alternatives. Ids without text in `tokenizer` are never chosen. `show` receives
+/// text as it is generated, before any stop rule cuts it. `draft_cost` measures whether drafts pay. A cancel takes effect
+/// between layers and between tokens.
 pub fn generate<B: Backend>(
     session: &mut Session<B>,
     tokenizer: Option<&Tokenizer>,
@@ -212,7 +208,7 @@ pub fn generate<B: Backend>(
     cancel: &Cancel,
     show: &mut dyn FnMut(&str),
 ) -> Result<Generated> {
-    run(session, tokenizer, task, draft_cost, cancel, &mut First::Note(&mut Vec::new()), show)
+    run(session, tokenizer, task, draft_cost, cancel, &mut FirstToken::Record(&mut Vec::new()), show)
 }
 
 fn run<B: Backend>(
@@ -221,7 +217,7 @@ fn run<B: Backend>(
     task: &Task,
     draft_cost: &mut DraftCost,
     cancel: &Cancel,
-    first: &mut First,
+    first: &mut FirstToken,
     show: &mut dyn FnMut(&str),
 ) -> Result<Generated> {
     ensure!(!task.prompt.is_empty(), "the prompt is empty: give at least one token");
@@ -237,7 +233,7 @@ fn run<B: Backend>(
         stop: task.stop.clone(),
         steps: Steps::new(draft_cost),
         max_tokens: task.max_tokens,
-        out: Generated::nothing(StopReason::Length),
+        out: Generated::empty(StopReason::Length),
     };
     if run.prefill()? {
         run.resume();
@@ -246,7 +242,7 @@ fn run<B: Backend>(
     Ok(run.out)
 }
 
-/// A generation under way.
+/// A generation in progress.
 struct Run<'a, B: Backend> {
     session: &'a mut Session<B>,
     tokenizer: Option<&'a Tokenizer>,
@@ -264,7 +260,7 @@ struct Run<'a, B: Backend> {
 }
 
 impl<B: Backend> Run<'_, B> {
-    /// Evaluates the prompt and what was already generated after it; false when that was cancelled.
+    /// Evaluates the prompt and the resumed tokens; false when cancelled.
     fn prefill(&mut self) -> Result<bool> {
         let (mut prompt, mut marks) = (self.task.prompt.clone(), self.task.marks.clone());
         if !self.task.resumed.is_empty() {
@@ -281,7 +277,7 @@ impl<B: Backend> Run<'_, B> {
         Ok(!synced.cancelled)
     }
 
-    /// Takes over what an interrupted run has generated.
+    /// Restores the text of a pre-empted run.
     fn resume(&mut self) {
         self.sampler.skip(self.task.resumed.len());
         for &(id, logprob) in &self.task.resumed {
@@ -294,7 +290,7 @@ impl<B: Backend> Run<'_, B> {
         }
     }
 
-    fn decode(&mut self, first: &mut First) -> Result<()> {
+    fn decode(&mut self, first: &mut FirstToken) -> Result<()> {
         let prefilled = Instant::now();
         while self.out.ids.len() < self.max_tokens {
             let Some(stop) = self.step(first)? else { continue };
@@ -313,8 +309,8 @@ impl<B: Backend> Run<'_, B> {
         Ok(())
     }
 
-    /// Generates a token; says why the generation ends with it, where it does.
-    fn step(&mut self, first: &mut First) -> Result<Option<StopReason>> {
+    /// Generates a token; returns the stop reason if it is the last.
+    fn step(&mut self, first: &mut FirstToken) -> Result<Option<StopReason>> {
         let (id, logprob) = self.choose(first)?;
         if self.task.stop_ids.contains(&id) {
             return Ok(Some(StopReason::EndToken));
@@ -342,7 +338,7 @@ impl<B: Backend> Run<'_, B> {
     }
 
     /// The next token and its log-probability.
-    fn choose(&mut self, first: &mut First) -> Result<(u32, f32)> {
+    fn choose(&mut self, first: &mut FirstToken) -> Result<(u32, f32)> {
         let mut logits = self.session.logits().to_vec();
         if let Some(tokenizer) = self.tokenizer {
             tokenizer.mask(&mut logits);
@@ -352,13 +348,13 @@ impl<B: Backend> Run<'_, B> {
         }
         let is_first = self.out.ids.is_empty();
         let id = match first {
-            First::Force(id) if is_first => *id,
-            First::Note(noted) if is_first && self.task.alternatives > 1 => {
+            FirstToken::Force(id) if is_first => *id,
+            FirstToken::Record(likeliest_ids) if is_first && self.task.alternatives > 1 => {
                 let id = self.sampler.choose(&logits)?;
                 let likeliest = sample::top(&logits, self.task.alternatives).into_iter();
                 let possible = likeliest.filter(|&(other, logit)| other != id && logit.is_finite());
                 let all = [id].into_iter().chain(possible.map(|(id, _)| id));
-                noted.extend(all.take(self.task.alternatives));
+                likeliest_ids.extend(all.take(self.task.alternatives));
                 id
             }
             _ => self.sampler.choose(&logits)?,
@@ -377,7 +373,7 @@ impl<B: Backend> Run<'_, B> {
         Some(self.writer.push(tokenizer, id))
     }
 
-    /// Why the generation cannot go on, where it cannot.
+    /// The limit that ends the generation, if one is reached.
     fn limit(&mut self) -> Option<StopReason> {
         if self.out.ids.len() == self.max_tokens {
             return Some(StopReason::Length);
@@ -396,9 +392,9 @@ impl<B: Backend> Run<'_, B> {
 /// Turns ids into the text that follows the forced prefix.
 struct Writer<'a> {
     stream: TextStream,
-    /// What is still to be written of the forced prefix.
+    /// The rest of the forced prefix.
     forced: &'a [u8],
-    /// How much of it has not appeared as text.
+    /// Bytes of it that are not yet removed from the text.
     hidden: usize,
 }
 

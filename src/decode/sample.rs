@@ -1,4 +1,4 @@
-//! Choosing the next token from its logits.
+//! Sampling.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::base::random::SplitMix64;
 
-/// How to choose the next token.
+/// Sampling parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 chooses the likeliest token; above, logits are divided by it before sampling.
@@ -24,7 +24,7 @@ impl Sampling {
     pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
 }
 
-/// Draws tokens as a [`Sampling`] asks, carrying the state of its random numbers.
+/// Samples tokens; has the state of the random numbers.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
@@ -37,7 +37,7 @@ impl Sampler {
         Self { sampling: sampling.clone(), random: SplitMix64(sampling.seed) }
     }
 
-    /// Goes on as if it had chosen so many ids.
+    /// Advances the random numbers as if `ids` tokens had been chosen.
     pub fn skip(&mut self, ids: usize) {
         if self.sampling.temperature > 0.0 {
             for _ in 0..ids {

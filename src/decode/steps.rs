@@ -1,4 +1,4 @@
-//! Evaluating the tokens that were chosen, several at a time where a draft at them comes true.
+//! Evaluates chosen tokens, several in one pass where a draft is accepted.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -14,21 +14,20 @@ use crate::session::Session;
 /// The steps of one generation.
 pub(super) struct Steps<'a> {
     draft_cost: &'a mut DraftCost,
-    /// Tokens that are evaluated, but not chosen yet.
+    /// Evaluated tokens of the draft that are not chosen yet.
     draft: VecDeque<u32>,
-    /// Logits after each of the evaluated tokens, and how many of these were chosen.
+    /// Logits after each evaluated token, `[tokens, vocab]`, and the number of tokens chosen.
     rows: Vec<f32>,
     chosen: usize,
-    /// Time that the draft has taken so far.
+    /// Milliseconds that the draft has taken so far.
     spent_ms: f64,
     /// Tokens drafted.
     pub drafted: usize,
-    /// Guessed tokens that were then chosen.
+    /// Drafted tokens that were accepted.
     pub accepted: usize,
 }
 
 impl<'a> Steps<'a> {
-    /// No step yet.
     pub(super) fn new(draft_cost: &'a mut DraftCost) -> Self {
         Self {
             draft_cost,
@@ -41,13 +40,13 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Makes `id` the session's last token; `wanted_max` more may follow it. False when it was cancelled. Fails
-    /// when the device does.
+    /// Makes `id` the session's last token; at most `tokens_max` more may follow. False when cancelled. Fails when the device
+    /// does.
     pub(super) fn take<B: Backend>(
         &mut self,
         session: &mut Session<B>,
         id: u32,
-        wanted_max: usize,
+        tokens_max: usize,
         cancel: &Cancel,
     ) -> Result<bool> {
         let was_drafted = !self.draft.is_empty();
@@ -58,14 +57,14 @@ impl<'a> Steps<'a> {
             return Ok(true);
         }
         self.draft.clear();
-        let room = session.context() - session.tokens().len() - 1;
-        let draft_max = room.min(session.model().options().batch_max - 1).min(DRAFT_TOKENS_MAX);
-        let known = [session.tokens(), &[id]].concat();
-        let draft = drafts::look_up(&known, wanted_max.min(draft_max));
+        let free = session.context() - session.tokens().len() - 1;
+        let draft_max = free.min(session.model().options().batch_max - 1).min(DRAFT_TOKENS_MAX);
+        let tokens = [session.tokens(), &[id]].concat();
+        let draft = drafts::look_up(&tokens, tokens_max.min(draft_max));
         let started = Instant::now();
-        if !was_drafted && !draft.is_empty() && self.draft_cost.wants_draft() {
-            let ahead = [&[id], draft].concat();
-            if session.look_ahead(&ahead, cancel, &mut self.rows)?.cancelled {
+        if !was_drafted && !draft.is_empty() && self.draft_cost.should_draft() {
+            let batch = [&[id], draft].concat();
+            if session.evaluate_draft(&batch, cancel, &mut self.rows)?.cancelled {
                 return Ok(false);
             }
             (self.draft, self.chosen) = (draft.iter().copied().collect(), 0);
@@ -77,21 +76,21 @@ impl<'a> Steps<'a> {
         let synced = session.push(id, cancel)?;
         let ms = milliseconds(started.elapsed());
         if was_drafted {
-            // Going back to where the draft went wrong is part of its cost.
-            self.draft_cost.note_draft(self.spent_ms + ms, self.chosen + 1);
+            // The rewind after a rejected token is part of the cost of its draft.
+            self.draft_cost.record_draft(self.spent_ms + ms, self.chosen + 1);
         } else if (synced.evaluated, synced.replayed) == (1, 0) {
-            self.draft_cost.note_single(ms);
+            self.draft_cost.record_single(ms);
         }
         Ok(!synced.cancelled)
     }
 
-    /// Moves the session over an evaluated token.
+    /// Extends the session by an evaluated token.
     fn accept<B: Backend>(&mut self, session: &mut Session<B>, id: u32) {
         let vocab = session.model().config().vocab;
         session.accept(id, &self.rows[self.chosen * vocab..][..vocab]);
         self.chosen += 1;
         if self.draft.is_empty() {
-            self.draft_cost.note_draft(self.spent_ms, self.chosen);
+            self.draft_cost.record_draft(self.spent_ms, self.chosen);
         }
     }
 }

@@ -320,7 +320,7 @@ impl Conversion {
             ensure!(values.iter().all(|value| value.is_finite()), "{}", self.refusal(piece, f32::NAN));
             return Ok(Deviation::between(values, values));
         }
-        if let Err(blocks::Unfit(value)) = blocks::from_f32(self.dtype, values, out) {
+        if let Err(blocks::Ineligible(value)) = blocks::from_f32(self.dtype, values, out) {
             bail!("{}", self.refusal(piece, value));
         }
         blocks::to_f32(self.dtype, out, check);

@@ -1,4 +1,4 @@
-//! What explaining, fixing and documenting have in common.
+//! Shared by explaining, fixing and documenting.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -12,36 +12,36 @@ use crate::base::Cancel;
 use crate::decode::Generated;
 use crate::serve::{self, Priority};
 
-/// A request that was understood and came to nothing (`LSPErrorCodes.RequestFailed`); clients show its message.
+/// `LSPErrorCodes.RequestFailed`: a valid request failed; clients show the message.
 const REQUEST_FAILED: i64 = -32803;
-/// Most problems of a request that are looked at.
+/// Most problems of a request.
 const PROBLEMS_MAX: usize = 64;
 
-/// What is asked for. It travels to the client and back: whatever comes is checked again.
+/// What to do with which code. The client stores it as the action's data, so it is untrusted on its return.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct ActionRequest {
     pub action: Action,
     pub uri: String,
     pub range: Range,
-    /// The state of the document it is about.
+    /// The revision of the document that `range` refers to.
     pub revision: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
 }
 
-/// The error for what the user should read.
-pub(super) fn refused(refusal: Refusal) -> Error {
+/// The error that shows `refusal` to the user.
+pub(super) fn request_failed(refusal: Refusal) -> Error {
     Error { code: ErrorCode::ServerError(REQUEST_FAILED), message: refusal.0.into(), data: None }
 }
 
-/// The document with this URI, if it may be shown to the model.
+/// The document with this URI. Fails when settings exclude it from prompts.
 pub(super) fn readable(connection: &Connection, uri: &str) -> Result<Snapshot> {
     let snapshot = connection.snapshot(uri).filter(Snapshot::may_read);
-    snapshot.ok_or_else(|| refused(Refusal("fimd leaves this document alone".into())))
+    snapshot.ok_or_else(|| request_failed(Refusal("fimd is disabled for this document".into())))
 }
 
-/// What a selection in a document is about.
+/// The code at a selection.
 pub(super) fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
     let text = &snapshot.document.text;
     let chars = snapshot.encoding.to_chars(text, range);
@@ -49,70 +49,70 @@ pub(super) fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
     Subject::new(text.to_string(), snapshot.path(), snapshot.document.language.clone(), bytes)
 }
 
-/// What there is to do for `wanted`.
-pub(super) fn job(snapshot: &Snapshot, wanted: Wanted) -> Result<Job> {
-    let nothing = || refused(Refusal("there is no code here".into()));
-    let mut subject = subject(snapshot, wanted.range).ok_or_else(nothing)?;
-    subject.problems = wanted.problems.into_iter().take(PROBLEMS_MAX).collect();
-    Job::new(snapshot.engine(), &snapshot.settings.assist(), wanted.action, subject).map_err(refused)
+/// The job of a request.
+pub(super) fn job(snapshot: &Snapshot, request: ActionRequest) -> Result<Job> {
+    let no_code = || request_failed(Refusal("no code at this position".into()));
+    let mut subject = subject(snapshot, request.range).ok_or_else(no_code)?;
+    subject.problems = request.problems.into_iter().take(PROBLEMS_MAX).collect();
+    Job::new(snapshot.engine(), &snapshot.settings.assist(), request.action, subject).map_err(request_failed)
 }
 
-enum Heard {
+enum JobEvent {
     Text(String),
     Done(anyhow::Result<Vec<Generated>>),
 }
 
-/// Runs a job about a document, and hands out its text as it grows. Whoever types goes first. Fails when the
-/// document changes meanwhile; dropping the future cancels the work.
+/// Runs a job at a lower priority than completions, and calls `show` with all text so far. Fails when the document
+/// changes meanwhile; dropping the future cancels the job.
 pub(super) async fn run(
     connection: &Connection,
     snapshot: &Snapshot,
     job: &Job,
     mut show: impl FnMut(&str),
 ) -> Result<Generated> {
-    let (hear, mut heard) = mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::unbounded_channel();
     let cancel = Cancel::new();
     let _guard = cancel.on_drop();
     snapshot.engine().submit(serve::Request {
         key: connection.next_key(),
-        priority: Priority::Patient,
+        priority: Priority::Standard,
         not_before: None,
         task: job.task.clone(),
         cancel,
         listener: Box::new(move |event| {
-            // Nobody listens any more when the client has cancelled.
-            let _ = hear.send(match event {
-                serve::Event::Text(text) => Heard::Text(text.to_owned()),
-                serve::Event::Done(result) => Heard::Done(result),
+            // Fails once the client has cancelled.
+            let _ = sender.send(match event {
+                serve::Event::Text(text) => JobEvent::Text(text.to_owned()),
+                serve::Event::Done(result) => JobEvent::Done(result),
             });
         }),
     });
     let mut text = String::new();
     loop {
-        let event = heard.recv().await;
+        let event = events.recv().await;
         if !connection.is_current(snapshot) {
             return Err(Error::content_modified());
         }
         match event {
-            Some(Heard::Text(more)) => {
+            Some(JobEvent::Text(more)) => {
                 text.push_str(&more);
                 show(&text);
             }
-            Some(Heard::Done(Ok(generated))) => {
+            Some(JobEvent::Done(Ok(generated))) => {
                 let first = generated.into_iter().next();
-                return first.ok_or_else(|| refused(Refusal("the model returned nothing".into())));
+                return first.ok_or_else(|| request_failed(Refusal("the model returned nothing".into())));
             }
-            Some(Heard::Done(Err(error))) => {
-                tracing::error!("an answer failed: {error:#}");
-                return Err(refused(Refusal(format!("the model failed: {error:#}"))));
+            Some(JobEvent::Done(Err(error))) => {
+                tracing::error!("a job failed: {error:#}");
+                return Err(request_failed(Refusal(format!("the model failed: {error:#}"))));
             }
-            None => return Err(refused(Refusal("the engine has ended".into()))),
+            None => return Err(request_failed(Refusal("the engine has stopped".into()))),
         }
     }
 }
 
-/// How far an answer is, for a progress.
-pub(super) fn so_far(text: &str) -> String {
+/// The amount of generated text, for a progress report.
+pub(super) fn progress_message(text: &str) -> String {
     match text.lines().count() {
         1 => "1 line".into(),
         lines => format!("{lines} lines"),

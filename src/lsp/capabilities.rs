@@ -1,4 +1,4 @@
-//! What a client can do, as far as it makes a difference here.
+//! The client's capabilities that matter here.
 
 use tower_lsp::gen_lsp_types::{
     ClientCapabilities, CodeActionClientCapabilities, CodeActionTag, MarkupKind,
@@ -10,46 +10,45 @@ pub(super) struct Capabilities {
     pub inline_completion: bool,
     /// Renders Markdown in a hover.
     pub markdown_hover: bool,
-    /// Shows a progress that the server begins.
+    /// Shows progress that the server creates.
     pub work_done_progress: bool,
-    /// Shows a file that the server names.
+    /// Supports `window/showDocument`.
     pub show_document: bool,
     /// Answers `workspace/configuration`.
     pub configuration: bool,
-    /// Can be asked to send `workspace/didChangeConfiguration`.
+    /// Supports dynamic registration of `workspace/didChangeConfiguration`.
     pub register_configuration: bool,
-    /// Takes `fimd/status`.
+    /// Supports `fimd/status`.
     pub status: bool,
-    /// Takes `fimd/explanation`.
+    /// Supports `fimd/explanation`.
     pub explanation: bool,
     pub code_action: CodeActionSupport,
     pub edit: EditSupport,
 }
 
-/// What a client can do with code actions.
+/// Capabilities for code actions.
 pub(super) struct CodeActionSupport {
-    /// Takes actions; without this, commands only.
+    /// Supports code actions; without this, commands only.
     pub literals: bool,
     /// Resolves the edit of an action when the user picks it.
     pub resolve: bool,
     /// Shows why an action is disabled.
     pub disabled: bool,
-    /// Knows the tag of actions made by a model.
+    /// Supports the tag `LLMGenerated`.
     pub tags: bool,
 }
 
-/// What a client can do with edits.
+/// Capabilities for workspace edits.
 pub(super) struct EditSupport {
     /// Answers `workspace/applyEdit`.
     pub apply: bool,
-    /// Takes edits of a version of a document.
+    /// Supports versioned document edits.
     pub versioned: bool,
-    /// Asks the user to confirm edits that are annotated so.
+    /// Supports change annotations, which ask the user to confirm.
     pub annotations: bool,
 }
 
 impl Capabilities {
-    /// As the client declares them.
     pub(super) fn of(client: &ClientCapabilities) -> Self {
         let text_document = client.text_document.as_ref();
         let workspace = client.workspace.as_ref();
@@ -57,7 +56,7 @@ impl Capabilities {
         let hover = text_document.and_then(|can| can.hover.as_ref());
         let formats = hover.and_then(|can| can.content_format.as_ref());
         let change = workspace.and_then(|can| can.did_change_configuration.as_ref());
-        let takes = |notification: &str| {
+        let supports = |notification: &str| {
             client.experimental.as_ref().is_some_and(|can| can["fimd"][notification] == true)
         };
         Self {
@@ -67,8 +66,8 @@ impl Capabilities {
             show_document: window.and_then(|can| can.show_document.as_ref()).is_some_and(|can| can.support),
             configuration: workspace.is_some_and(|can| can.configuration == Some(true)),
             register_configuration: change.is_some_and(|can| can.dynamic_registration == Some(true)),
-            status: takes("status"),
-            explanation: takes("explanation"),
+            status: supports("status"),
+            explanation: supports("explanation"),
             code_action: CodeActionSupport::of(text_document.and_then(|can| can.code_action.as_ref())),
             edit: EditSupport {
                 apply: workspace.is_some_and(|can| can.apply_edit == Some(true)),

@@ -1,7 +1,7 @@
 //! `textDocument/codeAction`: explain, fix, document.
 //!
-//! What to change is computed when the user wants it: when the action is resolved, or, for clients that cannot
-//! do that, by the command `fimd.apply`.
+//! Edits are computed when the action is resolved, or, for clients that cannot resolve it, by the command
+//! `fimd.apply`.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::Result;
 
-use super::assist::{Wanted, readable, subject};
+use super::assist::{ActionRequest, readable, subject};
 use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::execute_command::{APPLY, EXPLAIN};
-use crate::assist::documentation::Writing;
+use crate::assist::documentation::CommentSlot;
 use crate::assist::{self, Action, Problem, Subject};
 
-/// The kinds of actions that are offered, besides explaining.
+/// The kinds of actions, besides explaining.
 pub(super) const KINDS: [CodeActionKind; 2] = [CodeActionKind::QuickFix, CodeActionKind::RefactorRewrite];
 
-/// What the model can do for a selection, or for the definition around the cursor. Clients ask unasked at
-/// every move of the cursor; then only selections and problems are worth an offer.
+/// The actions for a selection, or for the definition around the cursor. Clients send automatic requests at every move
+/// of the cursor; those get actions only for selections and diagnostics.
 pub(super) async fn code_action(
     connection: Arc<Connection>,
     params: CodeActionParams,
@@ -37,29 +37,30 @@ pub(super) async fn code_action(
     let Ok(snapshot) = readable(&connection, &text_document.uri.0) else { return Ok(Vec::new()) };
     let Some(subject) = subject(&snapshot, range) else { return Ok(Vec::new()) };
 
-    let mut offers = Vec::new();
+    let mut actions = Vec::new();
     for action in [Action::Fix, Action::Document, Action::Explain] {
         let is_fix = action == Action::Fix;
-        let Some((title, kind)) = offered(action, &subject, range, has_problems) else { continue };
-        if !is_asked_for(&context, &kind) || is_automatic && !has_problems && is_fix {
+        let Some((title, kind)) = title_and_kind(action, &subject, range, has_problems) else { continue };
+        if !is_requested(&context, &kind) || is_automatic && !has_problems && is_fix {
             continue;
         }
         let diagnostics = if is_fix { &context.diagnostics[..] } else { &[] };
-        let offer = Offer { client: connection.capabilities(), title: format!("fimd: {title}"), kind };
-        offers.extend(match assist::can(snapshot.engine().tokenizer(), action) {
-            Err(reason) => offer.disabled(reason.0),
+        let builder =
+            ActionBuilder { client: connection.capabilities(), title: format!("fimd: {title}"), kind };
+        actions.extend(match assist::check_support(snapshot.engine().tokenizer(), action) {
+            Err(reason) => builder.disabled(reason.0),
             Ok(_) => {
                 let (uri, revision) = (text_document.uri.0.clone(), snapshot.document.revision);
                 let problems = diagnostics.iter().map(problem).collect();
-                offer.action(Wanted { action, uri, range, revision, problems }, diagnostics)
+                builder.action(ActionRequest { action, uri, range, revision, problems }, diagnostics)
             }
         });
     }
-    Ok(offers)
+    Ok(actions)
 }
 
-/// The title and the kind of an action, if it makes sense for `subject`.
-fn offered(
+/// The title and the kind of an action, if it applies to `subject`.
+fn title_and_kind(
     action: Action,
     subject: &Subject,
     range: Range,
@@ -75,15 +76,15 @@ fn offered(
         Action::Fix => (format!("fix {what}"), CodeActionKind::RefactorRewrite),
         Action::Document => {
             let symbol = subject.symbol.as_ref()?;
-            Writing::of(symbol, subject.language())?;
+            CommentSlot::of(symbol, subject.language())?;
             (format!("document `{}`", symbol.name), CodeActionKind::RefactorRewrite)
         }
         Action::Explain => (format!("explain {what}"), CodeActionKind::Custom("fimd.explain".into())),
     })
 }
 
-/// Whether a client wants actions of this kind.
-fn is_asked_for(context: &CodeActionContext, kind: &CodeActionKind) -> bool {
+/// Whether the request includes actions of this kind.
+fn is_requested(context: &CodeActionContext, kind: &CodeActionKind) -> bool {
     let kind = String::from(kind.clone());
     let is_within = |only: &CodeActionKind| {
         let only = String::from(only.clone());
@@ -92,7 +93,6 @@ fn is_asked_for(context: &CodeActionContext, kind: &CodeActionKind) -> bool {
     context.only.as_ref().is_none_or(|only| only.iter().any(is_within))
 }
 
-/// What a diagnostic says of which line.
 fn problem(diagnostic: &Diagnostic) -> Problem {
     Problem {
         line: diagnostic.range.start.line as usize,
@@ -103,15 +103,15 @@ fn problem(diagnostic: &Diagnostic) -> Problem {
     }
 }
 
-/// An action on its way to a client.
-struct Offer<'a> {
+/// What all forms of an action for a client have in common.
+struct ActionBuilder<'a> {
     client: &'a Capabilities,
     title: String,
     kind: CodeActionKind,
 }
 
-impl Offer<'_> {
-    /// An action that the model cannot do, where the client shows why.
+impl ActionBuilder<'_> {
+    /// An action that the model does not support, where the client shows the reason.
     fn disabled(self, reason: String) -> Option<CodeActionResponse> {
         let (can, disabled) = (&self.client.code_action, Some(CodeActionDisabled { reason }));
         let action =
@@ -119,12 +119,12 @@ impl Offer<'_> {
         (can.literals && can.disabled).then(|| action.into())
     }
 
-    /// An action, where the client has a way to carry it out.
-    fn action(self, wanted: Wanted, diagnostics: &[Diagnostic]) -> Option<CodeActionResponse> {
+    /// An action, where the client can execute it.
+    fn action(self, request: ActionRequest, diagnostics: &[Diagnostic]) -> Option<CodeActionResponse> {
         let can = &self.client.code_action;
-        let data = serde_json::to_value(&wanted).expect("it is JSON");
-        let command = if wanted.action == Action::Explain {
-            Some(self.command(EXPLAIN, json!({"uri": wanted.uri, "range": wanted.range})))
+        let data = serde_json::to_value(&request).expect("it is JSON");
+        let command = if request.action == Action::Explain {
+            Some(self.command(EXPLAIN, json!({"uri": request.uri, "range": request.range})))
         } else if can.literals && can.resolve {
             None
         } else if self.client.edit.apply {

@@ -1,4 +1,4 @@
-//! `codeAction/resolve`: what to change is computed when the user wants it.
+//! `codeAction/resolve`: computes the edit of the action that the user has picked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,47 +9,48 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::{Error, Result};
 
-use super::assist::{Wanted, job, readable, refused, run, so_far};
+use super::assist::{ActionRequest, job, progress_message, readable, request_failed, run};
 use super::capabilities::EditSupport;
 use super::connection::Connection;
 use super::documents::DocumentSnapshot;
 use super::progress::Progress;
 use crate::assist::{Action, Outcome};
 
-/// Names the reason of a change in a [`WorkspaceEdit`].
+/// The id of the change annotation.
 const ANNOTATION: &str = "fimd";
 
-/// Computes what an action that was offered changes.
+/// Adds the edit to an action.
 pub(super) async fn code_action_resolve(
     connection: Arc<Connection>,
     mut action: CodeAction,
 ) -> Result<CodeAction> {
     let data = action.data.clone().unwrap_or_default();
-    let invalid = |error: serde_json::Error| Error::invalid_params(format!("no action of fimd: {error}"));
-    let wanted: Wanted = serde_json::from_value(data).map_err(invalid)?;
-    action.edit = Some(edit(&connection, wanted, None, action.title.clone()).await?);
+    let invalid =
+        |error: serde_json::Error| Error::invalid_params(format!("not a code action of fimd: {error}"));
+    let request: ActionRequest = serde_json::from_value(data).map_err(invalid)?;
+    action.edit = Some(edit(&connection, request, None, action.title.clone()).await?);
     Ok(action)
 }
 
-/// What `wanted` changes.
+/// The edit of a request.
 pub(super) async fn edit(
     connection: &Connection,
-    wanted: Wanted,
+    request: ActionRequest,
     token: Option<ProgressToken>,
     title: String,
 ) -> Result<WorkspaceEdit> {
-    let (snapshot, action) = (readable(connection, &wanted.uri)?, wanted.action);
-    if snapshot.document.revision != wanted.revision {
+    let (snapshot, action) = (readable(connection, &request.uri)?, request.action);
+    if snapshot.document.revision != request.revision {
         return Err(Error::content_modified());
     }
-    let job = job(&snapshot, wanted)?;
+    let job = job(&snapshot, request)?;
     let capabilities = connection.capabilities();
     let progress = Progress::begin(connection.client(), capabilities, token, title);
-    let generated = run(connection, &snapshot, &job, |text| progress.report(so_far(text))).await;
+    let generated = run(connection, &snapshot, &job, |text| progress.report(progress_message(text))).await;
     progress.finish().await;
-    let outcome = job.finish(&generated?).map_err(refused)?;
+    let outcome = job.finish(&generated?).map_err(request_failed)?;
     let Outcome::Edit(bytes, new_text) = outcome else {
-        return Err(Error::invalid_params("this action changes nothing"));
+        return Err(Error::invalid_params("this action has no edit"));
     };
     let text = &snapshot.document.text;
     let chars = text.byte_to_char(bytes.start)..text.byte_to_char(bytes.end);
@@ -61,7 +62,7 @@ pub(super) async fn edit(
     Ok(workspace_edit(&capabilities.edit, &snapshot.document, TextEdit { range, new_text }, label))
 }
 
-/// One change of a document, said as precisely as the client understands.
+/// One edit of a document, versioned and annotated where the client supports that.
 fn workspace_edit(
     client: &EditSupport,
     document: &DocumentSnapshot,

@@ -1,4 +1,4 @@
-//! What inline completion and the completion menu have in common: asking for the text at a place.
+//! Shared by inline completion and the completion menu: requesting the completion at a position.
 
 use ropey::Rope;
 use tokio::sync::oneshot;
@@ -8,18 +8,18 @@ use super::connection::Connection;
 use super::documents::DocumentSnapshot;
 use super::snapshot::Snapshot;
 use crate::complete::driver::Completer;
-use crate::complete::service::{Ask, AskId, Service, Trigger};
+use crate::complete::service::{EditorRequest, RequestId, Service, Trigger};
 use crate::complete::{ContextFile, Document};
 
-/// A larger document is no context for others.
+/// Larger documents are not used as context.
 const CONTEXT_BYTES_MAX: usize = 1 << 18;
-/// A token of context is taken to stand for at most this many bytes.
+/// Assumed upper bound of the bytes per context token.
 const CONTEXT_TOKEN_BYTES_MAX: usize = 8;
-/// Most other documents that are context.
+/// Most other documents to use as context.
 const CONTEXT_FILES_MAX: usize = 8;
 
-/// Cancels a request when dropped; one that was answered does not mind.
-struct CancelOnDrop<'a>(&'a Completer, AskId);
+/// Cancels a request when dropped, unless it was answered.
+struct CancelOnDrop<'a>(&'a Completer, RequestId);
 
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
@@ -27,8 +27,7 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-/// The texts that belong between `prefix` and `suffix`, taken from `snapshot`, best first. Fails only
-/// when the document has changed since.
+/// Completions between `prefix` and `suffix`, best first. Fails only when the document has changed since `snapshot`.
 pub(super) async fn complete(
     connection: &Connection,
     snapshot: &Snapshot,
@@ -43,14 +42,15 @@ pub(super) async fn complete(
     let id = completer.next_id();
     // The client's `$/cancelRequest` drops this future, and the guard with it.
     let _guard = CancelOnDrop(completer, id);
-    let (answer, answered) = oneshot::channel();
+    let (answer, record_answer) = oneshot::channel();
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
     let document = document.with_context(context(connection, snapshot));
-    let ask = Ask { id, key: snapshot.document.uri.clone(), document: document.into(), trigger };
-    // Nobody listens any more when the client has cancelled.
-    completer.ask(ask, Box::new(move |items| drop(answer.send(items))));
-    connection.note_activity();
-    let items = answered.await;
+    let editor_request =
+        EditorRequest { id, key: snapshot.document.uri.clone(), document: document.into(), trigger };
+    // Fails once the client has cancelled.
+    completer.request(editor_request, Box::new(move |items| drop(answer.send(items))));
+    connection.signal_activity();
+    let items = record_answer.await;
     if !connection.is_current(snapshot) {
         return Err(Error::content_modified());
     }
@@ -61,7 +61,7 @@ pub(super) async fn complete(
     Ok(items.into_iter().map(|item| item.text).collect())
 }
 
-/// Has the prompt of a document evaluated where the next request about it is likely to be.
+/// Prewarms the prompt of a document at the likely position of the next request.
 pub(super) fn prewarm(connection: &Connection, uri: &str) {
     let Some(snapshot) = connection.snapshot(uri).filter(Snapshot::may_complete) else { return };
     let rope = &snapshot.document.text;
@@ -75,8 +75,7 @@ pub(super) fn prewarm(connection: &Connection, uri: &str) {
     connection.completer().opened(uri, document.with_context(context(connection, &snapshot)));
 }
 
-/// What other open documents show, those changed or looked at last come last. Only what the editor has sent
-/// is looked at; no file is read.
+/// Other open documents as context, the most recently changed or focused last. No file is read.
 fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFile> {
     let (workspace, prompt) = (&snapshot.settings.workspace, &snapshot.settings.options.prompt);
     if prompt.context_tokens_max == 0 {

@@ -1,4 +1,4 @@
-//! `textDocument/completion`: the same text for clients that have no ghost text, such as Helix.
+//! `textDocument/completion`: the same text for clients without inline completion, such as Helix.
 
 use std::sync::Arc;
 
@@ -11,38 +11,38 @@ use super::complete::complete;
 use super::connection::Connection;
 use crate::complete::service::Trigger;
 
-/// Most characters of the line that stands for a completion in the menu.
+/// Most characters of a menu entry.
 const LABEL_CHARS_MAX: usize = 60;
 
-/// One item at most, which replaces the word before the cursor by itself and what follows. Clients
-/// call a menu that opens while typing "invoked", so all of these count as automatic.
+/// At most one item, which replaces the identifier before the cursor by itself and the completion. Clients send
+/// "invoked" also for menus that open while typing, so all requests count as automatic.
 pub(super) async fn completion(
     connection: Arc<Connection>,
     params: CompletionParams,
 ) -> Result<CompletionList> {
-    // Incomplete: what fits here is another text after each character.
+    // Incomplete: the completion changes with each character.
     let mut list = CompletionList { is_incomplete: true, ..Default::default() };
     let at = params.text_document_position_params;
     let Some(snapshot) = connection.snapshot(&at.text_document.uri.0) else {
-        tracing::warn!("a completion was asked for in a document that is not open");
+        tracing::warn!("completion requested in a document that is not open");
         return Ok(list);
     };
     let (text, encoding) = (&snapshot.document.text, snapshot.encoding);
     let cursor = encoding.to_char(text, at.position);
-    let is_of_word = |c: &char| c.is_alphanumeric() || *c == '_';
-    let word_chars = text.chars_at(cursor).reversed().take_while(is_of_word).count();
-    let word = text.slice(cursor - word_chars..cursor).to_string();
+    let is_identifier = |c: &char| c.is_alphanumeric() || *c == '_';
+    let identifier_chars = text.chars_at(cursor).reversed().take_while(is_identifier).count();
+    let identifier = text.slice(cursor - identifier_chars..cursor).to_string();
     let (prefix, suffix) = (text.slice(..cursor).to_string(), text.slice(cursor..).to_string());
     let completions = complete(&connection, &snapshot, prefix, suffix, Trigger::Automatic).await?;
     if let Some(completion) = completions.first() {
-        let new_text = format!("{word}{completion}");
-        let edit = TextEdit { range: encoding.to_range(text, cursor - word_chars..cursor), new_text };
+        let new_text = format!("{identifier}{completion}");
+        let edit = TextEdit { range: encoding.to_range(text, cursor - identifier_chars..cursor), new_text };
         list.items.push(CompletionItem {
             label: label(&edit.new_text),
             kind: Some(CompletionItemKind::Text),
             detail: Some("fimd".into()),
-            // Whatever the menu filters by, it is what was typed.
-            filter_text: Some(word),
+            // The menu filters by what was typed: it always matches.
+            filter_text: Some(identifier),
             insert_text_mode: Some(InsertTextMode::AsIs),
             text_edit: Some(edit.into()),
             ..Default::default()
@@ -51,7 +51,7 @@ pub(super) async fn completion(
     Ok(list)
 }
 
-/// The first line with anything on it, shortened.
+/// The first line that is not blank, shortened.
 fn label(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     line.chars().take(LABEL_CHARS_MAX).collect()

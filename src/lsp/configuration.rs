@@ -1,4 +1,4 @@
-//! `workspace/didChangeConfiguration`, and asking for what it does not say.
+//! `workspace/didChangeConfiguration`, and `workspace/configuration` where it carries no settings.
 
 use std::sync::{Arc, Weak};
 
@@ -9,35 +9,37 @@ use tower_lsp::gen_lsp_types::{ConfigurationItem, DidChangeConfigurationParams, 
 use super::connection::Connection;
 use crate::config::{Problem, SECTION};
 
-/// Takes over the settings of a client, which replace those it gave before; with null it is asked for them.
+/// Replaces the client's settings; with null they are requested from the client.
 pub(super) async fn did_change_configuration(
     connection: Arc<Connection>,
     params: DidChangeConfigurationParams,
 ) {
     let settings = params.settings;
-    connection.note_activity();
+    connection.signal_activity();
     if !settings.is_null() {
         let problems = connection.configure(settings);
         return warn(connection.client(), &problems).await;
     }
     if connection.capabilities().configuration {
-        // Not awaited here: a handler that waits for the client keeps messages from being read.
-        tokio::spawn(ask(connection.client().clone(), Arc::downgrade(&connection)));
+        // Not awaited: a handler that waits for the client would block further messages.
+        tokio::spawn(request(connection.client().clone(), Arc::downgrade(&connection)));
     }
 }
 
-/// Asks a client for its settings and takes them over, unless the session ends before it answers.
-async fn ask(client: Client, connection: Weak<Connection>) {
+/// Requests a client's settings and applies them, unless the session ends first.
+async fn request(client: Client, connection: Weak<Connection>) {
     let item = ConfigurationItem { scope_uri: None, section: Some(SECTION.into()) };
-    let told = match client.configuration(vec![item]).await {
-        Ok(told) => told.into_iter().next().unwrap_or_default(),
-        Err(error) => return tracing::warn!("the client does not tell its settings: {error}"),
+    let settings = match client.configuration(vec![item]).await {
+        Ok(settings) => settings.into_iter().next().unwrap_or_default(),
+        Err(error) => return tracing::warn!("workspace/configuration failed: {error}"),
     };
-    let Some(problems) = connection.upgrade().map(|connection| connection.configure(told)) else { return };
+    let Some(problems) = connection.upgrade().map(|connection| connection.configure(settings)) else {
+        return;
+    };
     warn(&client, &problems).await;
 }
 
-/// Asks a client to tell of changes, where it can.
+/// Registers for changes of settings, where the client supports it.
 pub(super) fn register(connection: &Connection) {
     if !connection.capabilities().register_configuration {
         return;
@@ -50,15 +52,15 @@ pub(super) fn register(connection: &Connection) {
             register_options: Some(json!({"section": SECTION})),
         };
         if let Err(error) = client.register_capability(vec![registration]).await {
-            tracing::warn!("the client does not tell of changed settings: {error}");
+            tracing::warn!("cannot register for changes of settings: {error}");
         }
     });
 }
 
-/// Shows the user what is wrong with settings.
+/// Shows problems of settings to the user.
 pub(super) async fn warn(client: &Client, problems: &[Problem]) {
     for problem in problems {
-        tracing::warn!("a setting is wrong: {problem}");
+        tracing::warn!("invalid setting: {problem}");
         client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;
     }
 }

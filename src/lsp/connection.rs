@@ -1,5 +1,5 @@
-//! What one connection holds from `initialize` on: what the client can do, its documents and settings, and what is
-//! computed for it.
+//! The state of one connection from `initialize` on: the client's capabilities, documents and settings, and the work
+//! in flight for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +27,7 @@ use crate::complete::stats::Observer;
 use crate::config::Problem;
 use crate::resident::{Editor, Membership, Resident, View};
 
-/// Most files that a client is shown; the oldest go first.
+/// Most files kept for `window/showDocument`; the oldest are deleted first.
 const FILES_MAX: usize = 8;
 
 /// Numbers connections.
@@ -36,12 +36,12 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 /// How to serve a client.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// What the process that the editor has started has in its environment and flags, where it is another one
-    /// than this ([`Configuration::client_overrides`](crate::config::Configuration::client_overrides)).
+    /// Settings from the environment and the flags of the bridge, where that is another process
+    /// ([`Configuration::client_overrides`](crate::config::Configuration::client_overrides)).
     pub overrides: Option<Value>,
-    /// What to tell the user first.
+    /// A warning to show to the user after `initialize`.
     pub notice: Option<String>,
-    /// Told of every request.
+    /// Called for every completion request.
     pub observer: Option<Observer>,
 }
 
@@ -54,21 +54,21 @@ pub(super) struct Connection {
     hovers: HoverCache,
     resident: Arc<Resident>,
     settings: ConnectionSettings,
-    /// Wakes whoever tells the client of the state of the model.
+    /// Wakes the task that sends `fimd/status`.
     activity: Arc<Notify>,
     /// Whether the client numbers inline triggers as early VS Code clients did; see [`Connection::trigger`].
     counts_triggers_from_zero: AtomicBool,
-    /// Keeps the work of this connection apart from that of others.
+    /// Makes keys on the engine unique per connection.
     number: u64,
-    /// Numbers what this connection asks for.
+    /// The next [`Connection::next_number`].
     numbers: AtomicU64,
-    /// Files that the client was shown.
+    /// Files shown by the client.
     files: Mutex<VecDeque<NamedTempFile>>,
     _membership: Membership,
 }
 
 impl Connection {
-    /// Agrees with a client on how to go on, and takes over its settings.
+    /// Negotiates with a client and applies its settings.
     pub(super) fn new(
         client: Client,
         resident: Arc<Resident>,
@@ -81,9 +81,9 @@ impl Connection {
         let editor = editor(params, &roots);
         let settings = ConnectionSettings::new(&view, overrides, given, roots);
         let activity = Arc::new(Notify::new());
-        let woken = activity.clone();
+        let activity_signal = activity.clone();
         let observer: Observer = Arc::new(move |record| {
-            woken.notify_one();
+            activity_signal.notify_one();
             observer.iter().for_each(|observer| observer(record));
         });
         let (engine, total) = (view.served.engine.clone(), resident.stats().clone());
@@ -152,12 +152,12 @@ impl Connection {
         self.completer.closed(uri);
     }
 
-    /// Notes that a document is looked at.
+    /// Records that a document has the focus.
     pub(super) fn focus(&self, uri: &str) {
         self.documents.touch(uri);
     }
 
-    /// A document as it is now; `None` when it is not open.
+    /// The current state of a document; `None` when it is not open.
     pub(super) fn snapshot(&self, uri: &str) -> Option<Snapshot> {
         let (document, view) = (self.documents.snapshot(uri)?, self.resident.view());
         Some(Snapshot {
@@ -169,7 +169,7 @@ impl Connection {
         })
     }
 
-    /// The other documents that are open, those changed or looked at last first.
+    /// The other open documents, the most recently changed or focused first.
     pub(super) fn others(&self, snapshot: &Snapshot) -> Vec<DocumentSnapshot> {
         self.documents.others(&snapshot.document.uri)
     }
@@ -184,8 +184,8 @@ impl Connection {
         self.settings.effective()
     }
 
-    /// Takes over other settings of the editor, from the next request on; returns what is wrong with them that
-    /// was not wrong before. Null says nothing.
+    /// Replaces the settings of the editor, from the next request on; null leaves them as they are. Returns the new
+    /// problems.
     pub(super) fn configure(&self, given: Value) -> Vec<Problem> {
         if !given.is_null() {
             self.settings.replace(given);
@@ -193,8 +193,7 @@ impl Connection {
         self.apply(&self.resident.view())
     }
 
-    /// Lays the settings of the editor over those of the model that answers, where that is another one or has
-    /// other settings; returns what is wrong with them that was not wrong before.
+    /// Applies the settings of the editor to a changed model or changed settings of the process. Returns the new problems.
     pub(super) fn follow(&self, view: &View) -> Vec<Problem> {
         if self.settings().are_current(view) { Vec::new() } else { self.apply(view) }
     }
@@ -203,18 +202,18 @@ impl Connection {
         self.settings.apply(view, |new| self.completer.configure(new.served.engine.clone(), new.options))
     }
 
-    /// Tells of changes: of what this connection does, and of the model.
+    /// Signals activity of this connection, and changes of the model.
     pub(super) fn watch(&self) -> (Arc<Notify>, watch::Receiver<View>) {
         (self.activity.clone(), self.resident.watch())
     }
 
-    /// Notes that this connection does something.
-    pub(super) fn note_activity(&self) {
+    /// Signals a change of what `fimd/status` shows.
+    pub(super) fn signal_activity(&self) {
         self.activity.notify_one();
     }
 
-    /// Early VS Code clients say 0 for invoked and 1 for automatic, where the protocol has 1 and 2: who
-    /// ever says 0 is one of them.
+    /// Early VS Code clients send 0 for invoked and 1 for automatic, where the protocol has 1 and 2: a client that
+    /// sends 0 once is one of them.
     pub(super) fn trigger(&self, kind: InlineCompletionTriggerKind) -> Trigger {
         let kind = u32::from(kind);
         let from_zero = kind == 0 || self.counts_triggers_from_zero.load(Ordering::Relaxed);
@@ -222,17 +221,17 @@ impl Connection {
         if kind == u32::from(!from_zero) { Trigger::Invoked } else { Trigger::Automatic }
     }
 
-    /// A number that this connection has not used.
+    /// Unique per connection.
     pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A key for work on the engine that takes the place of no other work.
+    /// A key for the engine that supersedes no other work.
     pub(super) fn next_key(&self) -> String {
         format!("{}/assist/{}", self.number, self.next_number())
     }
 
-    /// Keeps a file that the client is shown; it is deleted with the connection.
+    /// Keeps a file for the client to show; it is deleted with the connection.
     pub(super) fn keep(&self, file: NamedTempFile) {
         let mut files = self.files.lock().expect("lock poisoned");
         files.push_back(file);
@@ -241,7 +240,7 @@ impl Connection {
         }
     }
 
-    /// Ends all work, and deletes what the client was shown.
+    /// Cancels all work and deletes the files.
     pub(super) fn shut_down(&self) {
         self.completer.closed_all();
         self.files.lock().expect("lock poisoned").clear();
@@ -249,13 +248,13 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Whoever watches looks, and finds that the connection is over.
+    /// Wakes the status task, which finds the connection closed and ends.
     fn drop(&mut self) {
         self.activity.notify_one();
     }
 }
 
-/// How a client introduces itself to the user.
+/// The client as `fimd status` shows it.
 fn editor(params: &InitializeParams, roots: &[String]) -> Editor {
     let info = params.client_info.as_ref();
     Editor {
@@ -266,7 +265,7 @@ fn editor(params: &InitializeParams, roots: &[String]) -> Editor {
 }
 
 fn roots(params: &InitializeParams) -> Vec<String> {
-    #[expect(deprecated, reason = "some clients send nothing else")]
+    #[expect(deprecated, reason = "some clients send no other root")]
     let root = params.root_uri.as_ref();
     match &params.workspace_folders_initialize_params.workspace_folders {
         Some(WorkspaceFolders::WorkspaceFolderList(folders)) if !folders.is_empty() => {

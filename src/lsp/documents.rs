@@ -1,4 +1,4 @@
-//! The documents that the client has open, as it shows them.
+//! The open documents of a client.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,36 +21,35 @@ struct Document {
     language: String,
     /// The version the client gave it.
     version: i32,
-    /// Unlike `version` never given twice, not even to another document.
+    /// Unique over all documents, unlike `version`.
     revision: u64,
-    /// Grows with each opening, change and look, over all documents.
-    touched: u64,
+    /// Increases with each open, change and focus, over all documents.
+    last_used: u64,
     /// The character after the last change.
     cursor: Option<usize>,
 }
 
-/// A document as it was when a request came.
+/// The state of a document when a request arrived.
 pub(super) struct DocumentSnapshot {
-    /// Its URI.
     pub uri: String,
-    /// The whole text; sharing it costs nothing.
+    /// Shared, not copied.
     pub text: Rope,
-    /// What the client calls its language.
+    /// The client's language identifier.
     pub language: String,
     /// The version the client gave it.
     pub version: i32,
-    /// Tells whether the document is still the same, see [`Documents::is_current`].
+    /// See [`Documents::is_current`].
     pub revision: u64,
     /// The character after the last change, if it was changed.
     pub cursor: Option<usize>,
-    touched: u64,
+    last_used: u64,
 }
 
-/// How one change of a message changed a text.
+/// The effect of one change of a `didChange`.
 pub(super) enum Edit {
-    /// In one place.
+    /// A replaced range.
     Change(Change),
-    /// In ways unknown.
+    /// The whole text was replaced.
     Whole,
 }
 
@@ -63,14 +62,13 @@ impl Documents {
             language,
             version,
             revision,
-            touched: revision,
+            last_used: revision,
             cursor: None,
         };
         self.open.insert(uri, document);
     }
 
-    /// Applies changes, each to what the ones before it left, and returns them. Those of a document that
-    /// is not open are ignored.
+    /// Applies changes in order and returns them. Changes of a document that is not open are ignored.
     pub(super) fn change(
         &self,
         uri: &str,
@@ -79,44 +77,43 @@ impl Documents {
         encoding: Encoding,
     ) -> Vec<Edit> {
         let Some(mut document) = self.open.get_mut(uri) else {
-            tracing::warn!("a document was changed that is not open; the change is ignored");
+            tracing::warn!("ignored a change of a document that is not open");
             return Vec::new();
         };
         if version <= document.version {
-            // The order of the messages is what counts: the text would be wrong without this change.
-            tracing::warn!("a document went from version {} to {version}", document.version);
+            // Only the order of the messages counts: the text would be wrong without this change.
+            tracing::warn!("a document changed from version {} to {version}", document.version);
         }
         document.version = version;
         document.revision = self.next();
-        document.touched = document.revision;
+        document.last_used = document.revision;
         changes.iter().map(|change| document.apply(change, encoding)).collect()
     }
 
-    /// Forgets a document.
     pub(super) fn close(&self, uri: &str) {
         if self.open.remove(uri).is_none() {
-            tracing::warn!("a document was closed that is not open");
+            tracing::warn!("ignored the close of a document that is not open");
         }
     }
 
-    /// Notes that a document is looked at.
+    /// Records that a document has the focus.
     pub(super) fn touch(&self, uri: &str) {
         if let Some(mut document) = self.open.get_mut(uri) {
-            document.touched = self.next();
+            document.last_used = self.next();
         }
     }
 
-    /// A document as it is now; `None` when it is not open.
+    /// The current state of a document; `None` when it is not open.
     pub(super) fn snapshot(&self, uri: &str) -> Option<DocumentSnapshot> {
         self.open.get(uri).map(|document| document.snapshot(uri))
     }
 
-    /// The other documents that are open, those changed or looked at last first.
+    /// The other open documents, the most recently changed or focused first.
     pub(super) fn others(&self, uri: &str) -> Vec<DocumentSnapshot> {
         let others = self.open.iter().filter(|document| document.key() != uri);
         let mut others: Vec<DocumentSnapshot> =
             others.map(|document| document.snapshot(document.key())).collect();
-        others.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.touched));
+        others.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.last_used));
         others
     }
 
@@ -139,7 +136,7 @@ impl Document {
             language: self.language.clone(),
             revision: self.revision,
             cursor: self.cursor,
-            touched: self.touched,
+            last_used: self.last_used,
         }
     }
 
@@ -243,17 +240,17 @@ mod tests {
                 longest = longest.max(expected.len());
                 assert_eq!(text(&documents, "u"), expected, "{encoding:?}, version {version}");
             }
-            assert!(longest > 200, "the edits came to nothing: at most {longest} bytes");
+            assert!(longest > 200, "the texts stayed short: at most {longest} bytes");
         }
     }
 
     #[test]
-    fn damaged_changes_do_no_harm() {
+    fn invalid_changes_are_clamped_or_ignored() {
         let documents = Documents::default();
         let at = |line, character| Position { line, character };
-        documents.change("never opened", 1, &[partial(at(0, 0), at(0, 0), "x")], Encoding::Utf16);
-        documents.close("never opened");
-        assert!(documents.snapshot("never opened").is_none());
+        documents.change("not open", 1, &[partial(at(0, 0), at(0, 0), "x")], Encoding::Utf16);
+        documents.close("not open");
+        assert!(documents.snapshot("not open").is_none());
 
         documents.open("u".into(), String::new(), 5, "ab\ncd");
         documents.change("u", 5, &[partial(at(0, 2), at(0, 1), "x")], Encoding::Utf16);
@@ -265,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_know_whether_they_are_out_of_date() {
+    fn snapshots_become_outdated() {
         let documents = Documents::default();
         documents.open("u".into(), "python".into(), 1, "a");
         let first = documents.snapshot("u").unwrap();
@@ -280,13 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_in_bytes() {
+    fn changes_are_reported_in_bytes() {
         let documents = Documents::default();
         documents.open("u".into(), String::new(), 1, "é\n世xy");
         let at = |line, character| Position { line, character };
         let whole = TextDocumentContentChangeWholeDocument::new("z".into()).into();
         let edits = documents.change("u", 2, &[partial(at(1, 2), at(1, 1), "🦀b"), whole], Encoding::Utf16);
-        let Edit::Change(change) = &edits[0] else { panic!("it was in one place") };
+        let Edit::Change(change) = &edits[0] else { panic!("a range was replaced") };
         assert_eq!(*change, Change { at: 6, removed: 1, inserted: "🦀b".into() });
         assert!(matches!(edits[1], Edit::Whole) && edits.len() == 2);
         documents.change("u", 3, &[partial(at(0, 0), at(0, 0), "ab")], Encoding::Utf16);
@@ -294,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_come_latest_first() {
+    fn other_documents_come_latest_first() {
         let documents = Documents::default();
         for uri in ["a", "b", "c", "d"] {
             documents.open(uri.into(), String::new(), 1, uri);

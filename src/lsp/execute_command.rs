@@ -1,4 +1,4 @@
-//! `workspace/executeCommand`: what clients have no method for.
+//! `workspace/executeCommand`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,16 @@ use crate::resident::PAUSE_MINUTES_MAX;
 
 /// Explains a selection: `[{uri, range}]`.
 pub(super) const EXPLAIN: &str = "fimd.explain";
-/// Computes what a code action changes and has the client change it: what the action has as arguments.
+/// Computes the edit of a code action and sends it as `workspace/applyEdit`: `[data of the action]`.
 pub(super) const APPLY: &str = "fimd.apply";
-/// Stops completing in all editors, for `[minutes]` or until resumed.
+/// Pauses completion in all editors, for `[minutes]` or until resumed.
 pub(super) const PAUSE: &str = "fimd.pause";
-/// Completes again.
+/// Ends a pause.
 pub(super) const RESUME: &str = "fimd.resume";
 
-/// All commands.
 pub(super) const COMMANDS: [&str; 4] = [APPLY, EXPLAIN, PAUSE, RESUME];
 
-/// Carries a command out. The answer is null, and comes when it is done.
+/// Executes a command. The response is null, once it is done.
 pub(super) async fn execute_command(
     connection: Arc<Connection>,
     params: ExecuteCommandParams,
@@ -37,12 +36,12 @@ pub(super) async fn execute_command(
         EXPLAIN => explain(&connection, only(arguments)?, token).await?,
         APPLY => {
             let edit = edit(&connection, only(arguments)?, token, "fimd".into()).await?;
-            // A handler never waits for the client.
+            // Not awaited: a handler that waits for the client would block further messages.
             tokio::spawn(apply(connection.client().clone(), edit));
         }
-        PAUSE => connection.resident().pause(time(&arguments)?),
+        PAUSE => connection.resident().pause(duration(&arguments)?),
         RESUME => connection.resident().resume(),
-        unknown => return Err(Error::invalid_params(format!("there is no command {unknown}"))),
+        unknown => return Err(Error::invalid_params(format!("unknown command {unknown}"))),
     }
     Ok(Value::Null)
 }
@@ -50,12 +49,12 @@ pub(super) async fn execute_command(
 async fn apply(client: Client, edit: WorkspaceEdit) {
     let applied = client.apply_edit(edit).await;
     if !applied.is_ok_and(|result| result.applied) {
-        client.show_message(MessageType::Warning, "fimd: the change was not applied").await;
+        client.show_message(MessageType::Warning, "fimd: the edit was not applied").await;
     }
 }
 
-/// How long a pause is to be, if it is to end by itself.
-fn time(arguments: &[Value]) -> Result<Option<Duration>> {
+/// The length of a pause; `None` for one without an end.
+fn duration(arguments: &[Value]) -> Result<Option<Duration>> {
     match arguments {
         [] | [Value::Null] => Ok(None),
         [minutes] => {

@@ -1,5 +1,5 @@
-//! The command `fimd.explain`: what code does, in the client's own view, or else in a file that only the user
-//! can read.
+//! The command `fimd.explain`: streams an explanation to the client, or shows it in a file that only the user can
+//! read.
 
 use std::fs;
 use std::io::Write;
@@ -19,14 +19,14 @@ use tower_lsp::gen_lsp_types::{
 };
 use tower_lsp::jsonrpc::Result;
 
-use super::assist::{Wanted, job, readable, refused, run, so_far, subject};
+use super::assist::{ActionRequest, job, progress_message, readable, request_failed, run, subject};
 use super::connection::Connection;
 use super::progress::Progress;
 use crate::assist::{Action, Outcome};
 
-/// What a URI cannot have in its path as it is.
+/// Percent-encoded in the path of a URI.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// A client is told of more text no more often.
+/// Least time between two notifications.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The argument of the command.
@@ -51,45 +51,44 @@ impl Notification for Explanation {
     const MESSAGE_DIRECTION: MessageDirection = MessageDirection::ServerToClient;
 }
 
-/// An explanation on its way to a client that shows it as it grows. When it is dropped, the client learns that
-/// no more comes.
+/// An explanation that is streamed to a client. When dropped, it sends the last notification, with `done`.
 struct Stream {
     texts: mpsc::UnboundedSender<String>,
-    ended: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Stream {
     fn begin(client: Client, id: u64, title: String) -> Self {
-        let (texts, written) = mpsc::unbounded_channel();
-        let shown = Explanation { id, title, markdown: String::new(), done: false };
-        Self { texts, ended: tokio::spawn(tell(client, shown, written)) }
+        let (texts, received) = mpsc::unbounded_channel();
+        let explanation = Explanation { id, title, markdown: String::new(), done: false };
+        Self { texts, task: tokio::spawn(send(client, explanation, received)) }
     }
 
-    /// The whole text so far.
+    /// Replaces the text.
     fn show(&self, markdown: &str) {
-        // The task that listens ends after this.
+        // The receiving task outlives this sender.
         let _ = self.texts.send(markdown.to_owned());
     }
 
     async fn finish(self) {
         drop(self.texts);
-        let _ = self.ended.await;
+        let _ = self.task.await;
     }
 }
 
-async fn tell(client: Client, mut shown: Explanation, mut written: mpsc::UnboundedReceiver<String>) {
-    while let Some(mut markdown) = written.recv().await {
-        while let Ok(newer) = written.try_recv() {
+async fn send(client: Client, mut explanation: Explanation, mut received: mpsc::UnboundedReceiver<String>) {
+    while let Some(mut markdown) = received.recv().await {
+        while let Ok(newer) = received.try_recv() {
             markdown = newer;
         }
-        shown.markdown = markdown;
-        if !written.is_closed() {
-            client.send_notification::<Explanation>(shown.clone()).await;
+        explanation.markdown = markdown;
+        if !received.is_closed() {
+            client.send_notification::<Explanation>(explanation.clone()).await;
             sleep(INTERVAL).await;
         }
     }
-    shown.done = true;
-    client.send_notification::<Explanation>(shown).await;
+    explanation.done = true;
+    client.send_notification::<Explanation>(explanation).await;
 }
 
 /// Explains a selection.
@@ -104,20 +103,20 @@ pub(super) async fn explain(
     let title =
         symbol.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
     let revision = snapshot.document.revision;
-    let wanted = Wanted { action: Action::Explain, uri, range, revision, problems: Vec::new() };
-    let job = job(&snapshot, wanted)?;
+    let request = ActionRequest { action: Action::Explain, uri, range, revision, problems: Vec::new() };
+    let job = job(&snapshot, request)?;
 
     let (client, capabilities) = (connection.client(), connection.capabilities());
     let progress = Progress::begin(client, capabilities, token, format!("fimd: {title}"));
     let stream = || Stream::begin(client.clone(), connection.next_number(), title.clone());
     let stream = capabilities.explanation.then(stream);
     let generated = run(connection, &snapshot, &job, |text| {
-        progress.report(so_far(text));
+        progress.report(progress_message(text));
         if let Some(stream) = &stream {
             stream.show(text);
         }
     });
-    let outcome = generated.await.and_then(|generated| job.finish(&generated).map_err(refused));
+    let outcome = generated.await.and_then(|generated| job.finish(&generated).map_err(request_failed));
     progress.finish().await;
     match (stream, &outcome) {
         (Some(stream), outcome) => {
@@ -132,7 +131,7 @@ pub(super) async fn explain(
     outcome.map(drop)
 }
 
-/// Shows Markdown to a client that has no view for it: in a file if it can, in a message otherwise.
+/// Shows Markdown to a client that does not support `fimd/explanation`: in a file if possible, or else in a message.
 fn show(connection: &Connection, title: &str, markdown: &str) {
     let mut uri = None;
     if connection.capabilities().show_document {
@@ -145,7 +144,7 @@ fn show(connection: &Connection, title: &str, markdown: &str) {
         }
     }
     let (client, markdown) = (connection.client().clone(), markdown.to_owned());
-    // A handler never waits for the client.
+    // Not awaited: a handler that waits for the client would block further messages.
     tokio::spawn(async move {
         let is_shown = match uri {
             Some(uri) => {
@@ -162,7 +161,7 @@ fn show(connection: &Connection, title: &str, markdown: &str) {
     });
 }
 
-/// Writes a file for the user alone, which goes when it is dropped.
+/// Writes a temporary file that only the user can read.
 fn write(markdown: &str) -> std::io::Result<NamedTempFile> {
     let dir = dirs::runtime_dir().unwrap_or_else(std::env::temp_dir).join("fimd");
     let dir = if fs::create_dir_all(&dir).is_ok() { dir } else { std::env::temp_dir() };
@@ -184,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn explanations_are_the_users_own() {
+    fn only_the_user_can_read_explanations() {
         let file = write("# A\n").unwrap();
         let path = file.path().to_owned();
         assert_eq!(fs::read_to_string(&path).unwrap(), "# A\n");

@@ -1,4 +1,4 @@
-//! `textDocument/hover`: documentation that the model writes where there is none.
+//! `textDocument/hover`: generated documentation of undocumented definitions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use super::connection::Connection;
 use super::documents::DocumentSnapshot;
 use super::snapshot::Snapshot;
 use crate::assist::Subject;
-use crate::assist::documentation::Writing;
-use crate::assist::memory::Known;
+use crate::assist::cache::CachedText;
+use crate::assist::documentation::CommentSlot;
 use crate::assist::symbol::{self, Symbol};
 use crate::text::Language;
 
-/// Other documents that are searched for a definition, and how large they may be, in bytes.
+/// Most other documents to search for a definition, and the most bytes of each.
 const OTHERS_MAX: usize = 32;
 const OTHER_BYTES_MAX: usize = 1 << 20;
 
-/// What the definition at a place, or of the function called there, is for. `None` where it says so itself,
-/// and wherever else there is nothing to say: other servers have hovers too.
+/// Documentation of the definition at a position, or of the function called there. `None` where it is documented
+/// already: other servers show that.
 pub(super) async fn hover(connection: Arc<Connection>, params: HoverParams) -> Result<Option<Hover>> {
     let at = params.text_document_position_params;
     let Some(snapshot) = connection.snapshot(&at.text_document.uri.0) else { return Ok(None) };
@@ -33,17 +33,17 @@ pub(super) async fn hover(connection: Arc<Connection>, params: HoverParams) -> R
     let Some(subject) = undocumented(&connection, &snapshot, at) else { return Ok(None) };
     let budget = Duration::from_millis(options.budget_ms);
     let assist = snapshot.settings.assist();
-    let known = connection.hovers().documentation(&snapshot.served, &assist, subject, budget).await;
-    Ok(known.map(|known| render(known, connection.capabilities().markdown_hover)))
+    let cached = connection.hovers().documentation(&snapshot.served, &assist, subject, budget).await;
+    Ok(cached.map(|cached| render(cached, connection.capabilities().markdown_hover)))
 }
 
-/// The definition without documentation that the byte `at` is about.
+/// The undocumented definition, or the one called, at the byte `at`.
 fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -> Option<Subject> {
     let (document, path) = (&snapshot.document, snapshot.path());
     let language = Language::of(&document.language, &path);
     let text = document.text.to_string();
     let subject = |text: String, path: String, of: &DocumentSnapshot, symbol: Symbol| {
-        let is_undocumented = Writing::of(&symbol, language).is_some();
+        let is_undocumented = CommentSlot::of(&symbol, language).is_some();
         is_undocumented.then(|| Subject::of_symbol(text, path, of.language.clone(), symbol))
     };
     if let Some(symbol) = symbol::defined_at(&text, at, language) {
@@ -69,12 +69,12 @@ fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -> Opti
     })
 }
 
-fn render(known: Known, takes_markdown: bool) -> Hover {
-    let so_far = if known.is_complete { "" } else { " (writing...)" };
+fn render(cached: CachedText, takes_markdown: bool) -> Hover {
+    let suffix = if cached.is_complete { "" } else { " (writing...)" };
     let (kind, note) = match takes_markdown {
         true => (MarkupKind::Markdown, "*written by fimd*"),
         false => (MarkupKind::PlainText, "(written by fimd)"),
     };
-    let value = format!("{}{so_far}\n\n{note}", known.text);
+    let value = format!("{}{suffix}\n\n{note}", cached.text);
     Hover { contents: MarkupContent { kind, value }.into(), range: None }
 }

@@ -1,4 +1,4 @@
-//! Documentation that was and is being written for hovers.
+//! Cached documentation for hovers, and its generation in the background.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::assist::memory::{self, Known, Memory};
+use crate::assist::cache::{self, CachedText, DocumentationCache};
 use crate::assist::{Action, Job, Options, Subject};
 use crate::base::Cancel;
 use crate::base::cancel::CancelOnDrop;
@@ -14,10 +14,10 @@ use crate::decode::{Generated, StopReason};
 use crate::resident::Served;
 use crate::serve::{self, Priority};
 
-/// The documentation one connection has asked for. Dropping it cancels what is being written.
+/// The documentation requested by one connection. Dropping it cancels its generation.
 pub(super) struct HoverCache {
     shared: Arc<Shared>,
-    /// Newer work with this key supersedes older work.
+    /// The key of its work on the engine.
     key: String,
     cancel: Cancel,
     _guard: CancelOnDrop,
@@ -25,44 +25,43 @@ pub(super) struct HoverCache {
 
 #[derive(Default)]
 struct Shared {
-    memory: Mutex<Memory>,
+    cache: Mutex<DocumentationCache>,
     changed: Notify,
 }
 
 impl HoverCache {
-    /// An empty cache, whose work has this key on the engine.
+    /// An empty cache. Its requests to the engine have this key.
     pub(super) fn new(key: String) -> Self {
         let cancel = Cancel::new();
         Self { shared: Arc::default(), key, _guard: cancel.on_drop(), cancel }
     }
 
-    /// What is known of a definition once the budget is over, or earlier if that is all; `None` for nothing.
+    /// Documentation of a definition: complete, or whatever was generated within `budget`; `None` for nothing.
     pub(super) async fn documentation(
         &self,
         served: &Served,
         options: &Options,
         subject: Subject,
         budget: Duration,
-    ) -> Option<Known> {
+    ) -> Option<CachedText> {
         let language = format!("{}\n{}", served.name(), subject.language_id);
-        let entry = memory::key(&language, &subject.text[subject.lines.clone()]);
+        let entry = cache::key(&language, &subject.text[subject.lines.clone()]);
         let shared = &self.shared;
-        if shared.memory().get(entry).is_none() {
-            self.begin(served, options, entry, subject)?;
+        if shared.cache().get(entry).is_none() {
+            self.start(served, options, entry, subject)?;
         }
-        let known = match timeout(budget, shared.complete(entry)).await {
-            Ok(known) => known,
-            Err(_) => shared.memory().get(entry),
+        let cached = match timeout(budget, shared.complete(entry)).await {
+            Ok(cached) => cached,
+            Err(_) => shared.cache().get(entry),
         };
-        known.filter(|known| !known.text.is_empty())
+        cached.filter(|cached| !cached.text.is_empty())
     }
 
-    /// Has the documentation of a definition written in the background. One is written at a time: a newer one
-    /// supersedes what nobody looks at any more.
-    fn begin(&self, served: &Served, options: &Options, entry: u64, subject: Subject) -> Option<()> {
+    /// Starts to generate documentation in the background. A newer request supersedes an older one.
+    fn start(&self, served: &Served, options: &Options, entry: u64, subject: Subject) -> Option<()> {
         let job = Job::new(&served.engine, options, Action::Document, subject).ok()?;
         let shared = self.shared.clone();
-        shared.memory().note(entry, Known { text: String::new(), is_complete: false });
+        shared.cache().insert(entry, CachedText { text: String::new(), is_complete: false });
         let (task, mut text) = (job.task.clone(), String::new());
         served.engine.submit(serve::Request {
             key: self.key.clone(),
@@ -74,10 +73,10 @@ impl HoverCache {
                 match event {
                     serve::Event::Text(more) => {
                         text.push_str(more);
-                        let known = Known { text: job.documentation(&text), is_complete: false };
-                        shared.memory().note(entry, known);
+                        let cached = CachedText { text: job.documentation(&text), is_complete: false };
+                        shared.cache().insert(entry, cached);
                     }
-                    serve::Event::Done(result) => shared.end(entry, &job, result),
+                    serve::Event::Done(result) => shared.finish(entry, &job, result),
                 }
                 shared.changed.notify_waiters();
             }),
@@ -87,36 +86,36 @@ impl HoverCache {
 }
 
 impl Shared {
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().expect("lock poisoned")
+    fn cache(&self) -> MutexGuard<'_, DocumentationCache> {
+        self.cache.lock().expect("lock poisoned")
     }
 
-    /// An entry once it is complete; `None` when it was given up.
-    async fn complete(&self, entry: u64) -> Option<Known> {
+    /// Waits until an entry is complete; `None` when its generation failed or was superseded.
+    async fn complete(&self, entry: u64) -> Option<CachedText> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.memory().get(entry) {
-                Some(known) if !known.is_complete => {}
-                over => return over,
+            match self.cache().get(entry) {
+                Some(cached) if !cached.is_complete => {}
+                settled => return settled,
             }
             changed.await;
         }
     }
 
-    fn end(&self, entry: u64, job: &Job, result: anyhow::Result<Vec<Generated>>) {
+    fn finish(&self, entry: u64, job: &Job, result: anyhow::Result<Vec<Generated>>) {
         let generated = result.unwrap_or_else(|error| {
             tracing::error!("documentation failed: {error:#}");
             Vec::new()
         });
-        let is_whole = |generated: &&Generated| generated.stop != StopReason::Cancelled;
-        match generated.first().filter(is_whole) {
+        let is_complete = |generated: &&Generated| generated.stop != StopReason::Cancelled;
+        match generated.first().filter(is_complete) {
             Some(generated) => {
                 let text = job.documentation(&generated.text);
-                self.memory().note(entry, Known { text, is_complete: true });
+                self.cache().insert(entry, CachedText { text, is_complete: true });
             }
-            None => self.memory().give_up(entry),
+            None => self.cache().remove_incomplete(entry),
         }
     }
 }

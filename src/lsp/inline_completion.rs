@@ -1,4 +1,4 @@
-//! `textDocument/inlineCompletion`: ghost text.
+//! `textDocument/inlineCompletion`.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use tower_lsp::jsonrpc::Result;
 use super::complete::complete;
 use super::connection::Connection;
 
-/// One item at most, some more when asked for by hand. With an entry of the client's completion menu selected, the
-/// item goes on from the text of that entry, in its range; otherwise its range is empty and lies at the cursor.
+/// At most one item, or several when invoked by hand. With an entry of the completion menu selected, the item extends
+/// the text of that entry, in its range; otherwise its range is empty and at the cursor.
 pub(super) async fn inline_completion(
     connection: Arc<Connection>,
     params: InlineCompletionParams,
@@ -19,12 +19,12 @@ pub(super) async fn inline_completion(
     let trigger = connection.trigger(params.context.trigger_kind);
     let at = params.text_document_position_params;
     let Some(snapshot) = connection.snapshot(&at.text_document.uri.0) else {
-        tracing::warn!("a completion was asked for in a document that is not open");
+        tracing::warn!("completion requested in a document that is not open");
         return Ok(InlineCompletionList::default());
     };
     let (text, encoding) = (&snapshot.document.text, snapshot.encoding);
     let (replaced, selected) = match params.context.selected_completion_info {
-        // The protocol has items replace parts of one line only.
+        // The protocol requires the range of an item to be on one line.
         Some(SelectedCompletionInfo { range, text: selected }) if range.start.line == range.end.line => {
             (encoding.to_chars(text, range), selected)
         }
@@ -37,7 +37,7 @@ pub(super) async fn inline_completion(
     let suffix = text.slice(replaced.end..).to_string();
     let completions = complete(&connection, &snapshot, prefix, suffix, trigger).await?;
     let range = encoding.to_range(text, replaced);
-    // No command: one that runs after an accept would keep VS Code from asking for more.
+    // No command: VS Code would not request the next completion after one.
     let item = |completion: String| InlineCompletionItem {
         insert_text: format!("{selected}{completion}").into(),
         filter_text: None,

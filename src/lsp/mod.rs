@@ -1,18 +1,18 @@
 //! The language server: the only place that names LSP types.
 //!
-//! From the top: `server` says what it can do and which handler is asked for what. A handler is a function of a
-//! `connection`, in one file for each method; most first take a `snapshot` of a document and the `settings` in
-//! effect. `complete` and `assist` have what several handlers share, `ext` the methods that the protocol lacks, and
-//! `status` tells the client how the model is doing. Below, `capabilities` says what the client can do, `documents`
-//! holds what the editor shows, `position` translates between the editor's way of counting and ours, and `workspace`
-//! knows which files to leave alone. `wire` keeps damaged messages away from the server.
+//! `server` declares the server's capabilities and routes each method to its handler, a function of a `connection`
+//! in a file of its own. Most handlers first take a `snapshot` of a document and the `settings` in effect. `complete`
+//! and `assist` have what several handlers share, `ext` the custom methods, and `status` notifies the client of the
+//! state of the model. Below, `capabilities` has those of the client, `documents` the open documents, `position`
+//! converts position encodings, and `workspace` decides which files are excluded. `wire` keeps malformed messages from
+//! the server.
 //!
 //! - A document change is applied before the first `await` of its handler: messages are handled in
 //!   order up to there. No lock is held across an `await`, nor while the model runs.
-//! - A document has one request that waits: a newer one, and every change of the text, ends it.
-//! - Every request is answered with a list, which is empty when there is nothing to show. Errors are
-//!   for two cases that clients hide from the user: the client cancelled (-32800), and the document
-//!   changed meanwhile (-32801). Whatever else goes wrong is logged, without document text.
+//! - A document has at most one completion in flight: a newer request, and every change of the text, ends it.
+//! - A completion is answered with a list, which is empty when there is nothing to show, or with an error that
+//!   clients hide from the user: cancelled by the client (-32800), or the document has changed (-32801). Other
+//!   failures are logged, without document text.
 
 mod assist;
 mod bridge;
@@ -46,20 +46,20 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_lsp::Server;
 
-pub use bridge::{Duplex, Need, bridge};
+pub use bridge::{ConnectReason, Duplex, bridge};
 pub use connection::Options;
 pub use wire::{Exit, frame, read_blocking};
 
 use crate::resident::Resident;
 
-/// Handlers that may be under way at the same time. Waiting ones cost nothing, but at the limit the
-/// server stops reading, and with it `didChange` and `$/cancelRequest`.
+/// Most handlers in flight. A waiting one costs nothing, but at the limit the server stops reading messages, `didChange`
+/// and `$/cancelRequest` included.
 const CONCURRENCY_MAX: usize = 256;
 
 /// Bytes between the reader of the wire and the server.
 const PIPE_BYTES: usize = 1 << 16;
 
-/// Serves one client until it says `exit` or closes `input`; work that is under way is then cancelled.
+/// Serves one client until it sends `exit` or closes `input`; work in flight is then cancelled.
 ///
 /// A process that serves its stdin must not wait for the runtime to end afterwards
 /// ([`tokio::runtime::Runtime::shutdown_background`]): a client may keep the pipe open, and the thread
@@ -71,8 +71,8 @@ pub async fn serve(
     options: Options,
 ) -> Exit {
     let (service, socket) = server::service(resident, options);
-    let (sieved, messages) = tokio::io::duplex(PIPE_BYTES);
+    let (filtered, messages) = tokio::io::duplex(PIPE_BYTES);
     let server = Server::new(messages, output, socket).concurrency_level(CONCURRENCY_MAX);
-    let (exit, ()) = tokio::join!(wire::sieve(input, sieved), server.serve(service));
+    let (exit, ()) = tokio::join!(wire::filter(input, filtered), server.serve(service));
     exit
 }

@@ -1,36 +1,34 @@
-//! Positions as clients count them, and characters of a text as we do.
+//! Converts between LSP positions and character indices.
 
 use ropey::{Rope, RopeSlice};
 use tower_lsp::gen_lsp_types::{InitializeParams, Position, PositionEncodingKind, Range};
 
-/// What the `character` of a position counts.
+/// The unit of the `character` of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// Bytes.
     Utf8,
-    /// UTF-16 code units, what clients mean that say nothing.
+    /// UTF-16 code units, the default of the protocol.
     Utf16,
     /// Characters.
     Utf32,
 }
 
 impl Encoding {
-    /// The one to use with this client: bytes where it can, UTF-16 otherwise, UTF-32 where the client
-    /// offers nothing else.
+    /// UTF-8 where the client supports it, else UTF-16, and UTF-32 where the client supports only that.
     pub(super) fn negotiate(client: &InitializeParams) -> Self {
-        let offered =
+        let supported =
             client.capabilities.general.as_ref().and_then(|general| general.position_encodings.as_deref());
-        let offers = |kind| offered.is_some_and(|offered| offered.contains(&kind));
-        if offers(PositionEncodingKind::UTF8) {
+        let supports = |kind| supported.is_some_and(|supported| supported.contains(&kind));
+        if supports(PositionEncodingKind::UTF8) {
             Self::Utf8
-        } else if offers(PositionEncodingKind::UTF32) && !offers(PositionEncodingKind::UTF16) {
+        } else if supports(PositionEncodingKind::UTF32) && !supports(PositionEncodingKind::UTF16) {
             Self::Utf32
         } else {
             Self::Utf16
         }
     }
 
-    /// How the protocol calls it.
     pub(super) fn kind(self) -> PositionEncodingKind {
         match self {
             Self::Utf8 => PositionEncodingKind::UTF8,
@@ -39,31 +37,30 @@ impl Encoding {
         }
     }
 
-    /// The index of the character at `position`. A line past the end is the end of the text, a
-    /// character past the end of its line is that end, before the line break, and the middle of a
-    /// character is its start.
+    /// The index of the character at `position`. A line past the end is clamped to the end of the text, a position past
+    /// the end of its line to that end, before the line break, and one inside a character to its start.
     pub(super) fn to_char(self, text: &Rope, position: Position) -> usize {
         let line = position.line as usize;
         if line >= text.len_lines() {
             return text.len_chars();
         }
-        let content = without_break(text.line(line));
-        let wanted = position.character as usize;
+        let content = without_line_break(text.line(line));
+        let column = position.character as usize;
         text.line_to_char(line)
             + match self {
-                Self::Utf8 => content.byte_to_char(wanted.min(content.len_bytes())),
-                Self::Utf16 => content.utf16_cu_to_char(wanted.min(content.len_utf16_cu())),
-                Self::Utf32 => wanted.min(content.len_chars()),
+                Self::Utf8 => content.byte_to_char(column.min(content.len_bytes())),
+                Self::Utf16 => content.utf16_cu_to_char(column.min(content.len_utf16_cu())),
+                Self::Utf32 => column.min(content.len_chars()),
             }
     }
 
-    /// The characters of `range`, whichever of its ends comes first.
+    /// The characters of `range`, whose ends may be swapped.
     pub(super) fn to_chars(self, text: &Rope, range: Range) -> std::ops::Range<usize> {
         let (start, end) = (self.to_char(text, range.start), self.to_char(text, range.end));
         start.min(end)..start.max(end)
     }
 
-    /// The position of the character with this index, which is inside the text or its end.
+    /// The position of the character with this index, which is at most the length of the text.
     pub(super) fn to_position(self, text: &Rope, char: usize) -> Position {
         let line = text.char_to_line(char);
         let before = text.slice(text.line_to_char(line)..char);
@@ -75,13 +72,12 @@ impl Encoding {
         Position { line: line as u32, character: character as u32 }
     }
 
-    /// The positions of these characters.
     pub(super) fn to_range(self, text: &Rope, chars: std::ops::Range<usize>) -> Range {
         Range { start: self.to_position(text, chars.start), end: self.to_position(text, chars.end) }
     }
 }
 
-fn without_break(line: RopeSlice<'_>) -> RopeSlice<'_> {
+fn without_line_break(line: RopeSlice<'_>) -> RopeSlice<'_> {
     let ends_with = |line: &RopeSlice<'_>, c| line.chars_at(line.len_chars()).prev() == Some(c);
     let line = if ends_with(&line, '\n') { line.slice(..line.len_chars() - 1) } else { line };
     if ends_with(&line, '\r') { line.slice(..line.len_chars() - 1) } else { line }
@@ -107,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_outside_the_text_are_moved_into_it() {
+    fn positions_outside_the_text_are_clamped() {
         let text = Rope::from_str("a🦀\r\nb\rc");
         let at = |line, character| Position { line, character };
         for (encoding, position, char) in [

@@ -1,4 +1,4 @@
-//! Work that takes a while, as the client shows it.
+//! Work-done progress of long requests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,49 +11,47 @@ use tower_lsp::gen_lsp_types::ProgressToken;
 
 use super::capabilities::Capabilities;
 
-/// A client is told of changes no more often.
+/// Least time between two reports.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Numbers the tokens that are the server's idea.
+/// Numbers the tokens that the server creates.
 static TOKENS: AtomicU64 = AtomicU64::new(0);
 
-/// A progress that the client may be shown. It ends when this is dropped.
+/// A progress, which ends when dropped. Does nothing where the client supports none.
 pub(super) struct Progress {
     messages: Option<mpsc::UnboundedSender<String>>,
-    /// What has to be awaited before the request is answered: a token that came with it ends there.
-    ended: Option<JoinHandle<()>>,
+    /// With a token of the request, which ends before the response.
+    task: Option<JoinHandle<()>>,
 }
 
 impl Progress {
-    /// Begins one with the `token` of a request, or with one of its own where the client allows that.
+    /// Begins with the `token` of a request, or with a new one where the client supports it.
     pub(super) fn begin(
         client: &Client,
         capabilities: &Capabilities,
         token: Option<ProgressToken>,
         title: String,
     ) -> Self {
-        let is_given = token.is_some();
-        if !is_given && !capabilities.work_done_progress {
-            return Self { messages: None, ended: None };
+        let is_client_token = token.is_some();
+        if !is_client_token && !capabilities.work_done_progress {
+            return Self { messages: None, task: None };
         }
-        let (messages, said) = mpsc::unbounded_channel();
-        let shown = tokio::spawn(show(client.clone(), token, title, said));
-        Self { messages: Some(messages), ended: is_given.then_some(shown) }
+        let (messages, received) = mpsc::unbounded_channel();
+        let task = tokio::spawn(show(client.clone(), token, title, received));
+        Self { messages: Some(messages), task: is_client_token.then_some(task) }
     }
 
-    /// Says how far the work is.
     pub(super) fn report(&self, message: String) {
         if let Some(messages) = &self.messages {
-            // Nobody listens any more where the client refused the progress.
+            // Fails when the client refused the progress.
             let _ = messages.send(message);
         }
     }
 
-    /// Ends it.
     pub(super) async fn finish(mut self) {
         self.messages = None;
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.await;
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
         }
     }
 }
@@ -62,7 +60,7 @@ async fn show(
     client: Client,
     token: Option<ProgressToken>,
     title: String,
-    mut said: mpsc::UnboundedReceiver<String>,
+    mut received: mpsc::UnboundedReceiver<String>,
 ) {
     let token = match token {
         Some(token) => token,
@@ -76,12 +74,12 @@ async fn show(
         }
     };
     let progress = client.progress(token, title).begin().await;
-    while let Some(mut message) = said.recv().await {
-        while let Ok(newer) = said.try_recv() {
+    while let Some(mut message) = received.recv().await {
+        while let Ok(newer) = received.try_recv() {
             message = newer;
         }
         progress.report(message).await;
-        if !said.is_closed() {
+        if !received.is_closed() {
             sleep(INTERVAL).await;
         }
     }

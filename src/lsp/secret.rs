@@ -1,19 +1,19 @@
-//! Files that hold credentials by their very name.
+//! Recognises files with credentials by their names.
 
-/// Folders whose files are never completed.
+/// Folders of such files.
 const FOLDERS: [&str; 4] = [".ssh", ".aws", ".gnupg", "secrets"];
-/// How the names of such files start.
-const STARTS: [&str; 6] = [".env", ".netrc", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"];
-/// How the names of such files end.
-const ENDS: [&str; 4] = [".pem", ".key", ".p12", ".pfx"];
+/// Prefixes of such file names.
+const PREFIXES: [&str; 6] = [".env", ".netrc", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"];
+/// Suffixes of such file names.
+const SUFFIXES: [&str; 4] = [".pem", ".key", ".p12", ".pfx"];
 
-/// Whether the file at `path`, its parts separated by `/`, looks like it keeps secrets.
+/// Whether the name of the file at `path`, with the separator `/`, suggests credentials.
 pub(super) fn is_secret(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
     let (folders, name) = path.rsplit_once('/').unwrap_or(("", &path));
     folders.split('/').any(|folder| FOLDERS.contains(&folder))
-        || STARTS.iter().any(|start| name.starts_with(start))
-        || ENDS.iter().any(|end| name.ends_with(end))
+        || PREFIXES.iter().any(|start| name.starts_with(start))
+        || SUFFIXES.iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_known_by_their_names() {
+    fn secret_files_are_recognised_by_name() {
         for path in [
             "/home/me/app/.env",
             ".env.production",

@@ -1,4 +1,4 @@
-//! What the server can do, and which handler is asked for what.
+//! The server's capabilities, and the handler of each method.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,11 +17,10 @@ use super::{
 };
 use crate::resident::Resident;
 
-/// Characters, besides those of words, after which clients with a completion menu ask for more. Few:
-/// at each of them the menu pops up.
+/// Characters that open the completion menu, besides those of identifiers. Few: the menu opens at each of them.
 const TRIGGER_CHARACTERS: [&str; 1] = ["."];
 
-/// Serves one connection, which begins with `initialize`.
+/// Serves one connection, which exists from `initialize` on.
 pub(super) struct Server {
     client: Client,
     resident: Arc<Resident>,
@@ -29,7 +28,7 @@ pub(super) struct Server {
     connection: OnceLock<Arc<Connection>>,
 }
 
-/// Every method, and who handles it.
+/// Routes every method to its handler.
 pub(super) fn service(resident: Arc<Resident>, options: Options) -> (LspService<Server>, ClientSocket) {
     let new = |client| Server { client, resident, options, connection: OnceLock::new() };
     LspService::build_with_lifecycle_methods(new)
@@ -73,12 +72,12 @@ pub(super) fn service(resident: Arc<Resident>, options: Options) -> (LspService<
             ext::did_partially_accept(server.connection(), params)
         })
         .custom_method("fimd/statistics", |server: &Server| ext::statistics(server.connection()))
-        .custom_method(wire::UNREADABLE, |_: &Server| unreadable())
+        .custom_method(wire::MALFORMED, |_: &Server| malformed())
         .finish()
 }
 
 /// Answers a message that [`wire`] could not read.
-async fn unreadable() -> Result<()> {
+async fn malformed() -> Result<()> {
     Err(Error::parse_error())
 }
 
@@ -122,7 +121,6 @@ impl LanguageServer for Server {
     }
 }
 
-/// What the server offers a client.
 fn capabilities(connection: &Connection) -> ServerCapabilities {
     let menu = CompletionOptions {
         trigger_characters: Some(TRIGGER_CHARACTERS.map(String::from).into()),
@@ -146,7 +144,7 @@ fn capabilities(connection: &Connection) -> ServerCapabilities {
         position_encoding: Some(connection.encoding().kind()),
         text_document_sync: Some(sync.into()),
         inline_completion_provider: Some(true.into()),
-        // A client that has both would show the same text twice.
+        // A client that supports both would show the same text twice.
         completion_provider: (!connection.capabilities().inline_completion).then_some(menu),
         code_action_provider: Some(actions.into()),
         execute_command_provider: Some(commands),

@@ -1,4 +1,4 @@
-//! What holds for one connection: the settings of the process with those of the editor laid over them.
+//! The effective settings of one connection: those of the process overlaid with those of the editor.
 
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -11,53 +11,60 @@ use crate::complete::{DOCUMENT_BYTES_MAX, driver};
 use crate::config::{Configuration, Problem, Settings};
 use crate::resident::{Served, View};
 
-/// The settings of one connection, and what they are made from.
+/// The settings of one connection, and their sources.
 pub(super) struct ConnectionSettings {
     /// See `Options::overrides`.
     overrides: Option<Value>,
-    /// The URIs of the folders that the editor works in.
+    /// URIs of the workspace folders.
     roots: Vec<String>,
-    /// The settings of the editor, as it sent them last.
-    given: Mutex<Value>,
+    /// The latest settings of the editor, as JSON.
+    editor_settings: Mutex<Value>,
     effective: RwLock<Arc<EffectiveSettings>>,
 }
 
-/// What holds until settings change.
+/// Immutable; replaced when settings or the model change.
 pub(super) struct EffectiveSettings {
     pub settings: Settings,
     pub workspace: Workspace,
-    /// What is wrong with the settings.
     pub problems: Vec<Problem>,
-    /// How to complete.
     pub options: driver::Options,
-    /// The model that they are for.
+    /// The model they were computed for.
     pub served: Arc<Served>,
-    /// What the settings of the editor are laid over.
+    /// The settings of the process they were computed from.
     base: Arc<Configuration>,
 }
 
 impl ConnectionSettings {
-    pub(super) fn new(view: &View, overrides: Option<Value>, given: Value, roots: Vec<String>) -> Self {
-        let effective = EffectiveSettings::new(view, overrides.as_ref(), &given, &roots);
-        Self { overrides, roots, given: Mutex::new(given), effective: RwLock::new(Arc::new(effective)) }
+    pub(super) fn new(
+        view: &View,
+        overrides: Option<Value>,
+        editor_settings: Value,
+        roots: Vec<String>,
+    ) -> Self {
+        let effective = EffectiveSettings::new(view, overrides.as_ref(), &editor_settings, &roots);
+        Self {
+            overrides,
+            roots,
+            editor_settings: Mutex::new(editor_settings),
+            effective: RwLock::new(Arc::new(effective)),
+        }
     }
 
-    /// What holds now.
     pub(super) fn effective(&self) -> Arc<EffectiveSettings> {
-        self.effective.read().expect("nothing panics with this lock").clone()
+        self.effective.read().expect("lock poisoned").clone()
     }
 
-    /// Takes over other settings of the editor; they count once they are applied.
-    pub(super) fn replace(&self, given: Value) {
-        *self.given.lock().expect("nothing panics with this lock") = given;
+    /// Replaces the settings of the editor; [`ConnectionSettings::apply`] makes them effective.
+    pub(super) fn replace(&self, editor_settings: Value) {
+        *self.editor_settings.lock().expect("lock poisoned") = editor_settings;
     }
 
-    /// Lays the settings of the editor over those in `view`, and says what is wrong with them that was not wrong
-    /// before. `configure` is called before they count where another model answers, or completes otherwise.
+    /// Overlays the settings in `view` with those of the editor, and returns the new problems. When the model or the
+    /// completion options change, `configure` is called before they take effect.
     pub(super) fn apply(&self, view: &View, configure: impl FnOnce(&EffectiveSettings)) -> Vec<Problem> {
-        let given = self.given.lock().expect("nothing panics with this lock");
-        let new = EffectiveSettings::new(view, self.overrides.as_ref(), &given, &self.roots);
-        let mut current = self.effective.write().expect("nothing panics with this lock");
+        let editor_settings = self.editor_settings.lock().expect("lock poisoned");
+        let new = EffectiveSettings::new(view, self.overrides.as_ref(), &editor_settings, &self.roots);
+        let mut current = self.effective.write().expect("lock poisoned");
         if !Arc::ptr_eq(&current.served, &new.served) || current.options != new.options {
             configure(&new);
         }
@@ -69,12 +76,12 @@ impl ConnectionSettings {
 }
 
 impl EffectiveSettings {
-    fn new(view: &View, overrides: Option<&Value>, given: &Value, roots: &[String]) -> Self {
+    fn new(view: &View, overrides: Option<&Value>, editor_settings: &Value, roots: &[String]) -> Self {
         let mut configuration = match overrides {
             Some(overrides) => view.configuration.with_client(overrides),
             None => (*view.configuration).clone(),
         };
-        let mut problems = configuration.overlay(given);
+        let mut problems = configuration.overlay(editor_settings);
         problems.splice(..0, configuration.problems().iter().cloned());
         let settings = configuration.settings().clone();
         let workspace = Workspace::new(roots, settings.disabled.clone());
@@ -83,19 +90,18 @@ impl EffectiveSettings {
         Self { settings, workspace, problems, options, served, base }
     }
 
-    /// Whether they are those of the model and the settings in `view`.
+    /// Whether they were computed from `view`.
     pub(super) fn are_current(&self, view: &View) -> bool {
         Arc::ptr_eq(&self.served, &view.served) && Arc::ptr_eq(&self.base, &view.configuration)
     }
 
-    /// Whether the model may be asked about a document.
+    /// Whether a document may be part of prompts.
     pub(super) fn may_read(&self, document: &DocumentSnapshot) -> bool {
         self.settings.enabled
             && document.text.len_bytes() <= DOCUMENT_BYTES_MAX
             && self.workspace.allows(&document.uri, &document.language)
     }
 
-    /// How to explain, fix and document.
     pub(super) fn assist(&self) -> assist::Options {
         assist::Options { prompt: self.options.prompt, max_tokens: self.settings.assist.max_tokens }
     }

@@ -1,4 +1,4 @@
-//! What one request sees.
+//! The state that one request works on.
 
 use std::sync::Arc;
 
@@ -8,28 +8,27 @@ use super::settings::EffectiveSettings;
 use crate::resident::Served;
 use crate::serve::Engine;
 
-/// A document and what answers about it depend on, as they were when the request came.
+/// A document, the settings and the model when the request arrived.
 pub(super) struct Snapshot {
     pub document: DocumentSnapshot,
     pub settings: Arc<EffectiveSettings>,
     pub encoding: Encoding,
-    /// The model that answered then.
     pub served: Arc<Served>,
     pub is_paused: bool,
 }
 
 impl Snapshot {
-    /// Whether the model may be asked about the document at the user's request.
+    /// Whether explicit requests about the document are allowed.
     pub(super) fn may_read(&self) -> bool {
         self.settings.may_read(&self.document)
     }
 
-    /// Whether the model may be asked about it while the user types or looks around.
+    /// Whether automatic requests are: completions, prewarming and hovers.
     pub(super) fn may_complete(&self) -> bool {
         !self.is_paused && self.may_read()
     }
 
-    /// The path of the document in its workspace.
+    /// The path of the document relative to its workspace folder.
     pub(super) fn path(&self) -> String {
         self.settings.workspace.relative(&self.document.uri)
     }

@@ -1,4 +1,4 @@
-//! What the client is told of the model without asking: `fimd/status`, progress of loading, and why it failed.
+//! Notifies the client of the state of the model: `fimd/status`, load progress, and load failures.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,12 +14,11 @@ use super::configuration;
 use super::connection::Connection;
 use crate::resident::View;
 
-/// A client is told of changes no more often.
+/// Least time between two notifications.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How a progress of loading is named; clients have one of these at most.
+/// The token of the load progress, of which a client has at most one.
 const TOKEN: &str = "fimd/loading";
 
-/// Whether completions are to be expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
@@ -52,7 +51,7 @@ impl Notification for Status {
 
 impl Status {
     fn new(connection: &Connection, view: &View) -> Self {
-        let counted = connection.completer().statistics();
+        let statistics = connection.completer().statistics();
         let state = match view {
             View { loading: Some(_), .. } => State::Loading,
             View { pause: Some(_), .. } => State::Paused,
@@ -69,35 +68,36 @@ impl Status {
             },
             percentage: view.loading.as_ref().map(|loading| loading.percentage),
             busy: connection.completer().is_busy(),
-            answer_ms: (counted.counters.requests > 0).then_some(counted.answer_ms.p50),
+            answer_ms: (statistics.counters.requests > 0).then_some(statistics.answer_ms.p50),
         }
     }
 }
 
-/// Follows the model, until the session with the client ends.
+/// Starts the task, which ends with the connection.
 pub(super) fn spawn(connection: &Arc<Connection>) {
     tokio::spawn(follow(Arc::downgrade(connection)));
 }
 
 async fn follow(connection: Weak<Connection>) {
-    let Some(now) = connection.upgrade() else { return };
-    let client = now.client().clone();
-    let (wants_status, does_progress) = (now.capabilities().status, now.capabilities().work_done_progress);
-    let (activity, mut changes) = now.watch();
-    drop(now);
-    let (mut told, mut failure, mut progress) = (None, None, None);
+    let Some(current) = connection.upgrade() else { return };
+    let client = current.client().clone();
+    let (wants_status, supports_progress) =
+        (current.capabilities().status, current.capabilities().work_done_progress);
+    let (activity, mut changes) = current.watch();
+    drop(current);
+    let (mut sent, mut failure, mut progress) = (None, None, None);
     let mut next = Instant::now();
     loop {
-        let Some(now) = connection.upgrade() else { return };
+        let Some(current) = connection.upgrade() else { return };
         let view = changes.borrow_and_update().clone();
-        let problems = now.follow(&view);
-        let status = Status::new(&now, &view);
-        drop(now);
+        let problems = current.follow(&view);
+        let status = Status::new(&current, &view);
+        drop(current);
         configuration::warn(&client, &problems).await;
-        let mut is_late = wants_status && told.as_ref() != Some(&status);
-        if is_late && Instant::now() >= next {
+        let mut is_outdated = wants_status && sent.as_ref() != Some(&status);
+        if is_outdated && Instant::now() >= next {
             client.send_notification::<Status>(status.clone()).await;
-            (told, next, is_late) = (Some(status), Instant::now() + INTERVAL, false);
+            (sent, next, is_outdated) = (Some(status), Instant::now() + INTERVAL, false);
         }
         if view.failure != failure {
             if let Some(message) = &view.failure {
@@ -105,22 +105,22 @@ async fn follow(connection: Weak<Connection>) {
             }
             failure.clone_from(&view.failure);
         }
-        if does_progress {
-            progress = show(&client, progress, &view).await;
+        if supports_progress {
+            progress = update_progress(&client, progress, &view).await;
         }
         drop(view);
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = activity.notified() => {}
-            () = sleep_until(next), if is_late => {}
+            () = sleep_until(next), if is_outdated => {}
         }
     }
 }
 
 type Progress = OngoingProgress<Bounded, NotCancellable>;
 
-/// Begins, goes on with or ends the progress of loading.
-async fn show(client: &Client, progress: Option<Progress>, view: &View) -> Option<Progress> {
+/// Begins, updates or ends the load progress.
+async fn update_progress(client: &Client, progress: Option<Progress>, view: &View) -> Option<Progress> {
     match (progress, &view.loading) {
         (None, Some(loading)) => {
             let token = ProgressToken::String(TOKEN.into());

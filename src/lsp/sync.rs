@@ -1,5 +1,4 @@
-//! `textDocument/didOpen`, `didChange` and `didClose`. Each is done before its first `await`: later messages find
-//! the document as it is then.
+//! `textDocument/didOpen`, `didChange` and `didClose`, without an `await`, so that later messages see their effects.
 
 use std::sync::Arc;
 

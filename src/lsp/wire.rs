@@ -1,5 +1,4 @@
-//! What stands between the wire and the server: tower-lsp stops for good at the first message it
-//! cannot read, and clients deserve better.
+//! Message framing, and a filter before the server, as tower-lsp stops at the first malformed message.
 
 use std::io::{self, BufRead, Read};
 
@@ -8,16 +7,16 @@ use tokio::io::{
 };
 use tower_lsp::jsonrpc::Request;
 
-/// The method that stands for a message that could not be read.
-pub(crate) const UNREADABLE: &str = "fimd/unreadable";
+/// The method that replaces malformed messages.
+pub(crate) const MALFORMED: &str = "fimd/unreadable";
 
-const UNREADABLE_MESSAGE: &str = r#"{"jsonrpc":"2.0","id":null,"method":"fimd/unreadable"}"#;
+const MALFORMED_MESSAGE: &str = r#"{"jsonrpc":"2.0","id":null,"method":"fimd/unreadable"}"#;
 const EXIT_MESSAGE: &str = r#"{"jsonrpc":"2.0","method":"exit"}"#;
 
-/// Longest header line that is looked at; a longer one is read as several.
+/// Longest header line; a longer one is read as several.
 const HEADER_BYTES_MAX: u64 = 1 << 12;
 
-/// Longest message that is read; a longer one is skipped.
+/// Longest message; a longer one is skipped.
 const MESSAGE_BYTES_MAX: u64 = 1 << 28;
 
 /// How a session with a client ended.
@@ -29,9 +28,8 @@ pub enum Exit {
     Unclean,
 }
 
-/// Copies messages until `exit`, puts [`UNREADABLE`] in the place of damaged ones, and says `exit` for
-/// a client that just goes away.
-pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> Exit {
+/// Copies messages until `exit`, replaces malformed ones by [`MALFORMED`], and adds `exit` at the end of the input.
+pub(crate) async fn filter(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> Exit {
     let mut input = BufReader::new(input);
     let mut exit = Exit::Unclean;
     loop {
@@ -43,7 +41,7 @@ pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncW
                 EXIT_MESSAGE.into()
             }
         };
-        // Whatever is a response is, to this type, a request without a method.
+        // This type parses a response as a request with an empty method.
         let text = std::str::from_utf8(&message).unwrap_or_default();
         let (text, is_exit) = match serde_json::from_str::<Request>(text) {
             Ok(request) => {
@@ -53,8 +51,8 @@ pub(crate) async fn sieve(input: impl AsyncRead + Unpin, mut output: impl AsyncW
                 (text, request.method() == "exit")
             }
             Err(_) => {
-                tracing::warn!("the client sent a message of {} bytes that cannot be read", message.len());
-                (UNREADABLE_MESSAGE, false)
+                tracing::warn!("the client sent a malformed message of {} bytes", message.len());
+                (MALFORMED_MESSAGE, false)
             }
         };
         let sent = write(&mut output, text.as_bytes()).await;
@@ -70,7 +68,7 @@ pub(crate) async fn write(output: &mut (impl AsyncWrite + Unpin), body: &[u8]) -
     output.flush().await
 }
 
-/// A message as it is sent.
+/// A message with its header.
 pub fn frame(body: &[u8]) -> Vec<u8> {
     [format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
 }

@@ -1,6 +1,6 @@
-//! Where files lie, and which of them are nobody's business: secret, ignored by git, or disabled.
+//! Workspace folders, and which files are excluded: secret, ignored by git, or disabled.
 //!
-//! Files are never read. The `.gitignore` files around them are.
+//! Only `.gitignore` files are read.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use super::secret::is_secret;
 use crate::config::Disabled;
 
-/// The folders an editor works in, and which files in them are left alone.
+/// The workspace folders of an editor, and the rules that exclude files.
 pub(super) struct Workspace {
     /// Longest first.
     roots: Vec<String>,
@@ -23,7 +23,6 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// A workspace with these root URIs.
     pub(super) fn new(roots: &[String], disabled: Disabled) -> Self {
         let mut roots: Vec<String> =
             roots.iter().map(|uri| path_of(uri).trim_end_matches('/').to_owned()).collect();
@@ -38,15 +37,16 @@ impl Workspace {
         Self { roots, disabled, globs, ignored: Ignored::default() }
     }
 
-    /// The path of a document within its folder, or its name where it is in none.
+    /// The path of a document relative to its workspace folder, or its file name where it is in none.
     pub(super) fn relative(&self, uri: &str) -> String {
         let path = path_of(uri);
-        let inside = |root: &String| Some(path.strip_prefix(root.as_str())?.strip_prefix('/')?.to_owned());
+        let relative_to =
+            |root: &String| Some(path.strip_prefix(root.as_str())?.strip_prefix('/')?.to_owned());
         let name = || path.rsplit('/').next().unwrap_or_default().to_owned();
-        self.roots.iter().find_map(inside).unwrap_or_else(name)
+        self.roots.iter().find_map(relative_to).unwrap_or_else(name)
     }
 
-    /// Whether a document may be completed and shown as context.
+    /// Whether a document may be completed and used as context.
     pub(super) fn allows(&self, uri: &str, language: &str) -> bool {
         let path = path_of(uri);
         if is_secret(&path) || is_disabled(&self.disabled.languages, language) {
@@ -56,17 +56,17 @@ impl Workspace {
         if self.globs.matched_path_or_any_parents(&relative, false).is_ignore() {
             return false;
         }
-        !(uri.starts_with("file:") && self.ignored.contains(Path::new(local(&path))))
+        !(uri.starts_with("file:") && self.ignored.contains(Path::new(native(&path))))
     }
 }
 
-/// Whether the last pattern that is about `language` is one without `!`.
+/// Whether the last pattern that matches `language` is one without `!`.
 fn is_disabled(patterns: &[String], language: &str) -> bool {
-    let is_about = |pattern: &&str| {
-        let named = pattern.strip_prefix('!').unwrap_or(pattern);
-        named == "*" || named == language
+    let matches = |pattern: &&str| {
+        let name = pattern.strip_prefix('!').unwrap_or(pattern);
+        name == "*" || name == language
     };
-    let last = patterns.iter().map(String::as_str).rfind(is_about);
+    let last = patterns.iter().map(String::as_str).rfind(matches);
     last.is_some_and(|pattern| !pattern.starts_with('!'))
 }
 
@@ -78,25 +78,25 @@ pub(super) fn path_of(uri: &str) -> String {
     percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
-/// A path as this system writes it: `c:/a` where its URI has `/c:/a`.
-fn local(path: &str) -> &str {
+/// The native path: `c:/a` for `/c:/a`.
+fn native(path: &str) -> &str {
     match path.as_bytes() {
         [b'/', drive, b':', ..] if drive.is_ascii_alphabetic() => &path[1..],
         _ => path,
     }
 }
 
-/// What git leaves out, by the rules of the repository nearest to a file.
+/// Files that git ignores, by the rules of the innermost repository.
 #[derive(Default)]
 struct Ignored {
-    /// The rules of a file, and when it was changed last.
+    /// The rules of a file, with its modification time.
     rules: DashMap<PathBuf, (SystemTime, Arc<Gitignore>)>,
-    /// Those of the user, for all repositories.
+    /// The user's global rules.
     global: OnceLock<Gitignore>,
 }
 
 impl Ignored {
-    /// Whether `path` or a folder it is in is ignored.
+    /// Whether `path` or one of its parents is ignored.
     fn contains(&self, path: &Path) -> bool {
         let has_parts = |path: &Path| path.components().all(|part| part != std::path::Component::ParentDir);
         let folders: Vec<&Path> = path.ancestors().skip(1).collect();
@@ -105,7 +105,7 @@ impl Ignored {
             return false;
         };
         let root = folders[depth];
-        // From the inside: the rules of a folder come before those around it.
+        // The rules of inner folders take precedence.
         let rules: Vec<(&Path, Arc<Gitignore>)> = folders[..=depth]
             .iter()
             .filter_map(|folder| Some((*folder, self.rules(folder, &folder.join(".gitignore"))?)))
@@ -126,15 +126,15 @@ impl Ignored {
         folders[..depth].iter().any(|folder| is_ignored(folder, true)) || is_ignored(path, false)
     }
 
-    /// The rules in `file`, which are about `folder`; `None` where there is no such file.
+    /// The rules in `file`, relative to `folder`; `None` where there is no such file.
     fn rules(&self, folder: &Path, file: &Path) -> Option<Arc<Gitignore>> {
         let changed = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
-        if let Some(known) = self.rules.get(file).filter(|known| known.0 == changed) {
-            return Some(known.1.clone());
+        if let Some(cached) = self.rules.get(file).filter(|cached| cached.0 == changed) {
+            return Some(cached.1.clone());
         }
         let mut builder = GitignoreBuilder::new(folder);
         if builder.add(file).is_some() {
-            tracing::warn!("some rules of a .gitignore cannot be read");
+            tracing::warn!("a .gitignore has invalid rules");
         }
         let rules = Arc::new(builder.build().ok()?);
         self.rules.insert(file.to_owned(), (changed, rules.clone()));
@@ -162,7 +162,7 @@ mod tests {
         ] {
             assert_eq!(path_of(uri), path);
         }
-        assert_eq!((local("/c:/a"), local("/c/a"), local("/")), ("c:/a", "/c/a", "/"));
+        assert_eq!((native("/c:/a"), native("/c/a"), native("/")), ("c:/a", "/c/a", "/"));
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn languages_and_files_are_taken_out_again() {
+    fn negated_patterns_enable_again() {
         for (languages, globs, uri, language, is_allowed) in [
             (&["*", "!rust"][..], &[][..], "file:///a/b.rs", "rust", true),
             (&["*", "!rust"], &[], "file:///a/b.py", "python", false),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_ignores_is_left_alone() {
+    fn files_that_git_ignores_are_excluded() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         for folder in ["repo/.git/info", "repo/src/deep", "repo/target/kept", "repo/inner/.git"] {

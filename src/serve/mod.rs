@@ -1,6 +1,5 @@
-//! The one thread that owns the model. Everyone else submits requests and is called back.
-//!
-//! What runs when is decided in `queue`, which knows nothing of models.
+//! The thread that owns the model. Requests are submitted from any thread and answered by callbacks. `queue` schedules
+//! them.
 
 mod plan;
 mod queue;
@@ -26,49 +25,45 @@ use reopen::Reopening;
 
 pub use plan::{Plan, PlanInput};
 
-/// How urgent a request is. One that is less urgent than a newer one is interrupted between two tokens, and goes
-/// on afterwards where it was.
+/// A newer request of higher priority pre-empts a running one between two tokens; that one resumes afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// It is worth doing when there is nothing else to do.
+    /// Speculation, prewarming and hovers.
     Background,
-    /// Somebody waits for a long answer.
-    Patient,
-    /// Somebody waits who is typing.
+    /// Explicit requests for long answers.
+    Standard,
+    /// Completions while the user types.
     Interactive,
 }
 
-/// What the engine says about a request.
+/// Progress of a request.
 pub enum Event<'a> {
-    /// More text, before any rule cuts it.
+    /// More text, before any stop rule cuts it.
     Text(&'a str),
-    /// It is over: the alternatives, at least one, the likeliest first. Comes exactly once, last.
+    /// The alternatives, at least one, the likeliest first. Sent exactly once, last.
     Done(Result<Vec<Generated>>),
 }
 
-/// Called with what becomes of a request: on the engine thread, or on the one that submits a newer request
-/// which replaces it in the queue.
+/// Called on the engine thread, or on the one that submits a superseding request.
 pub type Listener = Box<dyn FnMut(Event) + Send>;
 
-/// A generation somebody waits for; `T` is a [`Task`], or a [`Plan`] of one.
+/// A request for a generation; `T` is a [`Task`], or a [`Plan`] of one.
 pub struct Request<T = Task> {
-    /// What the request is about, usually a document: a newer request of the same priority replaces an older
-    /// one with the same key.
+    /// Usually a document: a newer request with the same key and priority supersedes an older one.
     pub key: String,
-    /// How urgent it is.
     pub priority: Priority,
-    /// Not to be begun earlier: typing may go on.
+    /// The end of its debounce.
     pub not_before: Option<Instant>,
     /// What to generate.
     pub task: T,
-    /// Set by whoever no longer needs the answer.
+    /// Set by the caller when the answer is no longer needed.
     pub cancel: Cancel,
     /// Receives the result. Every request is answered, cancelled ones included.
     pub listener: Listener,
 }
 
 impl<T> Request<T> {
-    /// The same with another task, and the one it had.
+    /// Replaces the task, and returns the old one.
     fn with<U>(self, task: U) -> (Request<U>, T) {
         let Self { key, priority, not_before, task: old, cancel, listener } = self;
         (Request { key, priority, not_before, task, cancel, listener }, old)
@@ -95,40 +90,40 @@ struct Inbox {
 
 #[derive(Default)]
 struct State {
-    queue: Queue<Waiting>,
+    queue: Queue<QueuedRequest>,
     prefill: Speed,
     decode: Speed,
     usage: Usage,
     closed: bool,
 }
 
-/// How an engine is doing.
+/// Measurements of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gauge {
-    /// Prompt tokens evaluated per second, of late.
+    /// Prompt tokens evaluated per second, a moving average.
     pub prefill_per_second: Option<f64>,
-    /// Tokens generated per second, of late.
+    /// Tokens generated per second, a moving average.
     pub decode_per_second: Option<f64>,
-    /// What the past takes.
+    /// Memory of the prefix cache.
     #[serde(flatten)]
     pub usage: Usage,
 }
 
-struct Waiting {
+struct QueuedRequest {
     request: Request<Plan>,
-    since: Instant,
+    queued_at: Instant,
 }
 
-/// Tokens per second, of late.
+/// Tokens per second, a moving average.
 #[derive(Clone, Copy, Default)]
 struct Speed(Option<f64>);
 
 impl Speed {
-    /// Fewer tokens of a prompt say more about overheads than about speed.
+    /// Shorter prompts measure overhead rather than speed.
     const PREFILL_TOKENS_MIN: usize = 32;
-    /// The same of tokens that are generated, each of which takes a pass.
+    /// The same for generated tokens, each of which takes a pass.
     const DECODE_TOKENS_MIN: usize = 4;
-    /// How much one measurement counts.
+    /// The weight of a new measurement.
     const WEIGHT: f64 = 0.3;
 
     fn note(&mut self, tokens: usize, tokens_min: usize, ms: f64) {
@@ -152,16 +147,18 @@ impl Engine {
         Session<B>: Send,
     {
         let tokenizer = Arc::new(tokenizer);
-        let (context, words, mut draft_cost) = (session.context(), tokenizer.clone(), DraftCost::default());
+        let (context, tokenizer_copy, mut draft_cost) =
+            (session.context(), tokenizer.clone(), DraftCost::default());
         let mut sessions = Reopening::new(session, reopen);
         Self::start_with(tokenizer, context, move |request, cancel| {
-            let result = sessions.with(|session| serve(session, &words, &mut draft_cost, request, cancel));
+            let result =
+                sessions.with(|session| serve(session, &tokenizer_copy, &mut draft_cost, request, cancel));
             (result, sessions.usage())
         })
     }
 
-    /// An engine that has its work done somewhere else: `work` is called on the engine's thread, with one task at
-    /// a time, whether it is still wanted, and who is told of text as it appears.
+    /// An engine whose tasks run elsewhere: `work` is called on the engine's thread for one task at a time, with its
+    /// cancel flag and a callback for new text.
     pub fn remote(
         tokenizer: Arc<Tokenizer>,
         context: usize,
@@ -179,26 +176,26 @@ impl Engine {
         mut work: impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage) + Send + 'static,
     ) -> Self {
         let inbox = Arc::new(Inbox::default());
-        let (for_thread, words) = (inbox.clone(), tokenizer.clone());
+        let (for_thread, tokenizer_copy) = (inbox.clone(), tokenizer.clone());
         thread::Builder::new()
             .name("fimd-engine".into())
             .spawn(move || {
-                while let Some((waiting, cancel)) = for_thread.next() {
-                    let input = for_thread.plan_input(&words, context);
-                    for_thread.run(&mut work, &input, waiting, &cancel);
+                while let Some((queued, cancel)) = for_thread.next() {
+                    let input = for_thread.plan_input(&tokenizer_copy, context);
+                    for_thread.run(&mut work, &input, queued, &cancel);
                 }
             })
             .expect("the system can start a thread");
         Self { shared: Arc::new(Handle { inbox, tokenizer, context }) }
     }
 
-    /// Queues a request, which replaces older ones with the same key and priority.
+    /// Queues a request, which supersedes older ones with the same key and priority.
     pub fn submit(&self, request: Request<impl Into<Plan>>) {
         let inbox = &self.shared.inbox;
         let (mut request, task) = request.with(());
         let mut plan = task.into();
         let mut state = inbox.lock();
-        if plan.prompt().is_empty() && state.queue.compares(&request.key, request.priority) {
+        if plan.prompt().is_empty() && state.queue.needs_prompt(&request.key, request.priority) {
             drop(state);
             match plan.make(&inbox.plan_input(self.tokenizer(), self.context())) {
                 Ok(task) => plan = task.into(),
@@ -207,18 +204,18 @@ impl Engine {
             state = inbox.lock();
         }
         let (request, ()) = request.with(plan);
-        let replaced = state.queue.push(Entry {
+        let superseded = state.queue.push(Entry {
             key: request.key.clone(),
             priority: request.priority,
             not_before: request.not_before,
             prompt: request.task.prompt().to_vec(),
             cancel: request.cancel.clone(),
-            work: Waiting { request, since: Instant::now() },
+            work: QueuedRequest { request, queued_at: Instant::now() },
         });
         drop(state);
         inbox.changed.notify_one();
-        if let Some(mut replaced) = replaced {
-            answer(&mut replaced.request.listener, Ok(vec![Generated::nothing(StopReason::Cancelled)]));
+        if let Some(mut superseded) = superseded {
+            answer(&mut superseded.request.listener, Ok(vec![Generated::empty(StopReason::Cancelled)]));
         }
     }
 
@@ -227,17 +224,16 @@ impl Engine {
         &self.shared.tokenizer
     }
 
-    /// Most tokens a prompt and its completion may have together.
+    /// Most tokens of a prompt and its completion together.
     pub fn context(&self) -> usize {
         self.shared.context
     }
 
-    /// Prompt tokens evaluated per second, of late; `None` before the first prompt of some length.
+    /// Prompt tokens evaluated per second, a moving average; `None` before the first prompt of some length.
     pub fn prefill_per_second(&self) -> Option<f64> {
         self.shared.inbox.lock().prefill.0
     }
 
-    /// How it is doing.
     pub fn gauge(&self) -> Gauge {
         let state = self.shared.inbox.lock();
         Gauge { prefill_per_second: state.prefill.0, decode_per_second: state.decode.0, usage: state.usage }
@@ -255,20 +251,20 @@ impl Drop for Handle {
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("the queue's lock is never held across a panic")
+        self.state.lock().expect("lock poisoned")
     }
 
-    fn next(&self) -> Option<(Waiting, Cancel)> {
+    fn next(&self) -> Option<(QueuedRequest, Cancel)> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
             state = match state.queue.next(now) {
-                Next::Run(waiting, cancel) => return Some((waiting, cancel)),
+                Next::Run(queued, cancel) => return Some((queued, cancel)),
                 Next::Nothing if state.closed => return None,
-                Next::Nothing => self.changed.wait(state).expect("the lock is never held across a panic"),
+                Next::Nothing => self.changed.wait(state).expect("lock poisoned"),
                 Next::Wait(until) => {
                     let waited = self.changed.wait_timeout(state, until.saturating_duration_since(now));
-                    waited.expect("the lock is never held across a panic").0
+                    waited.expect("lock poisoned").0
                 }
             };
         }
@@ -282,19 +278,19 @@ impl Inbox {
         &self,
         work: &mut impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage),
         input: &PlanInput,
-        Waiting { request, since }: Waiting,
+        QueuedRequest { request, queued_at }: QueuedRequest,
         cancel: &Cancel,
     ) {
-        let queue_ms = milliseconds(since.elapsed());
+        let queue_ms = milliseconds(queued_at.elapsed());
         let (mut request, plan) = request.with(());
         let task = match plan.make(input) {
             Ok(task) => task,
             Err(error) => {
-                self.lock().queue.abandon();
+                self.lock().queue.discard();
                 return answer(&mut request.listener, Err(error));
             }
         };
-        self.lock().queue.planned(&task.prompt);
+        self.lock().queue.set_prompt(&task.prompt);
         let (mut request, ()) = request.with(task);
         let (mut result, usage) = work(&mut request, cancel);
         for generated in result.iter_mut().flatten() {
@@ -314,22 +310,22 @@ impl Inbox {
         let ended = {
             let may_resume = is_unfinished && !state.closed;
             let (request, task) = request.with(());
-            let waiting = Waiting { request: request.with(task.into()).0, since };
-            state.queue.finish(waiting, may_resume)
+            let queued = QueuedRequest { request: request.with(task.into()).0, queued_at };
+            state.queue.finish(queued, may_resume)
         };
         drop(state);
-        if let Some(mut waiting) = ended {
-            answer(&mut waiting.request.listener, result);
+        if let Some(mut queued) = ended {
+            answer(&mut queued.request.listener, result);
         }
     }
 }
 
-/// A panic of the listener is reported by the panic hook and is no reason to stop.
+/// A panic of the listener is reported by the panic hook and otherwise ignored.
 fn answer(listener: &mut Listener, result: Result<Vec<Generated>>) {
     let _ = catch_unwind(AssertUnwindSafe(|| listener(Event::Done(result))));
 }
 
-/// A panic ends this request and forgets the session's past, never the engine.
+/// A panic ends this request and empties the prefix cache, but does not end the engine.
 fn serve<B: Backend>(
     session: &mut Session<B>,
     tokenizer: &Tokenizer,
@@ -346,7 +342,7 @@ fn serve<B: Backend>(
     })
 }
 
-/// Does the work of a request; `None` if that panics.
+/// Runs the task of a request; `None` on a panic.
 fn run(
     request: &mut Request,
     work: impl FnOnce(&Task, &mut dyn FnMut(&str)) -> Result<Vec<Generated>>,
@@ -361,5 +357,5 @@ fn run(
 }
 
 fn failed() -> anyhow::Error {
-    anyhow!("the engine failed on this request; it was dropped and the engine goes on")
+    anyhow!("the engine failed on this request; other requests are not affected")
 }

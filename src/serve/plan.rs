@@ -1,4 +1,4 @@
-//! What a request is to generate: known from the start, or planned when its turn comes.
+//! The task of a request: given, or planned when the request is scheduled.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,35 +7,32 @@ use anyhow::Result;
 use crate::decode::Task;
 use crate::model::Tokenizer;
 
-/// A task, or how to make it.
+/// A task, or a closure that makes it.
 pub enum Plan {
-    /// It is there.
     Ready(Box<Task>),
-    /// It is made on the engine's thread when the queue hands the request out, so that one that is superseded
-    /// before is never tokenised; or, while a prefill pass runs that it may share, where it is submitted.
+    /// Called on the engine's thread when the request is scheduled, so that one superseded before is never tokenised; or
+    /// on the submitting thread, while a prefill pass runs that the request may share.
     Lazy(Planning),
 }
 
-/// Makes a task.
 pub(super) type Planning = Box<dyn FnOnce(&PlanInput) -> Result<Task> + Send>;
 
-/// What an engine says of its model to whoever makes a task for it.
+/// What a task depends on.
 pub struct PlanInput<'a> {
     /// The tokenizer of the model being served.
     pub tokenizer: &'a Tokenizer,
-    /// Most tokens a prompt and its completion may have together.
+    /// Most tokens of a prompt and its completion together.
     pub context_tokens: usize,
     /// Prompt tokens evaluated per second, a moving average; `None` before the first prompt of some length.
     pub prefill_per_second: Option<f64>,
 }
 
 impl Plan {
-    /// One that is made when it is needed.
     pub fn lazy(planning: impl FnOnce(&PlanInput) -> Result<Task> + Send + 'static) -> Self {
         Self::Lazy(Box::new(planning))
     }
 
-    /// The task. A panic is an error of this request, as it is while the task runs.
+    /// A panic is an error of this request, as it is while the task runs.
     pub(super) fn make(self, input: &PlanInput) -> Result<Task> {
         match self {
             Self::Ready(task) => Ok(*task),
@@ -45,7 +42,7 @@ impl Plan {
         }
     }
 
-    /// The tokens it begins with; none before it is made.
+    /// The prompt; empty before it is made.
     pub(super) fn prompt(&self) -> &[u32] {
         match self {
             Self::Ready(task) => &task.prompt,

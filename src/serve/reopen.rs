@@ -1,11 +1,11 @@
-//! A session that outlives failures of its device.
+//! Recovers from failures of the device by reopening the session.
 
 use anyhow::{Error, Result, anyhow};
 
 use crate::compute::Backend;
 use crate::session::{DeviceFailure, Session, Usage};
 
-/// A session, and how to open another one in its place.
+/// A session, and the function that opens another one in its place.
 pub(super) struct Reopening<B: Backend, R> {
     session: Result<Session<B>, Error>,
     reopen: R,
@@ -14,13 +14,12 @@ pub(super) struct Reopening<B: Backend, R> {
 }
 
 impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
-    /// Begins with `session`.
     pub(super) fn new(session: Session<B>, reopen: R) -> Self {
         Self { session: Ok(session), reopen, is_on_probation: false }
     }
 
-    /// Works on the session. When its device fails, the work fails with the cause and the session is opened
-    /// again, once: a device that fails right away again is given up, and all later work fails.
+    /// Runs `work` on the session. When the device fails, the work fails with the cause and the session is reopened. A
+    /// device that fails again before any success stays closed, and all later work fails.
     pub(super) fn with<T>(&mut self, work: impl FnOnce(&mut Session<B>) -> Result<T>) -> Result<T> {
         let session = match &mut self.session {
             Ok(session) => session,
@@ -35,7 +34,7 @@ impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
         result
     }
 
-    /// What the session's past takes.
+    /// Memory of the prefix cache.
     pub(super) fn usage(&self) -> Usage {
         self.session.as_ref().map_or_else(|_| Usage::default(), Session::usage)
     }

@@ -1,9 +1,9 @@
-//! A model plus a past: bring it to a list of tokens, evaluating as few of them as possible.
+//! A model with a prefix cache: evaluates a list of tokens, reusing all it can of earlier ones.
 //!
-//! Keys and values can be cut at any position. The recurrent states of Gated DeltaNet cannot: they exist
-//! where they were saved, and at the positions that traces lead to from there, because the recurrence alone
-//! can be run again without touching a projection or an expert. All of it is kept in one tree over token
-//! prefixes (`prefix`); `keep` says what is worth keeping. A model without recurrent layers needs none of that.
+//! A KV cache can be truncated at any position. The recurrent states of Gated DeltaNet cannot: they exist at
+//! checkpoints, and where traces are replayed from there, because the recurrence alone runs without a projection or
+//! an expert. One radix tree over token prefixes (`prefix`) holds all of it; `keep` decides where to save. A model
+//! without recurrent layers needs neither checkpoints nor traces.
 
 mod keep;
 pub mod prefix;
@@ -19,25 +19,25 @@ use crate::compute::{Backend, BlockId, Interrupted, KV_BLOCK, Keep, SavedBytes};
 use crate::model::state::{Checkpoint, Trace};
 use crate::model::{LogitRows, Model, Sequence};
 use keep::Plan;
-use prefix::{BlockRefs, Growth, Origin, PrefixMatch, RadixTree, Route, Sizes};
+use prefix::{Allocation, BlockRefs, Origin, PrefixMatch, RadixTree, Route, Sizes};
 
-/// States are saved at least every so many tokens of a prompt, if the budget allows.
+/// Most tokens of a prompt between two checkpoints, if the budget allows.
 const SPACING_TOKENS: usize = 256;
 
-/// Saved states that the budget should have room for; with less they are saved farther apart.
+/// Checkpoints that should fit the budget; with a smaller budget they are farther apart.
 const CHECKPOINTS_MIN: usize = 24;
 
-/// How a session keeps its past.
+/// Limits of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
-    /// Bytes that saved states and traces may take; KV blocks have a budget of their own,
+    /// Most bytes of checkpoints and traces; KV blocks have a budget of their own,
     /// [`ModelOptions::kv_bytes_max`](crate::model::ModelOptions::kv_bytes_max). What the current prompt needs is
-    /// kept whatever these say.
+    /// kept beyond them.
     pub state_bytes_max: u64,
 }
 
-/// Divides `bytes_max` into a budget for KV blocks of `block_bytes` and one for saved states, in the ratio in
-/// which a long prompt uses them.
+/// Divides `bytes_max` into a budget for KV blocks of `block_bytes` and one for checkpoints and
+/// traces, in the ratio in which a long prompt uses them.
 pub fn split_budget(bytes_max: u64, block_bytes: usize, saved: SavedBytes) -> (u64, u64) {
     let kv = (SPACING_TOKENS / KV_BLOCK * block_bytes) as f64;
     let states = (saved.state + keep::REPLAY_TOKENS * saved.trace) as f64;
@@ -45,7 +45,7 @@ pub fn split_budget(bytes_max: u64, block_bytes: usize, saved: SavedBytes) -> (u
     (kv_bytes_max, bytes_max - kv_bytes_max)
 }
 
-/// The context of errors after which a session cannot be used any more: its device failed.
+/// The context of errors after which a session is unusable.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceFailure;
 
@@ -55,38 +55,38 @@ impl fmt::Display for DeviceFailure {
     }
 }
 
-/// A model and what it has evaluated.
+/// A model and its prefix cache.
 pub struct Session<B: Backend> {
     model: Model<B>,
     options: SessionOptions,
     store: RadixTree<Checkpoint<B>, Trace<B>>,
-    /// The recurrent states in place.
+    /// The live recurrent states.
     sequence: Sequence<B>,
-    /// The tokens that `sequence` has seen.
-    seen: Vec<u32>,
-    /// The tokens that the session is at: all of them are evaluated.
+    /// The tokens evaluated into `sequence`.
+    sequence_tokens: Vec<u32>,
+    /// The current sequence, all of it evaluated.
     tokens: Vec<u32>,
     /// Logits after the last of `tokens`; empty when there is none.
     logits: Vec<f32>,
 }
 
-/// A place in a prompt from which a later one is likely to go on differently.
+/// A position of a prompt where later ones are likely to diverge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// How many tokens stand before it.
+    /// Tokens before it.
     pub at: usize,
-    /// How many tokens before it may change too: those of a word that is still being written.
+    /// Tokens before it that may change too: those of an unfinished word.
     pub unstable_tokens: usize,
 }
 
-/// Where the recurrent state came from that [`Session::sync`] went on with.
+/// Where [`Session::sync`] got its initial recurrent state from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restored {
-    /// It was the one in place, or none was needed.
+    /// The live one, or none was needed.
     #[default]
     Live,
-    /// A state saved at this position.
+    /// The checkpoint at this position.
     #[serde(rename = "point")]
     Checkpoint(usize),
     /// The state before the first token.
@@ -96,24 +96,23 @@ pub enum Restored {
 /// What [`Session::sync`] had to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synced {
-    /// Tokens that were already evaluated.
+    /// Tokens found in the prefix cache.
     pub reused: usize,
     /// Tokens evaluated now.
     pub evaluated: usize,
-    /// Reused tokens whose recurrence alone was run again, without projections and experts.
+    /// Reused tokens whose traces were replayed, without projections and experts.
     pub replayed: usize,
-    /// What the reused tokens were restored from.
     pub restored_from: Restored,
-    /// Whether it was cancelled; the session then holds what was finished.
+    /// Whether it was cancelled; the session then keeps the finished passes.
     pub cancelled: bool,
 }
 
-/// What a session's past takes.
+/// Memory of a prefix cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Bytes of KV blocks.
     pub kv_bytes: u64,
-    /// Bytes of saved states and traces.
+    /// Bytes of checkpoints and traces.
     pub state_bytes: u64,
 }
 
@@ -131,14 +130,14 @@ impl<B: Backend> Session<B> {
     /// An empty session. Fails when there is no memory for its recurrent states.
     pub fn new(mut model: Model<B>, options: SessionOptions) -> Result<Self> {
         let SavedBytes { state, trace } = model.saved_bytes();
-        let store = RadixTree::new(Sizes { block: model.block_bytes(), point: state, trace });
+        let store = RadixTree::new(Sizes { block: model.block_bytes(), checkpoint: state, trace });
         let sequence = model.sequence()?;
-        let (seen, tokens, logits) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { model, options, store, sequence, seen, tokens, logits })
+        let (sequence_tokens, tokens, logits) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { model, options, store, sequence, sequence_tokens, tokens, logits })
     }
 
     /// Makes `tokens` the evaluated sequence, so that [`Session::logits`] are those after its last token:
-    /// reuses, extends, rewinds or starts over, whatever costs least. Later calls are expected to leave
+    /// reuses, extends, rewinds or starts over, whichever costs least. Later calls are expected to diverge from
     /// `tokens` at one of the `marks`, or at its end. Fails, leaving the session as it is, when `tokens` is
     /// empty, too long, or has an id outside the vocabulary; and with [`DeviceFailure`].
     pub fn sync(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
@@ -171,11 +170,11 @@ impl<B: Backend> Session<B> {
     }
 
     /// Evaluates `tokens` after those of the session, in one pass, and writes the logits after each,
-    /// `[tokens, vocab]`, to `out`. The session stays where it is: [`Session::accept`] takes it on, and whatever
-    /// else follows costs no more than if this had not been done, but for a rewind. Fails with [`DeviceFailure`].
+    /// `[tokens, vocab]`, to `out`. The current sequence does not change: [`Session::accept`] extends it, and rejecting
+    /// the draft costs a rewind. Fails with [`DeviceFailure`].
     ///
     /// Panics when they do not fit.
-    pub fn look_ahead(&mut self, tokens: &[u32], cancel: &Cancel, out: &mut Vec<f32>) -> Result<Synced> {
+    pub fn evaluate_draft(&mut self, tokens: &[u32], cancel: &Cancel, out: &mut Vec<f32>) -> Result<Synced> {
         let all = [&self.tokens[..], tokens].concat();
         let mut found = self.store.find(&self.tokens);
         let mut synced = self.rewind(&found, &all)?;
@@ -185,12 +184,12 @@ impl<B: Backend> Session<B> {
         if !synced.cancelled {
             synced.evaluated = all.len() - synced.reused;
             out.drain(..(synced.evaluated - tokens.len()) * self.model.config().vocab);
-            self.keep_budget();
+            self.enforce_budget();
         }
         Ok(synced)
     }
 
-    /// Goes on to a token that [`Session::look_ahead`] has evaluated next, after which the logits are these.
+    /// Extends the sequence by the next token of the draft, with the logits after it, `[vocab]`.
     pub fn accept(&mut self, token: u32, logits: &[f32]) {
         self.tokens.push(token);
         self.logits.clear();
@@ -230,26 +229,26 @@ impl<B: Backend> Session<B> {
             self.logits = logits;
         }
         self.tokens = tokens[..at].to_vec();
-        self.keep_budget();
+        self.enforce_budget();
         Ok(synced)
     }
 
-    /// Takes the recurrent states as far as possible towards the end of `tokens`, of which `found` is known,
-    /// without evaluating anything.
+    /// Restores the recurrent states at the last possible position of `tokens`, of which `found` is cached, without a
+    /// forward pass.
     fn rewind(&mut self, found: &PrefixMatch, tokens: &[u32]) -> Result<Synced> {
         let len_max = found.len.min(tokens.len() - 1);
         if !self.model.is_recurrent() {
             self.model.restore(&mut self.sequence, len_max, None);
-            self.seen = tokens[..len_max].to_vec();
+            self.sequence_tokens = tokens[..len_max].to_vec();
             return Ok(Synced { reused: len_max, ..Synced::default() });
         }
-        let live = tokens.starts_with(&self.seen).then_some(self.seen.len());
+        let live = tokens.starts_with(&self.sequence_tokens).then_some(self.sequence_tokens.len());
         let Route { origin, at, reach } = self.store.route(found, len_max, live);
         let restored_from = match origin {
             Origin::Live => Restored::Live,
             Origin::Checkpoint => {
-                let point = self.store.point(found, at).expect("routes begin at points");
-                self.model.restore(&mut self.sequence, at, Some(&point.state));
+                let checkpoint = self.store.checkpoint(found, at).expect("routes begin at checkpoints");
+                self.model.restore(&mut self.sequence, at, Some(&checkpoint.state));
                 Restored::Checkpoint(at)
             }
             Origin::Start => {
@@ -257,30 +256,30 @@ impl<B: Backend> Session<B> {
                 Restored::Start
             }
         };
-        self.seen = tokens[..at].to_vec();
+        self.sequence_tokens = tokens[..at].to_vec();
         if reach > at {
             let trace = |index| &self.store.trace(found, index).expect("routes follow traces").inputs;
             let traces: Vec<_> = (at..reach).map(trace).collect();
             self.model.replay(&mut self.sequence, &traces).map_err(device_failure)?;
-            self.seen.extend_from_slice(&tokens[at..reach]);
+            self.sequence_tokens.extend_from_slice(&tokens[at..reach]);
         }
         Ok(Synced { reused: reach, replayed: reach - at, restored_from, ..Synced::default() })
     }
 
     fn plan(&self, found: &PrefixMatch, evaluated: Range<usize>, marks: &[Mark]) -> Plan {
         let last_checkpoint = self.store.last_checkpoint(found, evaluated.start);
-        let wanted = CHECKPOINTS_MIN as u64 * self.store.sizes().point as u64;
+        let wanted = CHECKPOINTS_MIN as u64 * self.store.sizes().checkpoint as u64;
         let scarcity = wanted.div_ceil(self.options.state_bytes_max.max(1)).clamp(1, 1 << 16);
         let mut plan = Plan::new(evaluated, last_checkpoint, marks, SPACING_TOKENS * scarcity as usize);
         if !self.model.is_recurrent() {
-            plan.points.clear();
+            plan.checkpoints.clear();
         }
         plan
     }
 
-    /// Evaluates `tokens[at..]` in one pass and keeps what is planned; false when it was cancelled, and
-    /// nothing has changed. Fails with [`DeviceFailure`].
-    #[expect(clippy::too_many_arguments, reason = "what to evaluate, what of it to keep, what is wanted")]
+    /// Evaluates `tokens[at..]` in one pass and saves what is planned. False when cancelled, and then nothing has
+    /// changed. Fails with [`DeviceFailure`].
+    #[expect(clippy::too_many_arguments, reason = "what to evaluate, save and return")]
     fn pass(
         &mut self,
         found: &mut PrefixMatch,
@@ -291,10 +290,10 @@ impl<B: Backend> Session<B> {
         cancel: &Cancel,
         logits: &mut Vec<f32>,
     ) -> Result<bool> {
-        let Growth { mut table, copied, fresh } = self.grown(found, tokens);
+        let Allocation { mut table, copy_on_write, new_blocks } = self.allocate(found, tokens);
         let mut added: Vec<BlockId> = Vec::new();
-        for from in copied.into_iter().map(Some).chain((0..fresh).map(|_| None)) {
-            added.push(self.model.take_block(from).expect("room was made for it"));
+        for from in copy_on_write.into_iter().map(Some).chain((0..new_blocks).map(|_| None)) {
+            added.push(self.model.take_block(from).expect("allocated above"));
         }
         table.extend(&added);
         let (marks, traced) = plan.rows(&(at..tokens.len()));
@@ -308,10 +307,10 @@ impl<B: Backend> Session<B> {
             }
             Err(interrupted) => return Err(device_failure(interrupted)),
         };
-        self.seen.extend_from_slice(new);
-        self.store.grow(&mut self.model, found, tokens, copied.is_some(), &added);
-        for (mark, point) in marks.into_iter().zip(kept.checkpoints) {
-            self.store.put_checkpoint(found, at + mark, point);
+        self.sequence_tokens.extend_from_slice(new);
+        self.store.extend(&mut self.model, found, tokens, copy_on_write.is_some(), &added);
+        for (mark, checkpoint) in marks.into_iter().zip(kept.checkpoints) {
+            self.store.put_checkpoint(found, at + mark, checkpoint);
         }
         for (row, trace) in traced.into_iter().flatten().zip(kept.traces) {
             self.store.put_trace(found, at + row, trace);
@@ -319,21 +318,21 @@ impl<B: Backend> Session<B> {
         Ok(true)
     }
 
-    /// What evaluating `tokens` needs; makes room for it.
-    fn grown(&mut self, found: &mut PrefixMatch, tokens: &[u32]) -> Growth {
+    /// The KV blocks for evaluating `tokens`; evicts others where too few are free.
+    fn allocate(&mut self, found: &mut PrefixMatch, tokens: &[u32]) -> Allocation {
         loop {
-            let growth = self.store.growth(found, tokens.len());
-            let missing = growth.fresh + usize::from(growth.copied.is_some());
+            let allocation = self.store.allocation(found, tokens.len());
+            let missing = allocation.new_blocks + usize::from(allocation.copy_on_write.is_some());
             if missing <= self.model.blocks().total() - self.model.blocks().used() {
-                return growth;
+                return allocation;
             }
             let kept = &tokens[..found.len.min(tokens.len())];
-            assert!(self.store.evict(&mut self.model, kept, true), "one sequence always has room");
+            assert!(self.store.evict(&mut self.model, kept, true), "one sequence always fits");
             *found = self.store.find(kept);
         }
     }
 
-    fn keep_budget(&mut self) {
+    fn enforce_budget(&mut self) {
         loop {
             let Usage { kv_bytes, state_bytes } = self.usage();
             let has_many_states = state_bytes > self.options.state_bytes_max;
@@ -345,13 +344,13 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// The row after the last layer at the end of `found`, where it is kept.
+    /// The activation after the last layer at the end of `found`, where it is saved.
     fn hidden(&self, found: &PrefixMatch) -> Option<&[f32]> {
         let trace = self.store.trace(found, found.len.checked_sub(1)?).map(|trace| &trace.hidden[..]);
-        trace.or_else(|| self.store.point(found, found.len).map(|point| &point.hidden[..]))
+        trace.or_else(|| self.store.checkpoint(found, found.len).map(|checkpoint| &checkpoint.hidden[..]))
     }
 
-    /// Evaluates `tokens` from nothing and calls `each(position, logits)` with the logits after every
+    /// Evaluates `tokens` from the start and calls `each(position, logits)` with the logits after every
     /// one of them. The session is empty afterwards.
     pub fn for_each_logits(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         self.reset();
@@ -381,18 +380,18 @@ impl<B: Backend> Session<B> {
         &self.logits
     }
 
-    /// What the past takes.
+    /// Memory of the prefix cache.
     pub fn usage(&self) -> Usage {
         let kv_bytes = self.model.blocks().used() as u64 * self.model.block_bytes() as u64;
         Usage { kv_bytes, state_bytes: self.store.bytes() as u64 }
     }
 
-    /// Most tokens the session can hold.
+    /// Most tokens of a sequence.
     pub fn context(&self) -> usize {
         self.model.options().positions_max
     }
 
-    /// The tokens it is at.
+    /// The current sequence.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -402,12 +401,12 @@ impl<B: Backend> Session<B> {
         self.tokens.len() >= self.context()
     }
 
-    /// Forgets the past.
+    /// Empties the prefix cache and the sequence.
     pub fn reset(&mut self) {
         self.model.free_blocks();
         self.store = RadixTree::new(self.store.sizes());
         self.model.restore(&mut self.sequence, 0, None);
-        self.seen.clear();
+        self.sequence_tokens.clear();
         self.tokens.clear();
         self.logits.clear();
     }

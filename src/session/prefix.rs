@@ -1,10 +1,10 @@
-//! What is kept of all prompts so far: a tree over their tokens, shared by all documents and prompt orders.
-//! Pure: it accounts for KV blocks and holds what a session gives it, without looking into either.
+//! The prefix cache: a radix tree over the tokens of earlier prompts, shared by all documents and prompt orders. Pure:
+//! KV blocks, checkpoints and traces are opaque.
 //!
-//! A node is a run of tokens that nothing divides. It names the KV blocks that hold its positions; a block in
-//! which a node ends is held by the nodes that go on in it as well, where they go on in the same sequence, and
-//! copied where another sequence branches off. Keys and values of any prefix are there as soon as its tokens
-//! are; the recurrent state is only where a point was saved, and wherever traces lead without a gap from there.
+//! A node is a run of tokens without a branch, with the KV blocks of its positions. A block in which a node ends is
+//! shared with the child that continues the sequence, and copied for one that branches off (copy-on-write). Keys and
+//! values exist for every cached prefix, the recurrent state only at checkpoints and where traces follow one without a
+//! gap.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,38 +12,36 @@ use std::ops::Range;
 use crate::compute::{BlockId, KV_BLOCK};
 use crate::model::state::blocks_for;
 
-/// A node of a tree; good until something is removed.
+/// A node; valid until something is removed.
 pub type NodeId = usize;
 
 const ROOT: NodeId = 0;
 
-/// Most nodes: finding a victim looks at all of them.
+/// Most nodes: finding a victim visits all of them.
 const NODES_MAX: usize = 1024;
 
-/// Who counts the holders of KV blocks.
+/// Reference counts of KV blocks.
 pub trait BlockRefs {
-    /// One more holder.
+    /// Adds a reference.
     fn share(&mut self, block: BlockId);
-    /// One less.
+    /// Removes a reference.
     fn release(&mut self, block: BlockId);
 }
 
-/// Bytes that the kinds of things in a tree take.
+/// Bytes per item.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// A KV block.
     pub block: usize,
-    /// A saved point.
-    pub point: usize,
-    /// The trace of a token.
+    pub checkpoint: usize,
+    /// Per token.
     pub trace: usize,
 }
 
-/// Token prefixes with points `P` and traces `T`.
+/// Token prefixes with checkpoints `P` and traces `T`.
 pub struct RadixTree<P, T> {
     nodes: Vec<Option<Node<P, T>>>,
     sizes: Sizes,
-    /// Bytes of points and traces.
+    /// Bytes of checkpoints and traces.
     bytes: usize,
     clock: u64,
 }
@@ -56,57 +54,55 @@ struct Node<P, T> {
     tokens: Vec<u32>,
     /// The blocks that hold its positions, in order.
     blocks: Vec<BlockId>,
-    /// For each token what it left behind, if that is kept.
+    /// One per token, where saved.
     traces: Vec<Option<T>>,
-    /// Saved points after some of its tokens, by position.
-    points: BTreeMap<usize, P>,
-    /// When a prompt last went through it.
+    /// By position.
+    checkpoints: BTreeMap<usize, P>,
+    /// [`RadixTree::clock`] at its last use.
     used: u64,
 }
 
-/// The longest known prefix of some tokens.
+/// The longest cached prefix of some tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrefixMatch {
-    /// The nodes it goes through, the root first. It may end inside the last.
+    /// Its nodes, the root first. It may end inside the last.
     pub path: Vec<NodeId>,
-    /// How many tokens.
+    /// Its tokens.
     pub len: usize,
 }
 
-/// From where a recurrent state can be had.
+/// Where a recurrent state comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It is in place.
+    /// The live state.
     Live,
-    /// A saved point.
     Checkpoint,
-    /// Zeros.
+    /// The zero state before the first token.
     Start,
 }
 
-/// How to get as close as possible to a position.
+/// How to restore the recurrent state closest to a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where the state comes from.
     pub origin: Origin,
-    /// The position it is at.
+    /// The position of the origin.
     pub at: usize,
-    /// The position to which traces lead from there.
+    /// The position after replaying the traces that follow.
     pub reach: usize,
 }
 
-/// What evaluating more tokens needs.
+/// The KV blocks for evaluating more tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Growth {
-    /// The blocks of the positions before.
+pub struct Allocation {
+    /// The block table of the positions before, without the block to copy.
     pub table: Vec<BlockId>,
-    /// The last of them is not to be written to: a copy takes its place.
-    pub copied: Option<BlockId>,
-    /// How many new blocks follow.
-    pub fresh: usize,
+    /// The last block, where it is shared: to be copied before it is written to.
+    pub copy_on_write: Option<BlockId>,
+    /// Number of new blocks.
+    pub new_blocks: usize,
 }
 
-/// Something that can be removed.
+/// A candidate for eviction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
     Leaf(NodeId),
@@ -115,7 +111,7 @@ enum Victim {
 }
 
 impl<P, T> RadixTree<P, T> {
-    /// Nothing.
+    /// An empty tree.
     pub fn new(sizes: Sizes) -> Self {
         let root = Node {
             parent: ROOT,
@@ -124,13 +120,13 @@ impl<P, T> RadixTree<P, T> {
             tokens: Vec::new(),
             blocks: Vec::new(),
             traces: Vec::new(),
-            points: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             used: 0,
         };
         Self { nodes: vec![Some(root)], sizes, bytes: 0, clock: 0 }
     }
 
-    /// The longest known prefix of `tokens`.
+    /// The longest cached prefix of `tokens`.
     pub fn find(&self, tokens: &[u32]) -> PrefixMatch {
         let mut found = PrefixMatch { path: vec![ROOT], len: 0 };
         loop {
@@ -148,7 +144,7 @@ impl<P, T> RadixTree<P, T> {
         }
     }
 
-    /// Says that a prompt goes through these nodes now.
+    /// Marks these nodes as just used.
     pub fn touch(&mut self, found: &PrefixMatch) {
         self.clock += 1;
         for &id in &found.path {
@@ -156,13 +152,13 @@ impl<P, T> RadixTree<P, T> {
         }
     }
 
-    /// The best way to a position of `found` up to `len_max`: the one that reaches farthest, and of those the
-    /// one with the fewest tokens to go over. `live` is where the state in place is, if that is on the path.
+    /// The route to a position of `found` up to `len_max` that reaches farthest, and of those the one with the fewest
+    /// tokens to replay. `live` is the position of the live state, if it is on the path.
     pub fn route(&self, found: &PrefixMatch, len_max: usize, live: Option<usize>) -> Route {
-        let points = found.path.iter().flat_map(|&id| self.node(id).points.keys().copied());
-        let points = points.filter(|&at| at <= len_max).map(|at| (Origin::Checkpoint, at));
+        let checkpoints = found.path.iter().flat_map(|&id| self.node(id).checkpoints.keys().copied());
+        let checkpoints = checkpoints.filter(|&at| at <= len_max).map(|at| (Origin::Checkpoint, at));
         let live = live.filter(|&at| at <= len_max).map(|at| (Origin::Live, at));
-        let origins = [(Origin::Start, 0)].into_iter().chain(points).chain(live);
+        let origins = [(Origin::Start, 0)].into_iter().chain(checkpoints).chain(live);
         let routes = origins.map(|(origin, at)| {
             let reach = (at..len_max).find(|&i| self.trace(found, i).is_none()).unwrap_or(len_max);
             Route { origin, at, reach }
@@ -170,10 +166,10 @@ impl<P, T> RadixTree<P, T> {
         routes.max_by_key(|route| (route.reach, route.at)).expect("the start is always there")
     }
 
-    /// The point at a position of `found`.
-    pub fn point(&self, found: &PrefixMatch, at: usize) -> Option<&P> {
+    /// The checkpoint at a position of `found`.
+    pub fn checkpoint(&self, found: &PrefixMatch, at: usize) -> Option<&P> {
         let (id, _) = self.place(found, at.checked_sub(1)?)?;
-        self.node(id).points.get(&at)
+        self.node(id).checkpoints.get(&at)
     }
 
     /// The trace of token `index` of `found`.
@@ -182,18 +178,18 @@ impl<P, T> RadixTree<P, T> {
         self.node(id).traces[offset].as_ref()
     }
 
-    /// The last point of `found` up to `len_max`; 0 where there is none.
+    /// The position of the last checkpoint of `found` up to `len_max`; 0 where there is none.
     pub fn last_checkpoint(&self, found: &PrefixMatch, len_max: usize) -> usize {
-        let points = found
+        let checkpoints = found
             .path
             .iter()
             .rev()
-            .filter_map(|&id| self.node(id).points.range(..=len_max).next_back().map(|(&at, _)| at));
-        points.max().unwrap_or(0)
+            .filter_map(|&id| self.node(id).checkpoints.range(..=len_max).next_back().map(|(&at, _)| at));
+        checkpoints.max().unwrap_or(0)
     }
 
-    /// What it needs to go on from `found` to position `end`.
-    pub fn growth(&self, found: &PrefixMatch, end: usize) -> Growth {
+    /// The KV blocks for extending `found` to position `end`.
+    pub fn allocation(&self, found: &PrefixMatch, end: usize) -> Allocation {
         let mut table = Vec::new();
         for &id in &found.path {
             let node = self.node(id);
@@ -202,18 +198,18 @@ impl<P, T> RadixTree<P, T> {
         }
         table.truncate(blocks_for(found.len));
         let tip = self.node(found.path[found.path.len() - 1]);
-        let goes_on_elsewhere = tip.start + tip.tokens.len() > found.len
+        let is_shared = tip.start + tip.tokens.len() > found.len
             || tip.children.iter().any(|&child| self.node(child).blocks.first() == tip.blocks.last());
         let is_partial = !found.len.is_multiple_of(KV_BLOCK);
-        let copied = table.pop_if(|_| end > found.len && is_partial && goes_on_elsewhere);
-        Growth { table, copied, fresh: blocks_for(end).saturating_sub(blocks_for(found.len)) }
+        let copy_on_write = table.pop_if(|_| end > found.len && is_partial && is_shared);
+        Allocation { table, copy_on_write, new_blocks: blocks_for(end).saturating_sub(blocks_for(found.len)) }
     }
 
-    /// Adds the tokens up to `end` behind `found`, which becomes their place. `added` are the blocks that
-    /// [`RadixTree::growth`] asked for: the copy first, if there is one.
-    pub fn grow(
+    /// Adds the rest of `tokens` after `found`, which becomes their match. `added` are the blocks of
+    /// [`RadixTree::allocation`]: the copy first, if there is one.
+    pub fn extend(
         &mut self,
-        holders: &mut impl BlockRefs,
+        block_refs: &mut impl BlockRefs,
         found: &mut PrefixMatch,
         tokens: &[u32],
         is_copied: bool,
@@ -225,7 +221,7 @@ impl<P, T> RadixTree<P, T> {
             return;
         }
         if self.node(tip).start + self.node(tip).tokens.len() > found.len {
-            self.split(holders, tip, found.len);
+            self.split(block_refs, tip, found.len);
         }
         let start = found.len;
         found.len = tokens.len();
@@ -239,7 +235,7 @@ impl<P, T> RadixTree<P, T> {
         let mut blocks = Vec::new();
         if !start.is_multiple_of(KV_BLOCK) && !is_copied {
             blocks.extend(node.blocks.last());
-            blocks.iter().for_each(|&block| holders.share(block));
+            blocks.iter().for_each(|&block| block_refs.share(block));
         }
         blocks.extend(added);
         let child = self.insert(Node {
@@ -249,22 +245,22 @@ impl<P, T> RadixTree<P, T> {
             tokens: new.to_vec(),
             blocks,
             traces: new.iter().map(|_| None).collect(),
-            points: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             used: self.clock,
         });
         self.node_mut(tip).children.push(child);
         found.path.push(child);
     }
 
-    /// Keeps a point at a position of `found`.
-    pub fn put_checkpoint(&mut self, found: &PrefixMatch, at: usize, point: P) {
+    /// Adds a checkpoint at a position of `found`.
+    pub fn put_checkpoint(&mut self, found: &PrefixMatch, at: usize, checkpoint: P) {
         let (id, _) = self.place(found, at - 1).expect("the position is known");
-        if self.node_mut(id).points.insert(at, point).is_none() {
-            self.bytes += self.sizes.point;
+        if self.node_mut(id).checkpoints.insert(at, checkpoint).is_none() {
+            self.bytes += self.sizes.checkpoint;
         }
     }
 
-    /// Keeps the trace of token `index` of `found`.
+    /// Adds the trace of token `index` of `found`.
     pub fn put_trace(&mut self, found: &PrefixMatch, index: usize, trace: T) {
         let (id, offset) = self.place(found, index).expect("the token is known");
         if self.node_mut(id).traces[offset].replace(trace).is_none() {
@@ -272,27 +268,27 @@ impl<P, T> RadixTree<P, T> {
         }
     }
 
-    /// Bytes of points and traces.
+    /// Bytes of checkpoints and traces.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there are more nodes than there should be.
+    /// Whether there are too many nodes.
     pub fn is_crowded(&self) -> bool {
         self.nodes.iter().flatten().count() > NODES_MAX
     }
 
-    /// Removes what is worth least for its size, and says whether there was anything: what is needed to go on
-    /// from the tokens `kept` stays. Worth are the tokens that would have to be evaluated again, less the longer ago a
-    /// prompt went there: so traces and points that little depends on go first, then old branches. With
-    /// `only_branches` points and traces stay, because they hold no block.
-    pub fn evict(&mut self, holders: &mut impl BlockRefs, kept: &[u32], only_branches: bool) -> bool {
+    /// Evicts the victim with the least value per byte; false when nothing can be evicted. What extending the tokens
+    /// `kept` needs stays. The value is the number of tokens that would have to be evaluated again, divided by the age of
+    /// the last use: so redundant traces and checkpoints go first, then old branches. With `only_branches` checkpoints
+    /// and traces stay, because they free no block.
+    pub fn evict(&mut self, block_refs: &mut impl BlockRefs, kept: &[u32], only_branches: bool) -> bool {
         let kept = self.find(kept);
         let Some(victim) = self.victim(&kept, only_branches) else { return false };
         match victim {
             Victim::Checkpoint(id, at) => {
-                self.node_mut(id).points.remove(&at);
-                self.bytes -= self.sizes.point;
+                self.node_mut(id).checkpoints.remove(&at);
+                self.bytes -= self.sizes.checkpoint;
             }
             Victim::Traces(id) => {
                 let range = self.spare_traces(id, &kept);
@@ -301,12 +297,11 @@ impl<P, T> RadixTree<P, T> {
                 traces.fill_with(|| None);
                 self.bytes -= count * self.sizes.trace;
             }
-            Victim::Leaf(id) => self.remove(holders, id),
+            Victim::Leaf(id) => self.remove(block_refs, id),
         }
         true
     }
 
-    /// What it was made with.
     pub fn sizes(&self) -> Sizes {
         self.sizes
     }
@@ -314,14 +309,14 @@ impl<P, T> RadixTree<P, T> {
     fn victim(&self, kept: &PrefixMatch, only_branches: bool) -> Option<Victim> {
         let base = self.last_checkpoint(kept, kept.len);
         let mut least: Option<(f64, Victim)> = None;
-        // A node, and the last point on the way to it.
+        // A node, and the last checkpoint before it.
         let mut open = vec![(ROOT, 0)];
         while let Some((id, mut last_checkpoint)) = open.pop() {
             let node = self.node(id);
             let is_kept = kept.path.contains(&id);
-            let mut consider = |victim, worth: usize, bytes: usize| {
+            let mut consider = |victim, value: usize, bytes: usize| {
                 let age = (self.clock - node.used + 1) as f64;
-                let score = worth as f64 / age / bytes.max(1) as f64;
+                let score = value as f64 / age / bytes.max(1) as f64;
                 if least.is_none_or(|(other, _)| score < other) {
                     least = Some((score, victim));
                 }
@@ -330,9 +325,9 @@ impl<P, T> RadixTree<P, T> {
                 let bytes = node.blocks.len() * self.sizes.block + self.saved_bytes(node);
                 consider(Victim::Leaf(id), node.tokens.len(), bytes);
             }
-            for &at in node.points.keys() {
+            for &at in node.checkpoints.keys() {
                 if !(only_branches || is_kept && at == base) {
-                    consider(Victim::Checkpoint(id, at), at - last_checkpoint, self.sizes.point);
+                    consider(Victim::Checkpoint(id, at), at - last_checkpoint, self.sizes.checkpoint);
                 }
                 last_checkpoint = at;
             }
@@ -345,7 +340,7 @@ impl<P, T> RadixTree<P, T> {
         least.map(|(_, victim)| victim)
     }
 
-    /// The tokens of a node whose traces `kept` does not need: all but those behind its last point.
+    /// The tokens of a node whose traces `kept` does not need: all but those after its last checkpoint.
     fn spare_traces(&self, id: NodeId, kept: &PrefixMatch) -> Range<usize> {
         let node = self.node(id);
         let all = node.tokens.len();
@@ -353,15 +348,15 @@ impl<P, T> RadixTree<P, T> {
         0..if kept.path.contains(&id) { base.saturating_sub(node.start).min(all) } else { all }
     }
 
-    /// Divides a node at a position inside it. It keeps its first tokens, a new child has the others.
-    fn split(&mut self, holders: &mut impl BlockRefs, id: NodeId, at: usize) {
+    /// Splits a node at a position inside it: a new child has the tokens from there.
+    fn split(&mut self, block_refs: &mut impl BlockRefs, id: NodeId, at: usize) {
         let node = self.node_mut(id);
         let offset = at - node.start;
         let first_block = at / KV_BLOCK - node.start / KV_BLOCK;
         let blocks = node.blocks[first_block..].to_vec();
         node.blocks.truncate(blocks_for(at) - node.start / KV_BLOCK);
         if !at.is_multiple_of(KV_BLOCK) {
-            holders.share(blocks[0]);
+            block_refs.share(blocks[0]);
         }
         let lower = Node {
             parent: id,
@@ -370,7 +365,7 @@ impl<P, T> RadixTree<P, T> {
             tokens: node.tokens.split_off(offset),
             blocks,
             traces: node.traces.split_off(offset),
-            points: node.points.split_off(&(at + 1)),
+            checkpoints: node.checkpoints.split_off(&(at + 1)),
             used: node.used,
         };
         let children = lower.children.clone();
@@ -381,22 +376,22 @@ impl<P, T> RadixTree<P, T> {
         self.node_mut(id).children = vec![lower];
     }
 
-    /// Removes a leaf, and joins its parent with the only child that is left there.
-    fn remove(&mut self, holders: &mut impl BlockRefs, id: NodeId) {
+    /// Removes a leaf, and merges its parent with its only child, if one is left.
+    fn remove(&mut self, block_refs: &mut impl BlockRefs, id: NodeId) {
         let leaf = self.nodes[id].take().expect("the node is there");
         self.bytes -= self.saved_bytes(&leaf);
-        leaf.blocks.iter().for_each(|&block| holders.release(block));
+        leaf.blocks.iter().for_each(|&block| block_refs.release(block));
         let parent = self.node_mut(leaf.parent);
         parent.children.retain(|&child| child != id);
         if let [only] = parent.children[..]
             && leaf.parent != ROOT
         {
-            self.join(holders, leaf.parent, only);
+            self.merge(block_refs, leaf.parent, only);
         }
     }
 
-    /// Makes a node and its only child one.
-    fn join(&mut self, holders: &mut impl BlockRefs, id: NodeId, child: NodeId) {
+    /// Merges a node with its only child.
+    fn merge(&mut self, block_refs: &mut impl BlockRefs, id: NodeId, child: NodeId) {
         let child = self.nodes[child].take().expect("the node is there");
         for &grandchild in &child.children {
             self.node_mut(grandchild).parent = id;
@@ -405,18 +400,18 @@ impl<P, T> RadixTree<P, T> {
         if !child.start.is_multiple_of(KV_BLOCK)
             && let Some(block) = node.blocks.pop()
         {
-            holders.release(block);
+            block_refs.release(block);
         }
         node.blocks.extend(child.blocks);
         node.tokens.extend(child.tokens);
         node.traces.extend(child.traces);
-        node.points.extend(child.points);
+        node.checkpoints.extend(child.checkpoints);
         node.children = child.children;
         node.used = node.used.max(child.used);
     }
 
     fn saved_bytes(&self, node: &Node<P, T>) -> usize {
-        node.points.len() * self.sizes.point + node.traced() * self.sizes.trace
+        node.checkpoints.len() * self.sizes.checkpoint + node.traced() * self.sizes.trace
     }
 
     fn insert(&mut self, node: Node<P, T>) -> NodeId {
@@ -432,7 +427,7 @@ impl<P, T> RadixTree<P, T> {
         }
     }
 
-    /// The node that has token `index` of `found`, and which of its tokens that is.
+    /// The node with token `index` of `found`, and the index of the token in that node.
     fn place(&self, found: &PrefixMatch, index: usize) -> Option<(NodeId, usize)> {
         let nth = found.path.partition_point(|&id| self.node(id).start <= index).checked_sub(1)?;
         let id = found.path[nth];
@@ -441,11 +436,11 @@ impl<P, T> RadixTree<P, T> {
     }
 
     fn node(&self, id: NodeId) -> &Node<P, T> {
-        self.nodes[id].as_ref().expect("nobody keeps a removed node")
+        self.nodes[id].as_ref().expect("the node was not removed")
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node<P, T> {
-        self.nodes[id].as_mut().expect("nobody keeps a removed node")
+        self.nodes[id].as_mut().expect("the node was not removed")
     }
 }
 
@@ -461,7 +456,7 @@ mod tests {
     use crate::base::random::Mmix;
     use crate::model::state::BlockPool;
 
-    const SIZES: Sizes = Sizes { block: 10, point: 1000, trace: 20 };
+    const SIZES: Sizes = Sizes { block: 10, checkpoint: 1000, trace: 20 };
 
     impl BlockRefs for BlockPool {
         fn share(&mut self, block: BlockId) {
@@ -486,29 +481,30 @@ mod tests {
             Self { tree: RadixTree::new(SIZES), rows: vec![[u32::MAX; KV_BLOCK]; pool.total()], pool }
         }
 
-        /// Evaluates what is not known of `tokens`, checks that every row is the sequence's own, and returns
-        /// how many tokens were known.
+        /// Evaluates the uncached end of `tokens`, checks that every row is the sequence's own, and returns the number
+        /// of cached tokens.
         fn add(&mut self, tokens: &[u32]) -> usize {
             let mut found = self.tree.find(tokens);
             let known = found.len;
-            let Growth { mut table, copied, fresh } = self.tree.growth(&found, tokens.len());
+            let Allocation { mut table, copy_on_write, new_blocks } =
+                self.tree.allocation(&found, tokens.len());
             let mut added: Vec<BlockId> = Vec::new();
-            if let Some(from) = copied {
+            if let Some(from) = copy_on_write {
                 let to = self.pool.take().unwrap();
                 self.rows[to as usize] = self.rows[from as usize];
                 added.push(to);
             }
-            added.extend((0..fresh).map(|_| self.pool.take().unwrap()));
+            added.extend((0..new_blocks).map(|_| self.pool.take().unwrap()));
             table.extend(&added);
             for (at, &token) in tokens.iter().enumerate().skip(known) {
                 self.rows[table[at / KV_BLOCK] as usize][at % KV_BLOCK] = token;
             }
-            self.tree.grow(&mut self.pool, &mut found, tokens, copied.is_some(), &added);
+            self.tree.extend(&mut self.pool, &mut found, tokens, copy_on_write.is_some(), &added);
             self.tree.touch(&found);
             known
         }
 
-        /// Every prefix that the tree knows has its own tokens in its blocks.
+        /// Every cached prefix has its own tokens in its blocks.
         fn check(&self) {
             let mut open = vec![(vec![ROOT], Vec::<u32>::new())];
             let mut held = std::collections::HashSet::<BlockId>::new();
@@ -518,8 +514,8 @@ mod tests {
                 tokens.extend(&node.tokens);
                 held.extend(&node.blocks);
                 let found = PrefixMatch { path: path.clone(), len: tokens.len() };
-                let Growth { mut table, copied, .. } = self.tree.growth(&found, tokens.len());
-                table.extend(copied);
+                let Allocation { mut table, copy_on_write, .. } = self.tree.allocation(&found, tokens.len());
+                table.extend(copy_on_write);
                 for (at, &token) in tokens.iter().enumerate() {
                     assert_eq!(self.rows[table[at / KV_BLOCK] as usize][at % KV_BLOCK], token);
                 }
@@ -610,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn what_little_depends_on_goes_first() {
+    fn the_least_valuable_is_evicted_first() {
         let mut all = Fixture::new();
         all.add(&run(0, 300));
         let found = all.tree.find(&run(0, 300));
@@ -624,11 +620,11 @@ mod tests {
             order.push(victim);
             assert!(all.tree.evict(&mut all.pool, &run(0, 300), false));
         }
-        let points: Vec<usize> = order
+        let checkpoints: Vec<usize> = order
             .iter()
             .filter_map(|v| if let Victim::Checkpoint(_, at) = v { Some(*at) } else { None })
             .collect();
-        assert_eq!(points, [110, 100], "dense ones first, the one to go on from never");
+        assert_eq!(checkpoints, [110, 100], "dense ones first, the one of the kept prefix never");
         assert!(order.iter().any(|victim| matches!(victim, Victim::Leaf(_))));
         assert!(all.tree.trace(&all.tree.find(&run(0, 300)), 260).is_some());
         all.check();

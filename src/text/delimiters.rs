@@ -1,9 +1,9 @@
-//! Which brackets are open outside comments, strings and other literals.
+//! Tracks open delimiters outside comments, strings and other literals.
 
 use super::lexer::Lexer;
 use super::syntax::{Class, Syntax};
 
-/// The delimiters that are open at the end of what was read.
+/// The open delimiters at the end of the text read so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delimiters {
     lexer: Lexer,
@@ -11,18 +11,18 @@ pub struct Delimiters {
 }
 
 impl Delimiters {
-    /// Those of `open`, outermost first, before the text that `lexer` is to read.
+    /// Starts with the delimiters `open`, outermost first; `lexer` reads the text that follows.
     pub fn new(lexer: Lexer, open: &str) -> Self {
         Self { lexer, open: open.chars().collect() }
     }
 
-    /// The same before a text that another lexer is to read.
+    /// Replaces the lexer for the text that follows.
     pub fn read_by(self, lexer: Lexer) -> Self {
         Self { lexer, ..self }
     }
 
-    /// Reads one character; true if it closes a delimiter that is not open. One that closes an outer one
-    /// closes all inside it too.
+    /// Reads one character; true if it is an unmatched closing delimiter. One that closes an outer delimiter closes all
+    /// inside it too.
     pub fn read(&mut self, c: char) -> bool {
         let read = self.lexer.read(c);
         self.open.truncate(self.open.len().saturating_sub(read.retracted));
@@ -47,12 +47,11 @@ impl Delimiters {
         });
     }
 
-    /// Those that are open, outermost first.
+    /// The open delimiters, outermost first.
     pub fn open(&self) -> &[char] {
         &self.open
     }
 
-    /// What the next character belongs to.
     pub fn lexer(&self) -> &Lexer {
         &self.lexer
     }
@@ -65,7 +64,7 @@ pub fn open_delimiters(syntax: &'static Syntax, text: &str) -> String {
     delimiters.open.into_iter().collect()
 }
 
-/// Where the first delimiter of `text`, which begins in code, is closed, its closer included.
+/// The byte after the closing delimiter of the first block in `text`, which begins in code.
 pub fn first_block_end(syntax: &'static Syntax, text: &str) -> Option<usize> {
     let mut delimiters = Delimiters::new(Lexer::new(syntax), "");
     let mut was_open = false;

@@ -8,7 +8,7 @@ const FORM: Form = Form {
     after: After::Any,
     close: Close::Line,
     escape: None,
-    hole: "",
+    interpolation: "",
     span: Span::Line,
     nests: false,
 };
@@ -24,7 +24,7 @@ const fn block(open: &'static str, close: &'static str) -> Form {
     Form { class: Class::Comment, open: Pattern::text(open), close, span: Span::Lines, ..FORM }
 }
 
-/// A string with the same text on both sides, where a backslash escapes.
+/// A string with the same delimiter on both sides and backslash escapes.
 const fn string(quote: &'static str) -> Form {
     between(quote, quote)
 }
@@ -34,7 +34,7 @@ const fn between(open: &'static str, close: &'static str) -> Form {
     Form { open: Pattern::text(open), close, escape: Some('\\'), ..FORM }
 }
 
-/// A string of any number of lines in which nothing is escaped, between delimiters with repetitions.
+/// A raw string of any number of lines, between delimiters with repetitions.
 const fn raw(open: Pattern, close: Pattern) -> Form {
     Form { open, close: Close::Pattern(close), span: Span::Lines, ..FORM }
 }
@@ -59,7 +59,7 @@ const TRIPLE_DOUBLE: Form = string("\"\"\"").of_lines();
 const TRIPLE_SINGLE: Form = string("'''").of_lines();
 const CHARACTER: Form =
     Form { class: Class::Character, open: Pattern::text("'"), close: Close::Quote, ..FORM };
-/// The same in languages whose names may have quotes or that separate digits by them.
+/// The same in languages with quotes in identifiers or as digit separators.
 const CHARACTER_APART: Form = CHARACTER.after(After::NotWord);
 const REGEX: Form = Form { class: Class::Regex, after: After::Operator, ..string("/") };
 
@@ -70,7 +70,7 @@ const fn character_after(open: &'static str) -> Form {
 
 const CODE: Syntax = Syntax { forms: &[], is_prose: false };
 
-/// Of a file that may be anything: what most languages have, and nothing of several lines but triple quotes.
+/// For unknown files: what most languages have, and nothing of several lines but triple quotes.
 pub static UNKNOWN: Syntax = Syntax {
     forms: &[
         SLASHES,
@@ -233,10 +233,10 @@ pub static HCL: Syntax = Syntax {
     ..CODE
 };
 
-/// Python and its kin.
+/// Python and similar languages.
 pub static PYTHON: Syntax = Syntax { forms: &[HASH, TRIPLE_DOUBLE, TRIPLE_SINGLE, DOUBLE, SINGLE], ..CODE };
 
-/// TOML: nothing is escaped between single quotes.
+/// TOML: no escapes in single quotes.
 pub static TOML: Syntax =
     Syntax { forms: &[HASH, TRIPLE_DOUBLE, TRIPLE_SINGLE.unescaped(), DOUBLE, SINGLE.unescaped()], ..CODE };
 
@@ -266,7 +266,7 @@ pub static RUBY: Syntax = Syntax {
     ..CODE
 };
 
-/// Elixir: `#{..}` in strings, regular expressions behind `~r`.
+/// Elixir: `#{..}` in strings, regular expressions after `~r`.
 pub static ELIXIR: Syntax = Syntax {
     forms: &[
         HASH,
@@ -279,7 +279,7 @@ pub static ELIXIR: Syntax = Syntax {
     ..CODE
 };
 
-/// Shells: `#` begins a comment behind whitespace, nothing is escaped between single quotes, heredocs.
+/// Shells: `#` begins a comment after whitespace, no escapes in single quotes, heredocs.
 pub static SHELL: Syntax = Syntax {
     forms: &[
         HASH.after(After::OneOf(" \n;(")),
@@ -291,7 +291,7 @@ pub static SHELL: Syntax = Syntax {
     ..CODE
 };
 
-/// Makefiles, Dockerfiles and other files of lines: `#` behind whitespace.
+/// Makefiles, Dockerfiles and other files of lines: `#` after whitespace.
 pub static HASHES: Syntax =
     Syntax { forms: &[HASH.after(After::Whitespace), DOUBLE, SINGLE.after(After::NotWord)], ..CODE };
 
@@ -305,7 +305,7 @@ pub static YAML: Syntax = Syntax {
     ..CODE
 };
 
-/// INI files and their kin: apostrophes are text.
+/// INI and similar files: apostrophes are text.
 pub static INI: Syntax =
     Syntax { forms: &[HASH.after(After::Whitespace), SEMICOLON.after(After::OneOf("\n")), DOUBLE], ..CODE };
 
@@ -431,17 +431,17 @@ pub static FORTRAN: Syntax = Syntax { forms: &[line("!"), DOUBLE.unescaped(), SI
 /// Visual Basic: a quote begins a comment.
 pub static BASIC: Syntax = Syntax { forms: &[line("'"), DOUBLE.unescaped()], ..CODE };
 
-/// Lisp and Scheme: a quote is no string; characters behind `#\`.
+/// Lisp and Scheme: a quote is not a string; characters after `#\`.
 pub static LISP: Syntax = Syntax {
     forms: &[SEMICOLON, block("#|", "|#").nesting(), DOUBLE.mostly_a_line(), character_after("#\\")],
     ..CODE
 };
 
-/// Clojure: characters behind a backslash.
+/// Clojure: characters after a backslash.
 pub static CLOJURE: Syntax =
     Syntax { forms: &[SEMICOLON, DOUBLE.mostly_a_line(), character_after("\\")], ..CODE };
 
-/// Erlang: atoms in single quotes, characters behind `$`.
+/// Erlang: atoms in single quotes, characters after `$`.
 pub static ERLANG: Syntax =
     Syntax { forms: &[PERCENT, DOUBLE.mostly_a_line(), SINGLE, character_after("$")], ..CODE };
 
@@ -466,8 +466,8 @@ impl Form {
         Self { after, ..self }
     }
 
-    const fn with_hole(self, hole: &'static str) -> Self {
-        Self { hole, ..self }
+    const fn with_hole(self, interpolation: &'static str) -> Self {
+        Self { interpolation, ..self }
     }
 
     const fn nesting(self) -> Self {

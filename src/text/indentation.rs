@@ -1,32 +1,32 @@
 //! Indentation of lines and of documents.
 
-/// The column that the whitespace at the start of a line reaches; a tab goes on to the next multiple of four.
+/// The width of a line's indentation in columns, with tab stops every four.
 pub fn width(line: &str) -> usize {
     let whitespace = line.chars().take_while(|c| matches!(c, ' ' | '\t'));
     whitespace.fold(0, |width, c| if c == '\t' { (width / 4 + 1) * 4 } else { width + 1 })
 }
 
-/// The whitespace a line begins with.
+/// The leading whitespace of a line.
 pub fn of_line(line: &str) -> &str {
     &line[..line.len() - line.trim_start().len()]
 }
 
-/// What a document indents its lines with.
+/// The indentation style of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indentation {
     /// One tab for each level.
     Tabs,
-    /// So many spaces for each level.
+    /// Spaces for each level.
     Spaces(usize),
     /// Both, or nothing is indented yet.
     Unknown,
 }
 
 impl Indentation {
-    /// Most lines that are looked at on either side of the cursor.
+    /// Most lines to inspect on either side of the cursor.
     const LINES_MAX: usize = 200;
 
-    /// How the lines around the cursor are indented.
+    /// The style of the lines around the cursor.
     pub fn new(prefix: &str, suffix: &str) -> Self {
         let before = prefix.rsplit('\n').take(Self::LINES_MAX);
         let after = suffix.split('\n').skip(1).take(Self::LINES_MAX);
@@ -47,8 +47,7 @@ impl Indentation {
         }
     }
 
-    /// `text` with its lines indented like this: all but the first one, and that too where the cursor is at
-    /// its start.
+    /// `text` indented in this style; its first line only where the cursor is at the start of a line.
     pub fn apply(self, text: &str, starts_line: bool) -> String {
         let lines = text.split('\n').skip(usize::from(!starts_line));
         let all_by = |unit| {

@@ -1,5 +1,5 @@
-//! The table of languages. A language is added here: what its files and editors call it, how it is written
-//! (see [`families`]), what opens its blocks, how its definitions and their documentation begin.
+//! The table of languages. A new language is added here: its file names and identifiers, its syntax (see
+//! [`families`]), its blocks, its definitions and their documentation.
 
 use super::families;
 use super::syntax::Syntax;
@@ -7,28 +7,27 @@ use super::syntax::Syntax;
 /// A programming language, or another kind of text.
 #[derive(Clone, Copy, Debug)]
 pub struct Language {
-    /// Its name.
     pub name: &'static str,
-    /// Extensions and names of its files in lower case, separated by spaces.
+    /// File extensions and names in lower case, separated by spaces.
     pub files: &'static str,
-    /// What editors call it in the Language Server Protocol, separated by spaces.
+    /// Its language identifiers in the Language Server Protocol, separated by spaces.
     pub ids: &'static str,
-    /// How comments, strings and other literals are written.
+    /// Comments, strings and other literals.
     pub syntax: &'static Syntax,
-    /// What opens and closes blocks.
+    /// Block delimiters.
     pub blocks: Blocks,
-    /// How definitions begin, where that is known.
+    /// How to recognise definitions, if they are supported.
     pub definitions: Option<Definitions>,
 }
 
-/// What opens and closes a block.
+/// The delimiters of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
     /// Braces.
     Braces,
-    /// A colon at the end of a line; indentation says what is inside.
+    /// A colon at the end of a line opens a block, indentation delimits it.
     Indentation,
-    /// One of some words; another one closes it, or, where that is empty, indentation says what is inside.
+    /// Keywords open and close a block; where `close` is empty, indentation delimits it.
     Words {
         /// Words that open a block, separated by spaces.
         open: &'static str,
@@ -39,24 +38,23 @@ pub enum Blocks {
     Parentheses,
     /// Tags.
     Tags,
-    /// There are none.
+    /// No blocks.
     None,
 }
 
-/// How definitions begin and how they are documented.
+/// How definitions and their documentation are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Definitions {
-    /// How their first line is laid out.
+    /// The layout of the first line.
     pub layout: Layout,
-    /// Words before the name, separated by spaces.
+    /// Keywords before the name, separated by spaces.
     pub keywords: &'static str,
-    /// Words that may stand before those, separated by spaces.
+    /// Keywords that may precede those, separated by spaces.
     pub modifiers: &'static str,
-    /// How documentation is written.
     pub documentation: Documentation,
 }
 
-/// How the first line of a definition is laid out.
+/// The layout of the first line of a definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Modifiers, a keyword and the name.
@@ -65,30 +63,30 @@ pub enum Layout {
     Rust,
     /// Like TypeScript: also methods without a keyword, and functions bound to a name.
     Script,
-    /// Like Go: a receiver may stand before the name.
+    /// Like Go: a receiver may precede the name.
     Go,
     /// Like C: a type and a name with parameters.
     C,
-    /// Like Lua: names are paths, functions are assigned too.
+    /// Like Lua: names are paths, and functions may be assigned to them.
     Lua,
 }
 
-/// How documentation is written.
+/// The form of documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Documentation {
     /// A string at the start of the block.
     Docstring,
-    /// Lines before the definition, each with this at its start.
+    /// Lines before the definition, each with this prefix.
     Lines(&'static str),
     /// From `/**` to `*/` before the definition.
     Block,
 }
 
 impl Language {
-    /// Of a file that may be anything.
+    /// The language of unknown files.
     pub const UNKNOWN: &Self = &language("Unknown", "", "", &families::UNKNOWN, Blocks::Braces);
 
-    /// What the name of a file says.
+    /// The language of a file, by its name.
     pub fn of_path(path: Option<&str>) -> &'static Self {
         let name = path.and_then(|path| path.rsplit(['/', '\\']).next()).unwrap_or_default().to_lowercase();
         let extension = name.rsplit_once('.').map_or(&*name, |(_, extension)| extension);
@@ -96,13 +94,13 @@ impl Language {
         of(&name).or_else(|| of(extension)).unwrap_or(Self::UNKNOWN)
     }
 
-    /// Of a document that an editor calls `id`, or else whose name says it.
+    /// The language with the identifier `id`, or else by the name of the file.
     pub fn of(id: &str, path: &str) -> &'static Self {
         let by_id = LANGUAGES.iter().find(|language| has(language.ids, id));
         by_id.unwrap_or_else(|| Self::of_path(Some(path)))
     }
 
-    /// Whether definitions are found alike in both.
+    /// Whether both have the same rules for definitions.
     pub fn is_like(&self, other: &Self) -> bool {
         self.definitions == other.definitions
     }
@@ -112,7 +110,7 @@ impl Language {
     }
 }
 
-/// Whether `word` is one of `words`, which spaces separate.
+/// Whether `word` is one of `words`, which are separated by spaces.
 pub fn has(words: &str, word: &str) -> bool {
     words.split(' ').any(|one| one == word && !one.is_empty())
 }
@@ -187,7 +185,7 @@ const VERILOG: &str = "begin case function module task generate fork";
 const SQL: &str = "begin case loop then else";
 const BASIC: &str = "then else do for while sub function class module with select";
 
-/// Of two that share an extension, the first has it.
+/// A file extension that several languages share belongs to the first.
 #[rustfmt::skip]
 pub static LANGUAGES: &[Language] = &[
     language("Rust", "rs", "rust", &families::RUST, BRACES).with(RUST),

@@ -1,31 +1,30 @@
-//! Reads text one character at a time and says what each belongs to. No lookahead: what begins a comment or
-//! string is known with the last character of its opener.
+//! Classifies text one character at a time, without lookahead: a comment or string begins with the last character of
+//! its opener.
 
 use super::recent::Recent;
 use super::syntax::{Class, Close, Form, Spacing, Span, Syntax};
 
-/// Most strings with code in them inside each other; what is nested deeper is taken for text.
-const HOLES_MAX: usize = 4;
+/// Most nested interpolations; deeper ones are read as text.
+const INTERPOLATIONS_MAX: usize = 4;
 
-/// The state of reading a text in one language. Small, and copied freely.
+/// The state of a lexer for one language. Small and `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lexer {
     syntax: &'static Syntax,
     state: State,
     recent: Recent,
-    holes: [Option<Hole>; HOLES_MAX],
-    /// The heredoc that begins on the next line.
+    interpolations: [Option<Interpolation>; INTERPOLATIONS_MAX],
+    /// The heredoc whose text begins on the next line.
     heredoc: Option<(&'static Form, Word)>,
     /// Whether the text may have begun inside a string.
     is_unsure: bool,
 }
 
-/// What a character was found to be.
+/// The classification of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// What it belongs to.
     pub class: Class,
-    /// So many delimiters read last, taken for code, turned out to belong to the opener that it completes.
+    /// Number of preceding delimiters, classified as code, that belong to the opener which it completes.
     pub retracted: usize,
 }
 
@@ -33,7 +32,7 @@ pub struct Read {
 enum State {
     Code,
     Inside(Inside),
-    /// After a quote that begins a character literal or nothing, and perhaps one character.
+    /// After a quote that may begin a character literal, and possibly one character.
     Quote {
         form: &'static Form,
         is_full: bool,
@@ -43,7 +42,7 @@ enum State {
         form: &'static Form,
         tag: Word,
     },
-    /// In a raw string; what came since its last `)`.
+    /// In a raw string, with the text since its last `)`.
     Raw {
         form: &'static Form,
         tag: Word,
@@ -62,47 +61,46 @@ struct Inside {
     form: &'static Form,
     /// Repetitions in the opener.
     fill: usize,
-    /// How often it was opened again; for a regex, 1 in a character class.
+    /// Nesting depth; for a regex, 1 in a character class.
     depth: usize,
-    /// Characters since its opener, or since one inside it was opened or closed.
+    /// Characters since its opener, or since a nested one began or ended.
     length: usize,
     is_escaped: bool,
 }
 
-/// Code in a string.
+/// An interpolation: code in a string.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Hole {
+struct Interpolation {
     inside: Inside,
-    /// Delimiters of its kind that are open in it.
+    /// Open delimiters of its kind.
     depth: usize,
 }
 
-/// A word, hashed.
+/// The hash of a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Word(u32);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum FirstWord {
     Growing(Word),
-    /// It is not the one that ends the heredoc.
+    /// Not the word that ends the heredoc.
     Other,
 }
 
 impl Lexer {
-    /// Of a text that begins in code.
+    /// For text that begins in code.
     pub fn new(syntax: &'static Syntax) -> Self {
-        let (holes, recent) = ([None; HOLES_MAX], Recent::default());
-        Self { syntax, state: State::Code, recent, holes, heredoc: None, is_unsure: false }
+        let (interpolations, recent) = ([None; INTERPOLATIONS_MAX], Recent::default());
+        Self { syntax, state: State::Code, recent, interpolations, heredoc: None, is_unsure: false }
     }
 
-    /// Of a text that may begin inside a string, as one from the cursor on: what is misread is forgotten with
-    /// the line, as far as [`Span`] lets it.
+    /// For text that may begin inside a string, such as text from the cursor on: errors end with the line, as far as
+    /// [`Span`] allows.
     pub fn unsure(syntax: &'static Syntax) -> Self {
         Self { is_unsure: true, ..Self::new(syntax) }
     }
 
-    /// Of what follows `prefix`, the start of a document. Only strings between triple quotes are looked for,
-    /// which takes no longer than finding these.
+    /// For text after `prefix`, the start of a document. Only triple-quoted strings are searched for, to be fast.
     pub fn after(syntax: &'static Syntax, prefix: &str) -> Self {
         let is_open = |form: &&Form| prefix.matches(form.open.tail).count() % 2 == 1;
         let state = syntax.triple_quotes().find(is_open);
@@ -110,17 +108,16 @@ impl Lexer {
         Self { state, ..Self::unsure(syntax) }
     }
 
-    /// How the language is written.
     pub fn syntax(&self) -> &'static Syntax {
         self.syntax
     }
 
-    /// Whether the next character is in a comment, a string or another literal, whatever it is.
+    /// Whether the next character is in a comment, a string or another literal.
     pub fn is_inside(&self) -> bool {
         !matches!(self.state, State::Code | State::Tag { .. })
     }
 
-    /// What the last character belongs to, and the next one too, unless it begins or ends something.
+    /// The class of the last character, and of the next one unless that begins or ends a form.
     pub fn class(&self) -> Class {
         match self.state {
             State::Code if self.syntax.is_prose => Class::Prose,
@@ -133,7 +130,7 @@ impl Lexer {
         }
     }
 
-    /// The quote that ends the string or character literal the next character is in.
+    /// The closing quote of the current string or character literal.
     pub fn quote(&self) -> Option<char> {
         let (State::Inside(Inside { form, .. }) | State::Quote { form, .. }) = self.state else {
             return None;
@@ -145,7 +142,7 @@ impl Lexer {
         }
     }
 
-    /// The bytes of the quotes that end what the next character is in.
+    /// The length of the current form's closing quotes, in bytes.
     fn closer_length(&self) -> Option<usize> {
         match self.state {
             State::Inside(Inside { form, fill, .. }) => match form.close {
@@ -248,32 +245,37 @@ impl Lexer {
         }
     }
 
-    /// Whether `c` completes what begins code inside a string.
+    /// Whether `c` completes the opener of an interpolation.
     fn enter_hole(&mut self, inside: Inside, c: char) -> bool {
-        let hole = inside.form.hole;
-        // Where the escape itself begins a hole, `c` is what it escapes.
-        let is_hole = match hole.strip_prefix('\\') {
+        let interpolation = inside.form.interpolation;
+        // Where the escape character begins an interpolation, `c` is the escaped character.
+        let is_hole = match interpolation.strip_prefix('\\') {
             Some(rest) => inside.is_escaped && rest.starts_with(c),
-            None => !hole.is_empty() && self.recent.ends_with(hole),
+            None => !interpolation.is_empty() && self.recent.ends_with(interpolation),
         };
-        let free = self.holes.iter().position(Option::is_none).filter(|_| is_hole);
+        let free = self.interpolations.iter().position(Option::is_none).filter(|_| is_hole);
         let Some(free) = free else { return false };
-        self.holes[free] = Some(Hole { inside: Inside { is_escaped: false, ..inside }, depth: 1 });
+        self.interpolations[free] =
+            Some(Interpolation { inside: Inside { is_escaped: false, ..inside }, depth: 1 });
         self.state = State::Code;
         true
     }
 
-    /// The string whose code `c` ends.
+    /// The string whose interpolation `c` ends.
     fn leave_hole(&mut self, c: char) -> Option<Inside> {
-        let last = self.holes.iter().rposition(Option::is_some)?;
-        let hole = self.holes[last].as_mut()?;
-        if hole.inside.form.hole.ends_with(c) {
-            hole.depth += 1;
-        } else if c == hole.inside.form.hole_closer() {
-            hole.depth -= 1;
+        let last = self.interpolations.iter().rposition(Option::is_some)?;
+        let interpolation = self.interpolations[last].as_mut()?;
+        if interpolation.inside.form.interpolation.ends_with(c) {
+            interpolation.depth += 1;
+        } else if c == interpolation.inside.form.interpolation_closer() {
+            interpolation.depth -= 1;
         }
-        let is_over = hole.depth == 0;
-        if is_over { self.holes[last].take().map(|hole| hole.inside) } else { None }
+        let is_over = interpolation.depth == 0;
+        if is_over {
+            self.interpolations[last].take().map(|interpolation| interpolation.inside)
+        } else {
+            None
+        }
     }
 
     fn read_quote(&mut self, form: &'static Form, is_full: bool, c: char) -> Read {
@@ -361,14 +363,14 @@ impl Lexer {
     }
 }
 
-/// Where in `text` the string or character literal that `lexer` is in is closed: before its closer. `None` if it
-/// is not, or only by the end of its line.
+/// The byte in `text` before the closing quote of the literal that `lexer` is in. `None` if it is not closed, or only by
+/// the end of its line.
 pub fn string_end(mut lexer: Lexer, text: &str) -> Option<usize> {
-    let (holes, class, closer) = (lexer.holes, lexer.class(), lexer.closer_length()?);
+    let (interpolations, class, closer) = (lexer.interpolations, lexer.class(), lexer.closer_length()?);
     text.char_indices()
         .find_map(|(at, c)| {
             lexer.read(c);
-            let is_over = lexer.holes == holes && lexer.class() != class;
+            let is_over = lexer.interpolations == interpolations && lexer.class() != class;
             is_over.then(|| (c, (at + c.len_utf8()).saturating_sub(closer)))
         })
         .and_then(|(c, end)| (c != '\n').then_some(end))
@@ -389,7 +391,7 @@ impl Inside {
         Self { form, fill, depth: 0, length: 0, is_escaped: false }
     }
 
-    /// What it is after `c`, which `recent` ends with; `None` if that ends it.
+    /// The state after `c`, the last of `recent`; `None` if `c` ends the form.
     fn next(self, recent: Recent, c: char) -> Option<Self> {
         let Self { form, fill, depth, .. } = self;
         let length = self.length + 1;
@@ -413,7 +415,7 @@ impl Inside {
 }
 
 impl Form {
-    /// Whether it ends with what was read last, so many characters after its opener.
+    /// Whether `recent` ends with its closer, `length` characters after its opener.
     fn closes(&self, recent: Recent, fill: usize, length: usize) -> bool {
         match self.close {
             Close::Pattern(close) => length >= close.length(fill) && close.ends_filled(recent, fill),

@@ -1,8 +1,8 @@
-//! Source text with no grammar: what is code, comment or string, which delimiters are open, words, indentation.
+//! Analysis of source text without a grammar: code, comments and strings, delimiters, identifiers, indentation. Pure.
 //!
-//! [`language`] is the table of languages and the place where one is added, [`families`] says how families of
-//! them write comments, strings and other literals, and a [`Lexer`] reads text by that, one character at a
-//! time, so that it can follow a text while it is generated. Pure.
+//! [`language`] is the table of languages, where new ones are added; [`families`] describes the comments, strings and
+//! other literals of language families; a [`Lexer`] reads text one character at a time, so that it can follow a
+//! generation.
 
 pub mod delimiters;
 pub mod families;

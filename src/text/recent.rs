@@ -1,20 +1,18 @@
-//! What was read last.
+//! The characters read last.
 
-/// The characters read last, a byte each, the newest in the lowest byte. Whitespace in a row counts once.
+/// The latest characters, one byte each, the newest in the lowest byte. A run of whitespace is one character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recent(u128);
 
 impl Default for Recent {
-    /// Behind a line end.
+    /// After a line end.
     fn default() -> Self {
         Self(u128::from_ne_bytes([b'\n'; Self::BYTES]))
     }
 }
 
 impl Recent {
-    /// How many there are.
     pub(super) const BYTES: usize = 16;
-    /// Nothing.
     pub(super) const CLEAR: Self = Self(0);
     const LETTER: u8 = 0xff;
     const OTHER: u8 = 0xfe;
@@ -58,7 +56,7 @@ impl Recent {
         })
     }
 
-    /// How often `byte` stands at the end.
+    /// The length of the run of `byte` at the end.
     pub(super) fn repetitions(self, byte: u8) -> usize {
         (0..Self::BYTES).take_while(|&at| self.before(at).last() == byte).count()
     }
@@ -67,7 +65,7 @@ impl Recent {
         byte.is_ascii_alphanumeric() || matches!(byte, b'_' | Self::LETTER)
     }
 
-    /// Whether an operand comes next: behind an operator, an opening delimiter or a keyword.
+    /// Whether an operand comes next: after an operator, an opening delimiter or a keyword.
     pub(super) fn expects_operand(self) -> bool {
         const KEYWORDS: [&str; 16] = [
             "return", "typeof", "case", "in", "of", "do", "else", "void", "delete", "throw", "yield",

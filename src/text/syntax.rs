@@ -1,13 +1,13 @@
-//! How families of languages write comments, strings and other literals.
+//! The syntax of comments, strings and other literals.
 
 use super::recent::Recent;
 
-/// What a character of a text belongs to.
+/// The class of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Code outside all of the below.
+    /// Everything else.
     Code,
-    /// Text for humans that is no comment, as in Markdown.
+    /// Text that is not a comment, as in Markdown.
     Prose,
     /// A comment, its delimiters included.
     Comment,
@@ -19,49 +19,44 @@ pub enum Class {
     Regex,
 }
 
-/// How a family of languages is written, as far as a [`Lexer`](super::Lexer) has to know.
+/// The syntax of a language family, as far as a [`Lexer`](super::Lexer) needs it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Syntax {
-    /// Comments, strings and other literals. Of two that match, the one with the longer opener begins; of
-    /// two equally long ones the first.
+    /// Comments, strings and other literals. Of several that match, the one with the longest opener begins, and of those
+    /// the first.
     pub forms: &'static [Form],
-    /// Whether what is none of these is prose.
+    /// Whether everything else is prose rather than code.
     pub is_prose: bool,
 }
 
 /// One kind of comment, string or literal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Form {
-    /// What its characters are.
     pub class: Class,
-    /// What begins it.
     pub open: Pattern,
-    /// What may stand before that.
+    /// What may precede the opener.
     pub after: After,
-    /// What ends it.
     pub close: Close,
-    /// The character that takes the next one its meaning.
+    /// The escape character.
     pub escape: Option<char>,
-    /// What begins code inside it, up to the delimiter that closes its last character; empty if nothing does.
-    pub hole: &'static str,
-    /// How many lines it has.
+    /// The opener of an interpolation, which ends with the delimiter that closes its last character; empty if there is
+    /// none.
+    pub interpolation: &'static str,
     pub span: Span,
-    /// Whether it may contain itself.
+    /// Whether it may be nested.
     pub nests: bool,
 }
 
 /// A text, with one character repeated any number of times in its middle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pattern {
-    /// What it begins with.
     pub head: &'static str,
     /// The byte that may be repeated.
     pub fill: Option<u8>,
-    /// What it ends with.
     pub tail: &'static str,
 }
 
-/// What has to stand before an opener.
+/// What has to precede an opener.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum After {
     /// Anything.
@@ -74,7 +69,7 @@ pub enum After {
     OneOf(&'static str),
     /// None of these.
     NoneOf(&'static str),
-    /// What an operand follows: an operator, an opening delimiter or a keyword.
+    /// An operator, an opening delimiter or a keyword.
     Operator,
 }
 
@@ -87,22 +82,21 @@ pub enum Close {
     Pattern(Pattern),
     /// The next character.
     Next,
-    /// The same quote after one character, which may be escaped. What has several is no literal: a lifetime,
-    /// a digit separator.
+    /// The same quote after one character, which may be escaped. With several characters it is not a literal but a
+    /// lifetime or a digit separator.
     Quote,
-    /// The line that begins with the word after the opener; the text begins on the next line. The word may
-    /// stand behind spaces.
+    /// The line that begins with the word after the opener, possibly indented; the text begins on the next line.
     Heredoc(Spacing),
-    /// `)`, what stood between the opener and the first `(`, and `"`.
+    /// `)`, the text between the opener and the first `(`, and `"`.
     Raw,
 }
 
-/// Whether spaces may stand between the opener of a heredoc and its word.
+/// Whether spaces are allowed between the opener of a heredoc and its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
-    /// They may.
+    /// Allowed.
     Free,
-    /// They make the opener an operator.
+    /// Not allowed: the opener is then an operator.
     Tight,
 }
 
@@ -111,8 +105,7 @@ pub enum Spacing {
 pub enum Span {
     /// It ends with its line at the latest.
     Line,
-    /// It may have several, but mostly has one: a lexer that is not sure how its text began ends it with its
-    /// line, and so forgets with the line what it misread.
+    /// Usually one: a lexer for text that may begin inside a string ends it with its line, to recover from errors.
     MostlyLine,
     /// Any number.
     Lines,
@@ -154,7 +147,7 @@ impl Syntax {
         longest
     }
 
-    /// The same for an opener of so many bytes.
+    /// The same for an opener of `length` bytes.
     pub(super) fn opening_of_length(&self, recent: Recent, length: usize) -> Option<(&'static Form, usize)> {
         if length > Recent::BYTES {
             return None;
@@ -172,7 +165,7 @@ impl Form {
         self.after.holds(recent.before(self.open.length(fill))).then_some(fill)
     }
 
-    /// The delimiters that its opener has before its last character, and that were taken for code.
+    /// Delimiters in its opener before the last character, which were classified as code.
     pub(super) fn delimiters_in_opener(&self) -> usize {
         let Pattern { head, tail, .. } = self.open;
         let before_last = &tail[..tail.len() - 1];
@@ -180,9 +173,9 @@ impl Form {
         head.chars().chain(before_last.chars()).filter(is_opener).count()
     }
 
-    /// The character that closes a hole.
-    pub(super) fn hole_closer(&self) -> char {
-        if self.hole.ends_with('(') { ')' } else { '}' }
+    /// The character that closes an interpolation.
+    pub(super) fn interpolation_closer(&self) -> char {
+        if self.interpolation.ends_with('(') { ')' } else { '}' }
     }
 }
 
@@ -201,7 +194,7 @@ impl Pattern {
         before.before(fill).ends_with(self.head).then_some(fill)
     }
 
-    /// Whether `recent` ends with it when it has so many repetitions.
+    /// Whether `recent` ends with it, with `count` repetitions.
     pub(super) fn ends_filled(&self, recent: Recent, count: usize) -> bool {
         let before = recent.before(self.tail.len());
         recent.ends_with(self.tail)

@@ -5,9 +5,8 @@ use super::lexer::string_end;
 use super::*;
 use crate::base::random::Mmix;
 
-/// `text` with all but code and prose replaced, character by character: comments by `~`, strings by `^`,
-/// character literals by `'`, regular expressions by `/`. What begins one counts as code up to its last
-/// character.
+/// `text` with all but code and prose replaced: comments by `~`, strings by `^`, character literals by `'`, regular
+/// expressions by `/`. An opener counts as code up to its last character.
 fn classified(mut lexer: Lexer, text: &str) -> String {
     let mark = |c: char, class: Class| match class {
         _ if c == '\n' => c,
@@ -20,7 +19,7 @@ fn classified(mut lexer: Lexer, text: &str) -> String {
     text.chars().map(|c| mark(c, lexer.read(c).class)).collect()
 }
 
-/// The name of a file, a text in it, and what is what in that.
+/// A file extension, a text, and its classification.
 #[rustfmt::skip]
 const FAMILIES: &[(&str, &str, &str)] = &[
     ("rs", "f(\"a\\\"\" /* b /* c */ d */, 'x', '\\'', &'a T) // it's", "f(^^^^^ /~~~~~~~~~~~~~~~~, ''', '''', &'' T) /~~~~~~"),
@@ -79,7 +78,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn every_family_is_read_as_it_is_written() {
+fn every_family_is_classified() {
     for (file, text, expected) in FAMILIES {
         let language = Language::of_path(Some(file));
         assert_eq!(classified(Lexer::new(language.syntax), text), *expected, "{}", language.name);
@@ -87,7 +86,7 @@ fn every_family_is_read_as_it_is_written() {
 }
 
 #[test]
-fn every_language_is_of_a_family_that_is_tried() {
+fn every_language_has_a_tested_family() {
     assert!(LANGUAGES.len() > 60);
     let tried: Vec<_> = FAMILIES.iter().map(|(file, ..)| Language::of_path(Some(file)).syntax).collect();
     for language in LANGUAGES {
@@ -96,7 +95,7 @@ fn every_language_is_of_a_family_that_is_tried() {
 }
 
 #[test]
-fn languages_are_found_by_what_their_files_and_editors_call_them() {
+fn languages_are_found_by_file_name_and_identifier() {
     for language in LANGUAGES {
         for file in language.files.split(' ') {
             let path = if file.contains('.') { file.into() } else { format!("a/b.{file}") };
@@ -125,7 +124,7 @@ fn languages_are_found_by_what_their_files_and_editors_call_them() {
 }
 
 #[test]
-fn what_is_misread_is_forgotten_with_the_line() {
+fn lexer_errors_end_with_the_line() {
     for language in LANGUAGES {
         let lexer = Lexer::unsure(language.syntax).read_all("it's \"a\nb");
         assert!(!lexer.is_inside(), "{}", language.name);
@@ -162,7 +161,7 @@ fn strings_end_before_their_closer() {
 }
 
 #[test]
-fn no_text_is_too_strange() {
+fn any_text_is_accepted() {
     const PIECES: [&str; 32] = [
         "{", "}", "(", ")", "[", "]", "\n", "\r\n", " ", "\"", "'", "`", "\\", "🦀", "é", "/", "*", "-", "#",
         "<", ">", "=", "$", "%", "r", "R", "_", "E", "|", "~", "begin", ";",

@@ -1,8 +1,8 @@
-//! Words and identifiers.
+//! Identifiers.
 
 use std::ops::Range;
 
-/// Whether `c` may stand in an identifier.
+/// Whether `c` may be part of an identifier.
 pub fn is_identifier(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -19,13 +19,13 @@ pub fn first_word(line: &str) -> &str {
     &line[..end.max(first)]
 }
 
-/// The identifier around the byte `at`, or that ends or begins there; none where a number is.
+/// The identifier that contains, ends or begins at the byte `at`; `None` at a number.
 pub fn word_at(text: &str, at: usize) -> Option<Range<usize>> {
     let start = at - word_before(&text[..at]).len();
     identifier_from(text, start)
 }
 
-/// What of an identifier `text` ends with.
+/// The part of an identifier that `text` ends with.
 pub fn word_before(text: &str) -> &str {
     &text[text.trim_end_matches(is_identifier_or_dollar).len()..]
 }
@@ -37,12 +37,12 @@ pub fn identifier_from(text: &str, at: usize) -> Option<Range<usize>> {
     (end > 0 && !rest.starts_with(|c: char| c.is_ascii_digit())).then_some(at..at + end)
 }
 
-/// Where the first character at or after the byte `at` is that is no whitespace.
+/// The byte of the first character from `at` on that is not whitespace.
 pub fn skip_whitespace(text: &str, at: usize) -> usize {
     text.len() - text[at..].trim_start().len()
 }
 
-/// Whether a line says enough for its repetition to mean something: closing delimiters do not.
+/// Whether the repetition of a line is significant: that of closing delimiters is not.
 pub fn has_substance(line: &str) -> bool {
     line.chars().filter(|c| c.is_alphanumeric()).nth(1).is_some()
 }

@@ -1,5 +1,5 @@
--- What the scenarios of all editors have in common: checks, waiting, terminals, and fimd's own view. They run in a tree of
--- their own (in_root), as scripts of `nvim -l`.
+-- Shared by the scenarios of all editors: checks, waiting, terminals, and the status of fimd. They run in a root of their
+-- own (in_root), as scripts of `nvim -l`.
 
 local M = {}
 
@@ -22,12 +22,12 @@ function M.of(name)
   end
 end
 
----Ends a check that needs what this binary lacks.
+---Skips a check that this binary does not support.
 function M.skip(why)
   error(setmetatable({ why = why }, SKIP), 0)
 end
 
----One check: `run` raises what is wrong.
+---One check: `run` raises an error if it fails.
 function M.check(name, run)
   local ok, problem = xpcall(run, function(problem)
     return getmetatable(problem) == SKIP and problem or debug.traceback(problem, 2)
@@ -75,7 +75,7 @@ function M.equal(actual, expected, what)
   end
 end
 
----Runs a command to its end; its standard output, or nil and what it said.
+---Runs a command; returns its stdout, or nil and its output.
 function M.run(...)
   local result = vim.system({ ... }, { text = true }):wait(20000)
   if result.code == 0 then

@@ -1,4 +1,4 @@
--- What a terminal shows, with its colours, as SVG.
+-- Renders the screen of a terminal as SVG.
 
 local BACKGROUND, FOREGROUND = '#14161b', '#e0e2ea'
 local CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 18, 12
@@ -7,7 +7,7 @@ local NAMED = {
   '#4f5258', '#ffc0b9', '#b3f6c0', '#fce094', '#a6dbff', '#ffcaff', '#8cf8f7', '#eef1f8',
 }
 
--- Spaces in a row, and those at an end, are not kept by all that show SVG.
+-- Some SVG viewers collapse runs of spaces and trailing ones.
 local ESCAPES = { ['&'] = '&amp;', ['<'] = '&lt;', ['>'] = '&gt;', [' '] = '&#160;' }
 
 local function indexed(index)

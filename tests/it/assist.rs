@@ -1,5 +1,4 @@
-//! Explaining, fixing, documenting and hovering, as a client meets them. What the model says is known beforehand
-//! (see `tiny`), so the tests are about where that goes.
+//! Explaining, fixing, documenting and hovers, by the protocol. The model's output is fixed (see `tiny`).
 
 use fimd::serve::Engine;
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use crate::tiny;
 
 const URI: &str = "file:///home/me/a.py";
 const TEXT: &str = "import os\n\n\ndef f(a):\n    return a\n\n\nprint(f(1))\n";
-/// What the model says after a line end.
+/// The model's output after a line end.
 const REST: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 const REQUEST_FAILED: i64 = -32803;
 const INVALID_PARAMS: i64 = -32602;
@@ -29,7 +28,7 @@ fn editor(model: TempDir, capabilities: Value) -> Editor {
     Editor { client, engine, _model: model }
 }
 
-/// A client that can do everything.
+/// A client with all capabilities.
 fn modern() -> Value {
     json!({
         "textDocument": {
@@ -51,7 +50,7 @@ fn modern() -> Value {
     })
 }
 
-/// A client that can do what the first ones could.
+/// A client with the oldest capabilities.
 fn old() -> Value {
     json!({"workspace": {"applyEdit": true}})
 }
@@ -130,7 +129,7 @@ fn a_chat_model_explains_fixes_and_documents() {
 }
 
 #[test]
-fn actions_are_offered_where_they_are_wanted() {
+fn actions_depend_on_the_request() {
     let mut editor = editor(tiny::chatting_folder(), modern());
     let none: [&str; 0] = [];
     let selection = ["fimd: fix the selection", "fimd: document `f`", "fimd: explain the selection"];
@@ -197,7 +196,7 @@ fn a_client_that_cannot_resolve_is_sent_the_edit() {
     }
     assert_eq!(kinds[0], "begin");
 
-    // An explanation comes as a message where the client has no other way to show it.
+    // An explanation is a message where the client supports nothing else.
     let id = editor.command("fimd.explain", json!({"uri": URI, "range": at(3, 4, 4)}));
     assert_eq!(editor.client.notification("window/showMessage")["message"], tiny::TEXT);
     editor.client.result(id);
@@ -219,7 +218,7 @@ fn an_explanation_is_a_file_that_goes_with_the_session() {
 }
 
 #[test]
-fn what_comes_back_from_the_client_is_not_trusted() {
+fn action_data_from_the_client_is_untrusted() {
     let mut editor = editor(tiny::chatting_folder(), modern());
     let action = editor.action(at(3, 4, 4), "document");
     let data = action["data"].clone();
@@ -272,7 +271,7 @@ fn work_ends_when_it_is_cancelled_or_the_document_changes() {
 }
 
 #[test]
-fn hovers_document_what_has_no_documentation() {
+fn hovers_document_undocumented_definitions() {
     for model in [tiny::folder(), tiny::chatting_folder()] {
         let mut editor = editor(model, modern());
         let release = tiny::hold(&editor.engine);
@@ -306,7 +305,7 @@ fn ghost_text_does_not_wait_for_a_long_answer() {
     let mut editor = editor(tiny::chatting_folder(), modern());
     let release = tiny::hold(&editor.engine);
     let explained = editor.command("fimd.explain", json!({"uri": URI, "range": at(3, 4, 4)}));
-    // The requests are handled in order, the answers come in another one.
+    // The requests are handled in order, the responses are sent in another.
     let position = json!({"line": 7, "character": 11});
     let context = json!({"triggerKind": 1});
     let params = json!({"textDocument": {"uri": URI}, "position": position, "context": context});

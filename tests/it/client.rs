@@ -1,5 +1,5 @@
-//! A language client in miniature, over any pair of pipes. Dropping it ends the session in order and
-//! asserts that the server ended well and said nothing that no test asked for.
+//! A minimal language client, over any pair of pipes. Dropping it shuts the session down and asserts a clean exit
+//! and that the server sent nothing unexpected.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,10 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
-/// Longer than any answer takes on a slow and busy machine.
+/// Longer than any response takes on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Little, so that writers have to wait.
+/// Small, so that writers have to wait.
 const PIPE_BYTES: usize = 1 << 12;
 
 /// The code of requests the client cancelled.
@@ -44,9 +44,9 @@ enum Server {
 }
 
 impl Client {
-    /// A client of a server in this process, over an in-memory pipe, that has time and does nothing unasked.
+    /// A client of a server in this process, over an in-memory pipe, without time limits or background work.
     pub fn start(engine: Engine) -> Self {
-        Self::start_with(engine, calm(), None)
+        Self::start_with(engine, deterministic(), None)
     }
 
     /// A client of a server in this process with these settings, over an in-memory pipe.
@@ -87,12 +87,12 @@ impl Client {
         }
     }
 
-    /// Introduces a client with these capabilities; returns what the server can do.
+    /// Initialises with these capabilities; returns those of the server.
     pub fn initialize(&mut self, capabilities: Value) -> Value {
         self.initialize_with(capabilities, Value::Null)
     }
 
-    /// Introduces a client with these capabilities and settings; returns what the server can do.
+    /// Initialises with these capabilities and settings; returns the server's capabilities.
     pub fn initialize_with(&mut self, capabilities: Value, settings: Value) -> Value {
         let params = json!({
             "processId": null,
@@ -174,7 +174,7 @@ impl Client {
         }
     }
 
-    /// Reads what has come, whatever it is.
+    /// Reads all messages received so far.
     pub fn forget_unread(&mut self) {
         self.unread.clear();
     }
@@ -193,7 +193,7 @@ impl Client {
         self.notify("textDocument/didClose", json!({"textDocument": {"uri": uri}}));
     }
 
-    /// Asks for ghost text and returns the id of the request.
+    /// Requests ghost text and returns the id of the request.
     pub fn request_inline(&mut self, uri: &str, position: [u32; 2], context: Value) -> i64 {
         self.request("textDocument/inlineCompletion", place(uri, position, context))
     }
@@ -203,30 +203,30 @@ impl Client {
         self.send_body(message.to_string().as_bytes());
     }
 
-    /// Sends anything in a frame.
+    /// Sends any bytes in a frame.
     pub fn send_body(&mut self, body: &[u8]) {
         self.send_bytes(&lsp::frame(body));
     }
 
-    /// Sends anything at all.
+    /// Sends any bytes.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         let to_server = self.to_server.as_mut().unwrap();
         to_server.write_all(bytes).and_then(|()| to_server.flush()).unwrap();
     }
 
-    /// Stops sending and returns the exit code that the server's way to end stands for.
+    /// Closes the pipe and returns the exit code.
     pub fn hang_up(&mut self) -> i32 {
         self.to_server = None;
         self.exit_code()
     }
 
-    /// Says `exit`, keeps the pipe open, and returns the exit code.
+    /// Sends `exit`, keeps the pipe open, and returns the exit code.
     pub fn exit(&mut self) -> i32 {
         self.notify("exit", Value::Null);
         self.exit_code()
     }
 
-    /// Waits for the server to end, and keeps what it said until then.
+    /// Waits for the server to exit, and keeps its messages until then.
     fn exit_code(&mut self) -> i32 {
         let code = match self.server.take().expect("the session has not ended yet") {
             Server::Task(runtime, task) => {
@@ -256,8 +256,8 @@ impl Drop for Client {
     }
 }
 
-/// Settings under which the answer depends neither on how fast this machine is nor on what came before.
-pub fn calm() -> Configuration {
+/// Settings that make answers independent of the speed of the machine and of earlier requests.
+pub fn deterministic() -> Configuration {
     let mut configuration = Configuration::default();
     for (name, value) in [
         ("budget.soft_ms", "600000"),
@@ -270,7 +270,7 @@ pub fn calm() -> Configuration {
     configuration
 }
 
-/// The parameters of a request about a place in a document.
+/// The parameters of a request at a position in a document.
 pub fn place(uri: &str, [line, character]: [u32; 2], context: Value) -> Value {
     json!({
         "textDocument": {"uri": uri},
@@ -284,7 +284,7 @@ fn read(reader: &mut impl BufRead) -> Option<Value> {
     Some(serde_json::from_slice(&body).expect("a message is JSON"))
 }
 
-/// An asynchronous pipe, for threads that wait.
+/// An asynchronous pipe for blocking threads.
 struct Blocking(Handle, DuplexStream);
 
 impl Read for Blocking {

@@ -1,4 +1,4 @@
-//! The engine thread: newest wins, everyone is answered.
+//! The engine thread: superseding, pre-emption, and one answer for every request.
 
 use std::sync::mpsc;
 
@@ -8,7 +8,7 @@ use fimd::serve::{Engine, Event, Priority, Request};
 
 use crate::tiny;
 
-/// Submits a request that goes on until it is cancelled or the context is full.
+/// Submits a request that runs until it is cancelled or the context is full.
 fn submit(
     engine: &Engine,
     key: &str,
@@ -64,7 +64,7 @@ fn a_full_context_ends_a_request() {
 }
 
 #[test]
-fn dropping_the_engine_answers_everyone() {
+fn dropping_the_engine_answers_every_request() {
     let dir = tiny::folder();
     let engine = tiny::engine(dir.path());
     let held = tiny::hold(&engine);
@@ -95,7 +95,7 @@ fn warm(engine: &Engine, prompt: Vec<u32>, priority: Priority) -> mpsc::Receiver
 }
 
 #[test]
-fn background_work_gives_way_and_loses_nothing() {
+fn background_work_is_preempted_and_loses_nothing() {
     let dir = tiny::folder();
     let engine = tiny::engine(dir.path());
     let mut interrupted = 0;
@@ -173,7 +173,7 @@ fn open_text_may_have_any_character() {
 }
 
 #[test]
-fn a_long_answer_goes_on_where_typing_interrupted_it() {
+fn a_long_answer_resumes_after_preemption() {
     let dir = tiny::folder();
     let engine = tiny::engine(dir.path());
     let (done, finished) = mpsc::channel();
@@ -182,14 +182,14 @@ fn a_long_answer_goes_on_where_typing_interrupted_it() {
     let task = Task { stop_ids: vec![256], ..Task::greedy(vec![1], 200) };
     engine.submit(Request {
         key: "explain".into(),
-        priority: Priority::Patient,
+        priority: Priority::Standard,
         not_before: None,
         task,
         cancel: Cancel::new(),
         listener: Box::new(move |event| match event {
             Event::Text(text) => {
                 shown.push_str(text);
-                // Somebody types at every second letter.
+                // Typing pre-empts it at every second letter.
                 if shown.len().is_multiple_of(2) {
                     let answered = answered.clone();
                     typing.submit(Request {

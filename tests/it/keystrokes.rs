@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::cli::{check_fails, json};
 use crate::tiny;
 
-/// A session that begins behind `x =` and does these things.
+/// A session that begins after `x =` and has these actions.
 fn session_json(events: &[Value], end: &str) -> String {
     let events: Vec<Value> = events
         .iter()
@@ -96,7 +96,7 @@ fn whatever_is_edited_every_request_is_answered() {
     }
 }
 
-/// Every key is answered with what the model recites from there.
+/// Every key is answered with the model's fixed continuation.
 fn check_script(run: &Run) {
     use Cause::*;
     let line = tiny::LINE.len();
@@ -130,7 +130,7 @@ fn check_oracle(run: &Run) {
 }
 
 /// A server in miniature: answers every completion with `text`, in chunks that part messages, except to
-/// prompts that end with `?`, at which it waits until the client gives up. Ends after so many requests and
+/// prompts that end with `?`, at which it waits until the client disconnects. Ends after so many requests and
 /// returns them.
 fn serve(
     requests: usize,
@@ -220,7 +220,7 @@ fn a_session_is_typed_with_a_server() {
 }
 
 #[test]
-fn requests_to_a_server_are_taken_back() {
+fn requests_to_a_server_are_cancelled() {
     let events = typed(" ???a");
     let session = Session::parse("a.json", &session_json(&events, "# é\nx = ???a\ny = 1\n")).unwrap();
     let (address, server) = serve(5, "200 OK", "abc");
@@ -235,7 +235,7 @@ fn requests_to_a_server_are_taken_back() {
 }
 
 #[test]
-fn servers_that_fail_are_named() {
+fn errors_name_the_failing_server() {
     let run = |address| {
         let mut peer = Infill::new(address, Order::Psm);
         let run = keystrokes::run(&mut peer, "server", Order::Psm, &[session()], Who::Script, 0.0, &say);
@@ -311,7 +311,7 @@ fn bench_keystrokes_prints_the_documented_keys() {
 }
 
 #[test]
-fn bench_keystrokes_refuses_what_it_cannot_replay() {
+fn bench_keystrokes_rejects_invalid_sessions() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("bad.json"), session_json(&typed("a"), "")).unwrap();

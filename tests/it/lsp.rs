@@ -1,4 +1,4 @@
-//! The language server as a client meets it.
+//! The language server, by its protocol.
 
 use std::sync::{Arc, mpsc};
 
@@ -8,7 +8,7 @@ use fimd::serve::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{CANCELLED, CONTENT_MODIFIED, Client, calm, place};
+use crate::client::{CANCELLED, CONTENT_MODIFIED, Client, deterministic, place};
 use crate::{cli, tiny};
 
 const INLINE: &str = "textDocument/inlineCompletion";
@@ -32,14 +32,14 @@ struct Editor {
 }
 
 fn editor_with(capabilities: Value) -> Editor {
-    configured(capabilities, calm(), Value::Null)
+    configured(capabilities, deterministic(), Value::Null)
 }
 
 fn editor() -> Editor {
     editor_with(json!({"textDocument": {"inlineCompletion": {}}}))
 }
 
-/// An editor whose server is started with one configuration and then told of further settings.
+/// An editor whose server is started with one configuration and then receives settings.
 fn configured(capabilities: Value, configuration: Configuration, settings: Value) -> Editor {
     let model = tiny::folder();
     let engine = tiny::engine(model.path());
@@ -50,25 +50,25 @@ fn configured(capabilities: Value, configuration: Configuration, settings: Value
     Editor { client, engine, records, _model: model }
 }
 
-/// An editor whose prompts end with what stands before the cursor, which the model then continues.
+/// An editor whose prompts end with the text before the cursor.
 fn continued() -> Editor {
     set(json!({"fim.order": "spm"}))
 }
 
 fn set(settings: Value) -> Editor {
-    configured(json!({"textDocument": {"inlineCompletion": {}}}), calm(), settings)
+    configured(json!({"textDocument": {"inlineCompletion": {}}}), deterministic(), settings)
 }
 
 impl Editor {
-    /// The items of ghost text at a place.
+    /// The items of ghost text at a position.
     #[track_caller]
     fn inline(&mut self, uri: &str, position: [u32; 2], context: Value) -> Vec<Value> {
         let id = self.client.request_inline(uri, position, context);
         items(self.client.result(id))
     }
 
-    /// Checks the first line of the first item at a place, and its range, which is on one line. Some more
-    /// come when asked for by hand.
+    /// Checks the first line of the first item at a position, and its range, which is on one line. An invoked request
+    /// has more items.
     #[track_caller]
     fn check(&mut self, position: [u32; 2], context: Value, text: &str, [line, start, end]: [u32; 3]) {
         let is_invoked = context == invoked();
@@ -84,8 +84,7 @@ impl Editor {
         self.client.change(URI, version, json!([{"range": range(at, at), "text": text}]));
     }
 
-    /// What became of the oldest request not yet looked at: where the answer came from, and whether it
-    /// was given up.
+    /// The source of the answer to the oldest unchecked request, and whether it was cancelled.
     fn record(&self) -> (Source, bool) {
         let record = self.records.recv_timeout(std::time::Duration::from_secs(60)).expect("a request ends");
         assert!(record.total_ms >= 0.0 && (record.source == Source::Model || record.prompt_tokens == 0));
@@ -121,7 +120,7 @@ fn range(start: [u32; 2], end: [u32; 2]) -> Value {
 }
 
 #[test]
-fn initialize_says_what_the_server_can_do() {
+fn initialize_declares_the_capabilities() {
     let model = tiny::folder();
     let engine = tiny::engine(model.path());
     for (offered, agreed) in [
@@ -184,7 +183,7 @@ fn changes_are_seen_by_the_next_request() {
             {"range": range([1, 9], [2, 0]), "rangeLength": 1, "text": " "},
         ]),
     );
-    // one\r\n two 🦀 = ( y\n: nothing is offered before `y`, but on request.
+    // one\r\n two 🦀 = ( y\n: nothing is shown before `y` unless invoked.
     assert!(editor.inline(URI, [1, 10], automatic()).is_empty());
     editor.check([1, 99], automatic(), tiny::LINE, [1, 11, 11]);
     editor.check([1, 10], invoked(), tiny::LINE, [1, 10, 10]);
@@ -207,7 +206,7 @@ fn a_selected_entry_of_the_menu_is_continued() {
 fn trigger_kinds_of_early_vs_code_are_understood() {
     let mut editor = editor();
     editor.client.open(URI, "x = y\n");
-    // Before `y` something appears only when it was asked for.
+    // Before `y` something is shown only when invoked.
     for (kind, appears) in [(2, false), (1, true), (0, true), (1, false), (0, true), (2, false)] {
         let items = editor.inline(URI, [0, 4], json!({"triggerKind": kind}));
         assert_eq!(!items.is_empty(), appears, "{kind}");
@@ -225,7 +224,7 @@ fn a_cancelled_request_is_answered_at_once() {
     drop(release);
     editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
 
-    // While it runs, too: the model is at it for longer than the messages take.
+    // While it runs, too: the generation takes longer than the messages.
     editor.client.open(URI, &"word word word word\n".repeat(500));
     let id = editor.client.request_inline(URI, [500, 0], automatic());
     editor.client.notify("$/cancelRequest", json!({"id": id}));
@@ -252,7 +251,7 @@ fn superseded_requests_are_all_answered() {
 }
 
 #[test]
-fn answers_to_another_text_are_withheld() {
+fn answers_to_an_outdated_text_are_dropped() {
     let mut editor = editor();
     editor.client.open(URI, "x = ");
     let release = editor.hold();
@@ -312,7 +311,7 @@ fn editors_without_ghost_text_have_a_menu() {
 }
 
 #[test]
-fn damaged_messages_do_not_end_the_session() {
+fn malformed_messages_do_not_end_the_session() {
     let mut editor = editor();
     let bodies: [&[u8]; 6] =
         [b"{", b"", b"[]", b"{\"jsonrpc\":\"1.0\"}", b"\"\xff\"", b"{\"jsonrpc\":\"2.0\",\"id\":1.5}"];
@@ -352,7 +351,7 @@ fn sessions_end_as_the_client_wants() {
     assert_eq!(orderly.error(id), -32600, "refused after shutdown");
     assert_eq!(orderly.exit(), 0);
 
-    // Whoever leaves during a request takes it along.
+    // A client that disconnects cancels its request.
     let _release = tiny::hold(&engine);
     for hangs_up in [false, true] {
         let mut abrupt = start();
@@ -410,7 +409,7 @@ fn completing_is_paused_by_command() {
 }
 
 #[test]
-fn what_continues_the_suggestion_needs_no_model() {
+fn typing_through_a_suggestion_needs_no_model() {
     let mut editor = continued();
     editor.client.open(URI, "x = \ny = \n");
     editor.check([0, 4], automatic(), tiny::LINE, [0, 4, 4]);
@@ -428,13 +427,13 @@ fn what_continues_the_suggestion_needs_no_model() {
     for source in [Source::Model, Source::Cache] {
         assert_eq!(editor.record(), (source, false));
     }
-    // Who asks by hand wants more than what was offered unasked.
+    // An invoked request is not served from an automatic answer.
     editor.check([0, 5], invoked(), &tiny::LINE[1..], [0, 5, 5]);
     assert_eq!(editor.record(), (Source::Model, false));
 }
 
 #[test]
-fn a_newer_request_joins_what_agrees_and_replaces_what_does_not() {
+fn a_newer_request_joins_or_supersedes_a_generation() {
     for (typed, rest, source) in
         [("a", &tiny::LINE[1..], Source::Joined), ("B", "CDEFGHIJKLMNOPQRSTUVWXYZ0123456789", Source::Model)]
     {
@@ -444,7 +443,7 @@ fn a_newer_request_joins_what_agrees_and_replaces_what_does_not() {
         let older = editor.client.request_inline(URI, [0, 4], automatic());
         editor.insert(2, 4, typed);
         let newer = editor.client.request_inline(URI, [0, 5], automatic());
-        // It does not have to wait for the model to learn that it waits in vain.
+        // It need not wait for the generation to become inconsistent.
         assert_eq!(editor.client.error(older), CONTENT_MODIFIED);
         drop(release);
         assert_eq!(items(editor.client.result(newer))[0]["insertText"], rest);
@@ -455,7 +454,7 @@ fn a_newer_request_joins_what_agrees_and_replaces_what_does_not() {
 }
 
 #[test]
-fn several_items_come_when_asked_for() {
+fn invoked_requests_have_several_items() {
     let mut editor = editor();
     editor.client.open(URI, "x = \n");
     let items = editor.inline(URI, [0, 4], invoked());
@@ -504,7 +503,7 @@ fn an_accept_is_counted_and_followed_by_several_lines() {
 }
 
 #[test]
-fn what_is_likely_to_be_asked_next_is_answered_beforehand() {
+fn speculation_answers_the_next_request() {
     let mut configuration = Configuration::default();
     configuration.fix("budget.hard_ms", "600000").unwrap();
     configuration.fix("budget.soft_ms", "600000").unwrap();
@@ -541,7 +540,7 @@ fn settings_decide_what_is_completed() {
 }
 
 #[test]
-fn wrong_settings_are_reported_by_name() {
+fn invalid_settings_are_reported_by_name() {
     let mut editor =
         set(json!({"alternative": 2, "disabled": {"languages": "python"}, "max_tokens.auto": 3}));
     let messages: Vec<String> = (0..2)

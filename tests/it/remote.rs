@@ -1,4 +1,4 @@
-//! Completing on a server elsewhere, with a small server that says what a test wants.
+//! The remote backend, with a scripted server.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,41 +17,41 @@ use fimd::serve::{self, Engine, Event, Priority};
 use serde_json::{Value, json};
 
 use crate::cli::program;
-use crate::client::{Client, calm, place};
+use crate::client::{Client, deterministic, place};
 
-/// Longer than anything takes that does not hang.
+/// Longer than any operation that does not hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the server does with a request.
+/// The server's reaction to a request.
 #[derive(Clone)]
 enum Act {
     /// Streams these texts, with a pause before each, and then the end.
     Stream(&'static [&'static str], Duration),
     /// Streams them with log-probabilities of so much each.
     Likely(&'static [&'static str], f64),
-    /// Streams them and says no more, but keeps the connection.
+    /// Streams them, then sends nothing, but keeps the connection open.
     Stall(&'static [&'static str]),
-    /// Streams them and breaks off.
+    /// Streams them and closes the connection early.
     Cut(&'static [&'static str]),
-    /// Answers with a status, headers and a text.
+    /// Responds with a status, headers and a text.
     Status(u16, String, &'static str),
-    /// Answers with this kind and text.
+    /// Responds with this content type and text.
     Say(&'static str, &'static str),
-    /// Says nothing.
+    /// Sends nothing.
     Hang,
 }
 
-/// A request as it came.
+/// A received request.
 struct Asked {
     head: String,
     body: Value,
 }
 
-/// A server that does one thing after the other; the last again and again.
+/// A server with a list of reactions, the last of which repeats.
 struct Server {
     url: String,
     asked: mpsc::Receiver<Asked>,
-    /// Connections that the client dropped while it was being answered.
+    /// Connections that the client closed during a response.
     dropped: mpsc::Receiver<()>,
     connections: Arc<Mutex<usize>>,
 }
@@ -128,7 +128,7 @@ fn serve_connection(
     }
 }
 
-/// Whether the connection stays open; an error when the client dropped it.
+/// Whether the connection stays open; an error when the client has closed it.
 fn perform(stream: &mut TcpStream, act: Act) -> std::io::Result<bool> {
     let event = |text: &str, logprobs: Value, end: Value| json!({"choices": [{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": end}]});
     let mut whole = |kind: &str, text: &str, status: u16, headers: &str| {
@@ -173,7 +173,7 @@ fn perform(stream: &mut TcpStream, act: Act) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Blocks until the client drops the connection.
+/// Blocks until the client closes the connection.
 fn until_dropped(stream: &mut TcpStream) -> std::io::Result<bool> {
     let ended = stream.read(&mut [0])?;
     Err(std::io::Error::other(format!("{ended} bytes")))
@@ -222,7 +222,7 @@ fn generate(engine: &Engine, budget: Budget, cancel: &Cancel) -> (Result<Generat
 }
 
 #[test]
-fn a_prompt_goes_there_and_a_completion_comes_back() {
+fn a_prompt_is_sent_and_a_completion_received() {
     let request = || Request::new("import os\nx = os.", ")\ny = 1\n");
     for (template, prompt, suffix) in [
         (Template::Ours, "<|fim_prefix|>import os\n<|fim_suffix|>\ny = 1\n<|fim_middle|>x = os.", None),
@@ -249,7 +249,7 @@ fn a_prompt_goes_there_and_a_completion_comes_back() {
 }
 
 #[test]
-fn completions_are_judged_where_the_server_says_how_likely_they_are() {
+fn completions_are_judged_by_log_probabilities() {
     let options = complete::Options::new(Order::PsmAnchored);
     for (act, is_shown) in
         [(Act::Likely(&["word"], -0.1), true), (Act::Likely(&["word"], -9.0), false), (WORD, true)]
@@ -261,7 +261,7 @@ fn completions_are_judged_where_the_server_says_how_likely_they_are() {
 }
 
 #[test]
-fn what_passes_is_tried_again_and_what_lasts_is_not() {
+fn only_transient_failures_are_retried() {
     let garbage = Act::Say("text/html", "<html>secret words</html>");
     for (acts, count, expected) in [
         (vec![status(500, ""), status(503, ""), WORD], 3, Ok("word")),
@@ -269,9 +269,9 @@ fn what_passes_is_tried_again_and_what_lasts_is_not() {
         (vec![Act::Cut(&[]), WORD], 2, Ok("word")),
         (vec![garbage.clone(), Act::Say("text/event-stream", "data: x\n\n"), WORD], 3, Ok("word")),
         (vec![Act::Stream(&[" w", "ord"], NOW)], 1, Ok("word")),
-        (vec![status(500, "")], 3, Err("answers 500")),
-        (vec![garbage], 3, Err("broke off")),
-        (vec![status(400, "")], 1, Err("answers 400")),
+        (vec![status(500, "")], 3, Err("status 500")),
+        (vec![garbage], 3, Err("closed the connection early")),
+        (vec![status(400, "")], 1, Err("status 400")),
         (vec![status(401, "")], 1, Err("remote.token_env")),
         (vec![status(404, "")], 1, Err("remote.url")),
         (
@@ -288,7 +288,7 @@ fn what_passes_is_tried_again_and_what_lasts_is_not() {
             Err("an error"),
         ),
         (vec![Act::Cut(&["one\n", "tw"])], 1, Ok("one")),
-        (vec![Act::Cut(&["on"])], 1, Err("broke off")),
+        (vec![Act::Cut(&["on"])], 1, Err("closed the connection early")),
         (vec![Act::Status(500, String::new(), "logits_all must be True"), WORD, WORD], 2, Ok("word")),
     ] {
         let server = Server::new(&acts);
@@ -319,13 +319,13 @@ fn what_passes_is_tried_again_and_what_lasts_is_not() {
 }
 
 #[test]
-fn time_that_is_over_ends_what_the_server_does_not() {
+fn time_limits_end_stalled_responses() {
     let until = |time: Duration| Budget { until: Some(Instant::now() + time), ..Budget::default() };
-    // The budget ends a server that says nothing, and one that stops in the middle, with what there is.
+    // The time limit ends a response that sends nothing, and one that stalls, with the text so far.
     for (act, expected) in [(Act::Hang, ""), (Act::Stall(&["one\n"]), "one\n")] {
         let server = Server::new(&[act]);
         let engine = server.engine();
-        // A busy machine may take longer than a budget to get so far: then twice as long is tried.
+        // A busy machine may exceed the limit before that: then the limit is doubled.
         let mut time = Duration::from_millis(100);
         loop {
             let (result, _) = generate(&engine, until(time), &Cancel::new());
@@ -339,22 +339,22 @@ fn time_that_is_over_ends_what_the_server_does_not() {
             time *= 2;
         }
     }
-    // A new attempt that would come too late is none, and the server is left alone for as long as it wants.
+    // A retry that would be too late is not made, and Retry-After is respected.
     let server = Server::new(&[status(429, "retry-after: 3600\r\n")]);
     let engine = server.engine();
-    for expected in ["answers 429", "left alone"] {
+    for expected in ["status 429", "Retry-After"] {
         let (result, _) = generate(&engine, until(PATIENCE), &Cancel::new());
         let error = result.unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
     assert_eq!(server.asked.try_iter().count(), 1);
-    // Without a budget, the time-out does.
+    // Without a time limit, the timeout does.
     let server = Server::new(&[Act::Hang]);
     let impatient =
         self::engine(Options { timeout: Duration::from_millis(200), retries: 1, ..server.options() });
     let (result, _) = generate(&impatient, Budget::default(), &Cancel::new());
     assert!(result.unwrap_err().contains("timeout"));
-    // It may hear of the second attempt after that is over.
+    // The server may see the second attempt after that has ended.
     for _ in 0..2 {
         server.asked();
     }
@@ -362,7 +362,7 @@ fn time_that_is_over_ends_what_the_server_does_not() {
 }
 
 #[test]
-fn giving_up_drops_the_connection() {
+fn a_cancel_closes_the_connection() {
     let endless = Act::Stream(&["word "; 10_000], Duration::from_millis(50));
     for act in [Act::Hang, endless, status(503, "retry-after: 3600\r\n")] {
         let hangs_up = !matches!(act, Act::Status(..));
@@ -371,12 +371,12 @@ fn giving_up_drops_the_connection() {
         let (result, _) = thread::scope(|scope| {
             let generation = scope.spawn(|| generate(&engine, Budget::default(), &cancel));
             server.asked();
-            // As a rule it is in the middle of its answer, or of its wait, by then.
+            // Usually it is in the middle of its response, or of its wait, by then.
             thread::sleep(Duration::from_millis(300));
             cancel.cancel();
             generation.join().unwrap()
         });
-        // No server here comes to an end of its own.
+        // No server here ends by itself.
         assert_eq!(result.unwrap().stop, StopReason::Cancelled);
         if hangs_up {
             server.dropped.recv_timeout(PATIENCE).expect("the connection is dropped");
@@ -385,7 +385,7 @@ fn giving_up_drops_the_connection() {
 }
 
 #[test]
-fn a_connection_serves_again() {
+fn connections_are_reused() {
     let server = Server::new(&[WORD]);
     let engine = server.engine();
     for _ in 0..3 {
@@ -396,27 +396,27 @@ fn a_connection_serves_again() {
 }
 
 #[test]
-fn nothing_goes_anywhere_else() {
-    let elsewhere = Server::new(&[WORD]);
-    let location = format!("location: {}/v1/completions\r\n", elsewhere.url);
+fn nothing_is_sent_elsewhere() {
+    let server = Server::new(&[WORD]);
+    let location = format!("location: {}/v1/completions\r\n", server.url);
     for code in [301, 302, 307, 308] {
         let server = Server::new(&[status(code, &location)]);
         let (result, _) = generate(&server.engine(), Budget::default(), &Cancel::new());
         assert!(result.unwrap_err().contains("not followed"));
     }
-    assert_eq!(*elsewhere.connections.lock().unwrap(), 0);
+    assert_eq!(*server.connections.lock().unwrap(), 0);
 
-    // Nobody listens there.
+    // No server listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = engine(Options { url: format!("http://{port}"), retries: 1, ..elsewhere.options() });
-    assert!(generate(&nobody, Budget::default(), &Cancel::new()).0.is_err());
+    let unreachable = engine(Options { url: format!("http://{port}"), retries: 1, ..server.options() });
+    assert!(generate(&unreachable, Budget::default(), &Cancel::new()).0.is_err());
 }
 
 #[test]
-fn an_editor_is_served_as_by_a_model_of_our_own() {
+fn an_editor_is_served_as_by_a_local_model() {
     const URI: &str = "file:///home/me/a.py";
     let server = Server::new(&[Act::Stream(&["alpha", "bet()"], NOW)]);
-    let mut client = Client::start_with(server.engine(), calm(), None);
+    let mut client = Client::start_with(server.engine(), deterministic(), None);
     client.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
     client.open(URI, "x = ");
     let inline = |client: &mut Client, character: u32| {
@@ -434,7 +434,7 @@ fn an_editor_is_served_as_by_a_model_of_our_own() {
 }
 
 #[test]
-fn the_program_says_nothing_of_tokens_and_documents() {
+fn the_program_logs_no_tokens_and_documents() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.py");
     std::fs::write(&file, "password = hunter2.\n").unwrap();
@@ -451,7 +451,7 @@ fn the_program_says_nothing_of_tokens_and_documents() {
         let (said, logged) =
             (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         assert_eq!(said.contains("word"), is_answered, "{said}");
-        assert_eq!(logged.contains("answers 401"), !is_answered, "{logged}");
+        assert_eq!(logged.contains("status 401"), !is_answered, "{logged}");
         for secret in ["sesame", "hunter2", "secret words"] {
             assert!(!logged.contains(secret), "{secret} is in {logged}");
         }

@@ -1,4 +1,4 @@
-//! Sessions: whatever they held before, they end where a fresh one would.
+//! Sessions: the results do not depend on what was cached.
 
 use fimd::base::Cancel;
 use fimd::base::random::Mmix;
@@ -35,9 +35,9 @@ fn sync<B: Backend>(session: &mut Session<B>, tokens: &[u32], marks: &[Mark]) ->
 #[track_caller]
 fn check_logits<B: Backend>(session: &Session<B>, tokens: &[u32], bound: f32) -> f32 {
     assert_eq!(session.tokens(), tokens);
-    let mut fresh = load::session(model::<Cpu>("long", 1, 8));
-    fresh.sync(tokens, &[], &Cancel::new()).unwrap();
-    let error = distance(session.logits(), fresh.logits());
+    let mut new_blocks = load::session(model::<Cpu>("long", 1, 8));
+    new_blocks.sync(tokens, &[], &Cancel::new()).unwrap();
+    let error = distance(session.logits(), new_blocks.logits());
     assert!(error < bound, "{error} after {} tokens", tokens.len());
     error
 }
@@ -72,7 +72,7 @@ fn typing_and_deleting_cost_what_changed<B: TestBackend>() {
         let synced = sync(&mut session, &typed, &marks);
         assert_eq!(synced.evaluated, 1);
         assert!(synced.replayed <= 64);
-        // A completion of some tokens, with which the next prompt does not go on.
+        // A completion of some tokens, which the next prompt does not include.
         for offset in [1, 4, 5] {
             assert_eq!(session.push((token + offset) % 48, &Cancel::new()).unwrap().evaluated, 1);
         }
@@ -92,12 +92,12 @@ fn typing_and_deleting_cost_what_changed<B: TestBackend>() {
         let synced = sync(&mut session, &edited, &[Mark { at: kept + 2, unstable_tokens: 24 }]);
         assert_eq!(synced.reused, kept, "{synced:?}");
     }
-    // A jump: only what stands before it is known.
+    // A jump: only the tokens before it are cached.
     let synced = sync(&mut session, &[&prompt[..60], &run(9, 100)].concat(), &[]);
     assert_eq!((synced.reused, synced.evaluated), (0, 160), "no state was saved before 96");
 }
 
-/// A session whose past takes at most so many bytes.
+/// A session with these budgets, in bytes.
 fn session_with<B: TestBackend>(cache_bytes_max: u64, precision: Precision) -> Session<B> {
     let dir = ModelDir::open(&reference::folder("long")).unwrap();
     let config = Config::read(&dir).unwrap();
@@ -153,7 +153,7 @@ fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
             if random(4) == 0 {
                 let (mut at, mut rows) = (session.tokens().to_vec(), Vec::new());
                 let draft = run(step, 1 + random(5));
-                session.look_ahead(&draft, &Cancel::new(), &mut rows).unwrap();
+                session.evaluate_draft(&draft, &Cancel::new(), &mut rows).unwrap();
                 for (&token, logits) in draft.iter().zip(rows.chunks_exact(rows.len() / draft.len())).take(2)
                 {
                     session.accept(token, logits);
@@ -260,9 +260,9 @@ fn keys_and_values_alone_are_reused_at_any_position<B: TestBackend>() {
         tokens.extend([49, cut as u32 % 48, 50]);
         let synced = session.sync(&tokens, &[Mark { at: cut, unstable_tokens: 8 }], &Cancel::new()).unwrap();
         assert_eq!(synced, Synced { reused: cut, evaluated: 3, ..Synced::default() });
-        let mut fresh = load::session(open());
-        fresh.sync(&tokens, &[], &Cancel::new()).unwrap();
-        assert!(distance(session.logits(), fresh.logits()) < 1e-3, "after {cut}");
-        session.look_ahead(&[1, 2, 3], &Cancel::new(), &mut Vec::new()).unwrap();
+        let mut new_blocks = load::session(open());
+        new_blocks.sync(&tokens, &[], &Cancel::new()).unwrap();
+        assert!(distance(session.logits(), new_blocks.logits()) < 1e-3, "after {cut}");
+        session.evaluate_draft(&[1, 2, 3], &Cancel::new(), &mut Vec::new()).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cli::{check_fails, program};
-use crate::client::{Client, calm, place};
+use crate::client::{Client, deterministic, place};
 use crate::tiny;
 
 const URI: &str = "file:///home/me/a.py";
@@ -24,7 +24,7 @@ struct Editor {
 impl Editor {
     fn new(workspace: Value) -> Self {
         let model = tiny::folder();
-        let mut client = Client::start_with(tiny::engine(model.path()), calm(), None);
+        let mut client = Client::start_with(tiny::engine(model.path()), deterministic(), None);
         client.initialize_with(
             json!({"textDocument": {"inlineCompletion": {}}, "workspace": workspace}),
             json!({"max_tokens.auto": 5}),

@@ -127,7 +127,7 @@ fn guessing_tokens_changes_no_token() {
         session.reset();
         let mut draft_cost = DraftCost::default();
         // Whatever verifying costs here, it is taken to pay.
-        draft_cost.note_single(1e9);
+        draft_cost.record_single(1e9);
         let task = Task::greedy(prompt, 100);
         let found =
             generate(&mut session, Some(&tokenizer), &task, &mut draft_cost, &Cancel::new(), &mut |_| {})
@@ -193,12 +193,15 @@ fn definitions_are_documented() {
     ] {
         let (text, at) = (text.replace("$0", ""), text.find("$0").unwrap());
         let subject = Subject::new(text, path.into(), String::new(), at..at).unwrap();
-        assert!(assist::can(engine.tokenizer(), Action::Explain).is_err(), "it was not trained to chat");
+        assert!(
+            assist::check_support(engine.tokenizer(), Action::Explain).is_err(),
+            "it was not trained to chat"
+        );
         let job = Job::new(&engine, &options, Action::Document, subject).unwrap();
         let (send, receive) = mpsc::channel();
         engine.submit(serve::Request {
             key: "document".into(),
-            priority: serve::Priority::Patient,
+            priority: serve::Priority::Standard,
             not_before: None,
             task: job.task.clone(),
             cancel: Cancel::new(),

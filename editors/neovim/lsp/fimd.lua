@@ -1,18 +1,18 @@
--- How Neovim starts fimd and what it can show; vim.lsp.config('fimd', {...}) is laid over it.
+-- The default configuration of the client; vim.lsp.config('fimd', {...}) overrides it.
 
 local restarted_at = -math.huge
 
 return {
   cmd = { 'fimd', 'lsp' },
 
-  -- No list of filetypes: fimd completes any text. The function says which buffers are text that somebody writes.
+  -- No list of filetypes: fimd attaches to any editable file.
   root_dir = function(buf, on_dir)
     if vim.bo[buf].buftype ~= '' or not vim.bo[buf].modifiable then
       return
     end
     local name = vim.api.nvim_buf_get_name(buf)
     if name == '' then
-      -- All buffers without a name have the same URI, so that the server can know only one of them.
+      -- All buffers without a name have the same URI, so only one of them can be open in the server.
       for _, client in ipairs(vim.lsp.get_clients({ name = 'fimd' })) do
         for other in pairs(client.attached_buffers) do
           if other ~= buf and vim.api.nvim_buf_get_name(other) == '' then
@@ -27,14 +27,14 @@ return {
   capabilities = { experimental = { fimd = { status = true, explanation = true } } },
 
   before_init = function(params, config)
-    -- Neovim sends settings only once the server runs; this way they hold from the first moment.
+    -- Neovim sends settings only after `initialize`; this way they apply from the start.
     local settings = vim.tbl_get(config, 'settings', 'fimd') or {}
     params.initializationOptions = vim.tbl_extend('force', config.init_options or vim.empty_dict(), settings)
-    -- Asked to confirm an edit, Neovim asks before it shows anything of it. Undoing it is better.
+    -- Neovim asks for confirmation before it shows the edit. Undo is better.
     params.capabilities.workspace.workspaceEdit.changeAnnotationSupport = nil
   end,
 
-  -- A server that crashed is started again, but not over and over.
+  -- Restarts a server that crashed, unless it crashed shortly before.
   on_exit = vim.schedule_wrap(function(code, signal)
     local has_crashed = (code ~= 0 or signal ~= 0) and vim.v.exiting == vim.NIL and vim.lsp.is_enabled('fimd')
     if has_crashed and vim.uv.now() - restarted_at > 10000 then

@@ -15,12 +15,12 @@ on('LspAttach', function(event)
   end
 end)
 
--- The server prepares the prompt of what is looked at.
+-- The server prewarms the prompt of the focused document.
 on({ 'BufEnter', 'FocusGained' }, function(event)
   require('fimd').focus(event.buf)
 end)
 
--- Neovim attaches servers when a buffer gets a filetype. One that has none may still be written in.
+-- Neovim attaches servers when a buffer gets a filetype; this covers buffers without one.
 on('InsertEnter', function(event)
   if vim.bo[event.buf].filetype == '' and vim.lsp.is_enabled('fimd') then
     vim.api.nvim_exec_autocmds('FileType', { group = 'nvim.lsp.enable', buffer = event.buf })
@@ -32,7 +32,7 @@ vim.api.nvim_create_user_command('Fimd', function(command)
 end, {
   nargs = '+',
   range = true,
-  desc = 'Ask fimd, or tell it something',
+  desc = 'Run a command of fimd',
   complete = function(...)
     return require('fimd.command').complete(...)
   end,
@@ -42,9 +42,9 @@ local ghost_text = {
   accept = 'Accept the ghost text',
   ['accept-word'] = 'Accept the next word of the ghost text',
   ['accept-line'] = 'Accept the next line of the ghost text',
-  next = 'Show the next alternative, or ask for some',
-  previous = 'Show the alternative before',
-  dismiss = 'Hide the ghost text',
+  next = 'Show the next alternative, or request some',
+  previous = 'Show the previous alternative',
+  dismiss = 'Dismiss the ghost text',
 }
 for name, desc in pairs(ghost_text) do
   vim.keymap.set('i', '<Plug>(fimd-' .. name .. ')', function()
@@ -52,7 +52,7 @@ for name, desc in pairs(ghost_text) do
   end, { desc = desc })
 end
 
--- A plugin manager may load this late and call setup() right after: let it.
+-- A plugin manager may load this late and call setup() right after: enable only then.
 if vim.v.vim_did_enter == 1 then
   vim.schedule(function()
     vim.lsp.enable('fimd')

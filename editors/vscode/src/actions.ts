@@ -18,17 +18,17 @@ import {
     ResponseError,
 } from 'vscode-languageclient/node';
 
-const CHANGED = 'fimd: the document was changed in the meantime: please try again.';
+const CHANGED = 'fimd: the document has changed: please try again.';
 
-/** Work of the model that takes seconds: it can be cancelled, where it is shown or by `cancelAll`. */
+/** Long-running requests, which the user can cancel, also by `cancelAll`. */
 export class Actions {
-    private readonly underWay = new Set<CancellationTokenSource>();
+    private readonly inFlight = new Set<CancellationTokenSource>();
 
     cancelAll(): void {
-        for (const source of this.underWay) source.cancel();
+        for (const source of this.inFlight) source.cancel();
     }
 
-    /** The command `fimd.explain`. The text comes in notifications, the answer when it is complete. */
+    /** The command `fimd.explain`. The text is streamed in notifications; the response follows when it is complete. */
     async explain(client: LanguageClient, args: unknown[]): Promise<void> {
         await this.run('explaining', async (token) => {
             const params = { command: 'fimd.explain', arguments: args as never[] };
@@ -36,15 +36,15 @@ export class Actions {
         });
     }
 
-    /** Explains the selection, or what is at the cursor. */
+    /** Explains the selection, or the symbol at the cursor. */
     async explainSelection(client: LanguageClient, { document, selection }: TextEditor): Promise<void> {
         const range = client.code2ProtocolConverter.asRange(selection);
         await this.explain(client, [{ uri: document.uri.toString(), range }]);
     }
 
     /**
-     * Runs the code action whose title says `fimd: VERB …` for the selection, or for what is at the cursor. The menu of
-     * code actions does the same, but here the work can be cancelled.
+     * Runs the code action whose title begins with `fimd: VERB` for the selection, or for the symbol at the cursor. Unlike
+     * in the menu of code actions, the request can be cancelled.
      */
     async act(client: LanguageClient, { document, selection }: TextEditor, verb: string, title: string): Promise<void> {
         const version = document.version;
@@ -63,13 +63,13 @@ export class Actions {
                 },
                 token,
             );
-            // In the list may be commands too, which old servers have instead of actions.
+            // The list may contain commands too.
             const actions = (offered ?? [])
                 .filter((action): action is CodeAction => typeof action.command !== 'string')
                 .filter((action) => action.title.startsWith(`fimd: ${verb}`));
             const action = actions.find(({ disabled }) => disabled === undefined);
             if (action === undefined) {
-                const reason = actions[0]?.disabled?.reason ?? 'there is nothing that it can do here';
+                const reason = actions[0]?.disabled?.reason ?? 'no such action here';
                 void window.showInformationMessage(`fimd: ${reason}`);
                 return undefined;
             }
@@ -83,7 +83,7 @@ export class Actions {
         await workspace.applyEdit(await client.protocol2CodeConverter.asWorkspaceEdit(edit), { isRefactoring: true });
     }
 
-    /** Nothing is returned when it was cancelled, or came to nothing, which is said. */
+    /** Returns undefined when cancelled, or after showing a failure. */
     private async run<T>(title: string, work: (token: CancellationToken) => Promise<T>): Promise<T | undefined> {
         const options = { location: ProgressLocation.Notification, title: `fimd: ${title}`, cancellable: true };
         return window.withProgress(options, async (_progress, token) => {
@@ -91,7 +91,7 @@ export class Actions {
             const subscription = token.onCancellationRequested(() => {
                 source.cancel();
             });
-            this.underWay.add(source);
+            this.inFlight.add(source);
             try {
                 return await work(source.token);
             } catch (error) {
@@ -100,7 +100,7 @@ export class Actions {
                 void window.showWarningMessage(error.code === LSPErrorCodes.ContentModified ? CHANGED : `fimd: ${error.message}`);
                 return undefined;
             } finally {
-                this.underWay.delete(source);
+                this.inFlight.delete(source);
                 subscription.dispose();
                 source.dispose();
             }

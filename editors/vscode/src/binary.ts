@@ -1,7 +1,7 @@
 import { posix, win32 } from 'node:path';
 
-/** What of the surroundings decides where the program is. */
-export interface Surroundings {
+/** The environment of the search for the program. */
+export interface Environment {
     env: Readonly<Record<string, string | undefined>>;
     home: string;
     windows: boolean;
@@ -9,11 +9,10 @@ export interface Surroundings {
 }
 
 /**
- * Where the `fimd` program is: what the setting says and nothing else if it says something, or else the first on the
- * `PATH` and in cargo's folder. Only absolute paths count: a relative one would depend on the open folder, and that
- * may come from anybody.
+ * The path of the `fimd` program: the setting, or if that is empty the first on the `PATH` and in cargo's folder. Only
+ * absolute paths are used: a relative one would depend on the open folder, which is untrusted.
  */
-export function findBinary(setting: string, { env, home, windows, isProgram }: Surroundings): string | undefined {
+export function findBinary(setting: string, { env, home, windows, isProgram }: Environment): string | undefined {
     const paths = windows ? win32 : posix;
     const path = setting.trim().replace(/^~(?=$|[/\\])/, () => home);
     if (path !== '') return paths.isAbsolute(path) && isProgram(path) ? path : undefined;

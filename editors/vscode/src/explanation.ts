@@ -3,7 +3,7 @@ import { commands, type Disposable, ViewColumn, type WebviewPanel, window } from
 import { page } from './page';
 import type { Explanation } from './server';
 
-/** The view beside the editor in which an explanation appears while the model writes it. */
+/** The view beside the editor that an explanation is streamed to. */
 export class ExplanationView implements Disposable {
     private panel: WebviewPanel | undefined;
     private shown = 0;
@@ -14,7 +14,7 @@ export class ExplanationView implements Disposable {
     async show({ id, title, markdown, done }: Explanation): Promise<void> {
         if (id < this.shown) return;
         const html = await render(done ? markdown : `${markdown} …`);
-        // Rendering took a moment, in which a newer one may have come.
+        // A newer one may have arrived while rendering.
         if (id < this.shown) return;
         const fresh = id > this.shown;
         this.shown = id;
@@ -29,7 +29,7 @@ export class ExplanationView implements Disposable {
         await this.panel.webview.postMessage(html);
     }
 
-    /** Another server counts explanations anew. */
+    /** A new server numbers explanations from the start. */
     reset(): void {
         this.shown = 0;
     }
@@ -54,7 +54,7 @@ export class ExplanationView implements Disposable {
     }
 }
 
-/** VS Code's own renderer, or the text as it is where that is turned off. */
+/** Renders by VS Code, or as plain text where its renderer is disabled. */
 async function render(markdown: string): Promise<string> {
     try {
         return await commands.executeCommand<string>('markdown.api.render', markdown);

@@ -18,7 +18,7 @@ import { type Events, Server } from './server';
 import { declaredSettings } from './settings';
 import { type Status, look } from './status';
 
-/** Settings that count when the server is started. */
+/** Settings that need a restart of the server. */
 const AT_START = ['fimd.path', 'fimd.arguments', 'fimd.languages'];
 
 let running: Server | undefined;
@@ -50,7 +50,7 @@ export function activate(context: ExtensionContext): void {
     const events: Events = {
         onStatus: show,
         onRunning: () => {
-            // A server that sends its status has most likely done so by now.
+            // A server that supports the status has usually sent it by now.
             if (status.state === 'starting') show({ state: 'ready' });
         },
         onExplanation: (explanation) => void view.show(explanation),

@@ -5,7 +5,7 @@ interface Entry extends QuickPickItem {
     run?: () => unknown;
 }
 
-/** What is going on, what can be done about it, and the counters of this window, in one list. */
+/** Shows the status, actions and the statistics of this window in one list. */
 export async function showMenu(status: Status, statistics: unknown): Promise<void> {
     const { label, details } = look(status);
     const run = (icon: string, title: string, command: string, ...args: unknown[]): Entry => ({

@@ -1,8 +1,8 @@
-/** How soon to start again after a crash: at once, then less and less soon, and not at all when it keeps crashing. */
+/** Exponential back-off of restarts after crashes, with a limit. */
 export class Restarts {
     private crashes: number[] = [];
 
-    /** Milliseconds to wait after a crash at time `now`, or `undefined`: leave it. */
+    /** Milliseconds to wait after a crash at time `now`; `undefined` for no restart. */
     delayAfterCrash(now: number): number | undefined {
         this.crashes = [...this.crashes.filter((time) => now - time < WINDOW_MS), now];
         const earlier = this.crashes.length - 1;

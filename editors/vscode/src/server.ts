@@ -14,19 +14,19 @@ import { Restarts } from './restarts';
 import { explicitSettings } from './settings';
 import type { ServerStatus, Status } from './status';
 
-/** What the extension does with what comes from a server. */
+/** Callbacks for the events of a server. */
 export interface Events {
     onStatus(status: Status): void;
     onRunning(): void;
     onExplanation(explanation: Explanation): void;
-    /** There is no program to start. */
+    /** The program was not found. */
     onMissing(path: string): void;
-    /** The server does not run, and will not unless the user does something. */
+    /** The server has stopped and is not restarted automatically. */
     onFailure(message: string): void;
     executeCommand: NonNullable<NonNullable<LanguageClientOptions['middleware']>['executeCommand']>;
 }
 
-/** What the server says in `fimd/explanation`. */
+/** The parameters of `fimd/explanation`. */
 export interface Explanation {
     id: number;
     title: string;
@@ -34,7 +34,7 @@ export interface Explanation {
     done: boolean;
 }
 
-/** Errors go to the log; what the user has to know we say ourselves, once. */
+/** Sends errors to the log only; failures are shown by `Events.onFailure`. */
 class QuietClient extends LanguageClient {
     override error(message: string, data?: unknown): void {
         super.error(message, data, false);
@@ -42,8 +42,8 @@ class QuietClient extends LanguageClient {
 }
 
 /**
- * `fimd lsp`, one process at a time. It is started and ended in the order in which that was asked for, and started again
- * when it crashes. (It is but a bridge: when the daemon crashes, the bridge sees to that.)
+ * `fimd lsp`, one process at a time. Starts and stops are queued, and a crashed process is restarted. (It is a bridge,
+ * which itself restarts a crashed daemon.)
  */
 export class Server {
     private client: QuietClient | undefined;
@@ -64,7 +64,7 @@ export class Server {
         return this.running ? this.client : undefined;
     }
 
-    /** Starts the server, or starts it anew, because the user wants it. */
+    /** Starts or restarts the server for the user. */
     async restart(): Promise<void> {
         this.restarts = new Restarts();
         await this.begin();
@@ -79,7 +79,7 @@ export class Server {
         await this.connection?.sendNotification('workspace/didChangeConfiguration', { settings: this.explicit() });
     }
 
-    /** Says which document is looked at. */
+    /** Notifies the server of the focused document. */
     async focus(editor: TextEditor | undefined): Promise<void> {
         const served = editor !== undefined && languages.match(this.selector, editor.document) > 0;
         const params = served ? { textDocument: { uri: editor.document.uri.toString() } } : {};
@@ -95,7 +95,7 @@ export class Server {
 
     private enqueue(work: () => Promise<void>): Promise<void> {
         clearTimeout(this.timer);
-        // One that is still starting may have got stuck, and nothing can be asked of it yet.
+        // A server that is still starting may be stuck, and cannot be shut down by a request yet.
         if (!this.running) this.client?.serverProcess?.kill();
         this.queue = this.queue.then(work).catch((error: unknown) => {
             this.log.error(String(error));
@@ -158,19 +158,19 @@ export class Server {
         try {
             await client.dispose();
         } catch {
-            // It crashed, or did not end within two seconds and is killed by the client.
+            // It crashed, or did not exit within two seconds and was killed by the client.
         }
     }
 
-    /** The server went away by itself. */
+    /** Handles an unexpected exit of the server. */
     private async crashed(): Promise<void> {
         await this.setRunning(false);
         const delay = this.restarts.delayAfterCrash(Date.now());
         if (delay === undefined) {
-            this.events.onFailure('fimd crashed again and again, and was not started any more.');
+            this.events.onFailure('fimd crashed repeatedly and was not restarted.');
             return;
         }
-        this.events.onStatus({ state: 'disconnected', message: 'The server crashed and is started again' });
+        this.events.onStatus({ state: 'disconnected', message: 'The server crashed and is restarting' });
         clearTimeout(this.timer);
         this.timer = setTimeout(() => void this.begin(), delay);
     }
@@ -200,7 +200,7 @@ export class Server {
                 },
             },
             stdioOptions: {
-                stdout: () => undefined, // that is the protocol
+                stdout: () => undefined, // has the protocol
                 stderr: (stream) => {
                     createInterface(stream).on('line', (line) => {
                         this.log.info(line);
@@ -210,7 +210,7 @@ export class Server {
             middleware: {
                 executeCommand: this.events.executeCommand,
                 workspace: {
-                    // Asked for all settings, the client would answer with VS Code's defaults in them.
+                    // By default the client would include VS Code's defaults.
                     configuration: (params, token, next) =>
                         params.items.every(({ section }) => section === 'fimd')
                             ? params.items.map(() => this.explicit())

@@ -5,11 +5,10 @@ export interface Inspected {
 }
 
 /**
- * The settings of the server that the user set, by dotted name: sending the defaults of VS Code too would overrule
- * `fimd.toml`.
+ * The settings of the server that the user has set, by dotted name: VS Code's defaults would override `fimd.toml`.
  *
- * Only settings that the extension declares are looked up. For those VS Code sees to their scope, so that a folder that
- * was cloned from somewhere cannot set what is not for folders to set.
+ * Only declared settings are looked up, as VS Code enforces their scope: an untrusted workspace cannot set machine
+ * settings.
  */
 export function explicitSettings(
     declared: readonly string[],

@@ -1,4 +1,4 @@
-/** What the server says in `fimd/status`. */
+/** The parameters of `fimd/status`. */
 export interface ServerStatus {
     state: 'ready' | 'loading' | 'paused' | 'disabled' | 'failed' | 'disconnected';
     model?: string;
@@ -8,7 +8,7 @@ export interface ServerStatus {
     answer_ms?: number;
 }
 
-/** That, and what the extension knows while there is no server to say it. */
+/** The status of the server, or of the extension while none is running. */
 export interface Status extends Omit<ServerStatus, 'state'> {
     state: ServerStatus['state'] | 'starting' | 'stopped' | 'missing';
 }
@@ -51,14 +51,14 @@ export function look(status: Status): Look {
     };
 }
 
-/** Milliseconds for people: three places at most. */
+/** Formats milliseconds with at most three digits. */
 export function duration(ms: number): string {
     if (ms >= 9950) return `${Math.round(ms / 1000)} s`;
     if (ms >= 999.5) return `${(ms / 1000).toFixed(1)} s`;
     return `${ms >= 9.95 || ms === 0 ? Math.round(ms) : ms.toFixed(1)} ms`;
 }
 
-/** The counters of `fimd/statistics`, whichever they are, as lines. */
+/** The counters of `fimd/statistics`, as lines. */
 export function counters(statistics: unknown, prefix = ''): [string, string][] {
     if (typeof statistics !== 'object' || statistics === null || Array.isArray(statistics)) return [];
     return Object.entries(statistics).flatMap(([key, value]: [string, unknown]): [string, string][] => {

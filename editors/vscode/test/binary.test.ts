@@ -27,9 +27,9 @@ describe('the program', () => {
 
     test('has a suffix on Windows, where the path may be called Path', () => {
         const programs = ['D:\\tools\\fimd.exe', 'C:\\Users\\me\\.cargo\\bin\\fimd.exe'];
-        const surroundings = { home: 'C:\\Users\\me', windows: true, isProgram: (path: string) => programs.includes(path) };
-        expect(findBinary('', { ...surroundings, env: { Path: 'C:\\bin;D:\\tools' } })).toBe(programs[0]);
-        expect(findBinary('', { ...surroundings, env: {} })).toBe(programs[1]);
-        expect(findBinary('~\\.cargo\\bin\\fimd.exe', { ...surroundings, env: {} })).toBe(programs[1]);
+        const environment = { home: 'C:\\Users\\me', windows: true, isProgram: (path: string) => programs.includes(path) };
+        expect(findBinary('', { ...environment, env: { Path: 'C:\\bin;D:\\tools' } })).toBe(programs[0]);
+        expect(findBinary('', { ...environment, env: {} })).toBe(programs[1]);
+        expect(findBinary('~\\.cargo\\bin\\fimd.exe', { ...environment, env: {} })).toBe(programs[1]);
     });
 });

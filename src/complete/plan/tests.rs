@@ -185,7 +185,7 @@ fn a_chat_is_prefilled_and_its_fence_is_dropped() {
         let cut = (0..=output.len()).find_map(|end| stop.check(&output[..end]));
         let generated = Generated {
             text: output[..cut.unwrap_or(output.len())].into(),
-            ..Generated::nothing(StopReason::Rule)
+            ..Generated::empty(StopReason::Rule)
         };
         assert_eq!(planner.finish(&request, generated).unwrap().text, expected);
     }
@@ -204,7 +204,7 @@ fn a_model_that_only_chats_is_asked_for_a_replacement() {
         let mut stop = task.stop.clone();
         let cut = (0..=output.len()).find_map(|end| stop.check(&output[..end]));
         let text = output[..cut.unwrap_or(output.len())].into();
-        let generated = Generated { text, ..Generated::nothing(StopReason::Rule) };
+        let generated = Generated { text, ..Generated::empty(StopReason::Rule) };
         let invoked = Request { is_invoked: true, ..request.clone() };
         let completion = planner.finish(&invoked, generated).ok();
         assert_eq!(completion.as_ref().map(|completion| completion.text.as_str()), expected, "{output}");

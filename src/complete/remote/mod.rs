@@ -1,14 +1,12 @@
 //! The remote backend: a completion server (vLLM, SGLang, llama.cpp, anything with OpenAI's `/v1/completions`) in the
-//! place of the model on this machine, as an [`Engine`] whose work is done there. What is requested, kept, shown and
-//! dropped is decided here as ever.
+//! place of the local model, as an [`Engine`] whose tasks run there. Everything else works as with a local model.
 //!
-//! - This is the only place that sends what is edited to another machine, and it does so to one URL only: it
-//!   follows no redirect, uses no proxy, and sends nothing before a completion is requested. Prewarming is left
-//!   out.
-//! - Prompts go as text. They are made, and their lengths counted, with the tokenizer of the starter model: one
-//!   with fewer words, so that a budget of tokens is a little less text than the server's own tokens would be.
-//! - One request at a time, as with a model of our own; a newer one ends it by dropping the connection.
-//! - What goes wrong is said without a word of what was sent or answered: both hold text of documents.
+//! - This is the only module that sends document text to another machine, and to one URL only: it follows no redirect,
+//!   uses no proxy, and sends nothing before a completion is requested. There is no prewarming.
+//! - Prompts are sent as text. Their tokens are counted with the tokenizer of the starter model, whose vocabulary is
+//!   smaller, so that a budget of tokens is a little less text than by the server's tokenizer.
+//! - One request at a time, as with a local model; a newer one cancels it by closing the connection.
+//! - Errors contain nothing of request or response bodies, as both have document text.
 
 mod transport;
 mod wire;
@@ -25,28 +23,28 @@ use crate::decode::stop::Stop;
 use crate::decode::{Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::serve::Engine;
-use transport::{Exchange, Failure, Heard, POLL, Transport};
-use wire::{Piece, Question};
+use transport::{Exchange, Failure, POLL, Received, Transport};
+use wire::{CompletionRequest, Piece};
 
 pub use transport::Token;
 pub use wire::Template;
 
-/// Which server, and how to ask it.
+/// Options of the remote backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Its address: `http://host:8000`, or to `/v1`, or to `/v1/completions`.
     pub url: String,
-    /// Which of its models; the server's own choice otherwise.
+    /// The name of the model; by default the server's choice.
     pub model: Option<String>,
     /// Authenticates the user.
     pub token: Option<Token>,
-    /// Longest wait for a connection, and for the server to say more.
+    /// Timeout of connecting, and of each read and write.
     pub timeout: Duration,
-    /// New attempts after a connection that failed, or a server that was busy.
+    /// Retries after a failed connection, or a busy server.
     pub retries: u32,
-    /// What shows it the text around the cursor.
+    /// Who renders the FIM prompt.
     pub template: Template,
-    /// Most tokens that prompt and completion may have together.
+    /// Most tokens of a prompt and its completion together.
     pub context: usize,
 }
 
@@ -55,24 +53,24 @@ pub struct Remote {
     options: Options,
     tokenizer: Arc<Tokenizer>,
     transport: Transport,
-    /// Whether the server gives log-probabilities, as far as is known.
-    gives_logprobs: bool,
+    /// False once the server has rejected log-probabilities.
+    supports_logprobs: bool,
 }
 
 impl Remote {
-    /// Prompts are made with `tokenizer`, that of the starter model. Nothing is sent yet.
+    /// `tokenizer` is that of the starter model. Nothing is sent yet.
     pub fn new(options: Options, tokenizer: Tokenizer) -> Result<Self> {
         let transport = Transport::new(&options.url, options.token.clone(), options.timeout)?;
-        Ok(Self { options, tokenizer: tokenizer.into(), transport, gives_logprobs: true })
+        Ok(Self { options, tokenizer: tokenizer.into(), transport, supports_logprobs: true })
     }
 
-    /// What to call it: the model and the host.
+    /// The model and the host, for the user.
     pub fn describe(&self) -> String {
         let model = self.options.model.as_deref().unwrap_or("the model");
         format!("{model} at {}", self.transport.host())
     }
 
-    /// An engine that has its work done there.
+    /// An engine whose tasks run on the server.
     pub fn engine(mut self) -> Engine {
         let (tokenizer, context) = (self.tokenizer.clone(), self.options.context);
         Engine::remote(tokenizer, context, move |task, cancel, show| self.generate(task, cancel, show))
@@ -85,7 +83,7 @@ impl Remote {
         show: &mut dyn FnMut(&str),
     ) -> Result<Vec<Generated>> {
         if task.max_tokens == 0 {
-            return Ok(vec![Generated::nothing(StopReason::Length)]);
+            return Ok(vec![Generated::empty(StopReason::Length)]);
         }
         let (started, until) = (Instant::now(), task.budget.until);
         let mut attempts = 0..self.options.retries;
@@ -94,16 +92,16 @@ impl Remote {
             if stop.is_none() {
                 match self.attempt(task, cancel, started, show) {
                     Ok(generated) => return Ok(vec![generated]),
-                    Err(Failure::NoLogprobs) => self.gives_logprobs = false,
-                    Err(Failure::Lasting(error)) => return Err(error),
-                    Err(Failure::Passing(error, after)) => {
+                    Err(Failure::NoLogprobs) => self.supports_logprobs = false,
+                    Err(Failure::Permanent(error)) => return Err(error),
+                    Err(Failure::Retryable(error, after)) => {
                         let attempt = attempts.next();
                         stop = self.transport.wait_retry(attempt, error, after, until, cancel)?;
                     }
                 }
             }
             if let Some(stop) = stop {
-                return Ok(vec![Generated::nothing(stop)]);
+                return Ok(vec![Generated::empty(stop)]);
             }
         }
     }
@@ -117,90 +115,96 @@ impl Remote {
         show: &mut dyn FnMut(&str),
     ) -> Result<Generated, Failure> {
         let Options { model, template, .. } = &self.options;
-        let question = Question::new(task, &self.tokenizer, *template, model.as_deref(), self.gives_logprobs);
-        let exchange = self.transport.send(question.body.to_string());
-        let mut answer = Answer::new(task, question.held, started, self.gives_logprobs);
+        let request = CompletionRequest::new(
+            task,
+            &self.tokenizer,
+            *template,
+            model.as_deref(),
+            self.supports_logprobs,
+        );
+        let exchange = self.transport.send(request.body.to_string());
+        let mut answer = ResponseReader::new(task, request.withheld, started, self.supports_logprobs);
         let ended = answer.listen(&exchange, cancel, show);
-        self.transport.end(exchange, matches!(ended, Ok(Ending::Read)));
+        self.transport.end(exchange, matches!(ended, Ok(ResponseEnd::Read)));
         ended.map(|_| answer.finish())
     }
 }
 
-/// What comes of an answer.
-struct Answer<'a> {
+/// Reads a response.
+struct ResponseReader<'a> {
     task: &'a Task,
     stop: Stop,
-    /// What the text begins with besides, see [`Question`].
-    held: String,
+    /// See [`CompletionRequest`].
+    withheld: String,
     started: Instant,
-    gives_logprobs: bool,
+    supports_logprobs: bool,
     out: Generated,
     /// Pieces with text.
     pieces: usize,
-    /// Whether the server has answered at all.
+    /// Whether a status line was received.
     is_answered: bool,
-    /// Whether the server has said that it has nothing more to say.
+    /// Whether the last piece was received.
     is_complete: bool,
-    /// The status of a refusal, and when to ask again.
-    refused: Option<(u16, Option<Duration>)>,
-    refusal: String,
+    /// The status of an error response, and its Retry-After.
+    error_status: Option<(u16, Option<Duration>)>,
+    error_body: String,
 }
 
-/// How an answer ended.
-enum Ending {
-    /// Read to its end: the connection can serve again.
+/// How a response ended.
+enum ResponseEnd {
+    /// Read to its end: the connection can be reused.
     Read,
-    /// Ended early, by the server or because no more is needed.
-    BrokenOff,
+    /// Ended early, by the server or by us.
+    Aborted,
 }
 
-impl<'a> Answer<'a> {
-    fn new(task: &'a Task, held: String, started: Instant, gives_logprobs: bool) -> Self {
+impl<'a> ResponseReader<'a> {
+    fn new(task: &'a Task, withheld: String, started: Instant, supports_logprobs: bool) -> Self {
         Self {
             task,
             stop: task.stop.clone(),
-            held,
+            withheld,
             started,
-            gives_logprobs,
-            out: Generated::nothing(StopReason::Length),
+            supports_logprobs,
+            out: Generated::empty(StopReason::Length),
             pieces: 0,
             is_answered: false,
             is_complete: false,
-            refused: None,
-            refusal: String::new(),
+            error_status: None,
+            error_body: String::new(),
         }
     }
 
-    /// Listens until it ends, is cancelled, or exceeds its time.
+    /// Reads until it ends, is cancelled, or exceeds its time limit.
     fn listen(
         &mut self,
         exchange: &Exchange,
         cancel: &Cancel,
         show: &mut dyn FnMut(&str),
-    ) -> Result<Ending, Failure> {
+    ) -> Result<ResponseEnd, Failure> {
         loop {
             if cancel.is_ending() {
                 self.out.stop = StopReason::Cancelled;
-                return Ok(Ending::BrokenOff);
+                return Ok(ResponseEnd::Aborted);
             }
             if let Some(length) = self.task.budget.check(&self.out.text) {
                 return Ok(self.cut(length, StopReason::Time));
             }
             let ended = match exchange.answer.recv_timeout(POLL) {
-                Ok(Heard::Status(status, after)) => {
+                Ok(Received::Status(status, after)) => {
                     self.is_answered = true;
-                    self.refused = (!(200..300).contains(&status)).then_some((status, after));
+                    self.error_status = (!(200..300).contains(&status)).then_some((status, after));
                     None
                 }
-                Ok(Heard::Line(line)) if self.refused.is_some() => {
-                    self.refusal.push_str(&line);
+                Ok(Received::Line(line)) if self.error_status.is_some() => {
+                    self.error_body.push_str(&line);
                     None
                 }
-                Ok(Heard::Line(line)) => self.line(&line, show)?,
-                Ok(Heard::End(ending)) => Some(self.end(ending)?),
+                Ok(Received::Line(line)) => self.line(&line, show)?,
+                Ok(Received::End(ending)) => Some(self.end(ending)?),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Failure::Lasting(anyhow!("fimd failed while reading the answer")));
+                    return Err(Failure::Permanent(anyhow!("internal error while reading the response")));
                 }
             };
             if let Some(ended) = ended {
@@ -209,8 +213,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// A line of it.
-    fn line(&mut self, line: &str, show: &mut dyn FnMut(&str)) -> Result<Option<Ending>, Failure> {
+    fn line(&mut self, line: &str, show: &mut dyn FnMut(&str)) -> Result<Option<ResponseEnd>, Failure> {
         let piece = match wire::piece(line) {
             Ok(Some(piece)) => piece,
             Ok(None) => return Ok(None),
@@ -231,27 +234,27 @@ impl<'a> Answer<'a> {
             synced.evaluated = self.task.prompt.len();
         }
         self.pieces += 1;
-        let text = wire::without(&mut self.held, &text);
+        let text = wire::without(&mut self.withheld, &text);
         show(text);
         self.out.text.push_str(text);
         let length = self.stop.check(&self.out.text);
         Ok(length.map(|length| self.cut(length, StopReason::Rule)))
     }
 
-    /// Nothing more is read of it.
-    fn end(&mut self, ending: Result<()>) -> Result<Ending, Failure> {
-        if let Some((status, after)) = self.refused {
-            return Err(refusal(status, after, &self.refusal, self.gives_logprobs));
+    /// Handles the end of the response.
+    fn end(&mut self, ending: Result<()>) -> Result<ResponseEnd, Failure> {
+        if let Some((status, after)) = self.error_status {
+            return Err(status_failure(status, after, &self.error_body, self.supports_logprobs));
         }
         if self.is_complete {
-            return Ok(if ending.is_ok() { Ending::Read } else { Ending::BrokenOff });
+            return Ok(if ending.is_ok() { ResponseEnd::Read } else { ResponseEnd::Aborted });
         }
         let error = match ending {
-            Err(error) if self.is_answered => error.context("the remote server broke off"),
+            Err(error) if self.is_answered => error.context("the remote server closed the connection early"),
             Err(error) => error.context("the remote server cannot be reached"),
-            Ok(()) => anyhow!("the remote server broke off"),
+            Ok(()) => anyhow!("the remote server closed the connection early"),
         };
-        // Of what was shown already, whole lines are as good as any.
+        // Whole lines of a partial response are usable.
         let text = &self.out.text;
         match text.rfind('\n').filter(|&end| !text[..end].trim().is_empty()) {
             Some(end) => {
@@ -262,15 +265,15 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Nothing that was shown is requested again.
+    /// Not retried once text was shown.
     fn failure(&self, error: anyhow::Error) -> Failure {
-        if self.pieces > 0 { Failure::Lasting(error) } else { Failure::Passing(error, None) }
+        if self.pieces > 0 { Failure::Permanent(error) } else { Failure::Retryable(error, None) }
     }
 
-    fn cut(&mut self, length: usize, stop: StopReason) -> Ending {
+    fn cut(&mut self, length: usize, stop: StopReason) -> ResponseEnd {
         self.out.text.truncate(length);
         self.out.stop = stop;
-        Ending::BrokenOff
+        ResponseEnd::Aborted
     }
 
     fn finish(self) -> Generated {
@@ -281,11 +284,11 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// What a status that is no success means.
-fn refusal(status: u16, after: Option<Duration>, text: &str, asked_logprobs: bool) -> Failure {
+/// The failure for an error status.
+fn status_failure(status: u16, after: Option<Duration>, text: &str, requested_logprobs: bool) -> Failure {
     let text = text.to_ascii_lowercase();
     let is_about_logprobs = ["logprobs", "logits_all"].iter().any(|word| text.contains(word));
-    if asked_logprobs && is_about_logprobs {
+    if requested_logprobs && is_about_logprobs {
         return Failure::NoLogprobs;
     }
     let advice = match status {
@@ -294,9 +297,9 @@ fn refusal(status: u16, after: Option<Duration>, text: &str, asked_logprobs: boo
         404 => "; see remote.url and remote.model",
         _ => "",
     };
-    let error = anyhow!("the remote server answers {status}{advice}");
+    let error = anyhow!("the remote server responded with status {status}{advice}");
     match status {
-        429 | 500..=599 => Failure::Passing(error, after),
-        _ => Failure::Lasting(error),
+        429 | 500..=599 => Failure::Retryable(error, after),
+        _ => Failure::Permanent(error),
     }
 }

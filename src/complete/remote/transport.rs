@@ -1,4 +1,4 @@
-//! To a server and back: the connection, the thread that reads from it, retries, back-off and deadlines.
+//! The HTTP connection, the thread that reads from it, retries, back-off and timeouts.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -15,20 +15,20 @@ use ureq::{Agent, Body};
 use crate::base::Cancel;
 use crate::decode::StopReason;
 
-/// How soon a cancel is noticed.
+/// Latency of a cancel.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 /// The back-off before the first retry; it doubles with each.
 const BACK_OFF: Duration = Duration::from_millis(200);
 /// The longest back-off.
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
-/// The longest answer, and line of one, in bytes.
-const ANSWER_BYTES_MAX: u64 = 1 << 24;
-/// How much of a refusal is read, in bytes.
-const REFUSAL_BYTES_MAX: u64 = 1 << 14;
-/// Lines of an answer that are buffered.
+/// Most bytes of a response, or of a line of one.
+const RESPONSE_BYTES_MAX: u64 = 1 << 24;
+/// Most bytes of an error response.
+const ERROR_BODY_BYTES_MAX: u64 = 1 << 14;
+/// Buffered lines of a response.
 const LINES_MAX: usize = 64;
 
-/// A secret that authenticates the user. It is never shown.
+/// A bearer token. It is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -39,7 +39,7 @@ impl Token {
         ensure!(!text.is_empty(), "the token of the remote server is empty");
         ensure!(
             text.bytes().all(|byte| byte.is_ascii_graphic()),
-            "the token of the remote server has characters that no token has"
+            "the token of the remote server has invalid characters"
         );
         Ok(Self(text.to_owned()))
     }
@@ -51,12 +51,12 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The way to one server.
+/// The connection to one server.
 pub(super) struct Transport {
     endpoint: Uri,
     token: Option<Token>,
     timeout: Duration,
-    /// With a connection that may still be open.
+    /// With an idle connection to reuse.
     idle: Option<Agent>,
     /// From the server's Retry-After.
     not_before: Option<Instant>,
@@ -65,22 +65,21 @@ pub(super) struct Transport {
 /// A request that was sent.
 pub(super) struct Exchange {
     agent: Agent,
-    /// What is read of the answer.
-    pub answer: mpsc::Receiver<Heard>,
+    pub answer: mpsc::Receiver<Received>,
 }
 
-/// Why an attempt came to nothing.
+/// Why an attempt failed.
 pub(super) enum Failure {
-    /// Another one may do better, after this time if the server said so.
-    Passing(anyhow::Error, Option<Duration>),
+    /// Another attempt may succeed, after this time if there is a Retry-After.
+    Retryable(anyhow::Error, Option<Duration>),
     /// Another one would end the same way.
-    Lasting(anyhow::Error),
-    /// The server cannot give log-probabilities.
+    Permanent(anyhow::Error),
+    /// The server does not support log-probabilities.
     NoLogprobs,
 }
 
-/// What is read of an answer.
-pub(super) enum Heard {
+/// A part of a response.
+pub(super) enum Received {
     Status(u16, Option<Duration>),
     Line(String),
     End(Result<()>),
@@ -91,7 +90,7 @@ impl Transport {
     pub(super) fn new(url: &str, token: Option<Token>, timeout: Duration) -> Result<Self> {
         let endpoint = endpoint(url)?;
         if endpoint.scheme_str() == Some("http") && !is_loopback(&endpoint) {
-            tracing::warn!("remote.url is http: what you edit goes over the network unencrypted");
+            tracing::warn!("remote.url is http: document text is sent unencrypted over the network");
         }
         Ok(Self { endpoint, token, timeout, idle: None, not_before: None })
     }
@@ -112,18 +111,18 @@ impl Transport {
         }
         let work = move || {
             let answer = request.send(&body).map_err(anyhow::Error::from);
-            // A send fails when the request is over: there is nothing left to do.
+            // A send fails once the request has ended.
             let _ = match answer {
                 Ok(answer) => relay(answer, &send),
-                Err(error) => send.send(Heard::End(Err(error))).ok(),
+                Err(error) => send.send(Received::End(Err(error))).ok(),
             };
         };
         thread::Builder::new().name("fimd-remote".into()).spawn(work).expect("the system can start a thread");
         Exchange { agent, answer }
     }
 
-    /// Keeps the connection of an exchange whose answer `is_read` to its end, and drops any other, which ends
-    /// the server's work.
+    /// Keeps the connection of an exchange whose response `is_read` to its end, and closes any other, which cancels the
+    /// server's work.
     pub(super) fn end(&mut self, exchange: Exchange, is_read: bool) {
         if is_read {
             self.idle = Some(exchange.agent);
@@ -132,23 +131,26 @@ impl Transport {
         }
     }
 
-    /// Waits as long as the server has said, or says why that takes too long.
+    /// Waits for the server's Retry-After. Fails when that exceeds the time limit.
     pub(super) fn wait_turn(
         &mut self,
         until: Option<Instant>,
         cancel: &Cancel,
     ) -> Result<Option<StopReason>> {
         let wait = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
-        let stop = rest(wait.unwrap_or_default(), until, cancel);
-        ensure!(stop != Some(StopReason::Time), "the server wants to be left alone for a while");
+        let stop = sleep(wait.unwrap_or_default(), until, cancel);
+        ensure!(
+            stop != Some(StopReason::Time),
+            "the Retry-After of the remote server exceeds the time limit"
+        );
         if stop.is_none() {
             self.not_before = None;
         }
         Ok(stop)
     }
 
-    /// Waits for a new attempt after the one with this number has failed, `after` so long if the server said so.
-    /// Fails with `error` where there is none left, or no time for it.
+    /// Waits before a retry with this number, for the Retry-After `after` or the back-off. Fails with `error` when no
+    /// retry or no time is left.
     pub(super) fn wait_retry(
         &mut self,
         attempt: Option<u32>,
@@ -164,7 +166,7 @@ impl Transport {
             return Err(error);
         }
         tracing::debug!("retrying in {} ms: {error:#}", wait.as_millis());
-        Ok(rest(wait, until, cancel))
+        Ok(sleep(wait, until, cancel))
     }
 }
 
@@ -187,14 +189,14 @@ fn agent(timeout: Duration) -> Agent {
         .into()
 }
 
-/// Hands on what is read of an answer; `None` when the request is over.
-fn relay(answer: Response<Body>, send: &mpsc::SyncSender<Heard>) -> Option<()> {
+/// Forwards a response; `None` once the request has ended.
+fn relay(answer: Response<Body>, send: &mpsc::SyncSender<Received>) -> Option<()> {
     let (status, headers) = (answer.status(), answer.headers());
     let after = headers.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let is_whole =
         headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    send.send(Heard::Status(status.as_u16(), after.map(Duration::from_secs))).ok()?;
-    let bytes_max = if status.is_success() { ANSWER_BYTES_MAX } else { REFUSAL_BYTES_MAX };
+    send.send(Received::Status(status.as_u16(), after.map(Duration::from_secs))).ok()?;
+    let bytes_max = if status.is_success() { RESPONSE_BYTES_MAX } else { ERROR_BODY_BYTES_MAX };
     let mut reader = BufReader::new(answer.into_body().into_reader().take(bytes_max));
     let mut line = Vec::new();
     loop {
@@ -204,15 +206,15 @@ fn relay(answer: Response<Body>, send: &mpsc::SyncSender<Heard>) -> Option<()> {
             false => reader.read_until(b'\n', &mut line),
         };
         match read {
-            Ok(0) => return send.send(Heard::End(Ok(()))).ok(),
-            Ok(_) => send.send(Heard::Line(String::from_utf8_lossy(&line).into_owned())).ok()?,
-            Err(error) => return send.send(Heard::End(Err(error.into()))).ok(),
+            Ok(0) => return send.send(Received::End(Ok(()))).ok(),
+            Ok(_) => send.send(Received::Line(String::from_utf8_lossy(&line).into_owned())).ok()?,
+            Err(error) => return send.send(Received::End(Err(error.into()))).ok(),
         }
     }
 }
 
-/// Waits, unless cancelled or the time until `end` is not enough; then says why.
-fn rest(wait: Duration, end: Option<Instant>, cancel: &Cancel) -> Option<StopReason> {
+/// Sleeps for `wait`; returns the reason at once when cancelled or when that passes `end`.
+fn sleep(wait: Duration, end: Option<Instant>, cancel: &Cancel) -> Option<StopReason> {
     let until = Instant::now() + wait;
     loop {
         let now = Instant::now();
@@ -229,22 +231,24 @@ fn rest(wait: Duration, end: Option<Instant>, cancel: &Cancel) -> Option<StopRea
     }
 }
 
-/// The wait before a new attempt: twice as long each time, and of random length, so that those whom a server
-/// failed together do not come back together.
+/// Exponential back-off with jitter, so that clients do not retry at the same time.
 fn back_off(attempt: u32) -> Duration {
     let longest = BACK_OFF.saturating_mul(1 << attempt.min(16)).min(BACK_OFF_MAX);
     let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
     longest.mul_f64(0.5 + random / 2.0)
 }
 
-/// Where completion requests go.
+/// The URL of the completion endpoint.
 fn endpoint(url: &str) -> Result<Uri> {
-    let wrong = "remote.url is not the address of a server, such as http://localhost:8000";
+    let wrong = "remote.url is not a valid server URL, such as http://localhost:8000";
     let uri: Uri = url.trim().parse().context(wrong)?;
     ensure!(matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some(), wrong);
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    ensure!(!authority.contains('@'), "remote.url has a password in it; see remote.token_env");
-    ensure!(uri.query().is_none(), "remote.url has a query");
+    ensure!(
+        !authority.contains('@'),
+        "remote.url contains credentials, which is unsupported: use remote.token_env"
+    );
+    ensure!(uri.query().is_none(), "remote.url has a query, which is unsupported");
     let path = uri.path().trim_end_matches('/');
     let path = match path.rsplit('/').next() {
         Some("completions") => path.to_owned(),
@@ -252,7 +256,7 @@ fn endpoint(url: &str) -> Result<Uri> {
         _ => format!("{path}/v1/completions"),
     };
     if path.ends_with("/chat/completions") {
-        bail!("remote.url is that of chats; completions are served at /v1/completions");
+        bail!("remote.url is a chat endpoint; completions are served at /v1/completions");
     }
     let scheme = uri.scheme_str().unwrap_or_default();
     format!("{scheme}://{authority}{path}").parse().context(wrong)
@@ -282,9 +286,9 @@ mod tests {
             ("localhost:8000", "remote.url"),
             ("ftp://host", "remote.url"),
             ("", "remote.url"),
-            ("http://me:secret@host", "password"),
+            ("http://me:secret@host", "credentials"),
             ("http://host?key=secret", "query"),
-            ("http://host/v1/chat/completions", "chats"),
+            ("http://host/v1/chat/completions", "chat endpoint"),
         ] {
             let error = format!("{:#}", endpoint(url).unwrap_err());
             assert!(error.contains(word) && !error.contains("secret"), "{url}: {error}");

@@ -1,4 +1,4 @@
-//! What is said to a server and what it says: JSON of OpenAI's `/v1/completions`, and lines of event streams. Pure.
+//! Request and response of OpenAI's `/v1/completions`: JSON, and lines of event streams. Pure.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
@@ -8,30 +8,30 @@ use crate::decode::{StopReason, Task};
 use crate::model::Tokenizer;
 use crate::model::tokenizer::{END_OF_TEXT, FILE_SEP, FIM_PAD, REPO_NAME};
 
-/// Texts that end a completion for the server too, of those that end one here; some servers take four.
+/// Stop sequences for the server; some servers take at most four.
 const STOPS: [&str; 4] = [END_OF_TEXT, FILE_SEP, REPO_NAME, FIM_PAD];
 
-/// What shows the server the text around the cursor.
+/// Who renders the FIM prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Template {
-    /// Our prompt, with the special tokens written out as Qwen spells them.
+    /// fimd, with Qwen's special tokens as text.
     Ours,
-    /// The server's own, from `prompt` and `suffix`. It shows no other files.
+    /// The server, from `prompt` and `suffix`, without context files.
     Server,
 }
 
-/// A request, and the whitespace that the text of the answer begins with besides: words begin with theirs, and a
-/// prompt that ends with it makes the server go on with words that have none.
-pub(super) struct Question {
+/// A request whose prompt has no trailing whitespace: tokens of words begin with their space, and a prompt that ends with
+/// it would make the server generate tokens without one.
+pub(super) struct CompletionRequest {
     /// The JSON to send.
     pub body: Value,
-    /// What is held back of the prompt.
-    pub held: String,
+    /// The whitespace removed from the end of the prompt, which the response begins with.
+    pub withheld: String,
 }
 
-impl Question {
-    /// Requests what `task` says; with `logprobs`, log-probabilities too.
+impl CompletionRequest {
+    /// The request for `task`; `logprobs` adds log-probabilities.
     pub(super) fn new(
         task: &Task,
         tokenizer: &Tokenizer,
@@ -40,11 +40,11 @@ impl Question {
         logprobs: bool,
     ) -> Self {
         let text = |ids: &[u32]| tokenizer.decode(ids);
-        let mut held = String::new();
+        let mut withheld = String::new();
         let mut prompt = |ids: &[u32]| {
             let prompt = text(ids) + &task.forced_prefix;
             let end = prompt.trim_end_matches([' ', '\t']).len();
-            held = prompt[end..].to_owned();
+            withheld = prompt[end..].to_owned();
             Value::from(&prompt[..end])
         };
         let mut body = json!({
@@ -74,21 +74,20 @@ impl Question {
         if !stops.is_empty() {
             body["stop"] = stops.into();
         }
-        Self { body, held }
+        Self { body, withheld }
     }
 }
 
-/// Part of an answer.
+/// A piece of a response.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Piece {
     pub text: String,
     pub logprobs: Vec<f32>,
     pub stop: Option<StopReason>,
-    /// Whether the server has nothing more to say.
     pub is_last: bool,
 }
 
-/// Reads a line of an answer; `None` for one that says nothing.
+/// Parses a line of a response; `None` for one without data.
 pub(super) fn piece(line: &str) -> Result<Option<Piece>> {
     let line = line.trim();
     let data = match line.strip_prefix("data:") {
@@ -109,7 +108,7 @@ pub(super) fn piece(line: &str) -> Result<Option<Piece>> {
     }
     let logprobs = &choice["logprobs"];
     let numbers = logprobs["token_logprobs"].as_array().into_iter().flatten();
-    // As llama.cpp has it, the way of chats.
+    // llama.cpp uses the format of chat completions.
     let content = logprobs["content"].as_array().into_iter().flatten().map(|token| &token["logprob"]);
     let logprobs = numbers.chain(content).filter_map(Value::as_f64).map(|number| number as f32).collect();
     let stop = match choice["finish_reason"].as_str() {
@@ -131,10 +130,10 @@ fn parts(task: &Task, tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
     Some((before, task.prompt.get(suffix + 1..middle)?.to_vec()))
 }
 
-/// What `text` says beyond what is held back of it, as far as it begins with that.
-pub(super) fn without<'t>(held: &mut String, text: &'t str) -> &'t str {
-    let shared = held.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-    held.drain(..if shared == text.len() { shared } else { held.len() });
+/// `text` without the withheld whitespace that it begins with.
+pub(super) fn without<'t>(withheld: &mut String, text: &'t str) -> &'t str {
+    let shared = withheld.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+    withheld.drain(..if shared == text.len() { shared } else { withheld.len() });
     &text[shared..]
 }
 
@@ -197,7 +196,7 @@ mod tests {
 
     #[test]
     fn blank_that_was_held_back_is_not_said_again() {
-        for (held, pieces, expected) in [
+        for (withheld, pieces, expected) in [
             (" ", &[" a b"][..], "a b"),
             (" ", &["a", " b"], "a b"),
             ("    ", &["  ", "      a"], "    a"),
@@ -206,8 +205,8 @@ mod tests {
             (" ", &["\n", " a"], "\n a"),
             ("", &[" a"], " a"),
         ] {
-            let mut held = held.to_owned();
-            let text: String = pieces.iter().map(|piece| without(&mut held, piece)).collect();
+            let mut withheld = withheld.to_owned();
+            let text: String = pieces.iter().map(|piece| without(&mut withheld, piece)).collect();
             assert_eq!(text, expected);
         }
     }

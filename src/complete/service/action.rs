@@ -1,4 +1,4 @@
-//! What the service is told of and what it wants done. Pure.
+//! The service's inputs and actions. Pure.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,22 +12,22 @@ use crate::decode::Budget;
 use crate::serve::Priority;
 use crate::session::Synced;
 
-/// Identifies a request; unique, chosen by the caller.
-pub type AskId = u64;
+/// Identifies a request of an editor.
+pub type RequestId = u64;
 /// Identifies a generation.
 pub type JobId = u64;
 
 /// What triggers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// The user, with a command.
+    /// The user, by a command.
     Invoked,
-    /// The editor, because the user types.
+    /// The editor, while the user types.
     Automatic,
 }
 
 impl Trigger {
-    /// Whether an answer begun for `other` is good enough for this one.
+    /// Whether an answer to a request triggered by `other` also serves one triggered by this.
     pub fn is_served_by(self, other: Self) -> bool {
         self == Self::Automatic || other == Self::Invoked
     }
@@ -35,14 +35,12 @@ impl Trigger {
 
 /// A request for a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct EditorRequest {
     /// Unique; chosen by the caller.
-    pub id: AskId,
-    /// The document it is about.
+    pub id: RequestId,
+    /// The key of the document.
     pub key: String,
-    /// That document, with the cursor.
     pub document: Arc<Document>,
-    /// What triggered it.
     pub trigger: Trigger,
 }
 
@@ -53,31 +51,30 @@ pub struct Item {
     pub text: String,
 }
 
-/// How a generation ended.
+/// The outcome of a generation.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What is worth inserting at the place of the request, best first; may have duplicates.
+    /// Suggestions at the location of the request, best first; may have duplicates.
     pub items: Vec<Item>,
-    /// Whether it ended early, so that having no items says nothing of the place.
+    /// Whether it ran out of time, so that an empty result is inconclusive.
     pub is_partial: bool,
-    /// Whether it was cancelled or failed: it says nothing at all.
+    /// Then the result is inconclusive.
     pub is_cancelled_or_failed: bool,
     /// Tokens of its prompt.
     pub prompt_tokens: usize,
-    /// What of them was evaluated.
+    /// How much of the prompt was evaluated.
     pub synced: Synced,
-    /// Where its time went.
     pub timings: Timings,
 }
 
 /// What a generation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To be shown.
+    /// The answer to a request.
     Answer,
-    /// To be there if the shown text is accepted.
+    /// The answer to the request that follows an accept.
     Speculation,
-    /// To evaluate a prompt before it is needed.
+    /// Evaluating a prompt before it is needed.
     Prewarm,
 }
 
@@ -86,24 +83,24 @@ pub enum Purpose {
 pub struct Start {
     /// Unique in a service.
     pub job: JobId,
-    /// The document.
+    /// The key of the document.
     pub key: String,
-    /// What it is for. One with the same key and purpose replaces an older one.
+    /// A newer generation with the same key and purpose supersedes an older one.
     pub purpose: Purpose,
     /// What to complete.
     pub request: Request,
     /// How much of the document to show.
     pub window: Window,
-    /// Not to be begun earlier.
+    /// The end of its debounce.
     pub not_before: Option<Instant>,
-    /// When it ends whatever is missing.
+    /// Time limits.
     pub budget: Budget,
-    /// How many items are wanted.
+    /// Number of alternatives.
     pub alternatives: usize,
 }
 
-impl Ask {
-    /// What to ask the model for.
+impl EditorRequest {
+    /// The request for the model.
     pub fn request(&self, lines: Lines, max_tokens: usize) -> Request {
         let is_invoked = self.trigger == Trigger::Invoked;
         Request { lines, max_tokens, is_invoked, ..Request::of(self.document.clone()) }
@@ -111,7 +108,7 @@ impl Ask {
 }
 
 impl Outcome {
-    /// Its items without those that say the same as a better one.
+    /// Its items without duplicates of better ones.
     pub fn distinct(&self) -> Vec<Item> {
         let mut items: Vec<Item> = Vec::new();
         for item in &self.items {
@@ -122,12 +119,12 @@ impl Outcome {
         items
     }
 
-    /// Whether having no items says nothing of the place.
-    pub fn says_nothing(&self) -> bool {
+    /// Whether an empty result must not be cached.
+    pub fn is_inconclusive(&self) -> bool {
         self.is_cancelled_or_failed || self.is_partial && self.items.is_empty()
     }
 
-    /// `record` of the request that it was begun for.
+    /// Adds the measurements of the generation to `record`.
     pub fn complete(&self, record: Record) -> Record {
         let Self { prompt_tokens, synced, timings, .. } = *self;
         let first_token_ms = match timings.first_token_ms {
@@ -147,7 +144,6 @@ impl Outcome {
 }
 
 impl Start {
-    /// One in the background.
     pub fn background(job: JobId, key: String, purpose: Purpose, request: Request) -> Self {
         Self {
             job,
@@ -161,23 +157,22 @@ impl Start {
         }
     }
 
-    /// How urgent it is.
     pub fn priority(&self) -> Priority {
         if self.purpose == Purpose::Answer { Priority::Interactive } else { Priority::Background }
     }
 }
 
-/// Something to do.
+/// What the driver has to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Answer a request.
     Answer {
-        id: AskId,
-        /// With what; empty where there is nothing to show.
+        id: RequestId,
+        /// Empty where there is nothing to show.
         items: Vec<Item>,
     },
-    /// Note what became of a request. There is one for each; that of a request cancelled while the model
-    /// ran for it comes once that has ended.
+    /// Record the outcome of a request, once per request; for one that was cancelled while its generation was in flight,
+    /// once that has ended.
     Record(Record),
     /// Count background work of the model.
     Background {
@@ -188,14 +183,14 @@ pub enum Action {
     },
     /// Begin a generation.
     Start(Box<Start>),
-    /// End a generation. Its outcome is of no interest any more.
+    /// Cancel a generation. Its outcome is ignored.
     Cancel { job: JobId },
     /// Count an accepted suggestion.
     Accepted {
-        /// How long it was.
+        /// Its length.
         chars: usize,
     },
-    /// Count what is left of an accepted suggestion.
+    /// Count the retention of an accepted suggestion.
     Retention(RetentionSample),
 }
 

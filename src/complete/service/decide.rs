@@ -1,4 +1,4 @@
-//! The decisions: who is answered with what, what begins and what ends. Pure.
+//! The decisions for every event. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use super::super::options::Window;
 use super::super::record::{Record, Source};
 use super::super::request::{Document, Lines, Request};
 use super::super::retained::Retention;
-use super::super::rules::should_offer;
-use super::action::{Action, Ask, AskId, Item, JobId, Outcome, Purpose, Start, Trigger};
+use super::super::rules::may_show;
+use super::action::{Action, EditorRequest, Item, JobId, Outcome, Purpose, RequestId, Start, Trigger};
 use super::job::Job;
-use super::place::{Here, Place};
+use super::location::{Location, LocationMatcher};
 use super::suggestion::{Cache, Entry, Screen};
 use super::tracked::{Tracked, Waiter};
 use crate::decode::Budget;
 
-/// What a document's head is prewarmed with before anything is known of its cursor, in bytes.
+/// How much of a document to prewarm while the cursor is unknown, in bytes.
 const PREWARM_BYTES: usize = 1 << 12;
 
-/// How to serve.
+/// Options of the service.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// Longest debounce.
@@ -49,13 +49,12 @@ pub struct Service {
     documents: HashMap<String, Tracked>,
     cache: Cache,
     jobs: JobId,
-    /// Of requests that were cancelled while their generation was in flight.
+    /// Records of cancelled requests whose generations are in flight.
     pending: HashMap<JobId, Record>,
     retention: Retention,
 }
 
 impl Service {
-    /// No documents yet.
     pub fn new(options: Options) -> Self {
         Self {
             options,
@@ -67,57 +66,60 @@ impl Service {
         }
     }
 
-    /// No documents, and generations that are numbered on.
-    pub fn emptied(&self) -> Self {
+    /// Forgets all documents, but keeps job ids unique.
+    pub fn reset(&self) -> Self {
         Self { jobs: self.jobs, ..Self::new(self.options) }
     }
 
-    /// Forgets all documents, after [`Service::closed_all`], and goes on with other options.
-    pub fn start_over(&mut self, options: Options) {
+    /// Forgets all documents, after [`Service::closed_all`], and replaces the options.
+    pub fn reconfigure(&mut self, options: Options) {
         self.options = options;
         self.documents.clear();
         self.cache.clear();
     }
 
     /// Handles a request.
-    pub fn ask(&mut self, now: Instant, ask: Ask) -> Vec<Action> {
+    pub fn request(&mut self, now: Instant, editor_request: EditorRequest) -> Vec<Action> {
         let mut out = self.samples(now);
-        let document = self.documents.entry(ask.key.clone()).or_default();
-        document.give_up(now, &mut self.pending, &mut out);
-        document.pace.asked(now);
-        let is_after_accept = document.accepted_to.take() == Some(ask.document.prefix.len());
-        let is_automatic = ask.trigger == Trigger::Automatic;
-        if is_automatic && !should_offer(&ask.document.prefix, &ask.document.suffix) {
+        let document = self.documents.entry(editor_request.key.clone()).or_default();
+        document.answer_empty(now, &mut self.pending, &mut out);
+        document.pace.on_request(now);
+        let is_after_accept = document.accepted_to.take() == Some(editor_request.document.prefix.len());
+        let is_automatic = editor_request.trigger == Trigger::Automatic;
+        if is_automatic && !may_show(&editor_request.document.prefix, &editor_request.document.suffix) {
             document.stop(&mut out);
             document.screen = None;
-            answer(ask.id, Vec::new(), Record::new(Source::Nothing), &mut out);
+            answer(editor_request.id, Vec::new(), Record::new(Source::Nothing), &mut out);
             return out;
         }
-        let shared = ask.document.clone();
-        let here = Here::new(&shared);
-        if let Some(items) = document.screen.as_ref().and_then(|screen| screen.entry.rest(&ask, &here)) {
+        let shared = editor_request.document.clone();
+        let matcher = LocationMatcher::new(&shared);
+        if let Some(items) =
+            document.screen.as_ref().and_then(|screen| screen.entry.rest(&editor_request, &matcher))
+        {
             document.stop_answer(&mut out);
             let entry = document.screen.take().map(|screen| screen.entry).expect("there is one");
-            self.show(now, &ask, entry, items, Record::new(Source::TypedThrough), &mut out);
-        } else if let Some((entry, items)) = self.cache.find(&ask, &here) {
+            self.show(now, &editor_request, entry, items, Record::new(Source::TypedThrough), &mut out);
+        } else if let Some((entry, items)) = self.cache.find(&editor_request, &matcher) {
             document.stop(&mut out);
-            self.show(now, &ask, entry, items, Record::new(Source::Cache), &mut out);
-        } else if let Some(job) = document.joinable(&ask, &here) {
-            document.waiter = Some(Waiter { ask, since: now, is_after_accept, job, is_joined: true });
+            self.show(now, &editor_request, entry, items, Record::new(Source::Cache), &mut out);
+        } else if let Some(job) = document.joinable(&editor_request, &matcher) {
+            document.waiter =
+                Some(Waiter { editor_request, since: now, is_after_accept, job, is_joined: true });
         } else {
             let wait = is_automatic && !is_after_accept;
             let delay = if wait { document.pace.debounce(self.options.debounce_max) } else { Duration::ZERO };
-            self.generate(now, now, ask, is_after_accept, delay, &mut out);
+            self.generate(now, now, editor_request, is_after_accept, delay, &mut out);
         }
         out
     }
 
-    /// Follows a change of a document; a request that waits is for the wrong text now.
+    /// Handles a change of a document, which outdates a pending request.
     pub fn changed(&mut self, now: Instant, key: &str, change: &Change) -> Vec<Action> {
         let mut out = self.samples(now);
         self.retention.changed(key, change);
         let Some(document) = self.documents.get_mut(key) else { return out };
-        document.give_up(now, &mut self.pending, &mut out);
+        document.answer_empty(now, &mut self.pending, &mut out);
         document.accepted_to = None;
         let start = document.screen.as_ref().map_or(0, |screen| screen.cursor);
         if let Some(screen) = &mut document.screen
@@ -137,12 +139,12 @@ impl Service {
         out
     }
 
-    /// A document is another one now, as far as can be told.
+    /// Handles the replacement of a document's whole text.
     pub fn replaced(&mut self, now: Instant, key: &str) -> Vec<Action> {
         let mut out = self.samples(now);
         self.retention.forget(key);
         if let Some(document) = self.documents.get_mut(key) {
-            document.give_up(now, &mut self.pending, &mut out);
+            document.answer_empty(now, &mut self.pending, &mut out);
             document.stop(&mut out);
             document.screen = None;
             document.accepted_to = None;
@@ -150,17 +152,19 @@ impl Service {
         out
     }
 
-    /// More text of a generation.
+    /// Handles new text of a generation.
     pub fn streamed(&mut self, now: Instant, job: JobId, text: &str) -> Vec<Action> {
         let mut out = Vec::new();
         let Some(document) = self.documents.values_mut().find(|document| document.answers(job)) else {
             return out;
         };
         let running = document.answer.as_mut().expect("it was just found");
-        running.say(text);
-        let fits = |waiter: &mut Waiter| running.fits(&waiter.ask, &Here::new(&waiter.ask.document));
+        running.push_text(text);
+        let fits = |waiter: &mut Waiter| {
+            running.fits(&waiter.editor_request, &LocationMatcher::new(&waiter.editor_request.document))
+        };
         match &document.waiter {
-            None if !running.agrees() => document.stop(&mut out),
+            None if !running.is_consistent() => document.stop(&mut out),
             None => {}
             Some(_) => {
                 if let Some(waiter) = document.waiter.take_if(|waiter| waiter.is_joined && !fits(waiter)) {
@@ -171,7 +175,7 @@ impl Service {
         out
     }
 
-    /// A generation ended. Those cancelled or replaced meanwhile are ignored.
+    /// Handles the end of a generation, unless it was cancelled or superseded meanwhile.
     pub fn done(&mut self, now: Instant, job: JobId, outcome: Outcome) -> Vec<Action> {
         let mut out = Vec::new();
         let Outcome { timings, synced, .. } = outcome;
@@ -189,13 +193,13 @@ impl Service {
         }
         let is_answer = document.answers(job);
         if is_answer && !outcome.is_cancelled_or_failed {
-            document.pace.answered(timings.prefill_ms + timings.decode_ms);
+            document.pace.record_answer(timings.prefill_ms + timings.decode_ms);
         }
-        let ended = if is_answer { &mut document.answer } else { &mut document.speculation };
-        let Job { place, trigger, .. } = ended.take().expect("it was just found");
-        let entry = Entry { key: key.clone(), place, trigger, items: outcome.distinct() };
+        let finished = if is_answer { &mut document.answer } else { &mut document.speculation };
+        let Job { location, trigger, .. } = finished.take().expect("it was just found");
+        let entry = Entry { key: key.clone(), location, trigger, items: outcome.distinct() };
         let waiter = document.waiter.take_if(|waiter| waiter.job == job);
-        if !outcome.says_nothing() {
+        if !outcome.is_inconclusive() {
             self.cache.keep(entry.clone());
         }
         if let Some(waiter) = waiter {
@@ -204,18 +208,18 @@ impl Service {
         out
     }
 
-    /// Cancels a request. One that is answered already is ignored.
-    pub fn cancel(&mut self, now: Instant, id: AskId) -> Vec<Action> {
+    /// Cancels a request, unless it is answered.
+    pub fn cancel(&mut self, now: Instant, id: RequestId) -> Vec<Action> {
         let mut out = Vec::new();
-        let waits = |d: &&mut Tracked| d.waiter.as_ref().is_some_and(|waiter| waiter.ask.id == id);
+        let waits = |d: &&mut Tracked| d.waiter.as_ref().is_some_and(|waiter| waiter.editor_request.id == id);
         if let Some(document) = self.documents.values_mut().find(waits) {
-            document.give_up(now, &mut self.pending, &mut out);
+            document.answer_empty(now, &mut self.pending, &mut out);
             document.stop(&mut out);
         }
         out
     }
 
-    /// Prewarms a document that is in view, with the cursor where requests are likely to have it.
+    /// Prewarms an opened or focused document, with the cursor where requests are likely to have it.
     pub fn opened(&mut self, key: &str, document: impl Into<Arc<Document>>) -> Vec<Action> {
         let is_wanted = self.options.prewarm;
         let tracked = self.document(key);
@@ -225,8 +229,7 @@ impl Service {
         vec![self.prewarm(key, document.into(), Window::Small, None)]
     }
 
-    /// Where to expect the cursor in a document that has just been opened: behind as much of its head as a
-    /// prompt shows.
+    /// The expected cursor in a document that has just been opened: after as much of its head as a prompt shows.
     pub fn first_cursor(text: &str) -> usize {
         if text.len() <= PREWARM_BYTES {
             return text.len();
@@ -235,12 +238,12 @@ impl Service {
         text[..end].rfind('\n').map_or(end, |at| at + 1)
     }
 
-    /// A document is gone, and everything that was known of it.
+    /// Forgets a document and cancels its work.
     pub fn closed(&mut self, now: Instant, key: &str) -> Vec<Action> {
         let mut out = self.samples(now);
         self.retention.forget(key);
         if let Some(mut document) = self.documents.remove(key) {
-            document.give_up(now, &mut self.pending, &mut out);
+            document.answer_empty(now, &mut self.pending, &mut out);
             document.stop(&mut out);
             out.extend(document.prewarm.map(|job| Action::Cancel { job }));
         }
@@ -248,13 +251,13 @@ impl Service {
         out
     }
 
-    /// All documents are gone.
+    /// Closes all documents.
     pub fn closed_all(&mut self, now: Instant) -> Vec<Action> {
         let keys: Vec<String> = self.documents.keys().cloned().collect();
         keys.iter().flat_map(|key| self.closed(now, key)).collect()
     }
 
-    /// What is retained of accepted suggestions.
+    /// Retention samples that are due.
     fn samples(&mut self, now: Instant) -> Vec<Action> {
         self.retention.due(now).into_iter().map(Action::Retention).collect()
     }
@@ -268,7 +271,7 @@ impl Service {
         self.jobs
     }
 
-    /// Answers whoever waited for a generation, with what is left of `entry` where that is anything.
+    /// Answers the pending request of a finished generation with the rest of `entry`, if there is any.
     fn conclude(
         &mut self,
         now: Instant,
@@ -277,19 +280,21 @@ impl Service {
         outcome: &Outcome,
         out: &mut Vec<Action>,
     ) {
-        let Waiter { ask, is_joined, .. } = &waiter;
+        let Waiter { editor_request, is_joined, .. } = &waiter;
         let record = match is_joined {
             true => Record::new(Source::Joined),
             false => outcome.complete(Record::new(Source::Model)),
         };
         let record = Record { total_ms: waiter.ms(now), ..record };
-        match entry.rest(ask, &Here::new(&ask.document)) {
-            Some(items) if !outcome.says_nothing() => self.show(now, ask, entry, items, record, out),
+        match entry.rest(editor_request, &LocationMatcher::new(&editor_request.document)) {
+            Some(items) if !outcome.is_inconclusive() => {
+                self.show(now, editor_request, entry, items, record, out)
+            }
             _ if *is_joined && !outcome.is_cancelled_or_failed => self.restart(now, waiter, out),
             _ => {
-                self.document(&ask.key).pace.ended(outcome.is_cancelled_or_failed);
+                self.document(&editor_request.key).pace.record_end(outcome.is_cancelled_or_failed);
                 answer(
-                    ask.id,
+                    editor_request.id,
                     Vec::new(),
                     Record { is_cancelled: outcome.is_cancelled_or_failed, ..record },
                     out,
@@ -298,49 +303,58 @@ impl Service {
         }
     }
 
-    /// Answers with what is left of `entry`, and prepares for what comes next.
+    /// Answers with the rest of `entry`, then speculates and prewarms.
     fn show(
         &mut self,
         now: Instant,
-        ask: &Ask,
+        editor_request: &EditorRequest,
         entry: Entry,
         mut items: Vec<Item>,
         record: Record,
         out: &mut Vec<Action>,
     ) {
-        items.truncate(if ask.trigger == Trigger::Invoked { self.options.alternatives } else { 1 });
+        items.truncate(if editor_request.trigger == Trigger::Invoked {
+            self.options.alternatives
+        } else {
+            1
+        });
         let best = items.first().map(|item| item.text.clone());
         let shown_chars = best.as_ref().map_or(0, |text| text.chars().count());
         let is_new = record.source != Source::TypedThrough;
-        let document = self.document(&ask.key);
-        document.pace.ended(false);
-        document.screen = Screen::new(entry, ask.document.prefix.len(), &items);
-        answer(ask.id, items, Record { shown_chars, ..record }, out);
+        let document = self.document(&editor_request.key);
+        document.pace.record_end(false);
+        document.screen = Screen::new(entry, editor_request.document.prefix.len(), &items);
+        answer(editor_request.id, items, Record { shown_chars, ..record }, out);
         if is_new
             && self.options.speculate
             && let Some(text) = best
         {
-            self.speculate(ask, &text, out);
+            self.speculate(editor_request, &text, out);
         }
         if is_new && self.options.prewarm {
             let idle = now + self.options.idle;
-            out.push(self.prewarm(&ask.key, ask.document.clone(), Window::Large, Some(idle)));
+            out.push(self.prewarm(
+                &editor_request.key,
+                editor_request.document.clone(),
+                Window::Large,
+                Some(idle),
+            ));
         }
     }
 
-    /// Prepares the answer to the request that follows if `shown` is accepted.
-    fn speculate(&mut self, ask: &Ask, shown: &str, out: &mut Vec<Action>) {
-        let document = Arc::new(ask.document.with_accepted(shown));
-        let is_offered = should_offer(&document.prefix, &document.suffix);
-        let next = Ask { document, trigger: Trigger::Automatic, ..ask.clone() };
-        let place = Place::new(&next.document);
-        let is_known = self.cache.knows(&next.key, &place);
+    /// Generates the answer to the request that follows an accept of `shown`.
+    fn speculate(&mut self, editor_request: &EditorRequest, shown: &str, out: &mut Vec<Action>) {
+        let document = Arc::new(editor_request.document.with_accepted(shown));
+        let is_eligible = may_show(&document.prefix, &document.suffix);
+        let next = EditorRequest { document, trigger: Trigger::Automatic, ..editor_request.clone() };
+        let location = Location::new(&next.document);
+        let is_cached = self.cache.contains(&next.key, &location);
         let tracked = self.document(&next.key);
-        if tracked.speculation.as_ref().is_some_and(|job| job.place == place) {
+        if tracked.speculation.as_ref().is_some_and(|job| job.location == location) {
             return;
         }
         tracked.stop_speculation(out);
-        if is_offered && !is_known {
+        if is_eligible && !is_cached {
             let job = self.job();
             self.document(&next.key).speculation = Some(Job::new(job, &next));
             let request = next.request(Lines::Auto, self.options.auto_tokens_max);
@@ -349,7 +363,7 @@ impl Service {
         }
     }
 
-    /// Has a prompt evaluated in the background.
+    /// Evaluates a prompt in the background.
     fn prewarm(
         &mut self,
         key: &str,
@@ -364,10 +378,10 @@ impl Service {
         Start { window, not_before, ..start }.into()
     }
 
-    /// Starts over for a request that joined a generation which turned out not to fit.
+    /// Begins a new generation for a request that joined an inconsistent one.
     fn restart(&mut self, now: Instant, waiter: Waiter, out: &mut Vec<Action>) {
-        let Waiter { ask, since, is_after_accept, .. } = waiter;
-        self.generate(now, since, ask, is_after_accept, Duration::ZERO, out);
+        let Waiter { editor_request, since, is_after_accept, .. } = waiter;
+        self.generate(now, since, editor_request, is_after_accept, Duration::ZERO, out);
     }
 
     /// Begins a generation. One for the same document that is in flight is superseded by the engine, which
@@ -376,25 +390,25 @@ impl Service {
         &mut self,
         now: Instant,
         since: Instant,
-        ask: Ask,
+        editor_request: EditorRequest,
         is_after_accept: bool,
         delay: Duration,
         out: &mut Vec<Action>,
     ) {
         let Options { soft, hard, auto_tokens_max, invoked_tokens_max, alternatives, .. } = self.options;
-        let is_invoked = ask.trigger == Trigger::Invoked;
+        let is_invoked = editor_request.trigger == Trigger::Invoked;
         let id = self.job();
-        let document = self.document(&ask.key);
+        let document = self.document(&editor_request.key);
         document.stop_speculation(out);
         document.screen = None;
-        document.answer = Some(Job::new(id, &ask));
+        document.answer = Some(Job::new(id, &editor_request));
         let lines = if is_invoked { Lines::Multi } else { Lines::Auto };
         let max_tokens = if is_invoked { invoked_tokens_max } else { auto_tokens_max };
         let start = Start {
             job: id,
-            key: ask.key.clone(),
+            key: editor_request.key.clone(),
             purpose: Purpose::Answer,
-            request: Request { follows_accept: is_after_accept, ..ask.request(lines, max_tokens) },
+            request: Request { follows_accept: is_after_accept, ..editor_request.request(lines, max_tokens) },
             window: Window::Small,
             not_before: (!delay.is_zero()).then_some(now + delay),
             budget: Budget {
@@ -404,11 +418,11 @@ impl Service {
             alternatives: if is_invoked { alternatives } else { 1 },
         };
         out.push(start.into());
-        document.waiter = Some(Waiter { ask, since, is_after_accept, job: id, is_joined: false });
+        document.waiter = Some(Waiter { editor_request, since, is_after_accept, job: id, is_joined: false });
     }
 }
 
-fn answer(id: AskId, items: Vec<Item>, record: Record, out: &mut Vec<Action>) {
+fn answer(id: RequestId, items: Vec<Item>, record: Record, out: &mut Vec<Action>) {
     out.extend([Action::Answer { id, items }, Action::Record(record)]);
 }
 

@@ -1,52 +1,50 @@
 //! A generation in flight, and which requests it serves. Pure.
 
 use super::super::edit::Change;
-use super::action::{Ask, JobId, Trigger};
-use super::place::{Here, Place};
+use super::action::{EditorRequest, JobId, Trigger};
+use super::location::{Location, LocationMatcher};
 
 /// A generation in flight.
 pub(super) struct Job {
     pub id: JobId,
-    pub place: Place,
+    pub location: Location,
     pub trigger: Trigger,
-    /// Bytes before its place.
+    /// Bytes before its location.
     cursor: usize,
-    /// What was typed since, as far as changes of the document tell.
+    /// The text typed since, according to the changes of the document.
     typed: String,
-    /// What it said so far, before any rule cuts it.
+    /// The text so far, before any stop rule cuts it.
     text: String,
 }
 
 impl Job {
-    /// One begun for `ask`.
-    pub(super) fn new(id: JobId, ask: &Ask) -> Self {
+    pub(super) fn new(id: JobId, editor_request: &EditorRequest) -> Self {
         Self {
             id,
-            place: Place::new(&ask.document),
-            trigger: ask.trigger,
-            cursor: ask.document.prefix.len(),
+            location: Location::new(&editor_request.document),
+            trigger: editor_request.trigger,
+            cursor: editor_request.document.prefix.len(),
             typed: String::new(),
             text: String::new(),
         }
     }
 
-    /// It says more.
-    pub(super) fn say(&mut self, text: &str) {
+    pub(super) fn push_text(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
-    /// Whether what it said so far does not contradict what was typed since.
-    pub(super) fn agrees(&self) -> bool {
-        self.agrees_with(&self.typed)
+    /// Whether the generated text is consistent with the text typed since.
+    pub(super) fn is_consistent(&self) -> bool {
+        self.is_consistent_with(&self.typed)
     }
 
-    /// Whether `ask` may wait for this instead of for a generation of its own.
-    pub(super) fn fits(&self, ask: &Ask, here: &Here) -> bool {
-        ask.trigger.is_served_by(self.trigger)
-            && here.typed_since(&self.place).any(|(typed, _)| self.agrees_with(typed))
+    /// Whether a request can join this generation.
+    pub(super) fn fits(&self, editor_request: &EditorRequest, matcher: &LocationMatcher) -> bool {
+        editor_request.trigger.is_served_by(self.trigger)
+            && matcher.typed_since(&self.location).any(|(typed, _)| self.is_consistent_with(typed))
     }
 
-    /// Takes note of a change of the document; says whether the place may still be the same.
+    /// Applies a change of the document; false if the generation is then inconsistent or elsewhere.
     pub(super) fn follows(&mut self, change: &Change) -> bool {
         let end = self.cursor + self.typed.len();
         let Some(from) = change.at.checked_sub(self.cursor).filter(|_| change.at + change.removed <= end)
@@ -57,19 +55,19 @@ impl Job {
             return false;
         }
         self.typed.replace_range(from..from + change.removed, change.typed());
-        self.agrees()
+        self.is_consistent()
     }
 
-    fn agrees_with(&self, typed: &str) -> bool {
+    fn is_consistent_with(&self, typed: &str) -> bool {
         let typed = typed.replace("\r\n", "\n");
-        let said = self.text.as_str();
-        let (said, typed) = if self.place.follows_whitespace() {
-            // Whitespace that the cursor stands behind is cut from the answer.
-            (said.trim_start_matches([' ', '\t']), typed.trim_start_matches([' ', '\t']))
+        let generated_text = self.text.as_str();
+        let (generated_text, typed) = if self.location.follows_whitespace() {
+            // Whitespace before the cursor is cut from the answer.
+            (generated_text.trim_start_matches([' ', '\t']), typed.trim_start_matches([' ', '\t']))
         } else {
-            (said, &*typed)
+            (generated_text, &*typed)
         };
-        said.starts_with(typed) || typed.starts_with(said)
+        generated_text.starts_with(typed) || typed.starts_with(generated_text)
     }
 }
 
@@ -79,10 +77,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_followed_while_they_agree() {
+    fn changes_are_followed_while_consistent() {
         let document = Document::new(None, "x = ", "\n").into();
-        let ask = Ask { id: 1, key: "a".into(), document, trigger: Trigger::Automatic };
-        for (said, changes, expected) in [
+        let editor_request = EditorRequest { id: 1, key: "a".into(), document, trigger: Trigger::Automatic };
+        for (generated_text, changes, expected) in [
             ("foo", &[(4, 0, "f")][..], true),
             ("foo", &[(4, 0, "f"), (5, 0, "ob")], false),
             ("foo", &[(4, 0, "g"), (4, 1, "f")], true),
@@ -91,12 +89,12 @@ mod tests {
             ("foo", &[(0, 0, "f")], false),
             ("é", &[(4, 0, "é"), (5, 0, "x")], false),
         ] {
-            let mut job = Job::new(1, &ask);
-            job.say(said);
+            let mut job = Job::new(1, &editor_request);
+            job.push_text(generated_text);
             let follows = |&(at, removed, inserted): &(usize, usize, &str)| {
                 job.follows(&Change { at, removed, inserted: inserted.into() })
             };
-            assert_eq!(changes.iter().map(follows).last(), Some(expected), "{said:?} {changes:?}");
+            assert_eq!(changes.iter().map(follows).last(), Some(expected), "{generated_text:?} {changes:?}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! How fast the user types, and how long to debounce. Pure.
+//! Measures typing speed, and computes the debounce. Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::base::timings::milliseconds;
 
-/// How fast the user types, and whether running the model at each keystroke pays.
+/// Statistics of one document's requests.
 #[derive(Default)]
 pub(super) struct Pace {
-    asked: Option<Instant>,
+    last_request: Option<Instant>,
     /// Moving average of the time between requests.
     interval_ms: Option<f64>,
     /// Moving average of the time from the start of a generation to its end.
@@ -17,34 +17,35 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// How much the newest observation counts.
+    /// The weight of a new measurement.
     const WEIGHT: f64 = 0.3;
     /// Answers as fast as this need no debounce.
     const FAST_MS: f64 = 60.0;
-    /// A longer time between two requests is no typing.
+    /// After a longer time between two requests, the user has paused.
     const PAUSE_MS: f64 = 400.0;
 
-    /// Notes a request.
-    pub(super) fn asked(&mut self, now: Instant) {
-        let since = self.asked.replace(now).map(|before| milliseconds(now.saturating_duration_since(before)));
+    /// Records a request.
+    pub(super) fn on_request(&mut self, now: Instant) {
+        let since =
+            self.last_request.replace(now).map(|before| milliseconds(now.saturating_duration_since(before)));
         match since {
             Some(ms) if ms <= Self::PAUSE_MS => self.interval_ms = Self::mean(self.interval_ms, ms),
             _ => self.interval_ms = None,
         }
     }
 
-    /// Notes the end of a request.
-    pub(super) fn ended(&mut self, is_superseded: bool) {
+    /// Records the end of a request.
+    pub(super) fn record_end(&mut self, is_superseded: bool) {
         self.superseded += Self::WEIGHT * (f64::from(u8::from(is_superseded)) - self.superseded);
     }
 
-    /// Notes how long a generation took, in milliseconds.
-    pub(super) fn answered(&mut self, ms: f64) {
+    /// Records the milliseconds of a generation.
+    pub(super) fn record_answer(&mut self, ms: f64) {
         self.answer_ms = Self::mean(self.answer_ms, ms);
     }
 
     /// How long to debounce an automatic request. The faster the typing and the more of the
-    /// requests came to nothing, the longer.
+    /// requests were superseded, the longer.
     pub(super) fn debounce(&self, max: Duration) -> Duration {
         let is_fast = self.answer_ms.is_some_and(|ms| ms <= Self::FAST_MS);
         let haste = self.interval_ms.map_or(0.0, |ms| 1.0 - ms / Self::PAUSE_MS);
@@ -66,17 +67,17 @@ mod tests {
         let waits = |interval_ms: u64, is_superseded: bool| {
             let (mut pace, start) = (Pace::default(), Instant::now());
             for keystroke in 0..20 {
-                pace.asked(start + Duration::from_millis(keystroke * interval_ms));
-                pace.ended(is_superseded);
+                pace.on_request(start + Duration::from_millis(keystroke * interval_ms));
+                pace.record_end(is_superseded);
             }
             pace
         };
         assert!(waits(50, true).debounce(MAX) > waits(300, true).debounce(MAX));
         assert!(waits(300, true).debounce(MAX) > Duration::ZERO);
         assert_eq!(waits(50, false).debounce(MAX), Duration::ZERO, "no request came to nothing");
-        assert_eq!(waits(500, true).debounce(MAX), Duration::ZERO, "nobody types");
+        assert_eq!(waits(500, true).debounce(MAX), Duration::ZERO, "no typing");
         let mut fast = waits(50, true);
-        fast.answered(Pace::FAST_MS);
+        fast.record_answer(Pace::FAST_MS);
         assert_eq!(fast.debounce(MAX), Duration::ZERO);
     }
 }

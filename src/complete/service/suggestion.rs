@@ -1,83 +1,93 @@
-//! What was suggested: answers that are kept, and the one on screen. Pure.
+//! Suggestions: the cache of answers, and the one on screen. Pure.
 
 use std::collections::VecDeque;
 
 use super::super::edit::Change;
 use super::super::request::{Lines, Request};
 use super::super::rules::trimmed;
-use super::action::{Ask, Item, Trigger};
-use super::place::{Here, Place};
+use super::action::{EditorRequest, Item, Trigger};
+use super::location::{Location, LocationMatcher};
 
-/// Answers kept.
+/// Most cached answers.
 pub(super) const CACHE_ENTRIES_MAX: usize = 256;
 /// An insertion of fewer characters is typing, even where it completes the suggestion.
 const ACCEPTED_CHARS_MIN: usize = 2;
 
-/// An answer and where it belongs.
+/// An answer and its location.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub key: String,
-    pub place: Place,
+    pub location: Location,
     pub trigger: Trigger,
     pub items: Vec<Item>,
 }
 
-/// Earlier answers, the latest last.
+/// LRU cache of answers, the latest last.
 #[derive(Default)]
 pub(super) struct Cache {
     entries: VecDeque<Entry>,
 }
 
-/// What an editor shows of an answer.
+/// The suggestion that an editor shows.
 pub(super) struct Screen {
     pub entry: Entry,
     /// Bytes before the cursor.
     pub cursor: usize,
-    /// What is left of the items there.
+    /// The rest of each item there.
     rests: Vec<String>,
 }
 
 impl Entry {
-    /// What is left of the items where `ask` is; `None` if this is not their place, or nothing is left.
-    pub(super) fn rest(&self, ask: &Ask, here: &Here) -> Option<Vec<Item>> {
-        if self.key != ask.key || !ask.trigger.is_served_by(self.trigger) {
+    /// The rest of the items at the cursor of a request; `None` if this is not their location, or nothing is left.
+    pub(super) fn rest(
+        &self,
+        editor_request: &EditorRequest,
+        matcher: &LocationMatcher,
+    ) -> Option<Vec<Item>> {
+        if self.key != editor_request.key || !editor_request.trigger.is_served_by(self.trigger) {
             return None;
         }
-        here.typed_since(&self.place).find_map(|(typed, closers)| {
+        matcher.typed_since(&self.location).find_map(|(typed, closers)| {
             if self.items.is_empty() {
                 return (typed.is_empty() && closers == 0).then(Vec::new);
             }
-            let rests = self.items.iter().filter_map(|item| rest_of(&item.text, typed, closers, ask));
+            let rests =
+                self.items.iter().filter_map(|item| rest_of(&item.text, typed, closers, editor_request));
             let rests: Vec<Item> = rests.map(|text| Item { text }).collect();
             (!rests.is_empty()).then_some(rests)
         })
     }
 }
 
-/// What is left of `text` after `typed`, behind which the editor has added `closers` closing delimiters.
-fn rest_of(text: &str, typed: &str, closers: usize, ask: &Ask) -> Option<String> {
+/// The rest of `text` after `typed`, after which the editor has added `closers` closing delimiters.
+fn rest_of(text: &str, typed: &str, closers: usize, editor_request: &EditorRequest) -> Option<String> {
     let rest = text.strip_prefix(typed).filter(|rest| !rest.trim().is_empty())?;
     if closers == 0 {
         return Some(rest.to_owned());
     }
-    let request = Request { lines: Lines::Multi, ..Request::of(ask.document.clone()) };
+    let request = Request { lines: Lines::Multi, ..Request::of(editor_request.document.clone()) };
     trimmed(&request, rest).ok()
 }
 
 impl Cache {
-    /// The latest answer of which something is left where `ask` is.
-    pub(super) fn find(&mut self, ask: &Ask, here: &Here) -> Option<(Entry, Vec<Item>)> {
+    /// The latest answer with a rest at the cursor of a request.
+    pub(super) fn find(
+        &mut self,
+        editor_request: &EditorRequest,
+        matcher: &LocationMatcher,
+    ) -> Option<(Entry, Vec<Item>)> {
         let rests = self.entries.iter().enumerate().rev();
-        let (at, items) = rests.into_iter().find_map(|(at, entry)| Some((at, entry.rest(ask, here)?)))?;
+        let (at, items) =
+            rests.into_iter().find_map(|(at, entry)| Some((at, entry.rest(editor_request, matcher)?)))?;
         let entry = self.entries.remove(at)?;
         self.entries.push_back(entry.clone());
         Some((entry, items))
     }
 
-    /// Keeps an answer in the place of an older one.
+    /// Adds an answer, or replaces one of the same location.
     pub(super) fn keep(&mut self, entry: Entry) {
         let is_same = |other: &Entry| {
-            other.key == entry.key && other.trigger == entry.trigger && other.place == entry.place
+            other.key == entry.key && other.trigger == entry.trigger && other.location == entry.location
         };
         self.entries.retain(|other| !is_same(other));
         if self.entries.len() == CACHE_ENTRIES_MAX {
@@ -86,9 +96,9 @@ impl Cache {
         self.entries.push_back(entry);
     }
 
-    /// Whether there is an answer for this very place.
-    pub(super) fn knows(&self, key: &str, place: &Place) -> bool {
-        self.entries.iter().any(|entry| entry.key == key && entry.place == *place)
+    /// Whether there is an answer at exactly this location.
+    pub(super) fn contains(&self, key: &str, location: &Location) -> bool {
+        self.entries.iter().any(|entry| entry.key == key && entry.location == *location)
     }
 
     /// Forgets the answers in the document `key`.
@@ -108,19 +118,18 @@ impl Cache {
 }
 
 impl Screen {
-    /// What is left of `entry`, at `cursor`; `None` if nothing is.
+    /// The rest of `entry` at `cursor`; `None` if there is none.
     pub(super) fn new(entry: Entry, cursor: usize, items: &[Item]) -> Option<Self> {
         let rests: Vec<String> = items.iter().map(|item| item.text.clone()).collect();
         (!rests.is_empty()).then_some(Self { entry, cursor, rests })
     }
 
-    /// Whether nothing of it continues what was typed.
+    /// Whether no item continues the typed text.
     pub(super) fn is_over(&self) -> bool {
         self.rests.is_empty()
     }
 
-    /// Follows a change. If it is an accept, returns the length of what was accepted and where the cursor
-    /// is then.
+    /// Applies a change. If it is an accept, returns the accepted length in characters and the cursor after it.
     pub(super) fn accept(&mut self, change: &Change) -> Option<(usize, usize)> {
         let Change { at, removed, inserted } = change;
         let accepted = self.rests.iter().find(|rest| {

@@ -1,16 +1,16 @@
-//! Markdown fences around what a chat model writes.
+//! Markdown fences around the code of a chat model.
 
-/// What is known about a Markdown fence around the text.
+/// Whether the text begins with a Markdown fence.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fence {
     None,
     Possible,
-    /// Its first line has so many bytes.
+    /// Bytes of its first line.
     Open(usize),
 }
 
 impl Fence {
-    /// How much of `text` its first line is; `None` as long as that is unfinished.
+    /// Bytes of `text` to skip; `None` until that is known.
     pub(super) fn skip(&mut self, text: &str) -> Option<usize> {
         const FENCE: &str = "```";
         if *self == Self::Possible && !FENCE.starts_with(text) {

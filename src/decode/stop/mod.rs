@@ -1,7 +1,7 @@
-//! Text rules that end a completion. Pure: given the text so far, is it done, and where to cut it?
+//! Stop rules: given the text so far, is it complete, and where to cut it? Pure.
 //!
-//! The rules read lines, indentation and delimiters, no grammar: what belongs to comments and strings is the
-//! [lexer](crate::text::lexer)'s to say.
+//! The rules read lines, indentation and delimiters, no grammar; the [lexer](crate::text::lexer) recognises comments and
+//! strings.
 
 mod fence;
 mod passage;
@@ -19,7 +19,7 @@ use crate::text::indentation;
 use crate::text::words::{first_word, has_substance, is_identifier};
 use crate::text::{Delimiters, Lexer, Syntax, families, opener_of};
 
-/// A rule that ends a generation, and how much of the text it has read. Clone it for each generation.
+/// A stop rule and its state. Clone it for each generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stop {
     rule: Rule,
@@ -28,7 +28,7 @@ pub struct Stop {
     delimiters: Delimiters,
     read: usize,
     line: Line,
-    /// Where the complete lines before `line` lie.
+    /// The complete lines before `line`, in bytes.
     lines: Vec<Range<usize>>,
     blank_run: usize,
     /// Whether the lines of the block are indented like the one that opens it, as in a namespace.
@@ -44,7 +44,7 @@ enum Rule {
     Passage(Passage),
 }
 
-/// Where a completion of several lines stands.
+/// The block that a completion of several lines is in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Delimiters open on the cursor's line, outermost first, that the completion may close.
@@ -53,7 +53,7 @@ pub struct Block {
     pub indent: usize,
     /// What ends the completion besides leaving the block.
     pub extent: Extent,
-    /// The text after the cursor, or as much of it as has a line that is not blank.
+    /// The start of the text after the cursor, up to a line that is not blank at least.
     pub suffix_start: String,
     /// Most lines of a completion, the rest of the cursor's line counted as one.
     pub lines_max: usize,
@@ -69,15 +69,15 @@ pub enum Extent {
     Item,
 }
 
-/// What is known about the line being written.
+/// The state of the current line.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Line {
     start: usize,
-    /// Where its first character that is no whitespace is.
+    /// The byte of its first character that is not whitespace.
     first: Option<usize>,
     is_judged: bool,
     is_last: bool,
-    /// Whether it begins in a string or comment of several lines, where indentation says nothing.
+    /// Whether it begins in a string or comment of several lines, where indentation does not count.
     is_text: bool,
 }
 
@@ -102,7 +102,7 @@ impl Stop {
         Self::new(Rule::MultiLine(block), &open, &suffix_start)
     }
 
-    /// Ends with a passage, and where a text that is nobody's code repeats itself over and over.
+    /// Ends with a passage, or, unless that is code, at repetitive text.
     pub fn passage(passage: Passage) -> Self {
         Self::new(Rule::Passage(passage), "", "")
     }
@@ -121,31 +121,30 @@ impl Stop {
         }
     }
 
-    /// The same where `lexer` reads the text, which begins as it says.
+    /// Reads the text with `lexer`, from its state on.
     pub fn read_by(mut self, lexer: Lexer) -> Self {
         self.line.is_text = lexer.is_inside();
         self.delimiters = self.delimiters.read_by(lexer);
         self
     }
 
-    /// How the language of the text is written.
+    /// The syntax of the text's language.
     pub fn syntax(&self) -> &'static Syntax {
         self.delimiters.lexer().syntax()
     }
 
-    /// The same where a Markdown fence was opened before the text, which ends where that is closed.
+    /// Ends also at the closing fence: the text is in a Markdown fence.
     pub fn inside_fence(self) -> Self {
         Self { fence: Fence::Open(0), ..self }
     }
 
-    /// The same where the text may come between Markdown fences, which then count for nothing.
+    /// Skips a Markdown fence around the text.
     pub fn with_fences(self) -> Self {
         Self { fence: Fence::Possible, ..self }
     }
 
-    /// Reads on in `text`, the whole of what was generated so far, and says at which byte to cut it
-    /// if the generation should end. Each call reads only what came since the last one. Any rule
-    /// also ends a text whose tail is a short pattern repeated over and over.
+    /// Returns the byte to cut `text` at, if the generation should end. `text` is all text generated so far; each call
+    /// reads only what is new. Repetitive text also ends, whatever the rule.
     pub fn check(&mut self, text: &str) -> Option<usize> {
         match &self.rule {
             Rule::None => return None,
@@ -174,7 +173,7 @@ impl Stop {
         repeated_tail(text)
     }
 
-    /// Judges a line once its first word, or its first character if that is none, is known.
+    /// Judges a line by its first word, or by its first character if that begins no word.
     fn judge_line_start(&mut self, text: &str, at: usize, c: char) -> Option<usize> {
         if self.line.first.is_none() && !c.is_whitespace() {
             self.line.first = Some(at);

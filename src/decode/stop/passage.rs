@@ -1,20 +1,20 @@
-//! Ends of text that is no completion of code.
+//! Stop rules for text other than completions.
 
-/// A stretch of text that is no completion of code, and how it ends.
+/// Text other than a completion, by its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Passage {
     /// Before this text.
     Until(&'static str),
-    /// Before the first line, after the one it begins in, that does not begin with this behind blank.
+    /// Before the first line, after its own first, that does not begin with this after whitespace.
     Lines(&'static str),
-    /// With the code block that a Markdown fence of so many backquotes has opened: before its closing fence.
+    /// Before the closing fence of a code block that a fence of so many backquotes has opened.
     Fenced(usize),
-    /// Where the model ends it.
+    /// At the stop token of the model.
     Answer,
 }
 
 impl Passage {
-    /// Where in `text`, as far as it was generated, it ends.
+    /// The end in the generated `text`, in bytes.
     pub fn end(&self, text: &str) -> Option<usize> {
         let line_starts = || text.match_indices('\n').map(|(end, _)| (end, text[end + 1..].trim_start()));
         match self {
@@ -28,7 +28,7 @@ impl Passage {
                 let first = [(0, text)].into_iter();
                 let rest = text.match_indices('\n').map(|(end, _)| (end, &text[end + 1..]));
                 first.chain(rest).find_map(|(end, rest)| {
-                    // What follows may yet make it a fence that opens.
+                    // A longer line may still become an opening fence.
                     let (line, _) = rest.split_once('\n').unwrap_or((rest, ""));
                     let blank = line.len() - line.trim_start().len();
                     let is_bare =

@@ -1,10 +1,10 @@
-//! Text that says the same over and over.
+//! Detects repetitive text.
 
 use std::ops::Range;
 
 use crate::text::words::has_substance;
 
-/// Where the second of three equal groups of one to four lines at the end of `lines` begins.
+/// The start of the second of three equal groups of one to four lines at the end of `lines`, in bytes.
 pub(super) fn repeated_lines(text: &str, lines: &[Range<usize>]) -> Option<usize> {
     (1..=4).filter(|period| 3 * period <= lines.len()).find_map(|period| {
         let tail = &lines[lines.len() - 3 * period..];

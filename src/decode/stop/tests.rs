@@ -1,7 +1,7 @@
 use super::*;
 use crate::text::Language;
 
-/// Of a completion in the file `path`.
+/// For a completion in the file `path`.
 fn lexer(path: &str) -> Lexer {
     Lexer::unsure(Language::of_path(Some(path)).syntax)
 }
@@ -139,7 +139,7 @@ fn blocks_may_not_be_indented() {
 }
 
 #[test]
-fn fences_count_for_nothing() {
+fn fences_are_skipped() {
     let cases = [
         ("```py\nx = 1\ny", "```py\nx = 1"),
         ("x = 1\n```", "x = 1"),

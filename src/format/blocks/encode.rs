@@ -13,18 +13,18 @@ use crate::base::dtype::DType;
 
 /// A value that a type cannot hold: NaN, infinite, or too large.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Unfit(pub f32);
+pub struct Ineligible(pub f32);
 
 /// Quantises f32. `out` holds exactly `values.len()` elements, a multiple of the block length.
 /// Fails with the first value that `dtype` cannot hold; `out` is then left in any state.
 ///
 /// Panics for [`DType::F8E4M3`], which fimd only reads.
-pub fn from_f32(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), Unfit> {
+pub fn from_f32(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), Ineligible> {
     assert_eq!(Some(out.len()), dtype.bytes(values.len()));
     let limit = limit(dtype);
     let fits = |value: f32| value.abs() <= limit;
     if let Some(&value) = values.iter().find(|&&value| !fits(value)) {
-        return Err(Unfit(value));
+        return Err(Ineligible(value));
     }
     match dtype {
         DType::F32 => each(values, out, |&[value]: &[f32; 1], out| *out = value.to_le_bytes()),
@@ -615,9 +615,9 @@ mod tests {
                 from_f32(dtype, &values, &mut bytes).err()
             };
             assert!(refused(f32::NAN).unwrap().0.is_nan(), "{dtype}");
-            assert_eq!(refused(f32::NEG_INFINITY), Some(Unfit(f32::NEG_INFINITY)), "{dtype}");
+            assert_eq!(refused(f32::NEG_INFINITY), Some(Ineligible(f32::NEG_INFINITY)), "{dtype}");
             let is_wide = matches!(dtype, DType::F32 | DType::BF16 | DType::Mxfp4);
-            assert_eq!(refused(1e5), (!is_wide).then_some(Unfit(1e5)), "{dtype}");
+            assert_eq!(refused(1e5), (!is_wide).then_some(Ineligible(1e5)), "{dtype}");
             assert_eq!(refused(65504.0), None, "{dtype}");
         }
         let mut bytes = [0; 2];

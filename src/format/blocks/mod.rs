@@ -18,7 +18,7 @@
 
 mod encode;
 
-pub use encode::{Unfit, from_f32};
+pub use encode::{Ineligible, from_f32};
 
 use half::f16;
 

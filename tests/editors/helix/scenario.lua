@@ -44,7 +44,7 @@ local function start(title, file, text)
       return self.screen():match(pattern), self.screen()
     end, milliseconds)
   end
-  ---The file as it was, without what the editor did to it.
+  ---Restores the file.
   function self.afresh()
     self.keys('Escape')
     fill(text)

@@ -1,4 +1,4 @@
--- Drives Neovim: keys and questions go over its RPC, what is on screen is read from its terminal.
+-- Drives Neovim: keys and queries by RPC, the screen by its terminal.
 
 package.path = '/fimd/tests/editors/?.lua;' .. package.path
 local checks = require('checks')
@@ -44,7 +44,7 @@ local function start(title, ...)
   function self.cursor()
     return self.lua('return vim.api.nvim_win_get_cursor(0)')
   end
-  ---What is shown as ghost text, or nil.
+  ---The ghost text on screen, or nil.
   function self.ghost()
     return self.lua([[
       local namespace = vim.api.nvim_get_namespaces()['nvim.lsp.inline_completion']
@@ -423,7 +423,7 @@ end)
 check('a killed daemon is started again under running editors', function()
   first.demo()
   checks.kill_daemon(function()
-    -- The text stays as it is: the new daemon has to be told of it.
+    -- The text does not change: it has to be replayed to the new daemon.
     wait('ghost text, as somebody types on', function()
       first.input('<BS>')
       vim.wait(100)

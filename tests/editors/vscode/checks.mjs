@@ -1,4 +1,4 @@
-// Checks, waiting, and what `fimd` says of itself.
+// Checks, waiting, and the status of fimd.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-// VS Code in a browser: code-server, its windows, and what is to be seen in them.
+// VS Code in a browser: code-server, and its windows.
 
 import { spawn } from 'node:child_process';
 import { mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';

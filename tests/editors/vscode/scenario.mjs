@@ -1,4 +1,4 @@
-// Drives VS Code as a person would: keys go into its page, and what is read is what is shown.
+// Drives VS Code by its page: sends keys and reads the screen.
 
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -108,7 +108,7 @@ await test('accepting a word leaves the rest on screen', async () => {
 await test('accepting a line takes no more than it', async () => {
     const text = `${DEMO} result\n\n\ndef main():`;
     await first.open(text);
-    await first.press('Alt+Backslash'); // asks by hand, so that there are several lines
+    await first.press('Alt+Backslash'); // an invoked request may have several lines
     const ghost = await first.waitGhost();
     const lines = /^(\n)([^\n]+\n)/.exec(ghost);
     if (lines === null) throw new Error(`${JSON.stringify(ghost)} has no two lines`);

@@ -19,7 +19,7 @@ local function execute(client, command, ...)
   request(client, 'workspace/executeCommand', { command = command, arguments = { ... } })
 end
 
----Has one code action of the server carried out, on the lines of the command or the symbol at the cursor.
+---Executes a code action of the server on the lines of the command or the symbol at the cursor.
 local function act(client, command, verb)
   local lines
   if command.range > 0 then
@@ -79,7 +79,7 @@ local subcommands = {
   end,
 }
 
----Those that work without a server.
+---Commands that work without a server.
 local local_subcommands = {
   restart = function()
     if #vim.lsp.get_clients({ name = 'fimd' }) > 0 then
@@ -90,7 +90,7 @@ local local_subcommands = {
   end,
 
   log = function()
-    -- The daemon's, or where none runs what the server itself said.
+    -- The daemon's log, or where none runs that of the client, with the server's stderr.
     local daemon = require('fimd.daemon')
     local status = daemon.binary() and daemon.status()
     local logs = status and vim.fn.glob(status.log .. '/fimd*.log', true, true) or {}
@@ -106,7 +106,7 @@ function M.run(command)
   end
   local run = subcommands[name]
   if not run then
-    return vim.notify('fimd: no such command: ' .. name, vim.log.levels.ERROR)
+    return vim.notify('fimd: unknown command: ' .. name, vim.log.levels.ERROR)
   end
   local clients = vim.lsp.get_clients({ name = 'fimd', bufnr = 0 })
   if name == 'pause' or name == 'resume' or name == 'status' then

@@ -1,15 +1,15 @@
--- The daemon, as `fimd status --json` sees it: also where no buffer is served.
+-- Queries the daemon by `fimd status --json`, also where fimd is not attached.
 
 local M = {}
 
----The program that this Neovim starts, or nil.
+---The path of the `fimd` program, or nil.
 function M.binary()
   local cmd = vim.lsp.config.fimd.cmd
   local path = type(cmd) == 'table' and vim.fn.exepath(cmd[1]) or ''
   return path ~= '' and path or nil
 end
 
----Runs it; what it printed, and whether it succeeded.
+---Runs it; returns its stdout, and whether it succeeded.
 ---@return string?, boolean
 function M.run(...)
   local result = vim.system({ M.binary(), ... }, { text = true }):wait(5000)

@@ -1,14 +1,14 @@
--- Explanations stream into a window of Markdown.
+-- Streams explanations into a floating window.
 
 local api = vim.api
 
 local M = {}
 
----The window that is open: of which explanation, of which client.
+---The window and its explanation.
 ---@type {id: integer, client_id: integer, buf: integer, win: integer, done: boolean}?
 local shown
 
----Requests for explanations are the only commands that take long.
+---Explanations are the only long-running commands.
 local function cancel(client)
   for id, request in pairs(client.requests) do
     if request.type == 'pending' and request.method == 'workspace/executeCommand' then
@@ -47,7 +47,7 @@ local function open(client_id, id)
         if not shown.done then
           cancel(client)
         end
-        shown.win = -1 -- what is still on its way does not open it again
+        shown.win = -1 -- late notifications do not reopen it
       end
     end,
   })
@@ -58,7 +58,7 @@ end
 function M.show(client_id, explanation)
   if not shown or shown.id ~= explanation.id or shown.client_id ~= client_id then
     if explanation.markdown == '' then
-      return -- nothing yet, or never: the answer to the request says why
+      return -- no text yet; a failure is shown with the response
     end
     if shown and api.nvim_win_is_valid(shown.win) then
       api.nvim_win_close(shown.win, true)

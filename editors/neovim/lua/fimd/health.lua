@@ -9,7 +9,7 @@ function M.check()
   health.start('fimd')
 
   if vim.fn.has('nvim-0.12') == 0 then
-    health.error('Neovim 0.12 is needed: ghost text is its own')
+    health.error('Neovim 0.12 is required for inline completion')
     return
   end
   health.ok('Neovim ' .. tostring(vim.version()))
@@ -18,8 +18,8 @@ function M.check()
   if not binary then
     local cmd = vim.lsp.config.fimd.cmd
     health.error(('`%s` is not on your path'):format(type(cmd) == 'table' and cmd[1] or 'fimd'), {
-      'Install it, as the README says, and start Neovim again',
-      "Or name it: require('fimd').setup({ cmd = { '/path/to/fimd', 'lsp' } })",
+      'Install it as described in the README, and restart Neovim',
+      "Or set its path: require('fimd').setup({ cmd = { '/path/to/fimd', 'lsp' } })",
     })
     return
   end
@@ -43,12 +43,12 @@ function M.check()
   if not vim.lsp.is_enabled('fimd') then
     health.warn('Not enabled', { "vim.lsp.enable('fimd')" })
   elseif #clients == 0 then
-    health.info('Not attached: no buffer with a file is open yet')
+    health.info('Not attached: no file is open yet')
   end
 
   local status = daemon.status()
   if not status then
-    health.info('No daemon runs; the first editor starts it, unless `fimd stop` was said')
+    health.info('The daemon is not running; the first editor starts it, except after `fimd stop`')
   elseif status.failure then
     health.error('The daemon could not load its model: ' .. status.failure)
   else

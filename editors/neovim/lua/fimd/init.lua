@@ -1,4 +1,4 @@
--- fimd for Neovim: what others may call, and what is set up in a buffer that fimd serves.
+-- fimd for Neovim: the public functions, and the setup of attached buffers.
 
 local ghost = require('fimd.ghost')
 
@@ -11,7 +11,7 @@ local M = {
   dismiss = ghost.dismiss,
 }
 
--- As in other plugins for ghost text, but for Tab, which indents unless somebody asks for more.
+-- As in other plugins for ghost text, except for Tab, which is not mapped by default.
 local keys = {
   accept = '<C-l>',
   accept_word = '<M-Right>',
@@ -23,10 +23,10 @@ local keys = {
 
 ---@class fimd.Options
 ---@field cmd? string[] how to start the server, `{ 'fimd', 'lsp' }`
----@field settings? table what the README lists, nested or dotted
----@field keys? table<string, string|false>|false keys in insert mode by what they do; false for none
+---@field settings? table see the README; nested or dotted
+---@field keys? table<string, string|false>|false insert-mode keys by function name; false for none
 
----Optional, and may be called again: new settings take effect at once, keys in buffers opened from then on.
+---Optional, and may be called again: new settings take effect at once, new keys in buffers attached from then on.
 ---@param options? fimd.Options
 function M.setup(options)
   options = options or {}
@@ -51,8 +51,8 @@ function M.setup(options)
   end
 end
 
----What to press where fimd has nothing to show: what the key was mapped to before, or the key itself.
-local function otherwise(lhs, mapping)
+---The keys where no ghost text is shown: the previous mapping, or the key itself.
+local function fallback(lhs, mapping)
   if mapping.expr == 1 then
     return mapping.callback and mapping.callback() or vim.api.nvim_eval(mapping.rhs)
   elseif mapping.callback then
@@ -75,14 +75,14 @@ function M.attach(client, buf)
     local before = lhs and vim.fn.maparg(lhs, 'i', false, true)
     if lhs and vim.fn.hasmapto(plug, 'i') == 0 and before.buffer ~= 1 then
       vim.keymap.set('i', lhs, function()
-        local is_ask = name == 'next' or name == 'previous'
-        return (is_ask or ghost.is_shown(buf)) and plug or otherwise(lhs, before)
+        local is_request = name == 'next' or name == 'previous'
+        return (is_request or ghost.is_shown(buf)) and plug or fallback(lhs, before)
       end, { buffer = buf, expr = true, remap = true, replace_keycodes = true, desc = 'fimd: ' .. name })
     end
   end
 end
 
----Tells the server what is looked at.
+---Notifies the server of the focused document.
 function M.focus(buf)
   for _, client in ipairs(vim.lsp.get_clients({ name = 'fimd' })) do
     local params = vim.empty_dict()
@@ -93,7 +93,7 @@ function M.focus(buf)
   end
 end
 
----One short text for a status line; empty where fimd is not attached.
+---A short text for a status line; empty where fimd is not attached.
 ---@param buf? integer
 ---@return string
 function M.status(buf)

@@ -1,4 +1,4 @@
--- What the server says about itself, by `fimd/status`.
+-- The server's status, from `fimd/status`.
 
 local M = {}
 

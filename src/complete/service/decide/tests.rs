@@ -26,21 +26,21 @@ const SPECULATING: Options = Options { speculate: true, ..OPTIONS };
 
 /// Something that happens. Documents have the cursor at `$0`.
 enum Step {
-    Type(AskId, &'static str),
-    Invoke(AskId, &'static str),
+    Type(RequestId, &'static str),
+    Invoke(RequestId, &'static str),
     Text(JobId, &'static str),
     Done(JobId, &'static [&'static str]),
     Void(JobId),
     Partial(JobId),
     Change(usize, usize, &'static str),
-    Cancel(AskId),
+    Cancel(RequestId),
     Close,
 }
 use Step::*;
 
-fn ask(id: AskId, document: &str, trigger: Trigger) -> Ask {
+fn editor_request(id: RequestId, document: &str, trigger: Trigger) -> EditorRequest {
     let (prefix, suffix) = document.split_once("$0").unwrap();
-    Ask { id, key: "a".into(), document: Document::new(None, prefix, suffix).into(), trigger }
+    EditorRequest { id, key: "a".into(), document: Document::new(None, prefix, suffix).into(), trigger }
 }
 
 fn outcome(items: &[&str]) -> Outcome {
@@ -76,8 +76,8 @@ fn describe(action: &Action) -> String {
 
 fn step(service: &mut Service, now: Instant, step: &Step) -> Vec<Action> {
     match *step {
-        Type(id, document) => service.ask(now, ask(id, document, Trigger::Automatic)),
-        Invoke(id, document) => service.ask(now, ask(id, document, Trigger::Invoked)),
+        Type(id, document) => service.request(now, editor_request(id, document, Trigger::Automatic)),
+        Invoke(id, document) => service.request(now, editor_request(id, document, Trigger::Invoked)),
         Text(job, text) => service.streamed(now, job, text),
         Done(job, items) => service.done(now, job, outcome(items)),
         Void(job) => service.done(now, job, Outcome { is_cancelled_or_failed: true, ..Outcome::default() }),
@@ -217,7 +217,7 @@ fn several_items_and_lines_when_asked_for() {
 fn the_retention_of_accepted_text_is_sampled() {
     let (mut service, start) = (Service::new(OPTIONS), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
-    service.ask(at(0), ask(1, "x = $0\n", Trigger::Automatic));
+    service.request(at(0), editor_request(1, "x = $0\n", Trigger::Automatic));
     service.done(at(0), 1, outcome(&["foo(a)"]));
     let change = |at, removed, inserted: &str| edit::Change { at, removed, inserted: inserted.into() };
     assert_eq!(service.changed(at(1), "a", &change(4, 0, "foo(a)")).len(), 1);
@@ -286,12 +286,12 @@ fn prompts_are_prewarmed_when_opened_and_when_idle() {
         Some(Action::Start(start)) => (**start).clone(),
         other => panic!("nothing starts: {other:?}"),
     };
-    let place = ask(0, "x = $0\n", Trigger::Automatic).document;
-    let warm = start(&service.opened("a", place));
+    let location = editor_request(0, "x = $0\n", Trigger::Automatic).document;
+    let warm = start(&service.opened("a", location));
     assert_eq!((warm.purpose, warm.window, warm.not_before), (Purpose::Prewarm, Window::Small, None));
     assert_eq!((warm.request.max_tokens, warm.priority()), (0, Priority::Background));
     service.done(now, warm.job, Outcome::default());
-    let answer = start(&service.ask(now, ask(1, "x = $0\n", Trigger::Automatic)));
+    let answer = start(&service.request(now, editor_request(1, "x = $0\n", Trigger::Automatic)));
     assert_eq!(answer.priority(), Priority::Interactive);
     let idle = start(&service.done(now, answer.job, outcome(&["y"])));
     assert_eq!((idle.window, idle.not_before), (Window::Large, Some(now + OPTIONS.idle)));
@@ -300,9 +300,9 @@ fn prompts_are_prewarmed_when_opened_and_when_idle() {
 #[test]
 fn the_text_of_a_document_is_not_copied() {
     let mut service = Service::new(Options { prewarm: true, ..OPTIONS });
-    let (now, ask) = (Instant::now(), ask(1, "x = $0\n", Trigger::Automatic));
-    let document = ask.document.clone();
-    let answer = service.ask(now, ask);
+    let (now, editor_request) = (Instant::now(), editor_request(1, "x = $0\n", Trigger::Automatic));
+    let document = editor_request.document.clone();
+    let answer = service.request(now, editor_request);
     let prewarm = service.done(now, 1, outcome(&["y"]));
     for actions in [answer, prewarm] {
         let Some(Action::Start(start)) = actions.last() else { panic!("nothing starts") };
@@ -319,7 +319,7 @@ fn budgets_and_debounce_depend_on_who_asks_and_how() {
         // Places that have nothing to do with each other.
         let document = format!("{} = $0\n", milliseconds(now.elapsed()) + ms as f64);
         let document = format!("{document}{:?}", now);
-        let actions = service.ask(now, ask(0, &document, trigger));
+        let actions = service.request(now, editor_request(0, &document, trigger));
         match actions.into_iter().find(|action| matches!(action, Action::Start(_))) {
             Some(Action::Start(start)) => (now, start),
             other => panic!("nothing starts: {other:?}"),
@@ -350,7 +350,7 @@ fn budgets_and_debounce_depend_on_who_asks_and_how() {
 fn old_answers_make_room() {
     let (mut service, now) = (Service::new(OPTIONS), Instant::now());
     for i in 0..CACHE_ENTRIES_MAX as u64 + 10 {
-        service.ask(now, ask(i, &format!("{i} = $0\n"), Trigger::Automatic));
+        service.request(now, editor_request(i, &format!("{i} = $0\n"), Trigger::Automatic));
         service.done(now, i + 1, outcome(&["x"]));
     }
     assert_eq!(service.cache.len(), CACHE_ENTRIES_MAX);
@@ -380,22 +380,22 @@ fn everyone_is_answered_once_whatever_happens() {
         let mut random = move |below| numbers.below(below);
         let options = Options { speculate: seed % 2 == 0, prewarm: seed % 3 == 0, ..OPTIONS };
         let (mut service, mut now) = (Service::new(options), Instant::now());
-        let mut open: HashMap<AskId, (String, String)> = HashMap::new();
+        let mut open: HashMap<RequestId, (String, String)> = HashMap::new();
         let mut jobs: Vec<(Start, usize)> = Vec::new();
         let (mut records, mut answers, mut sources) = (0, 0, [0; 5]);
         let mut at = 0;
-        let mut asked = 0;
+        let mut on_request = 0;
         for turn in 0..150 {
             now += Duration::from_millis(random(120) as u64);
             let key = ["a", "b"][usize::from(random(9) == 0)];
             let actions = match random(12) {
                 0..4 => {
-                    asked += 1;
+                    on_request += 1;
                     let (prefix, suffix) = (TEXT[..at].to_owned(), String::new());
                     let trigger = if random(6) == 0 { Trigger::Invoked } else { Trigger::Automatic };
-                    open.insert(asked, (prefix.clone(), key.into()));
+                    open.insert(on_request, (prefix.clone(), key.into()));
                     let document = Document::new(None, prefix, suffix).into();
-                    service.ask(now, Ask { id: asked, key: key.into(), document, trigger })
+                    service.request(now, EditorRequest { id: on_request, key: key.into(), document, trigger })
                 }
                 4 => {
                     let (from, length) = (at, random(4).min(TEXT.len() - at));
@@ -409,15 +409,15 @@ fn everyone_is_answered_once_whatever_happens() {
                     let (removed, inserted) = (to - at, String::new());
                     service.changed(now, key, &edit::Change { at, removed, inserted })
                 }
-                6 if random(4) == 0 => service.cancel(now, asked),
+                6 if random(4) == 0 => service.cancel(now, on_request),
                 7 if random(12) == 0 => service.closed(now, key),
                 _ if jobs.is_empty() => Vec::new(),
                 8..10 => {
                     let i = random(jobs.len());
-                    let (start, said) = &mut jobs[i];
-                    let (job, from) = (start.job, start.request.document.prefix.len() + *said);
+                    let (start, generated_text) = &mut jobs[i];
+                    let (job, from) = (start.job, start.request.document.prefix.len() + *generated_text);
                     let text = &TEXT[from.min(TEXT.len())..(from + 3).min(TEXT.len())];
-                    *said += text.len();
+                    *generated_text += text.len();
                     service.streamed(now, job, text)
                 }
                 _ => {
@@ -465,7 +465,7 @@ fn everyone_is_answered_once_whatever_happens() {
             }
         }
         assert!(open.is_empty(), "seed {seed}: nobody answered {:?}", open.keys());
-        assert_eq!((answers, records), (asked, asked), "seed {seed}");
+        assert_eq!((answers, records), (on_request, on_request), "seed {seed}");
         assert!(service.pending.is_empty() && sources[..4].iter().filter(|&&n| n > 0).count() >= 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Where in a document something belongs, recognised after the document has changed. Pure.
+//! Locations in a document that are recognised after it has changed. Pure.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -6,32 +6,32 @@ use super::super::request::Document;
 
 /// Most characters typed since an answer for it still to be found.
 const TYPED_CHARS_MAX: usize = 128;
-/// How much of the text before a place has to be the same for it to be the same place, in bytes.
+/// Bytes before a location that identify it.
 const TAIL_BYTES: usize = 512;
-/// How much of the text after it, in bytes.
+/// Bytes after a location that identify it.
 const HEAD_BYTES: usize = 1024;
 /// Closing delimiters that an editor may have inserted by itself.
 const CLOSERS_MAX: usize = 8;
 
-/// A place in a document, recognised without keeping the document.
+/// A location in a document, which is recognised without keeping the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The end of the text before it.
+pub(super) struct Location {
+    /// The last [`TAIL_BYTES`] before it.
     tail: String,
     /// Whether that is all of it.
     is_whole: bool,
-    /// Stands for the beginning of the text after it.
+    /// The hash of the first [`HEAD_BYTES`] after it.
     head: u64,
 }
 
-/// What a request shows of its place, prepared for comparing.
-pub(super) struct Here<'a> {
+/// Matches the cursor of a request with locations.
+pub(super) struct LocationMatcher<'a> {
     prefix: &'a str,
-    /// Stand for the text after the cursor without the first closing delimiters: none, one, and so on.
+    /// Hashes of the text after the cursor without the first closing delimiters: none, one, and so on.
     heads: Vec<u64>,
 }
 
-impl Place {
+impl Location {
     /// The cursor of `document`.
     pub(super) fn new(document: &Document) -> Self {
         let Document { prefix, suffix, .. } = document;
@@ -46,7 +46,7 @@ impl Place {
     }
 }
 
-impl<'a> Here<'a> {
+impl<'a> LocationMatcher<'a> {
     /// The cursor of `document`.
     pub(super) fn new(document: &'a Document) -> Self {
         let Document { prefix, suffix, .. } = document;
@@ -60,15 +60,15 @@ impl<'a> Here<'a> {
         Self { prefix, heads }
     }
 
-    /// What was typed since `place`, and how many closing delimiters the editor has added behind it, in every way
-    /// this can be read, the shortest first.
-    pub(super) fn typed_since(&self, place: &Place) -> impl Iterator<Item = (&'a str, usize)> {
+    /// The text typed since `location`, and how many closing delimiters the editor has added after it: every possible
+    /// interpretation, the shortest first.
+    pub(super) fn typed_since(&self, location: &Location) -> impl Iterator<Item = (&'a str, usize)> {
         let prefix = self.prefix;
-        let closers = || (0..self.heads.len()).filter(|&n| self.heads[n] == place.head);
+        let closers = || (0..self.heads.len()).filter(|&n| self.heads[n] == location.head);
         let ends = [prefix.len()].into_iter().chain(prefix.char_indices().rev().map(|(at, _)| at));
         ends.take(if closers().next().is_some() { TYPED_CHARS_MAX + 1 } else { 0 })
             .filter(|&end| {
-                prefix[..end].ends_with(&place.tail) && (!place.is_whole || end == place.tail.len())
+                prefix[..end].ends_with(&location.tail) && (!location.is_whole || end == location.tail.len())
             })
             .flat_map(move |end| closers().map(move |n| (&prefix[end..], n)))
             .filter(|(typed, closers)| typed.chars().filter(|&c| is_opener(c)).count() >= *closers)
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_behind_what_was_typed() {
+    fn a_location_is_found_before_typed_text() {
         let far = "x".repeat(TAIL_BYTES + 1);
         for (then, now, expected) in [
             ("x = $0\n", "x = $0\n", Some(("", 0))),
@@ -113,8 +113,12 @@ mod tests {
             (&format!("{far}$0"), &format!("more {far}y$0"), Some(("y", 0))),
             (&format!("{far}$0"), &format!("{far}{}$0", "y".repeat(TYPED_CHARS_MAX + 1)), None),
         ] {
-            let (place, now) = (Place::new(&document(then)), document(now));
-            assert_eq!(Here::new(&now).typed_since(&place).next(), expected, "{then:?} {now:?}");
+            let (location, now) = (Location::new(&document(then)), document(now));
+            assert_eq!(
+                LocationMatcher::new(&now).typed_since(&location).next(),
+                expected,
+                "{then:?} {now:?}"
+            );
         }
     }
 }
