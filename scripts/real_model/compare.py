@@ -21,13 +21,16 @@ TIE = 0.3
 DISTANCE = 0.1
 # How much greater fimd's mean error may be than llama.cpp's: two ways to round are not equal by accident.
 ERROR_RATIO = 1.1
+# What may end a text stands for one token: llama.cpp names the one it was, fimd does not.
+ENDS = ["<|endoftext|>", "<|im_end|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"]
+END = -1
 
 
 def compare(setup):
     """Greedy text and log-probabilities of 50 prompts, fimd and llama.cpp"""
     cases = prompts()
     theirs = ask_llama(setup, cases)
-    ours = ask_fimd(setup, cases)
+    ours = ask_fimd(setup, cases, theirs[0]["ends"])
     results = [result(setup, kind, our, their) for (kind, _), our, their in zip(cases, ours, theirs)]
     kinds = list(dict.fromkeys(kind for kind, _ in cases))
     rows = [row(kind, [result for result in results if result["kind"] == kind]) for kind in kinds]
@@ -40,19 +43,31 @@ def compare(setup):
 def ask_llama(setup, cases):
     # Its threads spin while they wait, and would take the cores from everything else.
     with Llama(setup.llama_python(), setup.model, setup.threads, OMP_WAIT_POLICY="passive") as llama:
+        def tokens(text):
+            return llama.ask("/tokenize", content=text, parse_special=True, add_special=False)["tokens"]
+
+        ends = {id for text in ENDS for id in tokens(text)}
         answers = []
         for number, (_, prompt) in enumerate(cases):
             progress("llama.cpp", number, cases)
-            ids = llama.ask("/tokenize", content=prompt, parse_special=True, add_special=False)["tokens"]
-            answer = llama.greedy(ids, TOKENS, n_probs=TOP)
-            steps = answer["completion_probabilities"]
-            answers.append({"prompt": ids, "ids": [step["id"] for step in steps],
-                            "top": [{token["id"]: token["logprob"] for token in step["top_logprobs"]}
-                                    for step in steps]})
+            ids = tokens(prompt)
+            steps = llama.greedy(ids, TOKENS, n_probs=TOP)["completion_probabilities"]
+            top = [likeliest([(token["id"], token["logprob"]) for token in step["top_logprobs"]], ends)
+                   for step in steps]
+            answers.append({"prompt": ids, "ids": [END if step["id"] in ends else step["id"] for step in steps],
+                            "top": top, "ends": ends})
         return answers
 
 
-def ask_fimd(setup, cases):
+def likeliest(tokens, ends):
+    """Log-probability by token; the likeliest end stands for all."""
+    by_token = {}
+    for token, logprob in tokens:
+        by_token.setdefault(END if token in ends else token, logprob)
+    return by_token
+
+
+def ask_fimd(setup, cases, ends):
     file = setup.scratch / "prompt.txt"
     with Daemon(setup.binary, "--model", setup.model, "--threads", setup.threads) as daemon:
         answers = []
@@ -60,8 +75,9 @@ def ask_fimd(setup, cases):
             progress("fimd", number, cases)
             file.write_text(prompt)
             answer = daemon.json("generate", "--prompt-file", file, "--max-tokens", TOKENS, "--top-logprobs", TOP)
-            answers.append({"prompt": answer["prompt_ids"], "ids": answer["ids"],
-                            "top": [dict(map(tuple, step)) for step in answer["top_logprobs"]]})
+            end = [END] if answer["stop"] == "end_token" else []
+            answers.append({"prompt": answer["prompt_ids"], "ids": answer["ids"] + end,
+                            "top": [likeliest(step, ends) for step in answer["top_logprobs"]]})
         return answers
 
 
@@ -78,8 +94,9 @@ def result(setup, kind, ours, theirs):
     distances = [abs(our[token] - their[token])
                  for our, their in zip(ours["top"][:compared], theirs["top"][:compared])
                  for token in our.keys() & their.keys()]
-    logprobs = [[answer["top"][at][answer["ids"][at]] for at in range(same)] for answer in (theirs, ours)]
-    exact = exact_logprobs(setup, theirs["prompt"], theirs["ids"][:same])
+    tokens = [token for token in theirs["ids"][:same] if token != END]
+    logprobs = [[answer["top"][at][token] for at, token in enumerate(tokens)] for answer in (theirs, ours)]
+    exact = exact_logprobs(setup, theirs["prompt"], tokens)
     their_errors, our_errors = ([abs(a - b) for a, b in zip(found, exact)] for found in logprobs)
     return {"kind": kind, "same_prompt": ours["prompt"] == theirs["prompt"], "same": same,
             "is_same": ours["ids"] == theirs["ids"], "tie": tie(ours, theirs, same), "distances": distances,
@@ -92,8 +109,10 @@ def shared(a, b):
 
 def tie(ours, theirs, at):
     """How much likelier llama.cpp's token was to it than ours, where the texts part."""
+    if ours["ids"] == theirs["ids"]:
+        return 0.0
     if at >= min(len(ours["ids"]), len(theirs["ids"])):
-        return 0.0 if len(ours["ids"]) == len(theirs["ids"]) else float("inf")
+        return float("inf")
     likely = theirs["top"][at]
     return likely[theirs["ids"][at]] - likely.get(ours["ids"][at], float("-inf"))
 

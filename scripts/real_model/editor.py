@@ -35,7 +35,7 @@ def complete(setup):
             text = client.inline(uri, *place(before), trigger=1)
             ms = (time.perf_counter() - started) * 1e3
             print(f"{name}: {text!r} in {ms:.0f} ms")
-            found.append(Finding("complete", name, f"`{text}`", f"`{expected}` in it", expected in text))
+            found.append(Finding("complete", name, repr(text), f"{expected!r} in it", expected in text))
         return found
 
 
