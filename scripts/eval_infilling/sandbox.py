@@ -51,9 +51,14 @@ def passes(ending, program, runs):
             return False
         for given, wanted in runs:
             output = run(RUN[ending], folder, given)
-            if output is None or wanted and output.split() not in [text.split() for text in wanted]:
+            if output is None or wanted and words(output) not in map(words, wanted):
                 return False
         return True
+
+
+def words(output):
+    """What is compared of an output: the judges of the contests take YES for yes."""
+    return output.lower().split()
 
 
 def run(command, folder, given):
