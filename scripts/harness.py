@@ -111,15 +111,20 @@ class Lsp:
         self.ids += 1
         self.send({"id": self.ids, "method": method, **({} if params is None else {"params": params})})
         while True:
-            message = self.read()
-            if "method" in message and "id" in message:
-                self.send({"id": message["id"], "result": None})
-            elif "method" in message:
-                self.notifications.append(message)
-            elif message.get("id") == self.ids:
+            message = self.wait()
+            if message.get("id") == self.ids and "method" not in message:
                 if "error" in message:
                     sys.exit(f"{method} failed: {message['error']}")
                 return message["result"]
+
+    def wait(self):
+        """The next message. What the server asks is answered with nothing, what it tells is kept."""
+        message = self.read()
+        if "method" in message and "id" in message:
+            self.send({"id": message["id"], "result": None})
+        elif "method" in message:
+            self.notifications.append(message)
+        return message
 
     def read(self):
         length = None
