@@ -154,7 +154,7 @@ class Lsp:
             sys.exit("the language server did not end well")
 
 
-def place(before):
+def position(before):
     """Line and column, both from 0, of the end of a text."""
     return before.count("\n"), len(before.rsplit("\n", 1)[-1])
 

@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import sandbox
 from cases import HOLE, cases, holes
-from harness import BINARY, Daemon, place, table
+from harness import BINARY, Daemon, position, table
 
 ORDERS = ["psm", "spm", "psm-anchored"]
 THRESHOLDS = [None, -2.1, -1.5, -1.2, -1.0, -0.8, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1]
@@ -81,7 +81,7 @@ def answers(args, chosen, orders):
 def ask(daemon, folder, case, order):
     file = folder / f"document{case.ending}"
     file.write_bytes((case.before + case.after).encode())
-    line, column = place(case.before)
+    line, column = position(case.before)
     lines = ["--max-tokens", TOKENS_SINGLE] if case.is_single else ["--max-tokens", TOKENS_MULTI, "--multiline"]
     answer = daemon.json("complete", f"{file}:{line + 1}:{column + 1}", "--fim-order", order, *lines)
     return answer["text"], answer["mean_logprob"]

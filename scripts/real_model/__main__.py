@@ -9,7 +9,7 @@
     python3 scripts/real_model bits           # bits per byte in each quantisation
     python3 scripts/real_model keystrokes
     python3 scripts/real_model speed          # beside llama.cpp's
-    python3 scripts/real_model all
+    python3 scripts/real_model all            # or several: complete explain
 
 Every step fetches the file if it is not there; llama.cpp comes from the package xllamacpp, in an environment in the
 cache folder. A table at the end says what was found and what was expected; the exit code is 1 if something is not
@@ -54,10 +54,10 @@ def main():
     args = parse()
     args.cache.mkdir(parents=True, exist_ok=True)
     try:
-        if args.step == "fetch":
+        if args.steps == ["fetch"]:
             print(fetch(args.cache))
             return
-        findings = run(args, list(STEPS) if args.step == "all" else [args.step])
+        findings = run(args, [name for name in STEPS if {name, "all"} & set(args.steps)])
     except Unavailable as reason:
         print(f"skipped: {reason}")
         return
@@ -67,7 +67,8 @@ def main():
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["fetch", *STEPS, "all"])
+    parser.add_argument("steps", nargs="+", choices=["fetch", *STEPS, "all"], metavar="STEP",
+                        help=f"fetch, {', '.join(STEPS)} or all")
     parser.add_argument("--fimd", type=Path, default=BINARY)
     parser.add_argument("--cache", type=Path, default=CACHE / "real_model", help="[default: %(default)s]")
     parser.add_argument("--model", type=Path, help="another GGUF file instead of the fetched one")

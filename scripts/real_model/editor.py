@@ -2,7 +2,7 @@
 
 import time
 
-from harness import Fimd, Lsp, place
+from harness import Fimd, Lsp, position
 from report import Finding
 
 # Text before and after the cursor, and what must stand in the completion.
@@ -31,7 +31,7 @@ def complete(setup):
             uri = f"file:///{name}"
             client.open(uri, LANGUAGES[name.split(".")[1]], before + after)
             started = time.perf_counter()
-            text = client.inline(uri, *place(before), trigger=1)
+            text = client.inline(uri, *position(before), trigger=1)
             ms = (time.perf_counter() - started) * 1e3
             print(f"{name}: {text!r} in {ms:.0f} ms")
             found.append(Finding("complete", name, repr(text), f"{expected!r} in it",
