@@ -31,7 +31,10 @@ def compare(setup):
     cases = prompts()
     theirs = ask_llama(setup, cases)
     ours = ask_fimd(setup, cases, theirs[0]["ends"])
-    results = [result(setup, kind, our, their) for (kind, _), our, their in zip(cases, ours, theirs)]
+    results = []
+    for number, ((kind, _), our, their) in enumerate(zip(cases, ours, theirs)):
+        progress("exactly", number, cases)
+        results.append(result(setup, kind, our, their))
     kinds = list(dict.fromkeys(kind for kind, _ in cases))
     rows = [row(kind, [result for result in results if result["kind"] == kind]) for kind in kinds]
     print(table(["prompts", "number", "same text", "same tokens before they part, mean",
