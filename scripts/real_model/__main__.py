@@ -43,7 +43,7 @@ class Setup:
     def __init__(self, args, fimd, scratch):
         self.fimd, self.binary, self.scratch = fimd, fimd.binary, scratch
         self.cache, self.threads, self.runs = args.cache, args.threads, args.runs
-        self.text, self.events = args.text, args.events
+        self.text, self.events, self.prompts = args.text, args.events, args.prompts
         self.model = args.model or fetch(args.cache)
 
     def llama_python(self):
@@ -73,6 +73,7 @@ def parse():
     parser.add_argument("--cache", type=Path, default=CACHE / "real_model", help="[default: %(default)s]")
     parser.add_argument("--model", type=Path, help="another GGUF file instead of the fetched one")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--prompts", type=int, default=50, help="of compare, at most [default: %(default)s]")
     parser.add_argument("--runs", type=int, default=3, help="of speed, each [default: %(default)s]")
     parser.add_argument("--text", type=Path, help="what bits scores instead of a file of this repository")
     parser.add_argument("--events", type=int, help="keystrokes of each session [default: all]")
