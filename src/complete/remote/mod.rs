@@ -28,7 +28,7 @@ use crate::serve::Engine;
 use transport::{Exchange, Failure, Heard, POLL, Transport};
 use wire::{Piece, Question};
 
-pub use transport::Token;
+pub use crate::base::Token;
 pub use wire::Template;
 
 /// Which server, and how to ask it.
