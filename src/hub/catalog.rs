@@ -185,10 +185,15 @@ pub fn best(machine: Machine) -> Option<&'static Model> {
     fits(Fit::Suits).next_back().or_else(|| fits(Fit::Slow).next())
 }
 
+/// Bytes of memory that a model with so many bytes of weights needs.
+pub fn needs_bytes(weight_bytes: u64) -> u64 {
+    weight_bytes + BESIDES_BYTES
+}
+
 impl Model {
     /// Bytes of memory that it needs.
     pub fn needs_bytes(&self) -> u64 {
-        self.bytes + BESIDES_BYTES
+        needs_bytes(self.bytes)
     }
 
     /// How well it runs.
