@@ -230,7 +230,10 @@ pub fn check(path: &Path) -> Result<()> {
     let dir = hub::open(Some(path))?;
     let config = Config::read(&dir)?;
     for part in architecture::tensors(&config) {
-        layout::locate(&dir, &part).with_context(|| dir.origin().to_owned())?;
+        let source = layout::locate(&dir, &part).with_context(|| dir.origin().to_owned())?;
+        for rows in &source.tensors {
+            dir.tensor(&rows.tensor)?;
+        }
     }
     Tokenizer::read(&dir)?.with_context(|| missing_tokenizer(dir.origin()))?;
     Ok(())
