@@ -27,7 +27,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let runtime_dir = RuntimeDir::find()?;
     if Client::connect(&runtime_dir)?.is_none() {
-        daemon::launch(&runtime_dir).context("cannot start the daemon")?;
+        daemon::start(&runtime_dir)?;
     }
     let overrides = ModelOverrides {
         model: args.model.as_deref().map(absolute).transpose()?,

@@ -320,7 +320,7 @@ fn a_cut_at_any_byte_goes_on_there() {
         hub.will(&[Act::Cut(cut)]);
         let impatient = Options { retries: 0, ..hub.options(two.path()) };
         let error = pull(&impatient, "me/m").unwrap_err();
-        assert!(error.contains("the same command goes on") && error.contains(FILE), "{error}");
+        assert!(error.contains("the same command goes on there") && error.contains(FILE), "{error}");
         assert_eq!(fs::metadata(partial(two.path(), &bytes)).unwrap().len(), cut as u64);
         let mut had = None;
         let outcome = download::pull(&impatient, &"me/m".parse().unwrap(), &mut |event| {
@@ -358,12 +358,14 @@ fn a_stalled_server_is_left_and_asked_again() {
     let bytes = content(BYTES);
     let hub = Hub::new(&[(FILE, &bytes)]);
     let cache = cache();
-    let soon = Options { stall: Duration::from_millis(100), ..hub.options(cache.path()) };
+    let soon = Options { stall: Duration::from_millis(500), ..hub.options(cache.path()) };
     hub.will(&[Act::Stall(1000), Act::Stall(0), Act::Stall(0), Act::Stall(0)]);
     let error = pull(&soon, "me/m").unwrap_err();
-    for words in
-        ["failed 4 times in a row", "no more came after 1000 of 300007 bytes", "the same command goes on"]
-    {
+    for words in [
+        "failed 4 times in a row",
+        "no more came",
+        "1000 of 300007 bytes of m-Q4_K_M.gguf are here, and the same command",
+    ] {
         assert!(error.contains(words), "{error}");
     }
     hub.ranges();
@@ -386,9 +388,7 @@ fn what_arrives_damaged_is_deleted() {
         assert!(!part.exists() && !blob.exists());
     }
     // The damage may be in what was there before.
-    hub.will(&[Act::Corrupt(7), Act::Status(500, ""), Act::Status(500, "")]);
     fs::write(&part, [&bytes[..10], b"x"].concat()).unwrap();
-    hub.will(&[]);
     let error = hub.pull(cache.path(), "me/m").unwrap_err();
     assert!(error.contains("arrived damaged") && !part.exists(), "{error}");
     assert!(fs::read(hub.pull(cache.path(), "me/m").unwrap()).unwrap() == bytes);

@@ -40,8 +40,10 @@ impl Remote {
 pub(super) fn fetch(http: &Http, remote: &Remote, path: &Path, events: &mut dyn FnMut(Event)) -> Result<()> {
     let mut partial = Partial::open(remote, path)?;
     events(Event::File { path: &remote.path, bytes: remote.bytes, had: partial.bytes });
-    http.persist(events, |events, got_on| partial.attempt(http, events, got_on)).with_context(|| {
-        format!("{} is not complete; the same command goes on where it has stopped", remote.path)
+    let fetched = http.persist(events, |events, got_on| partial.attempt(http, events, got_on));
+    fetched.with_context(|| {
+        let (path, bytes, all) = (&remote.path, partial.bytes, remote.bytes);
+        format!("{bytes} of {all} bytes of {path} are here, and the same command goes on there")
     })?;
     let is_checked = remote.has_checksum();
     let hash = partial.hasher.finish();
@@ -116,9 +118,9 @@ impl<'r> Partial<'r> {
             let mut block = self.hasher.block();
             let wanted = (self.remote.bytes - self.bytes).min(block.len() as u64) as usize;
             let length = match body.read(&mut block[..wanted]) {
-                Ok(0) => return Err(self.cut(ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(cut(ErrorKind::UnexpectedEof.into())),
                 Ok(length) => length,
-                Err(error) => return Err(self.cut(error)),
+                Err(error) => return Err(cut(error)),
             };
             self.file.write_all(&block[..length]).map_err(unwritten)?;
             self.hasher.take(block, length);
@@ -139,15 +141,16 @@ impl<'r> Partial<'r> {
             (_, false) => vec![range, ("if-range", format!("\"{}\"", self.remote.etag))],
         }
     }
+}
 
-    fn cut(&self, error: std::io::Error) -> Failure {
-        let (bytes, all) = (self.bytes, self.remote.bytes);
-        let what = match error.kind() {
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => "no more came",
-            _ => "the connection broke",
-        };
-        Failure::Passing(anyhow!("{what} after {bytes} of {all} bytes"), None)
-    }
+/// Why nothing more can be read.
+fn cut(error: std::io::Error) -> Failure {
+    let is_timeout = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref())
+        .is_some_and(|inner| matches!(inner, ureq::Error::Timeout(_)));
+    let what = if is_timeout { "no more came" } else { "the connection broke" };
+    Failure::Passing(anyhow!(error).context(what), None)
 }
 
 /// Whether an answer goes on from byte `start`.

@@ -179,7 +179,7 @@ fn join(base: &Uri, target: &str) -> Result<Uri, Failure> {
         _ => target.to_owned(),
     };
     let uri: Option<Uri> = whole.parse().ok();
-    uri.filter(|uri| uri.authority().is_some())
+    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some())
         .ok_or_else(|| lasting(format!("{authority} redirects to {target:?}, which is not an address")))
 }
 
@@ -241,6 +241,7 @@ mod tests {
             ("/c?d", Some("https://hub:1/c?d")),
             ("//cdn/x", Some("https://cdn/x")),
             ("c/d", None),
+            ("ftp://cdn/x", None),
             ("", None),
         ] {
             assert_eq!(join(&base, target).ok().map(|uri| uri.to_string()).as_deref(), expected, "{target}");
