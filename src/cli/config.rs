@@ -30,15 +30,11 @@ pub(super) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Give a setting a value in the file of settings, and leave everything else in it as it is
-    ///
-    /// Examples:
-    ///
-    ///   fimd config set budget.soft_ms 400
-    ///
-    ///   fimd config set disabled.languages markdown,plaintext
-    ///
-    ///   fimd config set fim.order null
-    #[command(verbatim_doc_comment)]
+    #[command(after_help = "\
+Examples:
+  fimd config set budget.soft_ms 400
+  fimd config set disabled.languages markdown,plaintext
+  fimd config set fim.order null")]
     Set(SetArgs),
 }
 

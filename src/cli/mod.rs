@@ -57,30 +57,22 @@ enum Command {
     /// It goes into the cache that other tools of the hub share (HF_HOME), and is checked. What was cut off goes on
     /// where it has stopped when the command is given again. HF_ENDPOINT names another server, HF_TOKEN a token for
     /// models that want one.
-    ///
-    /// Examples:
-    ///
-    ///   fimd pull qwen2.5-coder-1.5b
-    ///
-    ///   fimd pull unsloth/Qwen3.5-9B-GGUF:Q5_K_M
-    ///
-    ///   fimd pull Qwen/Qwen2.5-Coder-0.5B
-    #[command(verbatim_doc_comment)]
+    #[command(after_help = "\
+Examples:
+  fimd pull qwen2.5-coder-1.5b
+  fimd pull unsloth/Qwen3.5-9B-GGUF:Q5_K_M
+  fimd pull Qwen/Qwen2.5-Coder-0.5B")]
     Pull(pull::Args),
     /// List recommended models: size, speed to expect on this machine, which are on disk
     ///
     /// The speed is how often in a second the memory can deliver what a token reads of the model.
     Models(models::Args),
     /// Make a model on disk the default, now and after a restart
-    ///
-    /// Examples:
-    ///
-    ///   fimd use qwen2.5-coder-1.5b
-    ///
-    ///   fimd use ./model.gguf
-    ///
-    ///   fimd use starter
-    #[command(verbatim_doc_comment)]
+    #[command(after_help = "\
+Examples:
+  fimd use qwen2.5-coder-1.5b
+  fimd use ./model.gguf
+  fimd use starter")]
     Use(use_model::Args),
     /// Show the effective settings and their sources; `set` changes one
     Config(config::Args),

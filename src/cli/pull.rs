@@ -138,7 +138,7 @@ impl Progress {
     }
 
     fn percent(&self) -> u64 {
-        if self.bytes == 0 { 100 } else { self.done * 100 / self.bytes }
+        (self.done * 100).checked_div(self.bytes).unwrap_or(100)
     }
 
     fn describe(&self) -> String {
