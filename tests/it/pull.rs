@@ -252,7 +252,7 @@ fn answer_content(
     stream.write_all(&part)?;
     if let Act::Stall(_) = act {
         // Until the client has had enough.
-        stream.read(&mut [0])?;
+        let _ = stream.read(&mut [0])?;
     }
     Ok(part.len() == length)
 }
