@@ -26,7 +26,7 @@
 //! | 1 | [`text`] | source text: languages; code, comments and strings; identifiers, delimiters, indentation |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | Qwen3-Next: configuration, the table of its tensors, state, the forward pass, the tokenizer |
-//! | 4 | [`hub`] | where a model comes from: a path, or the built-in starter; quantising it |
+//! | 4 | [`hub`] | where a model comes from: a path, the built-in starter, a catalogue and downloads; quantising it |
 //! | 4 | [`session`] | a model with a prefix cache: evaluated tokens are reused |
 //! | 5 | [`decode`] | decoding: the loop, sampling, speculative decoding, stop rules |
 //! | 6 | [`serve`] | the thread that owns a model; scheduling of requests |
@@ -53,15 +53,16 @@
 //!   `config` reads none from a workspace. Open documents are what the editor sent; no other file of a workspace is
 //!   read but `.gitignore`.
 //! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in
-//!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, and `bench/keystrokes/infill.rs`, which
-//!   asks the server on this machine that a benchmark is told to compare with.
+//!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, `hub/download`, which fetches a model
+//!   when it is told to, and `bench/keystrokes/infill.rs`, which asks the server on this machine that a benchmark is told to
+//!   compare with.
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
 //!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
 //!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/fit.rs`,
-//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `lsp/bridge/replay.rs`,
+//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
 //!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
@@ -77,6 +78,7 @@
 //! | `fimd-engine`, one per engine | `serve` | the session with its model, its backend and its caches; with a remote backend, the connection | for as long as a generation takes; waits for the queue |
 //! | `fimd-pool-N` | `base/pool.rs` | nothing: a loop of the engine's thread lends them its buffers, and returns when all are done | spins for a moment, then sleeps until the next loop |
 //! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its response | in the network; the engine's thread ends it by shutting the connection down |
+//! | `fimd-hash`, one per file that is downloaded | `hub` | the checksum so far | until there is more to read |
 //! | `fimd-loader`, one per load | `resident` | the model until it is loaded and swapped in | on the disk; a superseded one stops early |
 //! | `fimd-pause`, one per pause with an end | `resident` | nothing | sleeps until then |
 //! | two workers of tokio | `daemon`, or `cli` for `--no-daemon` | connections, sessions with editors, their documents | never for long: what does goes to tokio's blocking threads |

@@ -1,13 +1,12 @@
-//! The machine: CPU, memory, memory bandwidth, disk space.
+//! The machine: CPU, memory and its bandwidth.
 
 use std::fs;
 use std::hint::black_box;
-use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
 use serde::Serialize;
-use sysinfo::{Disks, System};
+use sysinfo::System;
 
 /// The machine a benchmark ran on.
 #[derive(Clone, Debug, Serialize)]
@@ -48,19 +47,19 @@ fn status_bytes(name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Free bytes on the disk that holds `path`, which is absolute; none if no disk is known.
-pub fn free_space(path: &Path) -> Option<u64> {
-    let disks = Disks::new_with_refreshed_list();
-    let holding = disks.iter().filter(|disk| path.starts_with(disk.mount_point()));
-    Some(holding.max_by_key(|disk| disk.mount_point().as_os_str().len())?.available_space())
-}
-
 /// Memory bandwidth of all threads together in bytes per second, the best of several passes: the bound for decoding,
 /// which reads the weights once per token.
 pub fn bandwidth(threads: usize) -> f64 {
-    const BYTES: usize = 1 << 30;
-    const PASSES: usize = 8;
-    let words = BYTES / threads / size_of::<u64>();
+    bandwidth_of(threads, 1 << 30, 8)
+}
+
+/// The same in a tenth of a second, somewhat too high where the caches are large.
+pub fn bandwidth_at_a_glance(threads: usize) -> f64 {
+    bandwidth_of(threads, 1 << 28, 3)
+}
+
+fn bandwidth_of(threads: usize, bytes: usize, passes: usize) -> f64 {
+    let words = bytes / threads / size_of::<u64>();
     // Each thread fills its own part, so that memory lies near the processor that reads it; not with zeros,
     // which the system would not store.
     let parts: Vec<Vec<u64>> = thread::scope(|scope| {
@@ -76,6 +75,6 @@ pub fn bandwidth(threads: usize) -> f64 {
         });
         started.elapsed().as_secs_f64()
     };
-    let best = (0..PASSES).map(|_| pass()).fold(f64::INFINITY, f64::min);
+    let best = (0..passes).map(|_| pass()).fold(f64::INFINITY, f64::min);
     (words * threads * size_of::<u64>()) as f64 / best
 }

@@ -166,7 +166,7 @@ impl EngineArgs {
 }
 
 /// Compute threads: `requested`, or the number of physical cores.
-fn threads(requested: Option<u16>) -> usize {
+pub(super) fn threads(requested: Option<u16>) -> usize {
     requested.map_or_else(
         || {
             let available = thread::available_parallelism().map_or(1, usize::from);

@@ -10,6 +10,7 @@ use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{self, ComputeArgs, EngineArgs};
+use crate::base::disk;
 use crate::base::dtype::DType;
 use crate::bench::keystrokes::client::Client;
 use crate::bench::keystrokes::infill::{Address, Infill};
@@ -471,7 +472,7 @@ fn write(model: &Synthetic, path: &Path) -> Result<()> {
     let bytes = model.bytes()?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
-    if let Some(free) = machine::free_space(&dir) {
+    if let Some(free) = disk::free_space(&dir) {
         ensure!(
             bytes < free,
             "{shown} takes {:.1} GB, and only {:.1} GB are free; choose another folder with --write, or fewer --layers",

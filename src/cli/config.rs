@@ -2,15 +2,21 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::args::{self, EngineArgs, PromptArgs};
-use crate::config;
+use crate::config::{self, Kind, Setting};
+use crate::daemon::absolute;
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     what: What,
 
@@ -19,6 +25,28 @@ pub(super) struct Args {
 
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Give a setting a value in the file of settings, and leave everything else in it as it is
+    #[command(after_help = "\
+Examples:
+  fimd config set budget.soft_ms 400
+  fimd config set disabled.languages markdown,plaintext
+  fimd config set fim.order null")]
+    Set(SetArgs),
+}
+
+#[derive(clap::Args)]
+struct SetArgs {
+    /// The setting, as `fimd config` lists it
+    #[arg(value_name = "KEY")]
+    name: String,
+
+    /// Its value: a text, a number, true or false, a list with commas; null takes the setting out of the file
+    #[arg(value_name = "VALUE", allow_hyphen_values = true)]
+    value: String,
 }
 
 #[derive(clap::Args)]
@@ -52,6 +80,9 @@ enum Schema {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    if let Some(Command::Set(args)) = &args.command {
+        return set(args);
+    }
     match &args.what {
         What { path: true, .. } => args::print(&format!("{}\n", file()?.display())),
         What { init: true, .. } => init(),
@@ -67,8 +98,23 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn file() -> Result<std::path::PathBuf> {
+/// The file of settings, whether or not it is there.
+pub(super) fn file() -> Result<PathBuf> {
     config::file().context("this system has no folder for settings; set FIMD_CONFIG to the path of a file")
+}
+
+fn set(args: &SetArgs) -> Result<()> {
+    let file = file()?;
+    let is_path = Setting::named(&args.name).is_some_and(|setting| setting.kind == Kind::Path);
+    let is_relative = is_path && args.value != "null" && !args.value.starts_with("~/");
+    // The file means its own folder by a relative path, and whoever types one the folder he is in.
+    let value = if is_relative {
+        absolute(Path::new(&args.value))?.display().to_string()
+    } else {
+        args.value.clone()
+    };
+    config::set(&file, &args.name, &value)?;
+    args::print(&format!("{}: {} = {value}\n", file.display(), args.name))
 }
 
 fn init() -> Result<()> {

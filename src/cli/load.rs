@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args;
-use crate::daemon::{Client, ModelOverrides, Request, RuntimeDir, Status, absolute};
+use crate::daemon::{self, Client, ModelOverrides, Request, RuntimeDir, Status, absolute};
 
 /// Between two polls of the load progress.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,12 +26,22 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let runtime_dir = RuntimeDir::find()?;
+    if Client::connect(&runtime_dir)?.is_none() {
+        daemon::start(&runtime_dir)?;
+    }
     let overrides = ModelOverrides {
         model: args.model.as_deref().map(absolute).transpose()?,
         starter: args.model.is_none(),
         context: args.context,
         ..ModelOverrides::default()
     };
+    load(overrides)?;
+    args::print("this lasts until the daemon ends; `fimd use` makes a model the default\n")
+}
+
+/// Swaps the model of the running daemon, and waits until it is loaded.
+pub(super) fn load(overrides: ModelOverrides) -> Result<()> {
+    let runtime_dir = RuntimeDir::find()?;
     let connect = || Client::connect(&runtime_dir)?.context(args::NO_DAEMON);
     connect()?.request(&Request::Load(overrides))?;
     let bar = ProgressBar::new(100);

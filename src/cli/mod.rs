@@ -9,11 +9,14 @@ mod daemon;
 mod generate;
 mod load;
 mod lsp;
+mod models;
 mod pause;
+mod pull;
 mod quantize;
 mod score;
 mod status;
 mod stop;
+mod use_model;
 
 use std::process::ExitCode;
 
@@ -49,7 +52,29 @@ enum Command {
     /// router and other small tensors stay f32. A tensor whose rows are not a multiple of the block size takes the
     /// next best type, and --report shows it. A tensor that keeps its type is copied bit for bit.
     Quantize(quantize::Args),
-    /// Show the effective settings and their sources
+    /// Download a model from Hugging Face
+    ///
+    /// It goes into the cache that other tools of the hub share (HF_HOME), and is checked. What was cut off goes on
+    /// where it has stopped when the command is given again. HF_ENDPOINT names another server, HF_TOKEN a token for
+    /// models that want one.
+    #[command(after_help = "\
+Examples:
+  fimd pull qwen2.5-coder-1.5b
+  fimd pull unsloth/Qwen3.5-9B-GGUF:Q5_K_M
+  fimd pull Qwen/Qwen2.5-Coder-0.5B")]
+    Pull(pull::Args),
+    /// List recommended models: size, speed to expect on this machine, which are on disk
+    ///
+    /// The speed is how often in a second the memory can deliver what a token reads of the model.
+    Models(models::Args),
+    /// Make a model on disk the default, now and after a restart
+    #[command(after_help = "\
+Examples:
+  fimd use qwen2.5-coder-1.5b
+  fimd use ./model.gguf
+  fimd use starter")]
+    Use(use_model::Args),
+    /// Show the effective settings and their sources; `set` changes one
     Config(config::Args),
     /// Run benchmarks on this machine
     Bench(bench::Args),
@@ -63,7 +88,7 @@ enum Command {
     Status(status::Args),
     /// Shut the daemon down; editors that are open do not start it again
     Stop,
-    /// Swap the daemon's model
+    /// Swap the daemon's model until it ends; starts the daemon if none runs
     Load(load::Args),
     /// Pause completion
     Pause(pause::Args),
@@ -98,6 +123,9 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
         Command::Quantize(args) => quantize::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::Models(args) => models::run(args),
+        Command::Use(args) => use_model::run(args),
         Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Lsp(args) => lsp::run(args),

@@ -178,7 +178,8 @@ impl Configuration {
     }
 }
 
-fn unknown(name: &str) -> String {
+/// What to say of a name that no setting has.
+pub(super) fn unknown(name: &str) -> String {
     let nearest = SETTINGS.iter().min_by_key(|setting| levenshtein(setting.name, name));
     format!("unknown setting {name}; did you mean {}?", nearest.map_or("", |setting| setting.name))
 }

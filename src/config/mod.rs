@@ -19,6 +19,8 @@
 mod client;
 mod configuration;
 mod definition;
+mod edit;
+mod hub;
 mod options;
 mod process;
 mod remote;
@@ -28,6 +30,8 @@ mod value;
 
 pub use configuration::{Configuration, SECTION};
 pub use definition::*;
+pub use edit::set;
+pub use hub::hub;
 pub use options::CONTEXT_DEFAULT;
 pub use process::{RUNTIME_DIR_VARIABLE, file};
 pub use render::{markdown, schema, template, vscode};

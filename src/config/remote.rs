@@ -36,7 +36,7 @@ impl Settings {
             (.., [program, arguments @ ..]) => token_from_program(program, arguments)?,
             _ => return Ok(None),
         };
-        Token::new(&text).map(Some)
+        Token::new(&text).context("the token of the remote server").map(Some)
     }
 }
 

@@ -86,10 +86,11 @@ fn reload(resident: &Arc<Resident>, configure: Configure, spec: &mut Spec) {
         Ok((configuration, new)) => {
             tracing::info!("the settings have changed");
             resident.configure(configuration);
-            if new != *spec {
+            let is_requested = resident.requested().as_ref() == Some(&new);
+            if new != *spec && !is_requested {
                 resident.load(new.clone());
-                *spec = new;
             }
+            *spec = new;
         }
         Err(error) => tracing::error!("cannot reload the settings, which stay as they were: {error:#}"),
     }

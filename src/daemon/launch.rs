@@ -35,6 +35,20 @@ pub fn launch(runtime_dir: &RuntimeDir) -> Result<()> {
     bail!("the daemon does not listen")
 }
 
+/// Starts a daemon as an editor does, and returns when it listens: it keeps nothing open of who has started it.
+pub fn start(runtime_dir: &RuntimeDir) -> Result<()> {
+    let started = Instant::now();
+    let mut start = Start::new(runtime_dir)?;
+    while started.elapsed() < START_MAX {
+        if Client::connect(runtime_dir)?.is_some() {
+            return Ok(());
+        }
+        start.check()?;
+        thread::sleep(STEP);
+    }
+    bail!("the daemon does not answer; see {}", runtime_dir.log_dir().display())
+}
+
 fn spawn(runtime_dir: &RuntimeDir, how: &str, errors: Stdio) -> Result<Child> {
     let program = env::current_exe().context("cannot find the program fimd")?;
     Command::new(&program)

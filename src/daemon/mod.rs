@@ -17,7 +17,7 @@ mod system;
 pub use client::{Client, stop};
 pub use connect::connect_editor;
 pub use host::{Configure, run};
-pub use launch::launch;
+pub use launch::{launch, start};
 pub use message::{
     CompletionRequest, Generation, ModelOverrides, Purpose, Request, Response, Status, absolute,
 };

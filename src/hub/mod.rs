@@ -1,6 +1,11 @@
 //! Where a model comes from.
 
+pub mod cache;
+pub mod catalog;
+pub mod download;
 pub mod quantize;
+pub mod reference;
+pub mod select;
 
 use std::path::Path;
 

@@ -17,7 +17,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use open::{LocalSession, Opened, Spec};
+pub use open::{LocalSession, Opened, Spec, check};
 pub use served::{ModelInfo, Served, served};
 
 use crate::complete::stats::{Shared, Statistics};

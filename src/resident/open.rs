@@ -1,7 +1,7 @@
 //! From files to a model that runs.
 
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +16,7 @@ use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
 use crate::config::CONTEXT_DEFAULT;
 use crate::format::ModelDir;
 use crate::hub;
-use crate::model::{Config, Model, ModelOptions, Tokenizer, layout};
+use crate::model::{Config, Model, ModelOptions, Tokenizer, architecture, layout};
 use crate::serve::Engine;
 use crate::session::{self, SessionOptions};
 
@@ -223,6 +223,20 @@ fn prompt_profile(dir: &ModelDir, config: &Config) -> PromptProfile {
         tracing::warn!("{}: {error:#}; it is ignored", dir.origin());
         PromptProfile::of_model(family, None).expect("every architecture has one")
     })
+}
+
+/// Fails where there is no model at `path` that could be served.
+pub fn check(path: &Path) -> Result<()> {
+    let dir = hub::open(Some(path))?;
+    let config = Config::read(&dir)?;
+    for part in architecture::tensors(&config) {
+        let source = layout::locate(&dir, &part).with_context(|| dir.origin().to_owned())?;
+        for rows in &source.tensors {
+            dir.tensor(&rows.tensor)?;
+        }
+    }
+    Tokenizer::read(&dir)?.with_context(|| missing_tokenizer(dir.origin()))?;
+    Ok(())
 }
 
 fn missing_tokenizer(name: &str) -> String {

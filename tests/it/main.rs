@@ -16,6 +16,7 @@ mod late;
 mod layering;
 mod load;
 mod lsp;
+mod pull;
 mod quantize;
 mod reference;
 mod remote;

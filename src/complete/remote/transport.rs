@@ -1,7 +1,5 @@
 //! The HTTP connection, the thread that reads from it, retries, back-off and timeouts.
 
-use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +10,7 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use crate::base::Cancel;
+use crate::base::{Cancel, Token, back_off};
 use crate::decode::StopReason;
 
 /// Latency of a cancel.
@@ -27,29 +25,6 @@ const RESPONSE_BYTES_MAX: u64 = 1 << 24;
 const ERROR_BODY_BYTES_MAX: u64 = 1 << 14;
 /// Buffered lines of a response.
 const LINES_MAX: usize = 64;
-
-/// A bearer token. It is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    /// Fails for what cannot be sent in a header.
-    pub fn new(text: &str) -> Result<Self> {
-        let text = text.trim();
-        ensure!(!text.is_empty(), "the token of the remote server is empty");
-        ensure!(
-            text.bytes().all(|byte| byte.is_ascii_graphic()),
-            "the token of the remote server has invalid characters"
-        );
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("Token(..)")
-    }
-}
 
 /// The connection to one server.
 pub(super) struct Transport {
@@ -106,8 +81,8 @@ impl Transport {
         let (send, answer) = mpsc::sync_channel(LINES_MAX);
         let request = agent.post(self.endpoint.clone()).header("content-type", "application/json");
         let mut request = request.header("accept", "text/event-stream");
-        if let Some(Token(token)) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", token.bearer());
         }
         let work = move || {
             let answer = request.send(&body).map_err(anyhow::Error::from);
@@ -161,7 +136,7 @@ impl Transport {
     ) -> Result<Option<StopReason>> {
         self.not_before = after.map(|after| Instant::now() + after);
         let Some(attempt) = attempt else { return Err(error) };
-        let wait = after.unwrap_or_else(|| back_off(attempt));
+        let wait = after.unwrap_or_else(|| back_off(attempt, BACK_OFF, BACK_OFF_MAX));
         if until.is_some_and(|until| Instant::now() + wait >= until) {
             return Err(error);
         }
@@ -231,13 +206,6 @@ fn sleep(wait: Duration, end: Option<Instant>, cancel: &Cancel) -> Option<StopRe
     }
 }
 
-/// Exponential back-off with jitter, so that clients do not retry at the same time.
-fn back_off(attempt: u32) -> Duration {
-    let longest = BACK_OFF.saturating_mul(1 << attempt.min(16)).min(BACK_OFF_MAX);
-    let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
-    longest.mul_f64(0.5 + random / 2.0)
-}
-
 /// The URL of the completion endpoint.
 fn endpoint(url: &str) -> Result<Uri> {
     let wrong = "remote.url is not a valid server URL, such as http://localhost:8000";
@@ -297,25 +265,6 @@ mod tests {
             [("http://127.0.0.1:1", true), ("http://[::1]", true), ("http://10.0.0.1", false)]
         {
             assert_eq!(is_loopback(&url.parse().unwrap()), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn tokens_are_not_shown() {
-        let token = Token::new(" secret\n").unwrap();
-        assert!(token == Token("secret".into()) && !format!("{token:?}").contains("secret"));
-        for wrong in ["", " \n", "a b", "a\nb", "é"] {
-            let error = Token::new(wrong).unwrap_err().to_string();
-            assert!(!error.contains("a b"), "{error}");
-        }
-    }
-
-    #[test]
-    fn waits_grow_and_differ() {
-        for attempt in 0..40 {
-            let longest = (200 << attempt.min(16)).min(10_000) as u128;
-            let wait = back_off(attempt).as_millis();
-            assert!((longest / 2 - 1..=longest).contains(&wait), "{attempt}: {wait}");
         }
     }
 }
