@@ -71,7 +71,8 @@ class Daemon(Fimd):
         self.log = open(self.folder / "daemon.err", "w+")
         self.process = subprocess.Popen(self.command("daemon", *self.flags), env=self.env, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=self.log)
-        while not (self.folder / "daemon.sock").exists():
+        # The socket is there a moment before anybody listens.
+        while subprocess.run(self.command("status"), env=self.env, capture_output=True).returncode:
             if self.process.poll() is not None:
                 self.log.seek(0)
                 sys.exit(f"fimd daemon does not start: {self.log.read().strip()}")
