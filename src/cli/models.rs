@@ -66,12 +66,14 @@ fn list(as_json: bool) -> Result<()> {
     let cache = Cache::new(&config::hub()?.cache);
     let configuration = args::configuration(&[])?;
     let default = configuration.settings().model.as_deref();
-    let machine = Machine {
-        memory_bytes: memory::host().total,
-        bandwidth: machine::bandwidth_at_a_glance(args::threads(configuration.settings().threads)),
-    };
+    let machine = measure(args::threads(configuration.settings().threads));
     let rows = rows(&cache, default);
     if as_json { print_json(&rows, machine, default) } else { print_table(&rows, machine, default) }
+}
+
+/// This machine, measured in a moment.
+fn measure(threads: usize) -> Machine {
+    Machine { memory_bytes: memory::host().total, bandwidth: machine::bandwidth_at_a_glance(threads) }
 }
 
 /// Those of the catalogue, then what else is on disk.
@@ -192,20 +194,26 @@ fn print_json(rows: &[Row], machine: Machine, default: Option<&Path>) -> Result<
 
 fn rm(args: &RmArgs) -> Result<()> {
     let (cache, reference) = (Cache::new(&config::hub()?.cache), &args.model);
-    let path = cache.find(reference)?.with_context(|| format!("{reference} is not on disk"))?;
-    let configuration = args::configuration(&[])?;
-    let is_default = configuration.settings().model.as_deref().is_some_and(|default| is_same(default, &path));
-    ensure!(!is_default, "{reference} is the default; `fimd use` another one first, such as starter");
-    if let Some(client) = Client::connect(&RuntimeDir::find()?)? {
-        let model = client.status()?.model;
-        let is_held = model.is_some_and(|model| is_same(Path::new(&model.name), &path));
-        ensure!(!is_held, "the daemon serves {reference}; `fimd load` another one first, or `fimd stop`");
-    }
-    if !args.yes && !confirm(&format!("delete {}?", path.display()))? {
-        bail!("{reference} stays");
+    if let Some(path) = cache.find(reference)? {
+        check_unused(reference, &path)?;
+        if !args.yes && !confirm(&format!("delete {}?", path.display()))? {
+            bail!("{reference} stays");
+        }
     }
     let freed = cache.remove(reference)?;
     args::print(&format!("{reference} is deleted, {} are free again\n", size(freed)))
+}
+
+/// Fails for a model that is the default, or that the daemon serves.
+fn check_unused(reference: &Reference, path: &Path) -> Result<()> {
+    let configuration = args::configuration(&[])?;
+    let is_default = configuration.settings().model.as_deref().is_some_and(|default| is_same(default, path));
+    ensure!(!is_default, "{reference} is the default; `fimd use` another one first, such as starter");
+    let Some(client) = Client::connect(&RuntimeDir::find()?)? else { return Ok(()) };
+    let model = client.status()?.model;
+    let is_served = model.is_some_and(|model| is_same(Path::new(&model.name), path));
+    ensure!(!is_served, "the daemon serves {reference}; `fimd load` another one first, or `fimd stop`");
+    Ok(())
 }
 
 /// Asks the user.

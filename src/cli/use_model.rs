@@ -6,14 +6,14 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::config::file;
 use super::{args, load};
-use crate::config::{self, Source};
+use crate::config::{self, Configuration, Source};
 use crate::daemon::{Client, ModelOverrides, RuntimeDir, absolute};
 use crate::hub::cache::Cache;
 use crate::hub::reference::Reference;
 use crate::resident::check;
 
 /// What the model in the program is called.
-pub(super) const STARTER: &str = "starter";
+const STARTER: &str = "starter";
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -26,31 +26,31 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let model = find(&args.model)?;
     if let Some(path) = &model {
-        check(path).with_context(|| format!("{} stays the default", default_name()))?;
+        check(path).context("the default stays as it was")?;
     }
-    let file = file()?;
-    let value = model.as_ref().map_or_else(|| "null".into(), |path| path.display().to_string());
-    config::set(&file, "model", &value)?;
-    let shown = model.as_ref().map_or_else(|| "the starter model".into(), |path| path.display().to_string());
-    args::print(&format!("{shown} is the default now ({})\n", file.display()))?;
+    let (file, path) = (file()?, model.as_ref().map(|path| path.display().to_string()));
+    config::set(&file, "model", path.as_deref().unwrap_or("null"))?;
+    let name = path.as_deref().unwrap_or("the starter model");
+    args::print(&format!("{name} is the default now ({})\n", file.display()))?;
     let configuration = args::configuration(&[])?;
-    for (setting, value, source) in configuration.effective() {
-        let is_stronger = match setting.name {
-            "model" => matches!(source, Source::Environment(_)),
-            "remote.url" => !value.is_null(),
-            _ => false,
-        };
-        if is_stronger {
-            eprintln!("fimd: {} counts more: {source} sets it to {value}", setting.name);
-            return Ok(());
-        }
+    if let Some(stronger) = stronger(&configuration) {
+        eprintln!("fimd: {stronger} overrides this");
+        return Ok(());
     }
-    let Some(client) = Client::connect(&RuntimeDir::find()?)? else {
+    if Client::connect(&RuntimeDir::find()?)?.is_none() {
         return args::print("no daemon runs; it loads this model when an editor starts it\n");
-    };
-    drop(client);
+    }
     let context = configuration.settings().context.length;
     load::load(ModelOverrides { starter: model.is_none(), model, context, ..ModelOverrides::default() })
+}
+
+/// What counts more than the model that the file of settings names.
+fn stronger(configuration: &Configuration) -> Option<String> {
+    configuration.effective().find_map(|(setting, value, source)| match (setting.name, &source) {
+        ("model", Source::Environment(name)) => Some(format!("{name}={value}")),
+        ("remote.url", _) if !value.is_null() => Some(format!("remote.url = {value} ({source})")),
+        _ => None,
+    })
 }
 
 /// The model that is meant; none for the one in the program.
@@ -67,10 +67,4 @@ fn find(text: &str) -> Result<Option<PathBuf>> {
     let reference: Reference = text.parse().map_err(|why| anyhow!("{why}, and there is no such file"))?;
     let found = Cache::new(&config::hub()?.cache).find(&reference)?;
     found.map(Some).with_context(|| format!("{reference} is not on disk; `fimd pull {text}` downloads it"))
-}
-
-fn default_name() -> String {
-    let configuration = args::configuration(&[]).ok();
-    let model = configuration.and_then(|configuration| configuration.settings().model.clone());
-    model.map_or_else(|| "the starter model".into(), |path| path.display().to_string())
 }

@@ -30,6 +30,9 @@ pub fn set(path: &Path, name: &str, text: &str) -> Result<()> {
         format!("{} stays as it is; correct it first, `fimd config` shows what is wrong", path.display())
     })?;
     check(path, &after, name, &value)?;
+    if after == before {
+        return Ok(());
+    }
     replace(path, &after).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::base::Token;
+use crate::base::client::Token;
 use crate::hub::download::Options;
 
 const ENDPOINT: &str = "https://huggingface.co";

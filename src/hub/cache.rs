@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::reference::{Reference, Repo};
 use super::select::{self, Listed, Selected, Variant};
@@ -64,25 +64,23 @@ impl Cache {
 
     /// Deletes a model and what was downloaded of its repository in part; returns the bytes that this frees.
     pub fn remove(&self, reference: &Reference) -> Result<u64> {
-        let (snapshot, variant) =
-            self.variant(reference)?.with_context(|| format!("{reference} is not on disk"))?;
-        let links: Vec<PathBuf> = variant.files.iter().map(|file| snapshot.join(&file.path)).collect();
-        let blobs: BTreeSet<PathBuf> = links.iter().filter_map(|link| link.canonicalize().ok()).collect();
-        for link in &links {
-            remove(link)?;
-        }
-        let kept: BTreeSet<PathBuf> = self
-            .snapshots(&reference.repo)
-            .iter()
-            .flat_map(|snapshot| files(snapshot).into_iter().map(|file| snapshot.join(file.path)))
-            .filter_map(|link| link.canonicalize().ok())
-            .collect();
-        let mut freed = 0;
-        let repo = self.repo(&reference.repo);
+        let (repo, found) = (self.repo(&reference.repo), self.variant(reference)?);
         let parts = entries(&repo.join("blobs")).into_iter().filter(|path| is_partial(path));
-        for blob in blobs.difference(&kept).cloned().chain(parts) {
+        let parts: Vec<PathBuf> = parts.collect();
+        ensure!(found.is_some() || !parts.is_empty(), "{reference} is not on disk");
+        let links = found.into_iter().flat_map(|(snapshot, variant)| {
+            variant.files.into_iter().map(move |file| snapshot.join(file.path))
+        });
+        let mut blobs = BTreeSet::new();
+        for link in links {
+            blobs.extend(link.canonicalize().ok());
+            remove(&link)?;
+        }
+        let kept = self.targets(&reference.repo);
+        let mut freed = 0;
+        for blob in blobs.difference(&kept).chain(&parts) {
             freed += blob.metadata().map_or(0, |metadata| metadata.len());
-            remove(&blob)?;
+            remove(blob)?;
         }
         if kept.is_empty() {
             fs::remove_dir_all(&repo).with_context(|| format!("cannot delete {}", repo.display()))?;
@@ -167,6 +165,14 @@ impl Cache {
             }
         }
         Ok(None)
+    }
+
+    /// What the files of all snapshots are.
+    fn targets(&self, repo: &Repo) -> BTreeSet<PathBuf> {
+        let snapshots = self.snapshots(repo).into_iter();
+        let links = snapshots
+            .flat_map(|snapshot| files(&snapshot).into_iter().map(move |file| snapshot.join(file.path)));
+        links.filter_map(|link| link.canonicalize().ok()).collect()
     }
 
     /// The newest first.
@@ -276,5 +282,9 @@ mod tests {
         put(&cache, &repo, "2", "m-Q4_K_M.gguf", "four");
         cache.remove(&reference("me/m")).unwrap();
         assert!(!cache.repo(&repo).exists());
+        cache.create(&repo).unwrap();
+        fs::write(cache.partial(&repo, "more"), "mo").unwrap();
+        assert_eq!(cache.remove(&reference("me/m")).unwrap(), 2);
+        assert!(cache.remove(&reference("me/m")).is_err() && !cache.repo(&repo).exists());
     }
 }

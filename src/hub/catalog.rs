@@ -40,8 +40,8 @@ pub enum Fit {
 const SLOW_PER_SECOND: f64 = 8.0;
 /// What a model needs besides its weights, in bytes: its context, what earlier prompts left behind, the program.
 const BESIDES_BYTES: u64 = 1 << 30;
-/// What the system and the editors need.
-const OTHERS_BYTES: u64 = 1 << 30;
+/// What the system and the editors need, in bytes.
+const OTHERS_BYTES: u64 = 2 << 30;
 
 /// The licence of models that may be used for everything.
 const FREE: &str = "Apache-2.0";
@@ -240,7 +240,7 @@ mod tests {
         for (gigabytes, bandwidth, expected) in [
             (1, 1e11, None),
             (4, 1e9, Some("qwen2.5-coder-0.5b")),
-            (4, 2e10, Some("qwen3.5-2b")),
+            (4, 2e10, Some("qwen3.5-0.8b")),
             (8, 2e10, Some("qwen3.5-2b")),
             (8, 5e10, Some("qwen2.5-coder-7b")),
             (16, 6e10, Some("qwen3.5-9b")),

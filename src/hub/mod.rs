@@ -1,4 +1,7 @@
 //! Where a model comes from.
+//!
+//! `reference` is what users call a published model, `catalog` those that have names of their own, `select` which files of
+//! a repository it consists of; `download` fetches these into the `cache`. `quantize` writes a model in fewer bits.
 
 pub mod cache;
 pub mod catalog;

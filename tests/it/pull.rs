@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fimd::base::Token;
+use fimd::base::client::Token;
 use fimd::hub::cache::Cache;
 use fimd::hub::download::{self, Event, Options, Outcome};
 use fimd::hub::reference::Reference;
@@ -617,7 +617,7 @@ fn a_model_is_pulled_used_and_removed() {
 
     let damaged = user.dir.path().join("x.gguf");
     fs::write(&damaged, "GGUF").unwrap();
-    user.fails(&["use", damaged.to_str().unwrap()], "stays the default");
+    user.fails(&["use", damaged.to_str().unwrap()], "the default stays as it was");
     user.fails(&["use", "./nowhere"], "there is no ./nowhere");
     user.fails(&["use", "qwen3.5-4"], "did you mean qwen3.5-4b?");
     assert_eq!(user.default(), json!(path));
@@ -653,7 +653,10 @@ fn a_daemon_follows_the_choice_of_a_model() {
     // A stronger source of the setting is named.
     let output = user.command(&["use", "starter"]).env("FIMD_MODEL", name).output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && errors.contains("FIMD_MODEL"), "{errors}");
+    assert!(
+        output.status.success() && errors.contains("FIMD_MODEL=") && errors.contains("overrides"),
+        "{errors}"
+    );
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::serve::Engine;
 use transport::{Exchange, Failure, POLL, Received, Transport};
 use wire::{CompletionRequest, Piece};
 
-pub use crate::base::Token;
+pub use crate::base::client::Token;
 pub use wire::Template;
 
 /// Options of the remote backend.

@@ -10,7 +10,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::{Event, Options};
-use crate::base::back_off;
+use crate::base::client::{back_off, is_loopback};
 
 const REDIRECTS_MAX: usize = 10;
 /// The longest time that is waited because a server asks for it.
@@ -51,6 +51,11 @@ impl<'o> Http<'o> {
             matches!(endpoint.scheme_str(), Some("http" | "https")) && endpoint.host().is_some(),
             wrong()
         );
+        let is_open =
+            endpoint.scheme_str() == Some("http") && !is_loopback(endpoint.host().unwrap_or_default());
+        if options.token.is_some() && is_open {
+            tracing::warn!("HF_ENDPOINT is http: your token goes over the network unencrypted");
+        }
         Ok(Self { options, agent: agent(options, &endpoint), endpoint })
     }
 
@@ -155,7 +160,7 @@ fn agent(options: &Options, endpoint: &Uri) -> Agent {
         .timeout_per_read(stall)
         .timeout_per_write(stall)
         .user_agent(concat!("fimd/", env!("CARGO_PKG_VERSION")));
-    if matches!(endpoint.host(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+    if is_loopback(endpoint.host().unwrap_or_default()) {
         config = config.proxy(None);
     }
     config.build().into()

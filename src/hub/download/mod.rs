@@ -20,7 +20,8 @@ use self::http::{Failure, Http, Method};
 use super::cache::Cache;
 use super::reference::{Reference, Repo};
 use super::select::{Listed, Selected, Variant, select};
-use crate::base::{Token, disk};
+use crate::base::client::Token;
+use crate::base::disk;
 
 /// Bytes that stay free on the disk.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -88,7 +89,7 @@ pub fn pull(options: &Options, reference: &Reference, events: &mut dyn FnMut(Eve
     let cache = Cache::new(&options.cache);
     let remotes = variant.files.iter().map(|file| describe(&http, repo, &listing.commit, file, events));
     let remotes = remotes.collect::<Result<Vec<Remote>>>()?;
-    let is_here = |remote: &&Remote| {
+    let is_here = |remote: &Remote| {
         let has_size = |path: PathBuf| path.metadata().is_ok_and(|metadata| metadata.len() == remote.bytes);
         let name = cache.pointer(repo, &listing.commit, &remote.path);
         has_size(cache.blob(repo, &remote.etag)) || has_size(name)
@@ -98,6 +99,10 @@ pub fn pull(options: &Options, reference: &Reference, events: &mut dyn FnMut(Eve
     events(Event::Start { bytes: missing.iter().map(|remote| remote.bytes).sum(), files: missing.len() });
     for remote in &missing {
         let _lock = cache.lock(repo, &remote.etag)?;
+        if is_here(remote) {
+            // Another process was faster.
+            continue;
+        }
         let partial = cache.partial(repo, &remote.etag);
         file::fetch(&http, remote, &partial, events)?;
         let blob = cache.blob(repo, &remote.etag);
