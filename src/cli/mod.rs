@@ -8,7 +8,9 @@ mod config;
 mod daemon;
 mod generate;
 mod load;
+mod log;
 mod lsp;
+mod message;
 mod models;
 mod pause;
 mod pull;
@@ -86,6 +88,8 @@ Examples:
     Daemon(daemon::Args),
     /// Show daemon status
     Status(status::Args),
+    /// Show the end of the daemon's log
+    Log(log::Args),
     /// Shut the daemon down; editors that are open do not start it again
     Stop,
     /// Swap the daemon's model until it ends; starts the daemon if none runs
@@ -111,7 +115,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fimd: {error:#}");
+            message::error(&error);
             ExitCode::FAILURE
         }
     }
@@ -131,6 +135,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Lsp(args) => lsp::run(args),
         Command::Daemon(args) => daemon::run(args),
         Command::Status(args) => status::run(args),
+        Command::Log(args) => log::run(args),
         Command::Stop => stop::run(),
         Command::Load(args) => load::run(args),
         Command::Pause(args) => pause::run(args),

@@ -61,9 +61,6 @@ fn describe(status: &Status) -> String {
         (None, None) => status.state.clone(),
     };
     row("state", state);
-    if let Some(failure) = &status.failure {
-        row("", failure.clone());
-    }
     if let Some(model) = &status.model {
         let fallback = if status.is_fallback { " (fallback until the other is loaded)" } else { "" };
         row("model", format!("{}{fallback}", model.name));
@@ -133,6 +130,12 @@ fn describe(status: &Status) -> String {
             HumanDuration(Duration::from_secs(status.uptime_s))
         ),
     );
-    row("log", status.log.display().to_string());
+    row("log", status.log_file.as_ref().unwrap_or(&status.log).display().to_string());
+    if let Some(failure) = &status.failure {
+        row("failure", format!("last load failed: {failure}"));
+    }
+    for (at, problem) in status.problems.iter().enumerate() {
+        row(if at == 0 { "settings" } else { "" }, problem.clone());
+    }
     text
 }
