@@ -6,6 +6,7 @@ mod complete;
 mod completions;
 mod config;
 mod daemon;
+mod doctor;
 mod generate;
 mod load;
 mod log;
@@ -88,6 +89,11 @@ Examples:
     Daemon(daemon::Args),
     /// Show daemon status
     Status(status::Args),
+    /// Check this machine, the daemon, the model, editors and settings, and say what to do about problems
+    ///
+    /// Each line begins with ✓, with ! where something could be better, or with ✗ where it must be corrected; the exit
+    /// code is then 1.
+    Doctor(doctor::Args),
     /// Show the end of the daemon's log
     Log(log::Args),
     /// Shut the daemon down; editors that are open do not start it again
@@ -135,6 +141,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Lsp(args) => lsp::run(args),
         Command::Daemon(args) => daemon::run(args),
         Command::Status(args) => status::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Log(args) => log::run(args),
         Command::Stop => stop::run(),
         Command::Load(args) => load::run(args),

@@ -220,6 +220,13 @@ impl Program {
     }
 }
 
+impl Status {
+    /// Whether the daemon is of the build of this process.
+    pub fn is_this_build(&self) -> bool {
+        self.program == Program::own()
+    }
+}
+
 impl Handshake {
     /// From this program.
     pub(super) fn new(purpose: Purpose) -> Self {
