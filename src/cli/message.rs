@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 pub(super) const ERROR: Style = AnsiColor::Red.on_default().bold();
 pub(super) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+pub(super) const LABEL: Style = Style::new().bold();
 
 /// Says why a command failed.
 pub(super) fn error(error: &anyhow::Error) {

@@ -13,6 +13,7 @@ mod log;
 mod lsp;
 mod message;
 mod models;
+mod overview;
 mod pause;
 mod pull;
 mod quantize;
@@ -33,12 +34,13 @@ const LOG_LEVEL: &str = "warn";
 
 /// Private code completion on your own machine.
 ///
-/// Without --model, a small built-in starter model is used.
+/// Without a subcommand it says what runs and what to do next. Without --model or a setting, a small built-in starter
+/// model is used.
 #[derive(Parser)]
 #[command(name = "fimd", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -114,10 +116,13 @@ Examples:
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let started = match &cli.command {
-        Command::Daemon(args) => args.start_logging(),
+        Some(Command::Daemon(args)) => args.start_logging(),
         _ => logging::start(logging::Target::Stderr, LOG_LEVEL),
     };
-    let result = started.and_then(|()| dispatch(&cli.command));
+    let result = started.and_then(|()| match &cli.command {
+        Some(command) => dispatch(command),
+        None => overview::run(),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

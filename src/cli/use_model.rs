@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::config::file;
-use super::{args, load};
+use super::{args, load, message};
 use crate::config::{self, Source};
 use crate::daemon::{Client, ModelOverrides, RuntimeDir, absolute};
 use crate::hub::cache::Cache;
@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             _ => false,
         };
         if is_stronger {
-            eprintln!("fimd: {} counts more: {source} sets it to {value}", setting.name);
+            message::warning(format_args!("{} counts more: {source} sets it to {value}", setting.name));
             return Ok(());
         }
     }

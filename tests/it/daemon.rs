@@ -1,7 +1,8 @@
 //! The daemon as editors, commands and strangers meet it.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -304,6 +305,29 @@ fn the_log_of_a_normal_start_has_no_warning_and_is_named() {
     assert!(log.contains("listening at") && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
     assert!(hint.contains(file.trim()) && user.ok(&["status"]).contains(file.trim()), "{hint}");
     assert_eq!(user.ok(&["log", "-n", "1"]).lines().count(), 1);
+}
+
+#[test]
+fn a_watched_status_is_printed_every_second() {
+    let user = User::new();
+    let mut editor = user.editor(&[], STACK);
+    assert!(ghost(&mut editor, 3, 15).is_some());
+    let mut watch = user.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut block = || lines.by_ref().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+    let blocks = [block(), block()];
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    for text in blocks {
+        let expected =
+            ["ready", "the starter model", "tokens/s", "█", "accepted    0 (0 %)", "Python: 0 of 1 (0 %)"];
+        for words in expected {
+            assert!(text.contains(words), "{words:?} is not in {text}");
+        }
+        assert!(!text.contains('\x1b'), "a pipe has no colours");
+    }
+    let coloured = user.command(&["status"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(String::from_utf8_lossy(&coloured.stdout).contains("\x1b[32mready"));
 }
 
 #[test]

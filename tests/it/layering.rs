@@ -108,6 +108,7 @@ const PURE: &[&str] = &[
     "bench/keystrokes/session.rs",
     "bench/keystrokes/typist.rs",
     "cli/doctor/findings.rs",
+    "cli/status/dashboard.rs",
     "hub/catalog.rs",
     "hub/reference.rs",
     "hub/select.rs",

@@ -497,6 +497,11 @@ fn an_accept_is_counted_and_followed_by_several_lines() {
         ] {
             assert_eq!(statistics[name], count, "{name}");
         }
+        let python = &statistics["languages"]["Python"];
+        assert_eq!(
+            (&python["offered"], &python["accepted"]),
+            (&statistics["offered"], &statistics["accepted"])
+        );
         assert!(statistics["answer_ms"]["p95"].as_f64() >= statistics["model_ms"]["p50"].as_f64());
         assert!(statistics["tokens_evaluated"].as_u64() > Some(0));
     }

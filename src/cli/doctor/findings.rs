@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub editors: Vec<Editor>,
     pub settings_file: Option<PathBuf>,
     pub settings_problems: Vec<String>,
+    /// How to get the best model for this machine, if there is one.
+    pub advice: Option<String>,
 }
 
 /// The disk that holds the model.
@@ -218,7 +220,7 @@ fn daemon(daemon: &Daemon) -> Finding {
                 Some(failure) if *lacks_its_model => bad(
                     "daemon",
                     format!("{text}, a fallback: {failure}"),
-                    "Correct the setting `model`, and the daemon loads it at once.",
+                    "`fimd use NAME|PATH` makes another one the default, and the daemon loads it at once.",
                 ),
                 Some(failure) => warning(
                     "daemon",
@@ -239,13 +241,13 @@ fn daemon(daemon: &Daemon) -> Finding {
 fn model(facts: &Facts) -> Finding {
     let (path, weight_bytes, cache_bytes) = match &facts.model {
         Model::Starter => {
-            let remedy =
-                "Set `model` to a checkpoint or a GGUF file, as `fimd load PATH` does until the daemon ends.";
-            return warning("model", "the built-in starter, a toy".into(), remedy);
+            let usual = || "`fimd use PATH` makes a checkpoint or a GGUF file the default.".to_owned();
+            let remedy = facts.advice.as_ref().map_or_else(usual, |advice| format!("{advice}."));
+            return warning("model", "the built-in starter, a toy".into(), &remedy);
         }
         Model::Remote(url) => return good("model", format!("that of the server {url}")),
         Model::Unusable { path, why } => {
-            let remedy = "Set `model` to a checkpoint folder, a .safetensors or a .gguf file.";
+            let remedy = "`fimd use NAME|PATH` makes another one the default; `fimd models` lists some.";
             return bad("model", format!("{}: {why}", path.display()), remedy);
         }
         Model::Local { path, weight_bytes, cache_bytes } => (path, *weight_bytes, *cache_bytes),
@@ -378,6 +380,7 @@ mod tests {
             editors: vec![editor_of(EditorKind::Helix, "25.07", true)],
             settings_file: None,
             settings_problems: Vec::new(),
+            advice: Some("`fimd pull x` gets it".into()),
         }
     }
 

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 
 use super::findings::{Daemon, Disk, Editor, EditorKind, Facts, Gpu, Model};
 use crate::base::memory;
-use crate::bench::machine::{self, Machine};
-use crate::cli::args;
+use crate::bench::machine::Machine;
+use crate::cli::{args, models};
 use crate::compute::cpu::Level;
 use crate::config::{self, Settings};
 use crate::daemon::{Client, RuntimeDir, Status};
@@ -43,14 +43,14 @@ pub(super) fn probe() -> Result<Facts> {
     let configuration = args::read_configuration(&[])?;
     let settings = configuration.settings();
     let Machine { cpu, cores, .. } = Machine::read();
-    let model = model(settings);
+    let (model, measured) = (model(settings), models::machine(settings));
     Ok(Facts {
         version: env!("CARGO_PKG_VERSION").into(),
         cpu,
         cores,
         level: Level::detect().to_string(),
         memory: memory::host(),
-        memory_bandwidth: machine::bandwidth_at_a_glance(args::threads(settings.threads)),
+        memory_bandwidth: measured.bandwidth,
         disk: disk(&model),
         gpu: gpu(),
         daemon: daemon(),
@@ -58,6 +58,7 @@ pub(super) fn probe() -> Result<Facts> {
         editors: editors(),
         settings_file: config::file().filter(|path| path.exists()),
         settings_problems: configuration.problems().iter().map(ToString::to_string).collect(),
+        advice: models::advice(measured),
     })
 }
 
