@@ -552,7 +552,7 @@ fn invalid_settings_are_reported_by_name() {
         .map(|_| editor.client.notification("window/showMessage")["message"].as_str().unwrap().to_owned())
         .collect();
     let says = |text: &str| messages.iter().any(|message| message.contains(text));
-    assert!(says("no setting alternative; did you mean alternatives?"), "{messages:?}");
+    assert!(says("unknown setting alternative; did you mean alternatives?"), "{messages:?}");
     assert!(says("disabled.languages: expected a list of strings"), "{messages:?}");
     editor.client.open(URI, "x = ");
     editor.check([0, 4], automatic(), &tiny::LINE[..3], [0, 4, 4]);

@@ -163,12 +163,13 @@ fn model(status: &Status) -> Vec<(&'static str, String)> {
     vec![("model", format!("{}{fallback}", model.name)), ("", about)]
 }
 
-/// The speed of the model, once it has run.
+/// The speed of the model, as far as it has run.
 fn speed(status: &Status) -> Option<String> {
-    let prefill = status.engine.prefill_per_second?;
-    let decode = status.engine.decode_per_second;
-    let decode = decode.map_or_else(String::new, |decode| format!(", decode {decode:.0} tokens/s"));
-    Some(format!("prefill {prefill:.0} tokens/s{decode}"))
+    let named = |name: &str, speed: Option<f64>| Some(format!("{name} {:.0} tokens/s", speed?));
+    let engine = &status.engine;
+    let known = [named("prefill", engine.prefill_per_second), named("decode", engine.decode_per_second)];
+    let known: Vec<String> = known.into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join(", "))
 }
 
 fn latency(status: &Status) -> String {
