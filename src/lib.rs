@@ -63,6 +63,7 @@
 //!   `complete/remote/wire.rs`, `complete/service`,
 //!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/fit.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
+//!   `cli/doctor/findings.rs`, `cli/status/dashboard.rs`,
 //!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.

@@ -1,9 +1,10 @@
 //! Free and total memory.
 
+use serde::Serialize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Memory in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Space {
     /// Unused, or used by caches that can be reclaimed.
     pub free: u64,

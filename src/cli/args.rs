@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sysinfo::System;
 
+use super::message;
 use crate::complete::fim::Order;
 use crate::compute::cpu::Level;
 use crate::config::{Configuration, Flag, Settings};
@@ -85,11 +86,26 @@ fn flag(flag: &'static str, name: &str, value: impl ToString) -> Flag {
 
 /// The settings of this process, overridden by `flags`. Other invalid settings are ignored with a warning.
 pub(super) fn configuration(flags: &[Flag]) -> Result<Configuration> {
-    let configuration = Configuration::for_process(flags).map_err(|problem| anyhow::anyhow!("{problem}"))?;
-    for problem in configuration.problems() {
-        tracing::warn!("{problem}");
-    }
+    let configuration = read_configuration(flags)?;
+    configuration.problems().iter().for_each(message::warning);
     Ok(configuration)
+}
+
+/// The same without warnings.
+pub(super) fn read_configuration(flags: &[Flag]) -> Result<Configuration> {
+    Configuration::for_process(flags).map_err(|problem| anyhow::anyhow!("{problem}"))
+}
+
+/// The same, with warnings in the log.
+pub(super) fn logged_configuration(flags: &[Flag]) -> Result<Configuration> {
+    let configuration = read_configuration(flags)?;
+    log_problems(&configuration);
+    Ok(configuration)
+}
+
+/// Logs problems with settings.
+pub(super) fn log_problems(configuration: &Configuration) {
+    configuration.problems().iter().for_each(|problem| tracing::warn!("{problem}"));
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {

@@ -48,8 +48,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     lower_priority();
     let runtime_dir = RuntimeDir::find()?;
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
-    let configure = || {
-        let configuration = args::configuration(&flags)?;
+    let configure = |before: Option<&Configuration>| {
+        let configuration = args::read_configuration(&flags)?;
+        let configuration = match before {
+            Some(before) => configuration.keeping_file_of(before),
+            None => configuration,
+        };
+        args::log_problems(&configuration);
         let spec = args.engine.spec(configuration.settings())?;
         Ok((configuration, spec))
     };

@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn serve(args: &Args) -> Result<Exit> {
     lower_priority();
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
-    let configuration = args::configuration(&flags)?;
+    let configuration = args::logged_configuration(&flags)?;
     let spec = args.engine.spec(configuration.settings())?;
     let resident = Resident::start(spec, configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -45,7 +45,7 @@ fn serve(args: &Args) -> Result<Exit> {
 fn bridge(args: &Args) -> Result<Exit> {
     let runtime_dir = RuntimeDir::find()
         .context("cannot use the runtime folder of the daemon; --no-daemon does without")?;
-    let overrides = args::configuration(&args.prompt.flags())?.client_overrides();
+    let overrides = args::logged_configuration(&args.prompt.flags())?.client_overrides();
     let purpose = Purpose::Edit { overrides, model: args.engine.model_overrides()? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime of the bridge")?;

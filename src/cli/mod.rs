@@ -6,10 +6,14 @@ mod complete;
 mod completions;
 mod config;
 mod daemon;
+mod doctor;
 mod generate;
 mod load;
+mod log;
 mod lsp;
+mod message;
 mod models;
+mod overview;
 mod pause;
 mod pull;
 mod quantize;
@@ -30,12 +34,13 @@ const LOG_LEVEL: &str = "warn";
 
 /// Private code completion on your own machine.
 ///
-/// Without --model, a small built-in starter model is used.
+/// Without a subcommand it says what runs and what to do next. Without --model or a setting, a small built-in starter
+/// model is used.
 #[derive(Parser)]
 #[command(name = "fimd", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -86,6 +91,13 @@ Examples:
     Daemon(daemon::Args),
     /// Show daemon status
     Status(status::Args),
+    /// Check this machine, the daemon, the model, editors and settings, and say what to do about problems
+    ///
+    /// Each line begins with ✓, with ! where something could be better, or with ✗ where it must be corrected; the exit
+    /// code is then 1.
+    Doctor(doctor::Args),
+    /// Show the end of the daemon's log
+    Log(log::Args),
     /// Shut the daemon down; editors that are open do not start it again
     Stop,
     /// Swap the daemon's model until it ends; starts the daemon if none runs
@@ -104,14 +116,17 @@ Examples:
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let started = match &cli.command {
-        Command::Daemon(args) => args.start_logging(),
+        Some(Command::Daemon(args)) => args.start_logging(),
         _ => logging::start(logging::Target::Stderr, LOG_LEVEL),
     };
-    let result = started.and_then(|()| dispatch(&cli.command));
+    let result = started.and_then(|()| match &cli.command {
+        Some(command) => dispatch(command),
+        None => overview::run(),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fimd: {error:#}");
+            message::error(&error);
             ExitCode::FAILURE
         }
     }
@@ -131,6 +146,8 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Lsp(args) => lsp::run(args),
         Command::Daemon(args) => daemon::run(args),
         Command::Status(args) => status::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Log(args) => log::run(args),
         Command::Stop => stop::run(),
         Command::Load(args) => load::run(args),
         Command::Pause(args) => pause::run(args),

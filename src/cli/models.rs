@@ -11,7 +11,7 @@ use super::args;
 use super::pull::size;
 use crate::base::memory;
 use crate::bench::machine;
-use crate::config;
+use crate::config::{self, Settings};
 use crate::daemon::{Client, RuntimeDir};
 use crate::hub::cache::{Cache, Cached};
 use crate::hub::catalog::{self, Fit, MODELS, Machine, Model};
@@ -66,21 +66,44 @@ fn list(as_json: bool) -> Result<()> {
     let cache = Cache::new(&config::hub()?.cache);
     let configuration = args::configuration(&[])?;
     let default = configuration.settings().model.as_deref();
-    let machine = measure(args::threads(configuration.settings().threads));
+    let machine = machine(configuration.settings());
     let rows = rows(&cache, default);
     if as_json { print_json(&rows, machine, default) } else { print_table(&rows, machine, default) }
 }
 
-/// This machine, measured in a moment.
-fn measure(threads: usize) -> Machine {
-    Machine { memory_bytes: memory::host().total, bandwidth: machine::bandwidth_at_a_glance(threads) }
+/// This machine, measured.
+pub(super) fn machine(settings: &Settings) -> Machine {
+    let bandwidth = machine::bandwidth_at_a_glance(args::threads(settings.threads));
+    Machine { memory_bytes: memory::host().total, bandwidth }
+}
+
+/// How to get the best model that suits a machine.
+pub(super) fn advice(machine: Machine) -> Option<String> {
+    let best = catalog::best(machine)?;
+    let cache = config::hub().ok().map(|options| Cache::new(&options.cache));
+    let is_here = cache.is_some_and(|cache| path(&cache, best).is_some());
+    Some(advice_on(best, is_here))
+}
+
+fn advice_on(best: &Model, is_here: bool) -> String {
+    let what = if is_here { "use" } else { "pull" };
+    let size = size(best.bytes);
+    format!(
+        "`fimd {what} {}` gets you the best that suits this machine ({size}, {})",
+        best.name, best.license
+    )
+}
+
+/// Where a model of the catalogue is on disk.
+fn path(cache: &Cache, model: &Model) -> Option<PathBuf> {
+    cache.find(&model.name.parse().ok()?).ok().flatten()
 }
 
 /// Those of the catalogue, then what else is on disk.
 fn rows(cache: &Cache, default: Option<&Path>) -> Vec<Row> {
     let is_default = |path: &Path| default.is_some_and(|default| is_same(default, path));
     let known = MODELS.iter().map(|model| {
-        let path = model.name.parse().ok().and_then(|reference| cache.find(&reference).ok().flatten());
+        let path = path(cache, model);
         let is_default = path.as_deref().is_some_and(is_default);
         Row { name: model.name.into(), bytes: model.bytes, model: Some(model), path, is_default }
     });
@@ -154,8 +177,7 @@ fn print_table(rows: &[Row], machine: Machine, default: Option<&Path>) -> Result
     )?;
     if let Some(best) = catalog::best(machine) {
         let is_here = rows.iter().any(|row| row.model == Some(best) && row.path.is_some());
-        let what = if is_here { "use" } else { "pull" };
-        writeln!(text, "`fimd {what} {}` gets you the best that suits it ({})", best.name, best.license)?;
+        writeln!(text, "{}", advice_on(best, is_here))?;
     }
     args::print(&text)
 }

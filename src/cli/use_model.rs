@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::config::file;
-use super::{args, load};
+use super::{args, load, message};
 use crate::config::{self, Configuration, Source};
 use crate::daemon::{Client, ModelOverrides, RuntimeDir, absolute};
 use crate::hub::cache::Cache;
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     args::print(&format!("{name} is the default now ({})\n", file.display()))?;
     let configuration = args::configuration(&[])?;
     if let Some(stronger) = stronger(&configuration) {
-        eprintln!("fimd: {stronger} overrides this");
+        message::warning(format_args!("{stronger} overrides this"));
         return Ok(());
     }
     if Client::connect(&RuntimeDir::find()?)?.is_none() {

@@ -22,6 +22,7 @@ use super::stats::{self, Observer, Statistics, Stats};
 use crate::base::Cancel;
 use crate::decode::{Generated, StopReason, Task};
 use crate::serve::{self, Engine, Plan, PlanInput, Priority};
+use crate::text::language::Language;
 
 /// Options of completion.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +57,8 @@ struct State {
     service: Service,
     /// Shared with the engine's thread, which plans requests when they are scheduled.
     planner: Arc<Mutex<Planner>>,
-    replies: HashMap<RequestId, Reply>,
+    /// With the language of the document.
+    replies: HashMap<RequestId, (Reply, &'static str)>,
     jobs: HashMap<JobId, Running>,
 }
 
@@ -265,6 +267,11 @@ impl Shared {
     }
 }
 
+/// The language of a document by its name.
+fn language(key: &str) -> &'static str {
+    Language::of_path(Some(key)).name
+}
+
 /// After a panic the planner has lost that document only.
 fn planner(shared: &Mutex<Planner>) -> MutexGuard<'_, Planner> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -290,7 +297,8 @@ impl State {
     fn handle(&mut self, shared: &Arc<Shared>, now: Instant, event: Event) {
         let actions = match event {
             Event::EditorRequest(editor_request, reply) => {
-                self.replies.insert(editor_request.id, reply);
+                let language = language(&editor_request.key);
+                self.replies.insert(editor_request.id, (reply, language));
                 self.service.request(now, editor_request)
             }
             Event::Cancel(id) => self.service.cancel(now, id),
@@ -328,7 +336,10 @@ impl State {
     fn act(&mut self, shared: &Arc<Shared>, action: Action) {
         match action {
             Action::Answer { id, items } => {
-                if let Some(reply) = self.replies.remove(&id) {
+                if let Some((reply, language)) = self.replies.remove(&id) {
+                    if !items.is_empty() {
+                        shared.count(|stats| stats.offered(language));
+                    }
                     reply(items);
                 }
             }
@@ -337,7 +348,7 @@ impl State {
                 shared.count(|stats| stats.background(evaluated, generated))
             }
             Action::Retention(sample) => shared.count(|stats| stats.retention(&sample)),
-            Action::Accepted { chars } => shared.count(|stats| stats.accepted(chars)),
+            Action::Accepted { key, chars } => shared.count(|stats| stats.accepted(language(&key), chars)),
             Action::Cancel { job } => {
                 if let Some(running) = self.jobs.get(&job) {
                     running.cancel.cancel();

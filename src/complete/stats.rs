@@ -1,5 +1,6 @@
 //! Statistics of requests. Pure; they stay on this machine and hold no text.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub type Shared = Arc<Mutex<Stats>>;
 
 /// Requests that percentiles are computed from, the latest ones.
 const LATENCIES_MAX: usize = 1024;
+/// Latest latencies that are shown one by one.
+const LATEST_MAX: usize = 60;
 
 /// Counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +66,15 @@ pub struct Counters {
     pub unasked_generated: u64,
 }
 
+/// What became of suggestions in one language.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fate {
+    /// Requests answered with something.
+    pub offered: u64,
+    /// Suggestions accepted whole.
+    pub accepted: u64,
+}
+
 /// Latency from request to answer in milliseconds, of the latest answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
@@ -89,6 +101,12 @@ pub struct Statistics {
     pub answer_ms: Percentiles,
     /// Those from a new generation.
     pub model_ms: Percentiles,
+    /// By language.
+    #[serde(default)]
+    pub languages: BTreeMap<String, Fate>,
+    /// Latencies of the latest answers in milliseconds, oldest first.
+    #[serde(default)]
+    pub latest_ms: Vec<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +114,7 @@ pub struct Stats {
     counters: Counters,
     answers: Latencies,
     models: Latencies,
+    languages: BTreeMap<&'static str, Fate>,
 }
 
 /// A ring buffer of the latest latencies.
@@ -113,6 +132,13 @@ impl Latencies {
             self.ms[self.next] = ms;
         }
         self.next = (self.next + 1) % LATENCIES_MAX;
+    }
+
+    /// The latest `count` of them, oldest first.
+    fn latest(&self, count: usize) -> Vec<f64> {
+        let (newer, older) = self.ms.split_at(self.next.min(self.ms.len()));
+        let skipped = self.ms.len().saturating_sub(count);
+        older.iter().chain(newer).copied().skip(skipped).collect()
     }
 
     fn percentiles(&self) -> Percentiles {
@@ -153,6 +179,11 @@ impl Stats {
         }
     }
 
+    /// A request about a document in this language was answered with something.
+    pub fn offered(&mut self, language: &'static str) {
+        self.languages.entry(language).or_default().offered += 1;
+    }
+
     /// Counts background work of the model.
     pub fn background(&mut self, evaluated: usize, generated: usize) {
         self.counters.unasked_evaluated += evaluated as u64;
@@ -163,7 +194,8 @@ impl Stats {
         self.counters.shown += 1;
     }
 
-    pub fn accepted(&mut self, chars: usize) {
+    pub fn accepted(&mut self, language: &'static str, chars: usize) {
+        self.languages.entry(language).or_default().accepted += 1;
         self.counters.accepted += 1;
         self.counters.accepted_chars += chars as u64;
     }
@@ -194,6 +226,8 @@ impl Stats {
             without_model: share(counters.offered - counters.model, counters.offered),
             answer_ms: self.answers.percentiles(),
             model_ms: self.models.percentiles(),
+            languages: self.languages.iter().map(|(name, fate)| ((*name).to_owned(), *fate)).collect(),
+            latest_ms: self.answers.latest(LATEST_MAX),
             counters,
         }
     }
@@ -217,8 +251,12 @@ mod tests {
         ] {
             stats.record(&Record { shown_chars, is_cancelled, ..Record::new(source) });
         }
-        stats.accepted(7);
-        let Statistics { counters, acceptance, without_model, .. } = stats.statistics();
+        stats.offered("Rust");
+        stats.offered("Rust");
+        stats.accepted("Rust", 7);
+        let Statistics { counters, acceptance, without_model, languages, latest_ms, .. } = stats.statistics();
+        assert_eq!(languages, BTreeMap::from([("Rust".to_owned(), Fate { offered: 2, accepted: 1 })]));
+        assert_eq!(latest_ms, [0.0; 6]);
         assert_eq!((counters.requests, counters.cancelled, counters.offered), (7, 1, 4));
         assert_eq!((counters.model, counters.typed_through, counters.cache, counters.joined), (1, 2, 1, 0));
         assert_eq!((acceptance, without_model), (0.25, 0.75));
@@ -239,11 +277,15 @@ mod tests {
             for ms in times {
                 stats.record(&Record { total_ms: ms.into(), ..Record::new(Source::Model) });
             }
-            stats.statistics().model_ms
+            let statistics = stats.statistics();
+            (statistics.model_ms, statistics.latest_ms)
         };
-        assert_eq!(times(7..=7), Percentiles { p50: 7.0, p95: 7.0, p99: 7.0 });
-        times(1..=100);
-        let latest = times(1..=LATENCIES_MAX as u32);
+        assert_eq!(times(7..=7), (Percentiles { p50: 7.0, p95: 7.0, p99: 7.0 }, vec![7.0]));
+        assert_eq!(times(1..=3).1, [7.0, 1.0, 2.0, 3.0]);
+        times(4..=100);
+        let (latest, shown) = times(1..=LATENCIES_MAX as u32);
+        let last = (LATENCIES_MAX - LATEST_MAX + 1..=LATENCIES_MAX).map(|ms| ms as f64);
+        assert_eq!(shown, last.collect::<Vec<f64>>());
         assert_eq!(latest, Percentiles { p50: 512.0, p95: 973.0, p99: 1014.0 });
     }
 }

@@ -23,6 +23,16 @@ pub enum Scope {
     Process,
 }
 
+/// Which requests for a completion are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TriggerMode {
+    /// All of them.
+    Automatic,
+    /// Those that the user has invoked.
+    Manual,
+}
+
 /// The valid values of a setting.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
@@ -49,16 +59,18 @@ pub struct Setting {
     pub scope: Scope,
     /// Meaning of an unset value, where it may be unset.
     pub unset: Option<&'static str>,
+    /// For such a setting, a usual value, in TOML.
+    pub example: Option<&'static str>,
 }
 
 /// Defines the structs, their defaults, and the list of definitions.
 macro_rules! settings {
     (
         alone { $($(#[doc = $about:literal])* $name:ident: $type:ty = $default:expr,
-            $scope:ident, $kind:expr $(, unset: $unset:literal)?;)* }
+            $scope:ident, $kind:expr $(, unset: $unset:literal, as $example:literal)?;)* }
         groups { $($(#[doc = $group_about:literal])* $group:ident: $Group:ident {
             $($(#[doc = $in_about:literal])* $in_name:ident: $in_type:ty = $in_default:expr,
-                $in_scope:ident, $in_kind:expr $(, unset: $in_unset:literal)?;)*
+                $in_scope:ident, $in_kind:expr $(, unset: $in_unset:literal, as $in_example:literal)?;)*
         })* }
     ) => {
         /// All settings, each named by its dotted path, as in `fim.order`.
@@ -97,25 +109,30 @@ macro_rules! settings {
                 about: concat!($($about),*),
                 kind: $kind,
                 scope: Scope::$scope,
-                unset: settings!(@unset $($unset)?),
+                unset: settings!(@optional $($unset)?),
+                example: settings!(@optional $($example)?),
             },)*
             $($(Setting {
                 name: concat!(stringify!($group), ".", stringify!($in_name)),
                 about: concat!($($in_about),*),
                 kind: $in_kind,
                 scope: Scope::$in_scope,
-                unset: settings!(@unset $($in_unset)?),
+                unset: settings!(@optional $($in_unset)?),
+                example: settings!(@optional $($in_example)?),
             },)*)*
         ];
     };
-    (@unset) => { None };
-    (@unset $unset:literal) => { Some($unset) };
+    (@optional) => { None };
+    (@optional $text:literal) => { Some($text) };
 }
 
 settings! {
     alone {
         /// Whether completion is enabled.
         enabled: bool = true, Editor, Kind::Bool;
+        /// What triggers a completion: typing (`automatic`), or only a key by which you invoke it (`manual`); nothing is
+        /// computed in between then. A completion menu counts as typing, since editors do not tell which it was.
+        trigger: TriggerMode = TriggerMode::Automatic, Editor, Kind::Choice(&["automatic", "manual"]);
         /// Longest debounce in milliseconds: the wait for more typing before a request. It adapts to your typing speed and
         /// the latency of the model.
         debounce_ms_max: u64 = 75, Editor, Kind::Integer(0..=10_000);
@@ -128,9 +145,11 @@ settings! {
         /// Whether to prewarm the cache with a document's prompt in the background when it is opened, focused, or idle.
         warm: bool = true, Editor, Kind::Bool;
         /// The model: a checkpoint folder, a `.safetensors` or a `.gguf` file.
-        model: Option<PathBuf> = None, Process, Kind::Path, unset: "the built-in starter model";
+        model: Option<PathBuf> = None, Process, Kind::Path, unset: "the built-in starter model",
+            as "'~/models/model.gguf'";
         /// Number of compute threads.
-        threads: Option<u16> = None, Process, Kind::Integer(1..=1024), unset: "one for each physical core";
+        threads: Option<u16> = None, Process, Kind::Integer(1..=1024), unset: "one for each physical core",
+            as "4";
     }
     groups {
         /// Where completion is disabled. Such files are not used as context either.
@@ -163,9 +182,10 @@ settings! {
         context: Context {
             /// Budget for text of other open files in a prompt, in tokens; 0 for none.
             tokens_max: Option<usize> = None, Editor, Kind::Integer(0..=1_048_576),
-                unset: "512; none for the starter model, which was not trained with them";
+                unset: "512; none for the starter model, which was not trained with them", as "512";
             /// Context length, in tokens: the limit for a prompt together with its completion.
-            length: Option<u32> = None, Process, Kind::Integer(1..=1_048_576), unset: "4096, or the model's own";
+            length: Option<u32> = None, Process, Kind::Integer(1..=1_048_576), unset: "4096, or the model's own",
+                as "4096";
         }
 
         /// Fill-in-the-middle prompts.
@@ -173,11 +193,11 @@ settings! {
             /// Order of a prompt: first the text before the cursor (`psm`), first the text after it (`spm`), or all before
             /// the cursor's line, then the text after it, then the line (`psm-anchored`).
             order: Option<Order> = None, Editor, Kind::Choice(&["psm", "spm", "psm-anchored"]),
-                unset: "depends on the model";
+                unset: "depends on the model", as "'psm-anchored'";
             /// FIM format: the prompt as it is (`raw`), in a chat message (`chat`), or a chat request for the replacement of
             /// a mark in the cursor's line (`search-replace`, for chat models without FIM training).
             format: Option<Format> = None, Editor, Kind::Choice(&["raw", "chat", "search-replace"]),
-                unset: "depends on the model";
+                unset: "depends on the model", as "'raw'";
         }
 
         /// Documentation on hover.
@@ -198,20 +218,22 @@ settings! {
         cache: Cache {
             /// Memory budget of the prefix cache, in bytes.
             bytes_max: Option<u64> = None, Process, Kind::Integer(1..=1 << 50),
-                unset: "a tenth of the memory, at most 4 GiB";
+                unset: "a tenth of the memory, at most 4 GiB", as "4_294_967_296";
         }
 
         /// A remote backend, used instead of the model on this machine.
         remote: Remote {
             /// URL of an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as `https://host:8000`: your code is sent there
             /// and completed there.
-            url: Option<String> = None, Process, Kind::Text, unset: "the model on this machine";
+            url: Option<String> = None, Process, Kind::Text, unset: "the model on this machine",
+                as "'https://host:8000'";
             /// Name of the model on the server.
-            model: Option<String> = None, Process, Kind::Text, unset: "chosen by the server";
+            model: Option<String> = None, Process, Kind::Text, unset: "chosen by the server",
+                as "'name'";
             /// The environment variable that holds the API token.
             token_env: String = "FIMD_REMOTE_TOKEN".to_owned(), Process, Kind::Text;
             /// A file that holds the token, readable only by you (mode 0600).
-            token_file: Option<PathBuf> = None, Process, Kind::Path, unset: "none";
+            token_file: Option<PathBuf> = None, Process, Kind::Path, unset: "none", as "'~/.config/fimd/token'";
             /// A program that prints the token, with its arguments:
             /// `["secret-tool", "lookup", "service", "fimd"]`.
             token_command: Vec<String> = Vec::new(), Process, Kind::Texts;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::definition::Settings;
+use super::definition::{Settings, TriggerMode};
 use crate::base::memory;
 use crate::complete::{self, PromptProfile, driver, service};
 
@@ -18,6 +18,7 @@ const IDLE: Duration = Duration::from_secs(1);
 impl Settings {
     /// Completion options for a model with this prompt profile.
     pub fn options(&self, profile: PromptProfile) -> driver::Options {
+        let is_automatic = self.trigger == TriggerMode::Automatic;
         driver::Options {
             prompt: self.prompt(profile),
             service: service::Options {
@@ -27,8 +28,8 @@ impl Settings {
                 auto_tokens_max: self.max_tokens.auto,
                 invoked_tokens_max: self.max_tokens.invoked,
                 alternatives: self.alternatives,
-                speculate: self.speculate,
-                prewarm: self.warm,
+                speculate: self.speculate && is_automatic,
+                prewarm: self.warm && is_automatic,
                 idle: IDLE,
             },
         }

@@ -19,6 +19,10 @@ const FILE_VARIABLE: &str = "FIMD_CONFIG";
 pub const RUNTIME_DIR_VARIABLE: &str = "FIMD_RUNTIME_DIR";
 /// Variables with the prefix of settings that are none.
 const OTHER_VARIABLES: [&str; 3] = ["FIMD_LOG", FILE_VARIABLE, RUNTIME_DIR_VARIABLE];
+/// What becomes of a file that cannot be read.
+const IGNORED: &str = "this file is ignored";
+/// What becomes of one with problems when settings are read again.
+const KEPT: &str = "until that is corrected, the settings stay as they were";
 /// Prefixes of such variables for tests.
 const TEST_PREFIXES: [&str; 3] = ["FIMD_TEST_", "FIMD_QWEN_", "FIMD_WRITE_"];
 
@@ -42,8 +46,8 @@ impl Configuration {
                 Err(error)
                     if error.kind() == ErrorKind::NotFound && std::env::var_os(FILE_VARIABLE).is_none() => {}
                 Err(error) => {
-                    let message = format!("cannot read {}: {error}", path.display());
-                    this.problems.push(Problem { source: Source::Default, message });
+                    let message = format!("cannot read the file: {error}; {IGNORED}");
+                    this.problems.push(Problem { source: Source::File { path, line: 1 }, message });
                 }
             }
         }
@@ -54,6 +58,35 @@ impl Configuration {
         Ok(this)
     }
 
+    /// With those settings of the user's file that `before` has, if the file has problems now: a typo must neither unload
+    /// the model nor have files read that were disabled.
+    pub fn keeping_file_of(mut self, before: &Self) -> Self {
+        if !self.problems.iter().any(|problem| problem.source.is_file()) {
+            return self;
+        }
+        self.remove(|_, source| source.is_file());
+        for (name, values) in &before.given {
+            let setting = Setting::named(name).expect("only known settings have values");
+            for (source, value) in values.iter().filter(|(source, _)| source.is_file()) {
+                self.put(setting, value.clone(), source.clone());
+            }
+        }
+        self.update();
+        for Problem { message, .. } in self.problems.iter_mut().filter(|problem| problem.source.is_file()) {
+            let cause = message.strip_suffix(IGNORED).unwrap_or(&format!("{message}; ")).to_owned();
+            *message = cause + KEPT;
+        }
+        self
+    }
+
+    /// With a problem that no single value is to blame for.
+    pub fn with_problem(&self, message: String) -> Self {
+        let mut this = self.clone();
+        this.problems.retain(|problem| problem.source != Source::Default);
+        this.problems.push(Problem { source: Source::Default, message });
+        this
+    }
+
     /// Adds the settings of a file.
     pub(super) fn read(&mut self, path: &Path, text: &str) {
         let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
@@ -62,7 +95,7 @@ impl Configuration {
             Ok(table) => table,
             Err(error) => {
                 let line = line_of(error.span().map_or(0, |span| span.start));
-                let message = format!("{}; this file is ignored", error.message());
+                let message = format!("{}; {IGNORED}", error.message());
                 return self.problems.push(Problem { source: from(line), message });
             }
         };

@@ -61,7 +61,8 @@ pub fn vscode() -> Value {
     json!({"title": "fimd", "properties": properties.collect::<Map<_, _>>()})
 }
 
-/// A file with every setting commented out, each with its default or an example.
+/// A file with every setting commented out, each with its default; with an example where that depends on the machine or
+/// the model.
 pub fn template() -> String {
     let defaults = defaults();
     let mut text =
@@ -74,12 +75,7 @@ pub fn template() -> String {
             text += &format!("\n[{group}]\n");
             last_group = group;
         }
-        let value = match (&defaults[setting.name], &setting.kind) {
-            (Value::Null, Kind::Integer(range)) => range.start().to_string(),
-            (Value::Null, Kind::Choice(choices)) => json!(choices[0]).to_string(),
-            (Value::Null, _) => json!("").to_string(),
-            (value, _) => value.to_string(),
-        };
+        let value = setting.example.map_or_else(|| defaults[setting.name].to_string(), str::to_owned);
         let unset = setting.unset.map_or_else(String::new, |unset| format!(" By default {unset}."));
         text +=
             &format!("\n{}#{name} = {value}\n", comment(&format!("{}{unset}", in_one_line(setting.about()))));

@@ -37,6 +37,13 @@ impl fmt::Display for Source {
     }
 }
 
+impl Source {
+    /// Whether it is the settings file.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+}
+
 /// An invalid setting, which is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {

@@ -220,6 +220,34 @@ fn a_damaged_file_does_not_count_at_all() {
 }
 
 #[test]
+fn a_file_with_problems_leaves_the_settings_as_they_were() {
+    let read = |file| configured(&Given { file, flags: &[("alternatives", "2")], ..Given::default() }).0;
+    let before = read("model = '/m'\nthreads = 3\n[disabled]\nlanguages = ['c']");
+    for (file, count) in [
+        ("model = '/m", 1),
+        ("model = '/other'\nthreads = 0", 1),
+        ("modle = '/m'\nwarm = false", 1),
+        ("model = 7\n[disabled]\nlanguages = 'c'\nglobs = 1", 3),
+    ] {
+        let now = read(file).keeping_file_of(&before);
+        assert_eq!(now.settings(), before.settings(), "{file}");
+        assert_eq!(shown(&now, "threads"), format!("3 from {PATH}:2"));
+        let problems: Vec<String> = now.problems().iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), count, "{problems:?}");
+        for problem in problems {
+            assert!(problem.starts_with(PATH) && problem.ends_with("stay as they were"), "{problem}");
+            assert!(!problem.contains("ignored"), "{problem}");
+        }
+        let corrected = read("threads = 4").keeping_file_of(&now);
+        assert_eq!((corrected.settings().threads, corrected.problems()), (Some(4), &[][..]));
+        assert_eq!(corrected.settings().model, None);
+    }
+    let told = before.with_problem("a".into()).with_problem("b".into());
+    assert_eq!((told.problems().len(), told.problems()[0].to_string()), (1, "b".to_owned()));
+    assert_eq!(told.settings(), before.settings());
+}
+
+#[test]
 fn paths_in_the_file_are_beside_it() {
     for (text, expected) in [("m.gguf", "/home/me/.config/fimd/m.gguf"), ("/m.gguf", "/m.gguf")] {
         let mut configuration = Configuration::default();

@@ -20,15 +20,15 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Wait after a failed `accept`, as when there are too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Reads the settings of the daemon and the model that they name.
-pub type Configure<'c> = &'c dyn Fn() -> Result<(Configuration, Spec)>;
+/// Reads the settings of the daemon, which were those given before, and the model that they name.
+pub type Configure<'c> = &'c dyn Fn(Option<&Configuration>) -> Result<(Configuration, Spec)>;
 
 /// Serves until shut down by request or idle timeout. Returns false at once when another daemon runs.
 pub fn run(runtime_dir: &RuntimeDir, configure: Configure) -> Result<bool> {
     let Some(_lock) = runtime_dir.lock()? else { return Ok(false) };
     runtime_dir.clear_stopped();
     let file = WatchedFile::new(config::file());
-    let (configuration, spec) = configure()?;
+    let (configuration, spec) = configure(None)?;
     let resident = Resident::start(spec.clone(), configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -82,7 +82,8 @@ async fn serve(
 
 /// Applies changed settings. A model loaded by request stays until they name another one than before.
 fn reload(resident: &Arc<Resident>, configure: Configure, spec: &mut Spec) {
-    match configure() {
+    let before = resident.view().configuration;
+    match configure(Some(&before)) {
         Ok((configuration, new)) => {
             tracing::info!("the settings have changed");
             resident.configure(configuration);
@@ -92,7 +93,11 @@ fn reload(resident: &Arc<Resident>, configure: Configure, spec: &mut Spec) {
             }
             *spec = new;
         }
-        Err(error) => tracing::error!("cannot reload the settings, which stay as they were: {error:#}"),
+        Err(error) => {
+            let problem = format!("{error:#}; until that is corrected, the settings stay as they were");
+            tracing::error!("{problem}");
+            resident.configure(before.with_problem(problem));
+        }
     }
 }
 

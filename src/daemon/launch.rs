@@ -79,7 +79,7 @@ impl Start {
         match self.child.try_wait() {
             Ok(Some(status)) if !status.success() => {
                 let errors = fs::read_to_string(&self.errors).unwrap_or_default();
-                let error = errors.trim().lines().next().unwrap_or_default().trim_start_matches("fimd: ");
+                let error = errors.trim().lines().next().unwrap_or_default().trim_start_matches("error: ");
                 bail!(
                     "the daemon cannot start: {}",
                     if error.is_empty() { "no cause is given" } else { error }

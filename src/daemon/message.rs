@@ -176,10 +176,16 @@ pub struct Status {
     pub socket: PathBuf,
     /// Folder of the log.
     pub log: PathBuf,
-    /// `ready`, `loading`, `paused` or `failed`.
+    /// The file in it that is written now.
+    #[serde(default)]
+    pub log_file: Option<PathBuf>,
+    /// `ready`, `loading`, `paused`, or `failed` while only the fallback model is there since loading failed.
     pub state: String,
-    /// Why loading failed.
+    /// Why the last load failed; the model before it serves on.
     pub failure: Option<String>,
+    /// Problems with the settings.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// The model in use; none for a remote backend.
     pub model: Option<ModelInfo>,
     /// Whether that is the fallback model, in use until another is loaded.
@@ -211,6 +217,13 @@ impl Program {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             built_s: built_s.map_or(0, |time| time.as_secs()),
         }
+    }
+}
+
+impl Status {
+    /// Whether the daemon is of the build of this process.
+    pub fn is_this_build(&self) -> bool {
+        self.program == Program::own()
     }
 }
 

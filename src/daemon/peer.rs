@@ -45,8 +45,13 @@ pub(super) async fn serve(host: Arc<Host>, stream: Stream) -> Result<()> {
         }
         Purpose::Request => {
             let request = timeout(HANDSHAKE_TIMEOUT, read_line(&mut reader, LINE_BYTES_MAX));
-            let request: Request = parse(&request.await.context("no request within the timeout")??)?;
-            respond(host, request, reader, &mut writer).await
+            let request = request.await.context("no request within the timeout")??;
+            // Whoever has started the daemon only looks whether it listens.
+            if request.is_empty() {
+                Ok(())
+            } else {
+                respond(host, parse(&request)?, reader, &mut writer).await
+            }
         }
     }
 }
@@ -189,10 +194,11 @@ async fn generate(
     }
 }
 
+/// The next line; empty at the end of the connection.
 async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), bytes_max: usize) -> Result<String> {
     let mut text = String::new();
     reader.take(bytes_max as u64).read_line(&mut text).await.context("the connection failed")?;
-    ensure!(text.ends_with('\n'), "message exceeds {bytes_max} bytes or is cut off");
+    ensure!(text.is_empty() || text.ends_with('\n'), "message exceeds {bytes_max} bytes or is cut off");
     Ok(text)
 }
 

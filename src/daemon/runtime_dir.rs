@@ -58,6 +58,12 @@ impl RuntimeDir {
         }
     }
 
+    /// The newest file of the log, if there is one.
+    pub fn log_file(&self) -> Option<PathBuf> {
+        let files = fs::read_dir(self.log_dir()).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        files.filter(|path| is_log(path)).max()
+    }
+
     /// Path of the socket, for messages.
     pub fn socket_path(&self) -> PathBuf {
         self.dir.join("daemon.sock")
@@ -105,6 +111,12 @@ impl RuntimeDir {
     fn stop_marker(&self) -> PathBuf {
         self.dir.join("stopped")
     }
+}
+
+/// Whether a file of the log has this path; the names of these ascend by day.
+fn is_log(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("fimd.") && name.ends_with(".log")
 }
 
 #[cfg(unix)]

@@ -39,10 +39,10 @@ impl Host {
 
     pub(super) fn status(&self) -> Status {
         let (view, spec) = (self.resident.view(), self.resident.requested());
-        let state = match (&view.loading, &view.pause, &view.failure) {
-            (Some(_), ..) => "loading",
-            (_, Some(_), _) => "paused",
-            (.., Some(_)) => "failed",
+        let state = match (&view.loading, &view.pause) {
+            (Some(_), _) => "loading",
+            (_, Some(_)) => "paused",
+            _ if view.lacks_its_model() => "failed",
             _ => "ready",
         };
         let until = view.pause.and_then(|pause| pause.until);
@@ -52,8 +52,10 @@ impl Host {
             uptime_s: self.started.elapsed().as_secs(),
             socket: self.runtime_dir.socket_path(),
             log: self.runtime_dir.log_dir(),
+            log_file: self.runtime_dir.log_file(),
             state: state.into(),
             failure: view.failure.clone(),
+            problems: view.configuration.problems().iter().map(ToString::to_string).collect(),
             model: view.served.info.clone(),
             is_fallback: view.served.is_fallback,
             loading: view.loading.as_ref().map(|loading| (loading.name.clone(), loading.percentage)),

@@ -35,7 +35,7 @@ pub(super) async fn complete(
     suffix: String,
     trigger: Trigger,
 ) -> Result<Vec<String>> {
-    if !snapshot.may_complete() {
+    if !snapshot.answers(trigger) {
         return Ok(Vec::new());
     }
     let completer = connection.completer();

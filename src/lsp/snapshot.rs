@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::documents::DocumentSnapshot;
 use super::position::Encoding;
 use super::settings::EffectiveSettings;
+use crate::complete::service::Trigger;
+use crate::config::TriggerMode;
 use crate::resident::Served;
 use crate::serve::Engine;
 
@@ -26,6 +28,13 @@ impl Snapshot {
     /// Whether automatic requests are: completions, prewarming and hovers.
     pub(super) fn may_complete(&self) -> bool {
         !self.is_paused && self.may_read()
+    }
+
+    /// Whether a completion is computed for a request with this trigger.
+    pub(super) fn answers(&self, trigger: Trigger) -> bool {
+        let is_wanted =
+            trigger == Trigger::Invoked || self.settings.settings.trigger == TriggerMode::Automatic;
+        is_wanted && self.may_complete()
     }
 
     /// The path of the document relative to its workspace folder.

@@ -52,11 +52,12 @@ impl Notification for Status {
 impl Status {
     fn new(connection: &Connection, view: &View) -> Self {
         let statistics = connection.completer().statistics();
+        let settings = connection.settings();
         let state = match view {
             View { loading: Some(_), .. } => State::Loading,
             View { pause: Some(_), .. } => State::Paused,
-            _ if !connection.settings().settings.enabled => State::Disabled,
-            View { failure: Some(_), .. } => State::Failed,
+            _ if !settings.settings.enabled => State::Disabled,
+            view if view.lacks_its_model() => State::Failed,
             _ => State::Ready,
         };
         Self {
@@ -64,7 +65,7 @@ impl Status {
             model: view.served.name().to_owned(),
             message: match &view.loading {
                 Some(loading) => Some(format!("loading {}", loading.name)),
-                None => view.failure.clone(),
+                None => view.failure.clone().or_else(|| settings.problems.first().map(ToString::to_string)),
             },
             percentage: view.loading.as_ref().map(|loading| loading.percentage),
             busy: connection.completer().is_busy(),

@@ -37,6 +37,13 @@ pub struct View {
     pub configuration: Arc<Configuration>,
 }
 
+impl View {
+    /// Whether the fallback model serves and no other is to come: loading failed.
+    pub fn lacks_its_model(&self) -> bool {
+        self.served.is_fallback && self.failure.is_some()
+    }
+}
+
 /// A model that is being loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loading {

@@ -80,6 +80,43 @@ fn generate_needs_no_tokenizer_for_ids() {
 }
 
 #[test]
+fn without_a_subcommand_it_says_what_to_do_next() {
+    let dir = TempDir::new().unwrap();
+    let said = |model: &str| {
+        let mut command = program();
+        command.env("HF_HOME", dir.path()).env("FIMD_RUNTIME_DIR", dir.path().join("run"));
+        if !model.is_empty() {
+            command.env("FIMD_MODEL", model);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = said("");
+    for words in ["not running", "starter: a toy", "fimd --help", "fimd doctor", "fimd pull "] {
+        assert!(text.contains(words), "{words:?} is not in {text}");
+    }
+    assert!(text.lines().count() <= 8 && !text.contains('\x1b'), "{text}");
+    let text = said("/m.gguf");
+    assert!(text.contains("/m.gguf") && !text.contains("toy") && !text.contains("pull"), "{text}");
+}
+
+#[test]
+fn messages_are_coloured_where_colours_are_wanted() {
+    let shown = |name: &str| {
+        let said = |args: &[&str]| {
+            let output = program().args(args).env(name, "1").output().unwrap();
+            String::from_utf8(output.stderr).unwrap()
+        };
+        [said(&["load", "a", "b"]), said(&["score", "--text-file", "/nowhere"])]
+    };
+    let [of_clap, own] = shown("CLICOLOR_FORCE");
+    let (style, _) = of_clap.split_once("error:").unwrap();
+    assert!(!style.is_empty() && own.starts_with(&format!("{style}error:")), "{own:?} {of_clap:?}");
+    assert!(shown("NO_COLOR").iter().all(|text| text.starts_with("error: ")));
+}
+
+#[test]
 fn generate_samples_by_seed() {
     let draw = |seed| {
         let args = ["generate", "--prompt", "def f(", "--temperature", "2", "--json", "--ignore-eos"];

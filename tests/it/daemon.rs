@@ -1,7 +1,8 @@
 //! The daemon as editors, commands and strangers meet it.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -229,7 +230,10 @@ fn another_model_is_a_swap_that_editors_do_not_notice() {
     let said = editor.notification("window/showMessage")["message"].as_str().unwrap().to_owned();
     assert!(said.contains("cannot load /nowhere"), "{said}");
     let status = user.status();
-    assert_eq!((status["state"].clone(), status["model"]["name"].clone()), (json!("failed"), json!(path)));
+    assert_eq!((status["state"].clone(), status["model"]["name"].clone()), (json!("ready"), json!(path)));
+    assert!(status["failure"].as_str().unwrap().contains("/nowhere"), "{status:#}");
+    let said = user.ok(&["status"]);
+    assert!(said.contains("last load failed: cannot load /nowhere") && said.contains(path), "{said}");
     // An editor that wants another model while others are there is told.
     let mut other = user.editor(&["--model", "/elsewhere"], "");
     let mut said = || other.notification("window/showMessage")["message"].as_str().unwrap().to_owned();
@@ -242,6 +246,88 @@ fn another_model_is_a_swap_that_editors_do_not_notice() {
     while ghost(&mut editor, 0, 4).is_none_or(|text| text.starts_with(tiny::LINE)) {
         assert!(started.elapsed() < PATIENCE);
     }
+}
+
+#[test]
+fn a_typo_in_the_file_of_settings_changes_nothing_and_is_shown() {
+    let (user, model) = (User::new(), tiny::folder());
+    let path = model.path().to_str().unwrap();
+    let good = format!("model = '{path}'\n[disabled]\nlanguages = ['c']\n");
+    std::fs::write(user.settings(), &good).unwrap();
+    let mut editor = user.editor(&[], "x = ");
+    editor.notify(
+        "textDocument/didOpen",
+        json!({"textDocument": {"uri": "file:///home/me/a.c", "languageId": "c", "version": 1, "text": "x = "}}),
+    );
+    let of_c = |editor: &mut Client| {
+        let params = json!({"textDocument": {"uri": "file:///home/me/a.c"},
+            "position": {"line": 0, "character": 4}, "context": {"triggerKind": 1}});
+        editor.call("textDocument/inlineCompletion", params)["items"].clone()
+    };
+    user.wait(|status| status["state"] == "ready" && status["model"]["name"] == path);
+    for (typo, words) in [
+        (good.replace("']", "'"), "the settings stay as they were"),
+        (good.replace("['c']", "'c'"), "disabled.languages: expected a list"),
+        (good.replace("model", "modle"), "did you mean model?"),
+    ] {
+        std::fs::write(user.settings(), &typo).unwrap();
+        let status =
+            user.wait(|status| status["problems"][0].as_str().is_some_and(|problem| problem.contains(words)));
+        assert_eq!((status["state"].clone(), status["model"]["name"].clone()), (json!("ready"), json!(path)));
+        assert!(user.ok(&["status"]).contains(words));
+        let said = editor.notification("window/showMessage")["message"].as_str().unwrap().to_owned();
+        assert!(said.contains(words), "{said}");
+        assert_eq!(of_c(&mut editor), json!([]), "the language stays disabled");
+    }
+    std::fs::write(user.settings(), &good).unwrap();
+    user.wait(|status| status["problems"] == json!([]) && status["model"]["name"] == path);
+    // A daemon that starts with a typo has what the rest of the file says.
+    drop(editor);
+    user.ok(&["stop"]);
+    std::fs::write(user.settings(), good.replace("['c']", "'c'")).unwrap();
+    let mut editor = user.editor(&[], "x = ");
+    let said = editor.notification("window/showMessage")["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("disabled.languages: expected a list"), "{said}");
+    let status = user.wait(|status| status["model"]["name"] == path);
+    assert_eq!(status["problems"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_log_of_a_normal_start_has_no_warning_and_is_named() {
+    let user = User::new();
+    user.fails(&["log"], "no daemon has written a log");
+    let mut editor = user.editor(&[], STACK);
+    assert!(ghost(&mut editor, 3, 15).is_some());
+    user.ok(&["log"]);
+    let file = user.ok(&["log", "--path"]);
+    let log = user.run(&["log", "--lines", "1000"]);
+    let (log, hint) = (String::from_utf8(log.stdout).unwrap(), String::from_utf8(log.stderr).unwrap());
+    assert!(log.contains("listening at") && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    assert!(hint.contains(file.trim()) && user.ok(&["status"]).contains(file.trim()), "{hint}");
+    assert_eq!(user.ok(&["log", "-n", "1"]).lines().count(), 1);
+}
+
+#[test]
+fn a_watched_status_is_printed_every_second() {
+    let user = User::new();
+    let mut editor = user.editor(&[], STACK);
+    assert!(ghost(&mut editor, 3, 15).is_some());
+    let mut watch = user.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut block = || lines.by_ref().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+    let blocks = [block(), block()];
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    for text in blocks {
+        let expected =
+            ["ready", "the starter model", "tokens/s", "█", "accepted    0 (0 %)", "Python: 0 of 1 (0 %)"];
+        for words in expected {
+            assert!(text.contains(words), "{words:?} is not in {text}");
+        }
+        assert!(!text.contains('\x1b'), "a pipe has no colours");
+    }
+    let coloured = user.command(&["status"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(String::from_utf8_lossy(&coloured.stdout).contains("\x1b[32mready"));
 }
 
 #[test]

@@ -37,7 +37,14 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         rule: "settings and the environment",
         names: &["std::env", "env::var", "option_env!", "env!(\"FIMD", "dirs::"],
-        places: &["config/", "daemon/", "lsp/explain.rs", "cli/bench.rs", "bench/synthetic.rs"],
+        places: &[
+            "config/",
+            "daemon/",
+            "lsp/explain.rs",
+            "cli/bench.rs",
+            "cli/doctor/probe.rs",
+            "bench/synthetic.rs",
+        ],
     },
     Reserved {
         rule: "settings and the environment",
@@ -100,6 +107,8 @@ const PURE: &[&str] = &[
     "bench/keystrokes/report.rs",
     "bench/keystrokes/session.rs",
     "bench/keystrokes/typist.rs",
+    "cli/doctor/findings.rs",
+    "cli/status/dashboard.rs",
     "hub/catalog.rs",
     "hub/reference.rs",
     "hub/select.rs",

@@ -497,6 +497,11 @@ fn an_accept_is_counted_and_followed_by_several_lines() {
         ] {
             assert_eq!(statistics[name], count, "{name}");
         }
+        let python = &statistics["languages"]["Python"];
+        assert_eq!(
+            (&python["offered"], &python["accepted"]),
+            (&statistics["offered"], &statistics["accepted"])
+        );
         assert!(statistics["answer_ms"]["p95"].as_f64() >= statistics["model_ms"]["p50"].as_f64());
         assert!(statistics["tokens_evaluated"].as_u64() > Some(0));
     }
@@ -547,7 +552,7 @@ fn invalid_settings_are_reported_by_name() {
         .map(|_| editor.client.notification("window/showMessage")["message"].as_str().unwrap().to_owned())
         .collect();
     let says = |text: &str| messages.iter().any(|message| message.contains(text));
-    assert!(says("no setting alternative; did you mean alternatives?"), "{messages:?}");
+    assert!(says("unknown setting alternative; did you mean alternatives?"), "{messages:?}");
     assert!(says("disabled.languages: expected a list of strings"), "{messages:?}");
     editor.client.open(URI, "x = ");
     editor.check([0, 4], automatic(), &tiny::LINE[..3], [0, 4, 4]);

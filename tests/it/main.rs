@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod convert;
 mod daemon;
+mod doctor;
 mod engine;
 mod fuzz;
 mod gguf;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fimd::config;
+use fimd::config::{self, Configuration};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -80,6 +80,34 @@ fn what_is_wrong_with_changed_settings_is_said_once() {
     editor.client.notify(CHANGED, json!({"settings": {}}));
     editor.client.notify(CHANGED, json!({"settings": {"fimd": 1}}));
     assert!(editor.warning().contains("not an object"));
+}
+
+#[test]
+fn what_is_triggered_by_hand_is_computed_for_nobody_else() {
+    let model = tiny::folder();
+    let mut client = Client::start_with(tiny::engine(model.path()), Configuration::default(), None);
+    let wide = json!({"budget": {"soft_ms": 600_000, "hard_ms": 600_000}, "max_tokens": {"invoked": 5}});
+    let mut settings = wide.clone();
+    settings["trigger"] = "manual".into();
+    client.initialize_with(json!({"textDocument": {"inlineCompletion": {}}}), settings);
+    client.open(URI, "x = ");
+    client.notify("textDocument/didFocus", json!({"textDocument": {"uri": URI}}));
+    let ask = |client: &mut Client, kind: u32| {
+        let params = place(URI, [0, 4], json!({"triggerKind": kind}));
+        client.call("textDocument/inlineCompletion", params)["items"].as_array().unwrap().len()
+    };
+    let counted = |client: &mut Client| {
+        let counted = client.call("fimd/statistics", Value::Null);
+        ["requests", "tokens_evaluated", "unasked_evaluated"].map(|name| counted[name].as_u64().unwrap())
+    };
+    assert_eq!((ask(&mut client, 2), counted(&mut client)), (0, [0, 0, 0]));
+    let menu = client.call("textDocument/completion", place(URI, [0, 4], json!({"triggerKind": 1})));
+    assert_eq!((menu["items"].clone(), counted(&mut client)), (json!([]), [0, 0, 0]));
+    assert!(ask(&mut client, 1) > 0);
+    let [requests, evaluated, unasked] = counted(&mut client);
+    assert!(requests == 1 && evaluated > 0 && unasked == 0);
+    client.notify(CHANGED, json!({"settings": wide}));
+    assert_eq!(ask(&mut client, 2), 1);
 }
 
 #[test]

@@ -187,6 +187,8 @@ pub enum Action {
     Cancel { job: JobId },
     /// Count an accepted suggestion.
     Accepted {
+        /// The document.
+        key: String,
         /// Its length.
         chars: usize,
     },

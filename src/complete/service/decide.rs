@@ -127,7 +127,7 @@ impl Service {
         {
             document.accepted_to = Some(cursor);
             self.retention.accepted(now, key, start..cursor);
-            out.push(Action::Accepted { chars });
+            out.push(Action::Accepted { key: key.to_owned(), chars });
             return out;
         }
         if document.screen.as_ref().is_some_and(Screen::is_over) {

@@ -67,7 +67,7 @@ fn describe(action: &Action) -> String {
             }
         }
         Action::Cancel { job } => format!("cancel {job}"),
-        Action::Accepted { chars } => format!("accepted {chars}"),
+        Action::Accepted { chars, .. } => format!("accepted {chars}"),
         Action::Retention(RetentionSample { accepted, retained, .. }) => {
             format!("retained {retained} of {accepted}")
         }

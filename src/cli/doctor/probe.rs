@@ -1,0 +1,246 @@
+//! Collects the facts about this machine and what is installed on it.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::findings::{Daemon, Disk, Editor, EditorKind, Facts, Gpu, Model};
+use crate::base::memory;
+use crate::bench::machine::Machine;
+use crate::cli::{args, models};
+use crate::compute::cpu::Level;
+use crate::config::{self, Settings};
+use crate::daemon::{Client, RuntimeDir, Status};
+use crate::hub;
+
+/// Bytes of a model that are read to measure a disk,
+const DISK_BYTES: u64 = 1 << 27;
+/// for at most this long.
+const DISK_TIME_MAX: Duration = Duration::from_millis(500);
+/// How long an editor may take to tell its version.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
+/// Between two checks whether it has.
+const STEP: Duration = Duration::from_millis(10);
+/// Where systems keep the library of the CUDA driver.
+const LIBRARY_DIRS: [&str; 8] = [
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/wsl/lib",
+    "/usr/local/nvidia/lib64",
+    "/usr/local/cuda/compat",
+    "/run/opengl-driver/lib",
+];
+
+pub(super) fn probe() -> Result<Facts> {
+    let configuration = args::read_configuration(&[])?;
+    let settings = configuration.settings();
+    let Machine { cpu, cores, .. } = Machine::read();
+    let (model, measured) = (model(settings), models::machine(settings));
+    Ok(Facts {
+        version: env!("CARGO_PKG_VERSION").into(),
+        cpu,
+        cores,
+        level: Level::detect().to_string(),
+        memory: memory::host(),
+        memory_bandwidth: measured.bandwidth,
+        disk: disk(&model),
+        gpu: gpu(),
+        daemon: daemon(),
+        model,
+        editors: editors(),
+        settings_file: config::file().filter(|path| path.exists()),
+        settings_problems: configuration.problems().iter().map(ToString::to_string).collect(),
+        advice: models::advice(measured),
+    })
+}
+
+fn model(settings: &Settings) -> Model {
+    if let Some(url) = &settings.remote.url {
+        return Model::Remote(url.clone());
+    }
+    let Some(path) = settings.model.clone() else { return Model::Starter };
+    match weight_bytes(&path) {
+        Ok(weight_bytes) => Model::Local { path, weight_bytes, cache_bytes: settings.cache_bytes_max() },
+        Err(error) => Model::Unusable { path, why: format!("{error:#}") },
+    }
+}
+
+fn weight_bytes(path: &Path) -> Result<u64> {
+    let dir = hub::open(Some(path))?;
+    crate::model::Config::read(&dir)?;
+    let sizes = dir.names().map(|name| Ok(dir.tensor(name)?.bytes.len() as u64));
+    sizes.sum()
+}
+
+fn disk(model: &Model) -> Disk {
+    match model {
+        Model::Starter => Disk::Skipped("the starter is in the program".into()),
+        Model::Remote(_) => Disk::Skipped("the model is on a server".into()),
+        Model::Unusable { .. } => Disk::Skipped("the model cannot be read".into()),
+        Model::Local { path, .. } => match largest_file(path).and_then(|file| Ok((read_speed(&file)?, file)))
+        {
+            Ok((bytes_per_second, path)) => Disk::Read { path, bytes_per_second },
+            Err(error) => Disk::Skipped(format!("{error:#}")),
+        },
+    }
+}
+
+/// The model's file, or the largest of its folder.
+fn largest_file(path: &Path) -> Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    let files = fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let sized = files.filter_map(|file| Some((file.metadata().ok()?.len(), file)));
+    Ok(sized.max().context("the folder is empty")?.1)
+}
+
+/// Bytes per second that a file is read at, from its middle on.
+fn read_speed(path: &Path) -> Result<f64> {
+    let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let (start, length) = ((bytes / 2).saturating_sub(DISK_BYTES / 2), DISK_BYTES.min(bytes));
+    forget_cached(&file, start, length);
+    file.seek(SeekFrom::Start(start))?;
+    let (mut buffer, mut read, started) = (vec![0; 1 << 20], 0, Instant::now());
+    while read < length && started.elapsed() < DISK_TIME_MAX {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => read += count as u64,
+        }
+    }
+    Ok(read as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Has the system read a part of a file from the disk next time, unless another process uses it.
+fn forget_cached(file: &File, start: u64, length: u64) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{Advice, fadvise};
+        // Without it the speed is that of the page cache, which is what a second load has.
+        let _ = fadvise(file, start, std::num::NonZeroU64::new(length), Advice::DontNeed);
+    }
+    let _ = (file, start, length);
+}
+
+fn gpu() -> Gpu {
+    let version = fs::read_to_string("/proc/driver/nvidia/version").ok();
+    let is_number =
+        |word: &&str| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok());
+    let driver = version.and_then(|text| text.split_whitespace().find(is_number).map(str::to_owned));
+    let names = fs::read_dir("/dev").into_iter().flatten();
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_device =
+        |name: &String| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
+    let has_library = LIBRARY_DIRS.iter().any(|dir| Path::new(dir).join("libcuda.so.1").exists());
+    Gpu { driver, devices: names.filter(is_device).count(), has_library }
+}
+
+fn daemon() -> Daemon {
+    let client = RuntimeDir::find().and_then(|runtime_dir| Client::connect(&runtime_dir));
+    match client.and_then(|client| client.map(Client::status).transpose()) {
+        Ok(None) => Daemon::Stopped,
+        Err(error) => Daemon::Unreachable(format!("{error:#}")),
+        Ok(Some(status)) => running(status),
+    }
+}
+
+fn running(status: Status) -> Daemon {
+    Daemon::Running {
+        is_own: status.is_this_build(),
+        version: status.program.version,
+        lacks_its_model: status.state == "failed",
+        model: status.model.map_or_else(|| "a remote backend".into(), |model| model.name),
+        memory_bytes: status.memory_bytes,
+        failure: status.failure,
+    }
+}
+
+fn editors() -> Vec<Editor> {
+    let known = [
+        (EditorKind::Neovim, "nvim", neovim_plugin as fn() -> Option<PathBuf>),
+        (EditorKind::Helix, "hx", helix_configuration),
+        (EditorKind::VsCode, "code", vscode_extension),
+    ];
+    let found = known.into_iter().filter_map(|(kind, program, plugin)| {
+        let version = version_of(&on_path(program)?);
+        Some(Editor { kind, version, plugin: plugin() })
+    });
+    found.collect()
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let names = if cfg!(windows) {
+        vec![format!("{program}.exe"), format!("{program}.cmd")]
+    } else {
+        vec![program.to_owned()]
+    };
+    env::split_paths(&env::var_os("PATH")?)
+        .flat_map(|dir| names.iter().map(move |name| dir.join(name)).collect::<Vec<_>>())
+        .find(|path| path.is_file())
+}
+
+/// The first word with a digit of what `--version` prints.
+fn version_of(program: &Path) -> Option<String> {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let started = Instant::now();
+    while child.try_wait().ok()?.is_none() {
+        if started.elapsed() > VERSION_TIME_MAX {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        thread::sleep(STEP);
+    }
+    let mut text = String::new();
+    child.stdout.take()?.read_to_string(&mut text).ok()?;
+    let words = text.lines().next()?.split_whitespace();
+    words.into_iter().find(|word| word.contains(|c: char| c.is_ascii_digit())).map(str::to_owned)
+}
+
+/// A package with our plug-in, or a configuration that names it.
+fn neovim_plugin() -> Option<PathBuf> {
+    let data = dirs::data_dir()?.join("nvim");
+    let packs = children(&data.join("site/pack")).into_iter();
+    let packs = packs.flat_map(|pack| [pack.join("start"), pack.join("opt")]);
+    let packages = packs.chain([data.join("lazy")]).flat_map(|dir| children(&dir));
+    let is_ours = |dir: &PathBuf| dir.join("lua/fimd/init.lua").exists();
+    let config = dirs::config_dir()?.join("nvim");
+    let files = ["", "lua", "lua/plugins", "lua/config", "plugin", "after/plugin", "lsp"];
+    let mut files = files.iter().flat_map(|dir| children(&config.join(dir)));
+    packages.into_iter().find(is_ours).or_else(|| files.find(|path| names_us(path)))
+}
+
+fn helix_configuration() -> Option<PathBuf> {
+    Some(dirs::config_dir()?.join("helix/languages.toml")).filter(|path| names_us(path))
+}
+
+fn vscode_extension() -> Option<PathBuf> {
+    let home = dirs::home_dir()?;
+    let dirs = [".vscode", ".vscode-server", ".vscode-insiders", ".vscode-oss"];
+    let mut extensions = dirs.iter().flat_map(|dir| children(&home.join(dir).join("extensions")));
+    extensions
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("fimd.fimd-")))
+}
+
+/// The entries of a folder, none where there is none.
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths
+}
+
+fn names_us(file: &Path) -> bool {
+    file.is_file() && fs::read_to_string(file).is_ok_and(|text| text.contains("fimd"))
+}
