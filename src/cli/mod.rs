@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod daemon;
 mod generate;
+mod guide;
 mod load;
 mod lsp;
 mod models;
@@ -94,6 +95,8 @@ Examples:
     Pause(pause::Args),
     /// Resume completion
     Resume,
+    /// Print a page of the guide, or list its topics
+    Guide(guide::Args),
     /// Print a shell completion script
     Completions(completions::Args),
     /// Print the manual page
@@ -135,6 +138,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Load(args) => load::run(args),
         Command::Pause(args) => pause::run(args),
         Command::Resume => pause::resume(),
+        Command::Guide(args) => guide::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),
     }

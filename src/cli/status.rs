@@ -18,6 +18,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd status
+  fimd status --watch
+  fimd status --json")]
 pub(super) struct Args {
     /// Update every second, until interrupted
     #[arg(long)]
