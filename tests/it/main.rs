@@ -10,6 +10,7 @@ mod daemon;
 mod engine;
 mod fuzz;
 mod gguf;
+mod guide;
 mod hostile;
 mod keystrokes;
 mod late;
