@@ -8,7 +8,8 @@ use super::page::{Block, Span, spans};
 pub(super) fn render(name: &str, about: &str, blocks: &[Block]) -> String {
     let version = concat!("fimd ", env!("CARGO_PKG_VERSION"));
     let mut roff = Roff::new();
-    roff.control("TH", [name, "7", "", version]);
+    // An empty date would be left out, and the version be taken for it.
+    roff.control("TH", [name, "7", " ", version]);
     roff.control("SH", ["NAME"]);
     roff.text([roman(format!("{name} - {about}"))]);
     roff.control("SH", ["DESCRIPTION"]);
