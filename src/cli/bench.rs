@@ -26,6 +26,11 @@ use crate::model::export::Recipe;
 use crate::resident::Served;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd bench speed --model model.gguf
+  fimd bench speed --synthetic qwen3-coder-next
+  fimd bench keystrokes --model model.gguf --plot keys.svg")]
 pub(super) struct Args {
     #[command(subcommand)]
     benchmark: Benchmark,

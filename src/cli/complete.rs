@@ -19,6 +19,11 @@ const GHOST: Style = AnsiColor::BrightBlack.on_default().italic();
 const QUIET: Style = Style::new().dimmed();
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd complete src/main.rs:12:5
+  fimd complete src/main.rs:12:5 --multiline --json
+  fimd complete src/main.rs:12:5 --model model.gguf --fim-order spm")]
 pub(super) struct Args {
     /// Cursor position; line and character column count from 1
     #[arg(value_name = "FILE:LINE:COL")]

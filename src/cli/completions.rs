@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, args};
+use super::{Cli, args, guide};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -16,7 +16,7 @@ pub(super) struct Args {
 
 #[derive(clap::Args)]
 pub(super) struct ManArgs {
-    /// Write one page per command into this folder, instead of the main page to stdout
+    /// Write one page per command and topic of the guide into this folder, instead of the main page to stdout
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
@@ -38,7 +38,8 @@ fn write_pages(folder: &Path) -> Result<()> {
     let mut command = Cli::command();
     command.build();
     clap_mangen::generate_to(command, folder)
-        .with_context(|| format!("cannot write manual pages into {}", folder.display()))
+        .with_context(|| format!("cannot write manual pages into {}", folder.display()))?;
+    guide::write_manual(folder)
 }
 
 fn page(command: Command) -> Result<Vec<u8>> {

@@ -68,7 +68,7 @@ struct What {
     #[arg(long, value_name = "OF", num_args = 0..=1, default_missing_value = "toml")]
     schema: Option<Schema>,
 
-    /// Print the tables of settings in the README
+    /// Print the tables of settings in the guide
     #[arg(long, hide = true)]
     markdown: bool,
 }

@@ -8,6 +8,11 @@ use crate::config::Configuration;
 use crate::daemon::{self, RuntimeDir};
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd daemon
+  fimd daemon --set log.level=debug
+  fimd daemon --model model.gguf --threads 4")]
 pub(super) struct Args {
     /// Start a daemon in the background and exit when it listens: it survives an editor that kills its process tree
     #[arg(long, hide = true)]

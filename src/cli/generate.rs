@@ -13,6 +13,11 @@ use crate::decode::sample::Sampling;
 use crate::decode::{self, Generated};
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd generate --prompt 'def add(a, b):'
+  fimd generate --prompt-file prompt.txt --max-tokens 64 --temperature 0.7
+  fimd generate --ids 1,2,3 --top-logprobs 5 --json")]
 pub(super) struct Args {
     #[command(flatten)]
     prompt: Prompt,

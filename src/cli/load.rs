@@ -14,6 +14,11 @@ use crate::daemon::{self, Client, ModelOverrides, Request, RuntimeDir, Status, a
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd load model.gguf
+  fimd load model.gguf --context 8192
+  fimd load")]
 pub(super) struct Args {
     /// Checkpoint folder, .safetensors or .gguf file [default: the built-in starter model]
     #[arg(value_name = "PATH")]

@@ -10,6 +10,11 @@ use crate::lsp::{self, ConnectReason, Exit};
 use crate::resident::Resident;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd lsp
+  fimd lsp --set budget.soft_ms=400
+  fimd lsp --no-daemon --model model.gguf")]
 pub(super) struct Args {
     /// Hold the model in this process instead of sharing a daemon with other editors
     #[arg(long)]

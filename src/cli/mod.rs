@@ -8,6 +8,7 @@ mod config;
 mod daemon;
 mod doctor;
 mod generate;
+mod guide;
 mod load;
 mod log;
 mod lsp;
@@ -106,6 +107,8 @@ Examples:
     Pause(pause::Args),
     /// Resume completion
     Resume,
+    /// Print a page of the guide, or list its topics
+    Guide(guide::Args),
     /// Print a shell completion script
     Completions(completions::Args),
     /// Print the manual page
@@ -152,6 +155,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Load(args) => load::run(args),
         Command::Pause(args) => pause::run(args),
         Command::Resume => pause::resume(),
+        Command::Guide(args) => guide::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),
     }

@@ -18,6 +18,11 @@ use crate::hub::quantize::{Deviation, Outcome, Plan};
 use crate::model::export::{Recipe, exportable};
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd quantize Qwen3-Coder-Next-FP8 coder.gguf
+  fimd quantize Qwen3-Coder-Next-FP8 coder.gguf --mix q8_0 --experts mxfp4
+  fimd quantize coder-q8_0.gguf coder.gguf --report report.txt")]
 pub(super) struct Args {
     /// Checkpoint folder, .safetensors or .gguf file
     #[arg(value_name = "IN")]

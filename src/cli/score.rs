@@ -15,6 +15,10 @@ use crate::model::Tokenizer;
 /// Scores every token but the first, in windows of the context length. Each window after the first begins with
 /// the last half of the one before, which is context only: a token is scored once.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd score --text-file src/main.rs
+  fimd score --text-file src/main.rs --model model.gguf --json")]
 pub(super) struct Args {
     #[command(flatten)]
     input: Input,

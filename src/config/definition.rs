@@ -1,4 +1,4 @@
-//! The one definition of every setting: name, type, default, scope and description. The README, the schemas and the
+//! The one definition of every setting: name, type, default, scope and description. The guide, the schemas and the
 //! template of the file are generated from it, see `render`.
 
 use std::ops::RangeInclusive;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::definition::{Kind, SETTINGS, Scope, Setting};
 use super::value::defaults;
 
-/// The tables of settings in the README.
+/// The tables of settings in the guide.
 pub fn markdown() -> String {
     let table = |scope: Scope| {
         let rows = SETTINGS.iter().filter(|setting| setting.scope == scope).map(|setting| {

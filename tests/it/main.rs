@@ -11,6 +11,7 @@ mod doctor;
 mod engine;
 mod fuzz;
 mod gguf;
+mod guide;
 mod hostile;
 mod keystrokes;
 mod late;

@@ -213,9 +213,9 @@ fn generated(name: &str, make: impl Fn(&str) -> String) -> Option<()> {
 }
 
 #[test]
-fn the_readme_lists_the_settings() {
+fn the_guide_lists_the_settings() {
     const MARKS: [&str; 2] = ["<!-- settings -->\n", "<!-- /settings -->"];
-    let made = generated("README.md", |text| {
+    let made = generated("src/guide/settings.md", |text| {
         let (before, rest) = text.split_once(MARKS[0]).expect("the list has a place");
         let (_, after) = rest.split_once(MARKS[1]).expect("the list has an end");
         format!("{before}{}\n{}\n{}{after}", MARKS[0], config::markdown(), MARKS[1])

@@ -21,6 +21,11 @@ use crate::daemon::{Client, RuntimeDir, Status};
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fimd status
+  fimd status --watch
+  fimd status --json")]
 pub(super) struct Args {
     /// Show the model, its memory and speed, latencies and acceptance, renewed every second, until interrupted
     #[arg(long)]

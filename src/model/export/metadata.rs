@@ -55,6 +55,9 @@ fn sizes(config: &Config) -> Vec<(String, Value)> {
     entries.push(("attention.layer_norm_rms_epsilon", Value::F32(config.eps)));
     if let Some(shape) = config.attention_shapes().next() {
         entries.push(("rope.freq_base", Value::F32(shape.rope_theta as f32)));
+        if matches!(config.architecture, Architecture::Qwen35 | Architecture::Qwen35Moe) {
+            entries.push(("rope.dimension_sections", rope_sections(shape.rotary_dim / 2)));
+        }
     }
     if config.moe_shapes().any(|shape| !shape.normalize) {
         entries.push(("expert_weights_norm", Value::Bool(false)));
@@ -64,6 +67,15 @@ fn sizes(config: &Config) -> Vec<(String, Value)> {
     }
     let name = config.architecture.name();
     entries.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect()
+}
+
+/// How many of the frequencies turn with time, height and width. In text the three are equal, so that it makes no
+/// difference, but llama.cpp's loader needs the key.
+fn rope_sections(frequencies: usize) -> Value {
+    let time = frequencies.div_ceil(3);
+    let height = (frequencies - time).div_ceil(2);
+    let sections = [time, height, frequencies - time - height, 0];
+    Value::Array(Array::I32(sections.map(|count| i32::try_from(count).unwrap_or(i32::MAX)).to_vec()))
 }
 
 fn recurrent_layers(layers: &[LayerShape]) -> (&'static str, Value) {

@@ -23,7 +23,7 @@ local keys = {
 
 ---@class fimd.Options
 ---@field cmd? string[] how to start the server, `{ 'fimd', 'lsp' }`
----@field settings? table see the README; nested or dotted
+---@field settings? table see `fimd guide settings`; nested or dotted
 ---@field keys? table<string, string|false>|false insert-mode keys by function name; false for none
 
 ---Optional, and may be called again: new settings take effect at once, new keys in buffers attached from then on.
