@@ -1,8 +1,8 @@
 //! # fimd: a private code-completion daemon
 //!
-//! This page is the architecture document. fimd keeps a Qwen3-Next model (Qwen3-Coder-Next, or the small
-//! starter model that is part of the program) in memory, turns what an editor shows into
-//! fill-in-the-middle prompts, and responds with ghost text.
+//! This page is the architecture document. fimd keeps a Qwen model (from Qwen2.5-Coder to Qwen3-Coder-Next, or the
+//! small starter model that is part of the program) in memory, turns what an editor shows into fill-in-the-middle
+//! prompts, and responds with ghost text.
 //!
 //! ## Bird's eye view
 //!
@@ -25,7 +25,7 @@
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 1 | [`text`] | source text: languages; code, comments and strings; identifiers, delimiters, indentation |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
-//! | 3 | [`model`] | Qwen3-Next: configuration, the table of its tensors, state, the forward pass, the tokenizer |
+//! | 3 | [`model`] | configuration, a table of tensors for each architecture, state, the forward pass, the tokenizer |
 //! | 4 | [`hub`] | where a model comes from: a path, the built-in starter, a catalogue and downloads; quantising it |
 //! | 4 | [`session`] | a model with a prefix cache: evaluated tokens are reused |
 //! | 5 | [`decode`] | decoding: the loop, sampling, speculative decoding, stop rules |
