@@ -31,7 +31,7 @@ pub struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
     Suits,
-    /// It fits and writes fewer than [`SLOW_PER_SECOND`] tokens in a second.
+    /// It fits and writes fewer than 8 tokens in a second.
     Slow,
     TooLarge,
 }
