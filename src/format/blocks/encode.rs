@@ -590,7 +590,7 @@ mod tests {
                     // Half the smallest number next to zero, in units that a scale can still have.
                     let floor = match dtype {
                         DType::F32 | DType::BF16 => f32::from_bits(1 << 16),
-                        DType::Mxfp4 => 2f32.powi(-128),
+                        DType::Mxfp4 => f32::MIN_POSITIVE / 4.0,
                         _ => 1e-6,
                     };
                     for (value, decoded) in values.iter().zip(round_trip(dtype, &values)) {

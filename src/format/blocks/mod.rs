@@ -194,8 +194,8 @@ mod tests {
         block.splice(0..2, [128]);
         let mxfp4 = decode(DType::Mxfp4, &block);
         assert_eq!((mxfp4[1], mxfp4[7], mxfp4[15], mxfp4[16]), (1.0, 12.0, -12.0, -12.0));
-        assert_eq!((e8m0_halved(0), e8m0_halved(1)), (2f32.powi(-128), 2f32.powi(-127)));
-        assert_eq!((e8m0_halved(2), e8m0_halved(127)), (2f32.powi(-126), 0.5));
+        assert_eq!((e8m0_halved(0), e8m0_halved(1)), (f32::MIN_POSITIVE / 4.0, f32::MIN_POSITIVE / 2.0));
+        assert_eq!((e8m0_halved(2), e8m0_halved(127)), (f32::MIN_POSITIVE, 0.5));
 
         let mut block = half(1.0).to_vec();
         block.extend([0b1000_0001, 0, 0, 0b0100_0000]);
