@@ -14,7 +14,7 @@ pub(super) fn error(error: &anyhow::Error) {
     print(ERROR, "error", &format_args!("{error:#}"));
 }
 
-/// Says what is wrong while a command goes on.
+/// Reports a problem that does not end the command.
 pub(super) fn warning(text: impl Display) {
     print(WARNING, "warning", &text);
 }

@@ -60,9 +60,9 @@ enum Command {
     Quantize(quantize::Args),
     /// Download a model from Hugging Face
     ///
-    /// It goes into the cache that other tools of the hub share (HF_HOME), and is checked. What was cut off goes on
-    /// where it has stopped when the command is given again. HF_ENDPOINT names another server, HF_TOKEN a token for
-    /// models that want one.
+    /// It is stored in the cache that other tools of the hub share (HF_HOME), and its checksum is verified. An
+    /// interrupted download resumes when the command is repeated. HF_ENDPOINT names another server, HF_TOKEN a token
+    /// for restricted models.
     #[command(after_help = "\
 Examples:
   fimd pull qwen2.5-coder-1.5b
@@ -71,7 +71,7 @@ Examples:
     Pull(pull::Args),
     /// List recommended models: size, speed to expect on this machine, which are on disk
     ///
-    /// The speed is how often in a second the memory can deliver what a token reads of the model.
+    /// The speed is an upper bound: memory bandwidth divided by the bytes of weights that a token reads.
     Models(models::Args),
     /// Make a model on disk the default, now and after a restart
     #[command(after_help = "\

@@ -240,7 +240,7 @@ fn check_unused(reference: &Reference, path: &Path) -> Result<()> {
 
 /// Asks the user.
 fn confirm(question: &str) -> Result<bool> {
-    ensure!(stdin().is_terminal(), "{question} There is nobody to ask; --yes does not ask");
+    ensure!(stdin().is_terminal(), "{question} Without a terminal, confirm with --yes");
     eprint!("{question} [y/N] ");
     let mut answer = String::new();
     stdin().lock().read_line(&mut answer).context("cannot read the answer")?;

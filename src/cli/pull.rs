@@ -12,7 +12,7 @@ use crate::hub::download::{self, Event, Outcome};
 use crate::hub::reference::Reference;
 use crate::hub::select::Variant;
 
-/// Plain lines say how far it is after so many parts of a hundred.
+/// Percent between two lines of progress where there is no terminal.
 const STEP_PERCENT: u64 = 10;
 
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut progress = Progress::new();
     match download::pull(&config::hub()?, reference, &mut |event| progress.see(event))? {
         Outcome::Pulled { path, bytes, was_here } => {
-            let what = if was_here { "is here already" } else { "is here" };
+            let what = if was_here { "is on disk already" } else { "was downloaded" };
             args::print(&format!(
                 "{reference} {what}: {}, {}\n`fimd use {reference}` makes it the default\n",
                 path.display(),

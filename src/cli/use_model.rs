@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     load::load(ModelOverrides { starter: model.is_none(), model, context, ..ModelOverrides::default() })
 }
 
-/// What counts more than the model that the file of settings names.
+/// The source that overrides the model of the settings file.
 fn stronger(configuration: &Configuration) -> Option<String> {
     configuration.effective().find_map(|(setting, value, source)| match (setting.name, &source) {
         ("model", Source::Environment(name)) => Some(format!("{name}={value}")),

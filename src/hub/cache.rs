@@ -157,7 +157,7 @@ impl Cache {
                 Selected::Choices(choices) if reference.file.is_none() && !choices.is_empty() => {
                     let names: Vec<&str> = choices.iter().map(|variant| &*variant.name).collect();
                     bail!(
-                        "{reference} is here several times; name one, as {reference}:FILE: {}",
+                        "{reference} is on disk several times; name one, as {reference}:FILE: {}",
                         names.join(", ")
                     )
                 }

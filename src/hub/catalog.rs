@@ -31,12 +31,12 @@ pub struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
     Suits,
-    /// It fits and writes fewer than 8 tokens in a second.
+    /// It fits, and decodes fewer than 8 tokens per second.
     Slow,
     TooLarge,
 }
 
-/// From so many tokens in a second on ghost text keeps up with typing.
+/// Tokens per second from which ghost text keeps up with typing.
 const SLOW_PER_SECOND: f64 = 8.0;
 /// What a model needs besides its weights, in bytes: its context, what earlier prompts left behind, the program.
 const BESIDES_BYTES: u64 = 1 << 30;
@@ -185,7 +185,7 @@ pub fn best(machine: Machine) -> Option<&'static Model> {
     fits(Fit::Suits).next_back().or_else(|| fits(Fit::Slow).next())
 }
 
-/// Bytes of memory that a model with so many bytes of weights needs.
+/// Bytes of memory that a model needs, from those of its weights.
 pub fn needs_bytes(weight_bytes: u64) -> u64 {
     weight_bytes + BESIDES_BYTES
 }

@@ -93,7 +93,7 @@ impl BlockPool {
     }
 }
 
-/// Blocks that hold so many positions.
+/// KV blocks that `positions` take.
 pub fn blocks_for(positions: usize) -> usize {
     positions.div_ceil(KV_BLOCK)
 }

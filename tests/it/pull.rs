@@ -320,7 +320,7 @@ fn a_cut_at_any_byte_goes_on_there() {
         hub.will(&[Act::Cut(cut)]);
         let impatient = Options { retries: 0, ..hub.options(two.path()) };
         let error = pull(&impatient, "me/m").unwrap_err();
-        assert!(error.contains("the same command goes on there") && error.contains(FILE), "{error}");
+        assert!(error.contains("repeat the command to resume") && error.contains(FILE), "{error}");
         assert_eq!(fs::metadata(partial(two.path(), &bytes)).unwrap().len(), cut as u64);
         let mut had = None;
         let outcome = download::pull(&impatient, &"me/m".parse().unwrap(), &mut |event| {
@@ -364,7 +364,7 @@ fn a_stalled_server_is_left_and_asked_again() {
     for words in [
         "failed 4 times in a row",
         "no more came",
-        "1000 of 300007 bytes of m-Q4_K_M.gguf are here, and the same command",
+        "1000 of 300007 bytes of m-Q4_K_M.gguf are on disk; repeat the command",
     ] {
         assert!(error.contains(words), "{error}");
     }

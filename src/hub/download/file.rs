@@ -43,7 +43,7 @@ pub(super) fn fetch(http: &Http, remote: &Remote, path: &Path, events: &mut dyn 
     let fetched = http.persist(events, |events, got_on| partial.attempt(http, events, got_on));
     fetched.with_context(|| {
         let (path, bytes, all) = (&remote.path, partial.bytes, remote.bytes);
-        format!("{bytes} of {all} bytes of {path} are here, and the same command goes on there")
+        format!("{bytes} of {all} bytes of {path} are on disk; repeat the command to resume")
     })?;
     let is_checked = remote.has_checksum();
     let hash = partial.hasher.finish();
@@ -153,7 +153,7 @@ fn cut(error: std::io::Error) -> Failure {
     Failure::Passing(anyhow!(error).context(what), None)
 }
 
-/// Whether an answer goes on from byte `start`.
+/// Whether a response resumes at byte `start`.
 fn starts_at(headers: &HeaderMap, start: u64) -> bool {
     let range = headers.get("content-range").and_then(|value| value.to_str().ok());
     range.is_some_and(|range| range.trim().starts_with(&format!("bytes {start}-")))

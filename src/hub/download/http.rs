@@ -138,7 +138,7 @@ impl<'o> Http<'o> {
                 return Err(error.context(format!("the server asks to wait for {} s", after.as_secs())));
             }
             let wait = after.unwrap_or_else(|| back_off(failed, self.options.back_off, BACK_OFF_MAX));
-            events(Event::Note(&format!("{error:#}; trying again in {:.1} s", wait.as_secs_f64())));
+            events(Event::Note(&format!("{error:#}; retrying in {:.1} s", wait.as_secs_f64())));
             thread::sleep(wait);
             failed += 1;
         }
@@ -210,9 +210,9 @@ fn unanswered(url: &Uri, error: ureq::Error) -> Failure {
             Failure::Lasting(anyhow!("{place} cannot be found; is this machine connected to the internet?"))
         }
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {
-            Failure::Lasting(anyhow!(error).context(format!("cannot ask {place}")))
+            Failure::Lasting(anyhow!(error).context(format!("no response from {place}")))
         }
-        error => Failure::Passing(anyhow!(error).context(format!("cannot ask {place}")), None),
+        error => Failure::Passing(anyhow!(error).context(format!("no response from {place}")), None),
     }
 }
 

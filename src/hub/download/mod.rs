@@ -1,7 +1,7 @@
 //! Downloading a model from Hugging Face, or a server that speaks like it, into the cache that its tools share.
 //!
 //! `http` is one request with its redirects and retries, `file` one file that may have been begun before, and `hash` its
-//! checksum. Whatever is cut off goes on where it has stopped.
+//! checksum. An interrupted download resumes.
 
 mod file;
 mod hash;
@@ -48,7 +48,7 @@ pub struct Options {
 /// What happens meanwhile.
 #[derive(Debug)]
 pub enum Event<'e> {
-    /// So many bytes in so many files are missing.
+    /// The bytes and the files to download.
     Start { bytes: u64, files: usize },
     /// A file begins, of which `had` bytes are there.
     File { path: &'e str, bytes: u64, had: u64 },

@@ -74,7 +74,7 @@ pub struct Config {
     pub context_max: usize,
     /// Whether the head is the embedding.
     pub tied: bool,
-    /// Inner width that dense layers would have, told even where there are none; 0 where nothing is told.
+    /// Inner width of dense layers, as configurations state it even where there are none; 0 where they do not.
     pub dense_width: usize,
     /// Block size of FP8 weights, `[rows, cols]`, where the checkpoint has such weights.
     pub fp8_block: Option<[usize; 2]>,

@@ -57,7 +57,7 @@ pub struct Tokenizer {
     spans: Vec<(u32, u32)>,
     /// Ids below the vocabulary size that have no text.
     holes: Vec<u32>,
-    /// How to chat with the model, or why nobody can.
+    /// The chat template, or why there is none.
     chat: Result<ChatTemplate, String>,
 }
 
@@ -297,7 +297,7 @@ impl Tokenizer {
         ids
     }
 
-    /// Why nobody can chat with the model, if that is so.
+    /// Why the model has no usable chat template, if that is so.
     pub fn cannot_chat(&self) -> Option<&str> {
         self.chat.as_ref().err().map(String::as_str)
     }
