@@ -8,9 +8,7 @@ use crate::model::config::{Architecture, FfnShape, LayerShape, MixerShape};
 pub(super) fn layer(layer: &mut Layer, architecture: Architecture, shape: &LayerShape) {
     layer.mixer_norm();
     if let MixerShape::Attention(shape) = &shape.mixer {
-        layer.query_key_value(shape);
-        layer.query_key_norms(shape);
-        layer.attention_output(shape);
+        layer.normed_attention(shape);
     }
     layer.ffn_norm("ffn_norm");
     match &shape.ffn {

@@ -12,19 +12,12 @@ use crate::model::config::{FfnShape, LayerShape, MixerShape};
 pub(super) fn layer(layer: &mut Layer, shape: &LayerShape) {
     layer.mixer_norm();
     match &shape.mixer {
-        MixerShape::Attention(shape) => {
-            layer.query_key_value(shape);
-            layer.query_key_norms(shape);
-            layer.attention_output(shape);
-        }
+        MixerShape::Attention(shape) => layer.normed_attention(shape),
         MixerShape::DeltaNet(shape) => delta(layer, shape),
     }
     layer.ffn_norm("post_attention_norm");
     match &shape.ffn {
-        FfnShape::Moe(shape) => {
-            layer.moe(shape);
-            shape.shared_width.into_iter().for_each(|width| layer.shared_expert(width));
-        }
+        FfnShape::Moe(shape) => layer.moe(shape),
         FfnShape::Dense { width } => layer.dense(*width),
     }
 }

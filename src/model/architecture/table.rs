@@ -70,9 +70,12 @@ impl Layer<'_> {
         }
     }
 
-    pub(super) fn query_key_norms(&mut self, shape: &AttentionShape) {
+    /// Attention with norms of queries and keys.
+    pub(super) fn normed_attention(&mut self, shape: &AttentionShape) {
+        self.query_key_value(shape);
         self.norm(F::QueryNorm, ["attn_q_norm", "self_attn.q_norm"], shape.head_dim);
         self.norm(F::KeyNorm, ["attn_k_norm", "self_attn.k_norm"], shape.head_dim);
+        self.attention_output(shape);
     }
 
     pub(super) fn attention_output(&mut self, shape: &AttentionShape) {
@@ -124,6 +127,7 @@ impl Layer<'_> {
         self.parts[block..].iter_mut().for_each(|part| part.gguf.clear());
     }
 
+    /// Experts, and the shared one where there is one.
     pub(super) fn moe(&mut self, shape: &MoeShape) {
         let (hidden, experts, width) = (self.hidden, shape.experts, shape.width);
         let (wide, narrow) = ([experts, width, hidden], [experts, hidden, width]);
@@ -146,9 +150,12 @@ impl Layer<'_> {
         }
         self.experts(F::ExpertsDown, Role::ExpertsDown, ["ffn_down_exps", "down_proj"], narrow)
             .checkpoint_fused(&stacked_down, &narrow, once(0..experts * hidden));
+        if let Some(width) = shape.shared_width {
+            self.shared_expert(width);
+        }
     }
 
-    pub(super) fn shared_expert(&mut self, width: usize) {
+    fn shared_expert(&mut self, width: usize) {
         let (names, hidden) = (["ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight"], self.hidden);
         self.vector(F::SharedExpertGate, names, hidden).checkpoint_shape(&[1, hidden]);
         self.block(["_shexp", "mlp.shared_expert"], width);
