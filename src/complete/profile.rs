@@ -10,7 +10,7 @@ const PROFILES: &str = include_str!("profiles.toml");
 const REMOTE: &str = "remote";
 
 /// What prompts suit a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptProfile {
     /// The order of their parts.
@@ -19,6 +19,8 @@ pub struct PromptProfile {
     pub format: Option<Format>,
     /// Most tokens of other files.
     pub context_tokens_max: usize,
+    /// The least mean natural log-probability of an automatic completion that is shown.
+    pub logprob_min: f32,
 }
 
 impl PromptProfile {

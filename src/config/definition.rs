@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::complete;
 use crate::complete::fim::{Format, Order};
 use crate::complete::remote::Template;
 
@@ -139,7 +138,8 @@ settings! {
         /// Number of items in a manually invoked completion.
         alternatives: usize = 3, Editor, Kind::Integer(1..=3);
         /// Lowest mean log-probability (natural) of the tokens of an automatic completion that is shown.
-        logprob_min: f32 = complete::Options::LOGPROB_MIN, Editor, Kind::Number(-1e6..=1e6);
+        logprob_min: Option<f32> = None, Editor, Kind::Number(-1e6..=1e6), unset: "depends on the model",
+            as "-2.1";
         /// Whether to prepare the completion after the shown one in the background, as if that had been accepted.
         speculate: bool = true, Editor, Kind::Bool;
         /// Whether to prewarm the cache with a document's prompt in the background when it is opened, focused, or idle.

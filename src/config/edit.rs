@@ -150,7 +150,7 @@ mod tests {
         let mut configuration = Configuration::default();
         configuration.read(&path, &fs::read_to_string(&path).unwrap());
         let settings = configuration.settings();
-        assert_eq!((settings.alternatives, settings.logprob_min), (2, -3.0));
+        assert_eq!((settings.alternatives, settings.logprob_min), (2, Some(-3.0)));
         assert_eq!(settings.disabled.globs, ["*.csv", "*.txt"]);
         let before = fs::read_to_string(&path).unwrap();
         for (name, text, word) in [

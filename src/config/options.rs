@@ -42,7 +42,7 @@ impl Settings {
         complete::Options {
             format: self.fim.format.or(profile.format),
             context_tokens_max: self.context.tokens_max.unwrap_or(profile.context_tokens_max),
-            logprob_min: Some(self.logprob_min),
+            logprob_min: Some(self.logprob_min.unwrap_or(profile.logprob_min)),
             ..defaults
         }
     }
