@@ -53,7 +53,7 @@ def parse():
     parser.add_argument("--fimd", type=Path, default=BINARY)
     parser.add_argument("--model", type=Path, help="checkpoint; the starter model without it")
     parser.add_argument("--order", default=",".join(ORDERS), help="as for `fimd complete` [default: %(default)s]")
-    parser.add_argument("--limit", type=int, help="at most so many of each benchmark, drawn at random")
+    parser.add_argument("--limit", type=int, help="most holes of each benchmark, drawn at random")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--no-tests", action="store_true", help="run no program, compare with the reference alone")

@@ -31,12 +31,12 @@ impl Machine {
     }
 }
 
-/// Peak resident set size of this process, in bytes (`VmHWM` of Linux; none elsewhere).
+/// Peak resident set size of this process, in bytes (`VmHWM` of Linux; none on other systems).
 pub fn peak_memory() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 
-/// Resident set size of this process, in bytes (`VmRSS` of Linux; none elsewhere).
+/// Resident set size of this process, in bytes (`VmRSS` of Linux; none on other systems).
 pub fn resident_memory() -> Option<u64> {
     status_bytes("VmRSS:")
 }

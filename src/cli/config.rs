@@ -107,7 +107,7 @@ fn set(args: &SetArgs) -> Result<()> {
     let file = file()?;
     let is_path = Setting::named(&args.name).is_some_and(|setting| setting.kind == Kind::Path);
     let is_relative = is_path && args.value != "null" && !args.value.starts_with("~/");
-    // The file means its own folder by a relative path, and whoever types one the folder he is in.
+    // A relative path is relative to the folder of the file there, and to the current folder on the command line.
     let value = if is_relative {
         absolute(Path::new(&args.value))?.display().to_string()
     } else {

@@ -33,7 +33,7 @@ const SMALL_TOKENS: (f64, f64) = (256.0, 2048.0);
 const SMALL_TOKENS_UNKNOWN: usize = 1280;
 /// Most seconds for evaluating an uncached prompt of a large window, in the background.
 const LARGE_SECONDS: f64 = 15.0;
-/// The suffix has one in so many tokens of the document.
+/// The suffix's share of the document's tokens, as a divisor.
 const SUFFIX_SHARE: usize = 5;
 
 /// Lines between the anchor and the cursor while text is being deleted upwards.

@@ -83,7 +83,7 @@ pub struct Part<T> {
 /// Gate, up and down of one expert.
 pub type ExpertParts = [Part<Bytes>; 3];
 
-/// Whoever has the bytes of routed experts: a map of the checkpoint, or a cache over it.
+/// The owner of the bytes of routed experts: a map of the checkpoint, or a cache over it.
 pub trait ExpertBytes: Send + Sync {
     /// The bytes of an expert that is in memory; `None` where it has to be fetched.
     fn resident(&self, id: ExpertId) -> Option<ExpertParts>;

@@ -46,7 +46,7 @@ pub(super) async fn serve(host: Arc<Host>, stream: Stream) -> Result<()> {
         Purpose::Request => {
             let request = timeout(HANDSHAKE_TIMEOUT, read_line(&mut reader, LINE_BYTES_MAX));
             let request = request.await.context("no request within the timeout")??;
-            // Whoever has started the daemon only looks whether it listens.
+            // The process that started the daemon only probes whether it listens.
             if request.is_empty() {
                 Ok(())
             } else {

@@ -18,7 +18,7 @@ pub(super) fn listen(runtime_dir: &RuntimeDir) -> Result<Listener> {
     let options = {
         use interprocess::os::unix::local_socket::ListenerOptionsExt;
         let _ = std::fs::remove_file(runtime_dir.socket_path());
-        // Elsewhere the mode of the folder keeps other users out.
+        // On other systems the mode of the folder keeps other users out.
         if cfg!(target_os = "linux") { options.mode(0o600) } else { options }
     };
     options

@@ -157,7 +157,7 @@ impl Engine {
         })
     }
 
-    /// An engine whose tasks run elsewhere: `work` is called on the engine's thread for one task at a time, with its
+    /// An engine whose tasks run on a remote backend: `work` is called on the engine's thread for one task at a time, with its
     /// cancel flag and a callback for new text.
     pub fn remote(
         tokenizer: Arc<Tokenizer>,

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program, away from the daemon and the settings of whoever runs the tests.
+/// The program, away from the daemon and the settings of the user who runs the tests.
 pub fn program() -> Command {
     // The path of a socket is short; where the build lies deep, the folder for temporary files does.
     let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
@@ -22,13 +22,19 @@ fn fimd(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
 }
 
+/// What a command prints, which must succeed.
+#[track_caller]
+pub fn stdout(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// The object a command prints.
 #[track_caller]
 pub fn json(args: &[&str]) -> Value {
-    let output = fimd(args);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{args:?}: {errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = stdout(program().args(args));
     assert_eq!(text.lines().count(), 1, "one JSON object: {text}");
     serde_json::from_str(&text).unwrap()
 }

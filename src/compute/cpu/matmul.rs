@@ -400,7 +400,7 @@ impl<const T: usize> QuantsTile<T> {
             let mut dots = [simd.splat_i(0); T];
             for i in BLOCK / 4 / parts * part..BLOCK / 4 / parts * (part + 1) {
                 for t in 0..T {
-                    // SAFETY: `new` checked that each row has so many blocks, whose quants are eight words.
+                    // SAFETY: `new` checked that each row has that many blocks, whose quants are eight words.
                     let word = unsafe {
                         (*self.0[t].add(block)).quants.as_ptr().cast::<u32>().add(i).read_unaligned()
                     };

@@ -7,7 +7,7 @@ pub enum Passage {
     Until(&'static str),
     /// Before the first line, after its own first, that does not begin with this after whitespace.
     Lines(&'static str),
-    /// Before the closing fence of a code block that a fence of so many backquotes has opened.
+    /// Before the closing fence of a code block that a fence of this many backquotes has opened.
     Fenced(usize),
     /// At the stop token of the model.
     Answer,

@@ -223,7 +223,7 @@ fn refusal(url: &Uri, answer: &Response<Body>) -> Failure {
     let after = header("retry-after").and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
     match status {
         401 | 403 => lasting(format!(
-            "{place} refuses {} ({status}): it does not exist, or wants a token of somebody who has accepted its licence; \
+            "{place} refuses {} ({status}): it does not exist, or needs the token of a user who has accepted its licence; \
              make one at https://huggingface.co/settings/tokens and put it into HF_TOKEN",
             url.path()
         )),

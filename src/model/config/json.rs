@@ -103,7 +103,7 @@ pub(super) fn read(text: &[u8]) -> Result<(Architecture, Raw)> {
 }
 
 impl Raw {
-    /// The configuration that this describes. `Config` says what is known beyond the text.
+    /// Checks it. What only the tensors tell is for the caller to add: the root of their names, and a missing head.
     pub(super) fn check(self, architecture: Architecture) -> Result<Config> {
         let vocab = sized("vocab_size", self.vocab_size)?;
         let hidden = sized("hidden_size", self.hidden_size)?;

@@ -63,7 +63,7 @@ fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The roles of tensors by their names: those of files that were made elsewhere too, which fuse some and have layers
+/// The roles of tensors by their names: those of files that other tools made too, which fuse some and have layers
 /// that are not run.
 pub struct Roles(HashMap<String, Role>);
 

@@ -62,6 +62,7 @@ impl Stored {
             let mut tensor = checked(dir, &rows.tensor, &rows.shape)?;
             let scale = block_scale(dir, config, &tensor)?.map(Arc::new);
             tensor.shape = vec![tensor.shape.iter().product::<usize>() / cols.max(1), cols];
+            // The whole rows: the queries' part of a fused bias is longer than what follows it.
             if let Some(bytes) = tensor.dtype.bytes(tensor.shape[0] * cols) {
                 tensor.bytes = tensor.bytes.slice(0..bytes);
             }

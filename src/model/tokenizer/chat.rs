@@ -34,9 +34,9 @@ pub struct Message {
 /// Who says something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Whoever runs the model.
+    /// Instructions of the program that runs the model.
     System,
-    /// Whoever asks it.
+    /// The user's request.
     User,
     Assistant,
 }
