@@ -20,8 +20,8 @@ TEXT = ROOT / "src/text/lexer.rs"
 
 
 def keystrokes(setup):
-    """fimd bench keystrokes, in the order psm-anchored"""
-    options = ["--model", setup.model, "--threads", setup.threads, "--order", ORDER, "--pace", "0"]
+    """fimd bench keystrokes at the pace of a typist, in the order psm-anchored"""
+    options = ["--model", setup.model, "--threads", setup.threads, "--order", ORDER]
     if setup.events:
         options += ["--events", setup.events]
     report = setup.fimd.json("bench", "keystrokes", *options)

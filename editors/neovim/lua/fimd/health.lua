@@ -50,7 +50,7 @@ function M.check()
   if not status then
     health.info('The daemon is not running; the first editor starts it, except after `fimd stop`')
   elseif status.failure then
-    health.error('The daemon could not load its model: ' .. status.failure)
+    health.error('The daemon ' .. status.failure)
   else
     local name = vim.tbl_get(status, 'model', 'name') or 'no model yet'
     health.ok(('The daemon is %s: %s, %d editors'):format(status.state, name, #status.editors))
