@@ -14,7 +14,7 @@
 Every step fetches the file if it is not there; llama.cpp comes from the package xllamacpp, in an environment in the
 cache folder. A table at the end says what was found and what was expected; the exit code is 1 if something is not
 as it should be. Where the package index does not answer, the last line begins with `skipped:` and the exit code is 0.
-`scripts/bench_llama_cpp.py --model FILE` measures the same file beside a llama.cpp built for this machine.
+`scripts/bench_cpu_peers --model FILE` measures the same file beside other engines, too.
 """
 
 import argparse
@@ -29,9 +29,10 @@ from bench import keystrokes, speed
 from bits import bits
 from compare import compare
 from editor import complete, explain
-from fetch import Unavailable, fetch
+from fetch import fetch
 from harness import BINARY, CACHE, Fimd
-from llama import install
+from packages import Unavailable
+from peers import llama
 from report import summary
 
 STEPS = {step.__name__: step for step in [compare, complete, explain, bits, keystrokes, speed]}
@@ -47,7 +48,7 @@ class Setup:
         self.model = args.model or fetch(args.cache)
 
     def llama_python(self):
-        return install(self.cache)
+        return llama.install(self.cache)
 
 
 def main():

@@ -3,8 +3,8 @@
 import os
 import statistics
 
-from harness import ROOT, table
-from llama import Llama
+from harness import table
+from peers import llama
 from report import Finding
 
 ORDER = "psm-anchored"
@@ -16,7 +16,6 @@ DECODE = 32
 SPEED = 0.95
 # Load of the machine from which on it is not a fair comparison.
 BUSY = 0.5
-TEXT = ROOT / "src/text/lexer.rs"
 
 
 def keystrokes(setup):
@@ -44,7 +43,7 @@ def speed(setup):
     ours, theirs = [], []
     for _ in range(setup.runs):
         ours.append(run_fimd(setup))
-        measured, system = run_llama(setup)
+        measured, system = llama.speeds(setup.llama_python(), setup.model, setup.threads, PREFILL, DECODE)
         theirs.append(measured)
     rows, found = [], []
     for test in ours[0]:
@@ -67,21 +66,6 @@ def run_fimd(setup):
                              "--generate", DECODE, "--runs", 1)
     speeds = {f"prefill of {part['tokens']}": part["tokens_per_s"]["median"] for part in report["prefill"]}
     return {**speeds, f"decode of {DECODE}": report["decode"]["tokens_per_s"]["median"]}
-
-
-def run_llama(setup):
-    with Llama(setup.llama_python(), setup.model, setup.threads) as llama:
-        ids = llama.ask("/tokenize", content=TEXT.read_text())["tokens"]
-
-        def run(length, tokens):
-            return llama.greedy(ids[:length], tokens, ignore_eos=True)["timings"]
-
-        run(64, 4)
-        speeds = {f"prefill of {length}": run(length, 1)["prompt_per_second"] for length in PREFILL}
-        # The first token comes of the prompt.
-        timings = run(64, DECODE + 1)
-        speeds[f"decode of {DECODE}"] = 1e3 * (timings["predicted_n"] - 1) / timings["predicted_ms"]
-        return speeds, llama.system
 
 
 def spread(values):

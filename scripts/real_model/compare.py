@@ -10,7 +10,7 @@ import statistics
 import sys
 
 from harness import Daemon, table
-from llama import Llama
+from peers.llama import Llama
 from prompts import prompts
 from report import Finding
 

