@@ -59,7 +59,7 @@
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
 //!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
-//!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
+//!   `complete/{anchor,context,edit,encode,fim,gate,nesting,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
 //!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`,
 //!   `bench/fidelity/{places,play,report,source,variants,verdict}.rs`, `bench/fit.rs`, `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,

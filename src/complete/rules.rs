@@ -3,12 +3,13 @@
 use super::context::Place;
 use super::fim::Format;
 use super::gate::{self, Dropped};
+use super::nesting::Nesting;
 use super::options::Options;
 use super::request::{Completion, Document, Lines, Request};
 use super::trim::{inside_fence, trim, without_fence};
 use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
-use crate::text::{Indentation, Language, Lexer, Syntax, indentation, open_delimiters, opener_of};
+use crate::text::{Indentation, Language, indentation};
 
 /// Most lines of a completion.
 const LINES_MAX: usize = 24;
@@ -79,7 +80,7 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
         Format::Chat => without_fence(&generated.text),
         Format::SearchReplace => inside_fence(&generated.text),
     };
-    let text = trimmed(request, output)?;
+    let text = trimmed(request, output, generated.stop)?;
     let mean = generated.mean_logprob();
     if !request.is_invoked {
         let Document { path, prefix, suffix, .. } = &*request.document;
@@ -91,11 +92,11 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
     Ok(Completion { text, stop: generated.stop, mean_logprob: mean, timings: generated.timings })
 }
 
-/// `output`, trimmed for insertion, with the document's line ends.
-pub fn trimmed(request: &Request, output: &str) -> Result<String, Dropped> {
+/// `output`, which ended for this reason, trimmed for insertion, with the document's line ends.
+pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<String, Dropped> {
     let Document { prefix, suffix, .. } = &*request.document;
     let place = Place::new(prefix, suffix);
-    let text = trim(output, &place, Indentation::new(prefix, suffix), &stop_at(request, &place))?;
+    let text = trim(output, &place, Indentation::new(prefix, suffix), &stop_at(request, &place), reason)?;
     Ok(if request.document.uses_crlf() { text.replace('\n', "\r\n") } else { text })
 }
 
@@ -117,13 +118,15 @@ fn stop_at(request: &Request, place: &Place) -> Stop {
     let is_multi_line = match request.lines {
         Lines::Auto => continues || is_multi_line(place),
         Lines::Single => false,
-        Lines::Multi => true,
+        Lines::Multi => may_have_lines(place),
     };
-    let open = open_for_completion(place, syntax);
-    let lexer = Lexer::after(syntax, prefix);
+    let Nesting { lexer, open, closer, is_in_string } = Nesting::new(place, prefix, suffix, syntax);
+    let fitted = |stop: Stop| {
+        stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string)
+    };
     let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
     if !is_multi_line {
-        return Stop::single_line(&open, &suffix_start).read_by(lexer);
+        return fitted(Stop::single_line(&open, &suffix_start));
     }
     let line_indent = indentation::width(place.line);
     let indent = match place.opener_indent() {
@@ -132,28 +135,13 @@ fn stop_at(request: &Request, place: &Place) -> Stop {
     };
     let is_item = continues || place.follows_comment() || indent == 0;
     let extent = if is_item { Extent::Item } else { Extent::Block };
-    Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX }).read_by(lexer)
+    fitted(Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX }))
 }
 
-/// The brackets open on the cursor's line that the document does not close: neither in the rest of
-/// the line nor, in the way blocks are written, at the line's indentation below.
-fn open_for_completion(place: &Place, syntax: &'static Syntax) -> String {
-    let mut open = open_delimiters(syntax, place.line);
-    for opener in
-        place.rest.chars().map_while(|c| if c.is_whitespace() { Some(None) } else { opener_of(c).map(Some) })
-    {
-        if opener.is_some() && open.chars().next_back() == opener {
-            open.pop();
-        }
-    }
-    let below = place.below.trim_start().chars().next().and_then(opener_of);
-    if place.rest.trim().is_empty()
-        && indentation::width(place.below) == indentation::width(place.line)
-        && let Some(at) = below.and_then(|opener| open.find(opener))
-    {
-        open.remove(at);
-    }
-    open
+/// Whether a completion at this place may have several lines: where code follows on the line, it has one.
+fn may_have_lines(place: &Place) -> bool {
+    let rest = place.rest.trim_start();
+    rest.is_empty() || rest.starts_with([')', ']', '}', '"', '\'', '`'])
 }
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ const PURE: &[&str] = &[
     "complete/context.rs",
     "complete/edit.rs",
     "complete/gate.rs",
+    "complete/nesting.rs",
     "complete/options.rs",
     "complete/plan.rs",
     "complete/record.rs",

@@ -114,10 +114,13 @@ mod tests {
     #[test]
     fn a_folder_is_played_at() {
         let dir = tempfile::tempdir().unwrap();
-        let function = "def add(a, b):\n    \"\"\"Adds.\"\"\"\n    c = a + b\n    return c\n\n\n";
-        fs::write(dir.path().join("a.py"), function.repeat(8)).unwrap();
-        fs::write(dir.path().join("b.py"), format!("# @generated\n{}", function.repeat(8))).unwrap();
-        fs::write(dir.path().join("c.zzz"), function.repeat(8)).unwrap();
+        let function = |n| {
+            format!("def add_{n}(a, b):\n    \"\"\"Adds {n}.\"\"\"\n    c_{n} = a + b\n    return c_{n} * {n}\n\n\n")
+        };
+        let text: String = (0..8).map(function).collect();
+        fs::write(dir.path().join("a.py"), &text).unwrap();
+        fs::write(dir.path().join("b.py"), format!("# @generated\n{text}")).unwrap();
+        fs::write(dir.path().join("c.zzz"), &text).unwrap();
         let options = |languages: &[&str]| Options {
             folder: dir.path().into(),
             files_max: 3,
