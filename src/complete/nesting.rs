@@ -110,7 +110,8 @@ fn first_closer(lexer: Lexer, text: &str, starts_line: bool) -> Option<Closer> {
 /// The opener that `closer` closes. One that begins a line is aligned with its opener or with the line of that.
 fn closed_by(closer: &Closer, openers: &[Opener]) -> Option<usize> {
     let kind = opener_of(closer.c)?;
-    let innermost = |is: &dyn Fn(&Opener) -> bool| openers.iter().rposition(|opener| opener.c == kind && is(opener));
+    let innermost =
+        |is: &dyn Fn(&Opener) -> bool| openers.iter().rposition(|opener| opener.c == kind && is(opener));
     let Some(column) = closer.column else { return innermost(&|_| true) };
     innermost(&|opener| opener.column == column)
         .or_else(|| innermost(&|opener| opener.line_column == column))

@@ -59,7 +59,8 @@ fn joined(text: &str, place: &Place, stop: &Stop, is_ruled: bool) -> String {
     let has_lines = body.contains('\n');
     let ends_in_comment = stop.lexer().read_all(body).class() == Class::Comment;
     let is_block = has_lines && (rest.starts_with('}') || body.ends_with(','));
-    let ends_line = if is_ruled { space.contains('\n') } else { has_lines && (space.contains('\n') || is_block) };
+    let ends_line =
+        if is_ruled { space.contains('\n') } else { has_lines && (space.contains('\n') || is_block) };
     if ends_line || ends_in_comment {
         let own = space.rsplit_once('\n').map_or("", |(_, own)| own);
         let indent = if own.is_empty() { indentation::of_line(place.line) } else { own };
@@ -259,7 +260,11 @@ mod tests {
             let is_crlf = request.document.uses_crlf();
             let expected = expected.map(|text| if is_crlf { ends(text) } else { text.into() });
             for output in [output.to_owned(), ends(output)] {
-                assert_eq!(trimmed(&request, &output, StopReason::EndToken).ok(), expected, "{document:?}, CRLF {crlf}");
+                assert_eq!(
+                    trimmed(&request, &output, StopReason::EndToken).ok(),
+                    expected,
+                    "{document:?}, CRLF {crlf}"
+                );
             }
         }
     }

@@ -115,7 +115,9 @@ mod tests {
     fn a_folder_is_played_at() {
         let dir = tempfile::tempdir().unwrap();
         let function = |n| {
-            format!("def add_{n}(a, b):\n    \"\"\"Adds {n}.\"\"\"\n    c_{n} = a + b\n    return c_{n} * {n}\n\n\n")
+            format!(
+                "def add_{n}(a, b):\n    \"\"\"Adds {n}.\"\"\"\n    c_{n} = a + b\n    return c_{n} * {n}\n\n\n"
+            )
         };
         let text: String = (0..8).map(function).collect();
         fs::write(dir.path().join("a.py"), &text).unwrap();

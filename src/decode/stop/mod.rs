@@ -252,7 +252,8 @@ impl Stop {
         let before = self.line_end(text, self.line.start);
         let is_first = text[..before].trim().is_empty();
         let count = |open: &str| open.matches('{').count();
-        let (braces, owned) = (self.delimiters.open().iter().filter(|&&open| open == '{').count(), count(&block.open));
+        let (braces, owned) =
+            (self.delimiters.open().iter().filter(|&&open| open == '{').count(), count(&block.open));
         let is_braced = braces > 0 || owned == 0 && self.closer == Some('}');
         if is_braced && width + 1 == block.indent {
             self.is_flat |= is_first && !closes_block(head);

@@ -94,7 +94,9 @@ impl Suffix {
         };
         let is_blank = line.trim().is_empty();
         match so_far {
-            Some(Repeated { start, next }) if is_blank && next == 1 || !is_blank && is_at(next) => Some(start),
+            Some(Repeated { start, next }) if is_blank && next == 1 || !is_blank && is_at(next) => {
+                Some(start)
+            }
             _ if is_blank => None,
             _ => (is_at(0) && !begins_with_closer(line)).then_some(start),
         }
