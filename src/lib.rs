@@ -36,7 +36,7 @@
 //! | 10 | [`resident`] | the model in memory, and the state that all editors share |
 //! | 11 | [`lsp`] | the language server, and the bridge that editors start |
 //! | 12 | [`daemon`] | one process per user: socket, life cycle, protocol |
-//! | 12 | [`bench`](mod@bench) | benchmarks: speed, also of synthetic models; replays of typing |
+//! | 12 | [`bench`](mod@bench) | benchmarks: speed, also of synthetic models; replays of typing; a perfect model |
 //! | 13 | [`cli`] | arguments and one file for each subcommand |
 //!
 //! ## Invariants
@@ -59,10 +59,10 @@
 //! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
 //!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
-//!   `complete/{anchor,context,edit,encode,fim,gate,options,plan,record,request,retained,rules,stats,trim}.rs`,
+//!   `complete/{anchor,context,edit,encode,fim,gate,nesting,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
-//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/fit.rs`,
-//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
+//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`,
+//!   `bench/fidelity/{places,play,report,source,variants,verdict}.rs`, `bench/fit.rs`, `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
 //!   `cli/doctor/findings.rs`, `cli/status/dashboard.rs`,
 //!   `model/architecture`, `model/export`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::decode::stop::Passage;
-use crate::text::{Indentation, indentation};
+use crate::text::{Indentation, Language, indentation};
 
 /// A Markdown fence longer than any in `code`: backquotes, three or more.
 pub fn fence_for(code: &str) -> String {
@@ -21,14 +21,14 @@ pub fn code<'a>(answer: &'a str, fence: &str) -> &'a str {
 
 /// `code` with the indentation of `lines` of `text` and the line ends of the document, without the last one. `None`
 /// if it is only whitespace.
-pub fn fit(text: &str, lines: Range<usize>, code: &str) -> Option<String> {
+pub fn fit(language: &'static Language, text: &str, lines: Range<usize>, code: &str) -> Option<String> {
     let code = code.replace("\r\n", "\n");
     let code = code.trim_end().trim_start_matches('\n');
     if code.trim().is_empty() {
         return None;
     }
     let old = &text[lines.clone()];
-    let code = Indentation::new(&text[..lines.end], &text[lines.end..]).apply(code, true);
+    let code = Indentation::replacing(language, text, lines.clone()).apply(code, true);
     let margin = |text: &str| {
         text.lines().filter(|line| !line.trim().is_empty()).map(indentation::width).min().unwrap_or(0)
     };
@@ -109,11 +109,12 @@ mod tests {
             ("a\r\n", "b", "c\nd", "c\r\nd"),
         ] {
             let text = format!("{before}{old}\n");
-            let fit = fit(&text, before.len()..before.len() + old.trim_end().len(), answer);
+            let fit =
+                fit(Language::UNKNOWN, &text, before.len()..before.len() + old.trim_end().len(), answer);
             assert_eq!(fit.as_deref(), Some(expected), "{answer:?}");
         }
         for nothing in ["", "\n \n"] {
-            assert_eq!(fit("x", 0..1, nothing), None);
+            assert_eq!(fit(Language::UNKNOWN, "x", 0..1, nothing), None);
         }
     }
 

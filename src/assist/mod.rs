@@ -221,7 +221,8 @@ impl Job {
                     return Err(Refusal("the answer exceeds its token limit: select fewer lines".into()));
                 }
                 let code = answer::code(&generated.text, &self.subject.fence());
-                let new = answer::fit(text, lines.clone(), code).ok_or_else(unusable)?;
+                let new =
+                    answer::fit(self.subject.language(), text, lines.clone(), code).ok_or_else(unusable)?;
                 let changed = answer::minimal_edit(text, lines.clone(), &new);
                 let (range, new) = changed.ok_or_else(|| Refusal("the model proposes no change".into()))?;
                 Ok(Outcome::Edit(range, new))

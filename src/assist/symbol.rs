@@ -213,7 +213,7 @@ impl<'a> Lines<'a> {
 
     /// The last line of the signature that begins in `line`; `None` if it is not a definition.
     fn head_last(&self, line: usize) -> Option<usize> {
-        let has_braces = self.language.blocks == Blocks::Braces;
+        let has_braces = matches!(self.language.blocks, Blocks::Braces { .. } | Blocks::Any);
         let mut delimiters = Delimiters::new(Lexer::new(self.language.syntax), "");
         let start = self.starts[line];
         let mut read = start;
@@ -252,7 +252,9 @@ impl<'a> Lines<'a> {
         let by_indentation =
             (head_last..=indented).rev().find(|&line| !self.is_blank(line)).unwrap_or(head_last);
         match self.language.blocks {
-            Blocks::Braces => self.last_by_braces(first, head_last).unwrap_or(by_indentation),
+            Blocks::Braces { .. } | Blocks::Any => {
+                self.last_by_braces(first, head_last).unwrap_or(by_indentation)
+            }
             Blocks::Words { close, .. } => {
                 let head = self.text(head_last).trim_end().trim_end_matches([')', ',', ';']);
                 let is_one_line = head.rsplit_once(' ').is_some_and(|(_, word)| language::has(close, word));

@@ -1,6 +1,8 @@
-//! Benchmarks: the speed of a model or of a synthetic one with a real model's shapes, and the cost of a keystroke.
+//! Benchmarks: the speed of a model or of a synthetic one with a real model's shapes, the cost of a keystroke, and what
+//! the rules of completion make of a correct answer.
 
 pub mod daemon;
+pub mod fidelity;
 pub mod fit;
 pub mod kernels;
 pub mod keystrokes;

@@ -19,7 +19,7 @@ use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Published, Synthetic};
-use crate::bench::{daemon, kernels, machine};
+use crate::bench::{daemon, fidelity, kernels, machine};
 use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
 use crate::model::export::Recipe;
@@ -30,7 +30,8 @@ use crate::resident::Served;
 Examples:
   fimd bench speed --model model.gguf
   fimd bench speed --synthetic qwen3-coder-next
-  fimd bench keystrokes --model model.gguf --plot keys.svg")]
+  fimd bench keystrokes --model model.gguf --plot keys.svg
+  fimd bench fidelity ~/src/project --show 3")]
 pub(super) struct Args {
     #[command(subcommand)]
     benchmark: Benchmark,
@@ -48,6 +49,8 @@ enum Benchmark {
     Soak(SoakArgs),
     /// Measure the overhead of the daemon, and its load with many editors
     Daemon(DaemonArgs),
+    /// Measure what the rules of completion make of a correct answer, at places of your own source files
+    Fidelity(FidelityArgs),
 }
 
 /// Measures the built-in starter model, the one that --model names, or a synthetic one.
@@ -191,6 +194,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Benchmark::Keystrokes(args) => run_keystrokes(args),
         Benchmark::Soak(args) => run_soak(args),
         Benchmark::Daemon(args) => run_daemon(args),
+        Benchmark::Fidelity(args) => run_fidelity(args),
     }
 }
 
@@ -275,6 +279,56 @@ fn run_soak(args: &SoakArgs) -> Result<()> {
     let sessions = Session::embedded()?;
     let report = keystrokes::soak::run(&mut client, &sessions, args.edits as usize, args.seed, &say)?;
     client.finish()?;
+    status.finish_and_clear();
+    if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
+}
+
+/// Plays a model that knows the file: at places of the source files in a folder, some text is cut out behind the cursor,
+/// and what the model says there passes the rules of a real completion, as an automatic and as an invoked one. What
+/// would be shown is compared with the file. No model is loaded.
+///
+/// The model says the truth; goes on into the suffix; repeats the delimiters that an editor has closed; writes other
+/// line ends and whitespace; is cut by the token budget; is asked again after every accept; or repeats the suffix where
+/// nothing is missing. An answer is exact, a correct beginning, nothing, or wrong: then the document is not what the
+/// author wrote.
+#[derive(clap::Args)]
+struct FidelityArgs {
+    /// The folder; files that git ignores are left out
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+
+    /// Most files of each language
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+
+    /// Only these languages, such as rust or c++ [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    languages: Vec<String>,
+
+    /// Random seed of the files and places
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+
+    /// Print N examples of each kind of fault
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    show: usize,
+
+    /// Print one JSON object, with every faulty answer
+    #[arg(long)]
+    json: bool,
+}
+
+fn run_fidelity(args: &FidelityArgs) -> Result<()> {
+    ensure!(args.folder.is_dir(), "{} is not a folder", args.folder.display());
+    let (status, say) = spinner();
+    let options = fidelity::Options {
+        folder: args.folder.clone(),
+        files_max: args.limit as usize,
+        languages: args.languages.clone(),
+        seed: args.seed,
+        examples: args.show,
+    };
+    let report = fidelity::run(&options, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }

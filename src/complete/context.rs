@@ -1,6 +1,8 @@
 //! The window of a prompt, and the lines around the cursor. Pure.
 
-use crate::text::indentation;
+use std::cell::OnceCell;
+
+use crate::text::{Class, Language, Lexer, Outline, tags};
 
 /// Assumed upper bound of the bytes per token, for cutting text before counting.
 const TOKEN_BYTES_MAX: usize = 8;
@@ -56,8 +58,11 @@ fn char_boundary_before(text: &str, at: usize) -> usize {
 }
 
 /// The lines around the cursor, without their line ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Place<'a> {
+    pub language: &'static Language,
+    prefix: &'a str,
+    outline: OnceCell<Outline<'a>>,
     /// The cursor's line before the cursor.
     pub line: &'a str,
     /// The cursor's line after the cursor.
@@ -84,7 +89,19 @@ impl<'a> Place<'a> {
         let above = [above.next().unwrap_or_default(), above.next().unwrap_or_default()];
         let rest = after.next().unwrap_or_default();
         let before_line = &prefix[..prefix.rfind('\n').map_or(0, |end| end + 1)];
-        Self { line, rest, before_line, previous, above, below: after.find(is_text).unwrap_or_default() }
+        let below = after.find(is_text).unwrap_or_default();
+        let (language, outline) = (Language::UNKNOWN, OnceCell::new());
+        Self { language, prefix, outline, line, rest, before_line, previous, above, below }
+    }
+
+    /// The same place in `language`.
+    pub fn in_language(self, language: &'static Language) -> Self {
+        Self { language, outline: OnceCell::new(), ..self }
+    }
+
+    /// The lines before the cursor. They are read at the first call.
+    pub fn outline(&self) -> &Outline<'a> {
+        self.outline.get_or_init(|| Outline::new(self.language, self.prefix))
     }
 
     /// Whether only closing delimiters and punctuation follow on the cursor's line.
@@ -97,71 +114,69 @@ impl<'a> Place<'a> {
         self.line.trim().is_empty()
     }
 
+    /// Whether a completion here may have several lines: only what closes something follows on the line, or a comment.
+    pub fn is_free(&self) -> bool {
+        let rest = code(self.outline().lexer(), self.rest);
+        is_closers(rest) || rest.trim_start().starts_with('}')
+    }
+
     /// The indentation of the line that opens the block the cursor is at the start of: its own line,
     /// or, on a blank line, the last one with text.
     pub fn opener_indent(&self) -> Option<usize> {
-        let (line, opens) = if self.starts_line() {
-            (self.above[0], opens_block(self.above[0]))
-        } else {
-            (self.line, opens_block_inline(self.line))
-        };
-        opens.then(|| indentation::width(line))
+        self.outline().opener_width()
     }
 
     /// Whether the line just above is a comment about what comes next.
     pub fn follows_comment(&self) -> bool {
         let line = self.previous.trim();
+        let syntax = self.language.syntax;
         let is_directive = ["#[", "#!", "#include", "#define", "#if", "#el", "#end", "#pragma"]
             .iter()
             .any(|d| line.starts_with(d));
         let is_decrement = line.starts_with("--") && line.ends_with(';');
-        let is_comment = ["//", "#", "--"].iter().any(|mark| line.starts_with(mark)) && !is_decrement
+        let is_comment = syntax.begins_with_comment(line) && !is_decrement
+            || syntax.ends_with_comment(line)
             || line.ends_with("*/");
-        self.starts_line() && is_comment && !is_directive
+        self.starts_line() && is_comment && !is_directive && !self.outline().lexer().is_inside()
+    }
+
+    /// Whether the line just above is a condition of a preprocessor, and nothing is written under it yet.
+    pub fn follows_condition(&self) -> bool {
+        let directive = |line: &'a str| line.trim_start().strip_prefix('#').map(str::trim_start);
+        let is_condition =
+            directive(self.previous).is_some_and(|name| name.starts_with("if") || name.starts_with("el"));
+        let ends = directive(self.below).is_some_and(|name| name.starts_with('e'));
+        self.starts_line() && is_condition && ends && self.language.blocks.are_braces()
     }
 
     /// Whether the line just above ends a docstring.
     pub fn follows_docstring(&self) -> bool {
         let line = self.previous.trim();
         let is_quote = line.ends_with("\"\"\"") || line.ends_with("'''");
-        let begins_one = line.len() == 3 && opens_block(self.above[1]);
-        self.starts_line() && is_quote && !begins_one
+        self.starts_line() && is_quote && !self.outline().lexer().is_inside()
     }
 }
 
-/// Whether a line is blank but for closers and punctuation: `^\s*[)>}\]"'`]*\s*[:{;,]?\s*$`.
+/// `line` without the comment that ends it, as `lexer` reads it.
+fn code(mut lexer: Lexer, line: &str) -> &str {
+    let is_comment = |lexer: &Lexer| lexer.class() == Class::Comment;
+    let was_comment = is_comment(&lexer);
+    let opened = line.char_indices().find_map(|(at, c)| {
+        lexer.read(c);
+        (is_comment(&lexer) && !was_comment)
+            .then(|| (at + c.len_utf8()).saturating_sub(lexer.opener_length()))
+    });
+    opened.filter(|_| is_comment(&lexer)).map_or(line, |at| &line[..at])
+}
+
+/// Whether a line is blank but for closers and punctuation: `^\s*(</tag>)*[)>}\]"'`]*\s*[:{;,]?\s*$`.
 pub fn is_closers(line: &str) -> bool {
-    let rest = line.trim_start().trim_start_matches([')', '>', '}', ']', '"', '\'', '`']).trim();
+    let mut rest = line.trim_start();
+    while let Some(tag) = tags::closing(rest) {
+        rest = rest[tag.len()..].trim_start();
+    }
+    let rest = rest.trim_start_matches([')', '>', '}', ']', '"', '\'', '`']).trim();
     rest.is_empty() || matches!(rest, ":" | "{" | ";" | ",")
-}
-
-/// Whether a block is expected on the lines below `line`.
-fn opens_block(line: &str) -> bool {
-    let line = line.trim();
-    line.ends_with(['{', '(', '[', ':'])
-        || line.ends_with("=>")
-        || line.ends_with("->")
-        || opens_by_word(line)
-}
-
-/// Whether a block is expected right after `line`: more careful than [`opens_block`], since calls and
-/// type annotations continue on the same line.
-fn opens_block_inline(line: &str) -> bool {
-    const HEADS: [&str; 12] =
-        ["async", "case", "class", "def", "elif", "else", "except", "finally", "for", "if", "try", "while"];
-    let line = line.trim();
-    let head = line.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-    let is_head = HEADS.contains(&head) || matches!(head, "with" | "match");
-    line.ends_with('{') || line.ends_with(':') && is_head || opens_by_word(line)
-}
-
-/// Lua, Ruby and shell open blocks with words, or with a function's parameter list.
-fn opens_by_word(line: &str) -> bool {
-    let last = line.rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-    let is_lua_function = line.starts_with("function ")
-        || line.starts_with("local function ")
-        || line.contains("function(") && line.rfind("function(") > line.rfind(" end");
-    matches!(last, "then" | "do" | "else" | "repeat") || is_lua_function && line.ends_with(')')
 }
 
 #[cfg(test)]

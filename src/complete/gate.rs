@@ -20,6 +20,8 @@ pub enum Dropped {
     Repeats,
     /// It repeats itself.
     Repetitive,
+    /// It is no piece of code that fits before what follows on the line.
+    Fragment,
     /// It is too short, and finishes nothing.
     Short,
     /// The model is too uncertain.

@@ -3,12 +3,14 @@
 use super::context::Place;
 use super::fim::Format;
 use super::gate::{self, Dropped};
+use super::nesting::Nesting;
 use super::options::Options;
 use super::request::{Completion, Document, Lines, Request};
 use super::trim::{inside_fence, trim, without_fence};
 use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
-use crate::text::{Indentation, Language, Lexer, Syntax, indentation, open_delimiters, opener_of};
+use crate::text::language::Blocks;
+use crate::text::{Indentation, Language, indentation};
 
 /// Most lines of a completion.
 const LINES_MAX: usize = 24;
@@ -59,14 +61,18 @@ pub fn ineligible(prefix: &str, suffix: &str) -> Option<Ineligible> {
 }
 
 /// Whether an automatic completion at this place has several lines: at the start of a block that is
-/// still empty, also between its braces, and after a comment or docstring.
+/// still empty, also between its braces or tags, and after a comment or docstring.
 pub fn is_multi_line(place: &Place) -> bool {
-    let is_empty_block = place.opener_indent().is_some_and(|indent| {
-        !place.rest.trim().is_empty() || place.below.is_empty() || indentation::width(place.below) <= indent
-    });
-    let follows_text = place.follows_comment() || place.follows_docstring();
-    let is_free = place.ends_line() || place.rest.trim_start().starts_with('}');
-    is_free && (is_empty_block || follows_text)
+    let is_empty_block = || {
+        let is_empty = |indent: usize| {
+            !place.rest.trim().is_empty()
+                || place.below.is_empty()
+                || indentation::width(place.below) <= indent
+        };
+        place.opener_indent().is_some_and(is_empty)
+    };
+    let is_start = || place.follows_comment() || place.follows_docstring() || place.follows_condition();
+    place.is_free() && (is_start() || is_empty_block())
 }
 
 /// The completion in `generated`, or why it is not shown.
@@ -79,11 +85,11 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
         Format::Chat => without_fence(&generated.text),
         Format::SearchReplace => inside_fence(&generated.text),
     };
-    let text = trimmed(request, output)?;
+    let text = trimmed(request, output, generated.stop)?;
     let mean = generated.mean_logprob();
     if !request.is_invoked {
-        let Document { path, prefix, suffix, .. } = &*request.document;
-        gate::judge(&text, &Place::new(prefix, suffix), Language::of_path(path.as_deref()).syntax)?;
+        let place = place_of(&request.document);
+        gate::judge(&text, &place, place.language.syntax)?;
         if let Some(min) = options.logprob_min.filter(|&min| mean < min) {
             return Err(Dropped::Unsure { mean, min });
         }
@@ -91,17 +97,18 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
     Ok(Completion { text, stop: generated.stop, mean_logprob: mean, timings: generated.timings })
 }
 
-/// `output`, trimmed for insertion, with the document's line ends.
-pub fn trimmed(request: &Request, output: &str) -> Result<String, Dropped> {
+/// `output`, which ended for this reason, trimmed for insertion, with the document's line ends.
+pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<String, Dropped> {
     let Document { prefix, suffix, .. } = &*request.document;
-    let place = Place::new(prefix, suffix);
-    let text = trim(output, &place, Indentation::new(prefix, suffix), &stop_at(request, &place))?;
+    let place = place_of(&request.document);
+    let indentation = Indentation::new(place.language, prefix, suffix);
+    let text = trim(output, &place, indentation, &stop_at(request, &place), reason)?;
     Ok(if request.document.uses_crlf() { text.replace('\n', "\r\n") } else { text })
 }
 
 /// The rule that ends a completion of `request` by a model with this FIM format.
 pub fn stop(request: &Request, format: Format) -> Stop {
-    let stop = stop_at(request, &Place::new(&request.document.prefix, &request.document.suffix));
+    let stop = stop_at(request, &place_of(&request.document));
     match format {
         Format::Raw => stop,
         Format::Chat => stop.with_fences(),
@@ -109,51 +116,55 @@ pub fn stop(request: &Request, format: Format) -> Stop {
     }
 }
 
+/// The cursor's place in `document`.
+fn place_of(document: &Document) -> Place<'_> {
+    Place::new(&document.prefix, &document.suffix).in_language(Language::of_path(document.path.as_deref()))
+}
+
 /// The rule that ends a completion at `place`.
 fn stop_at(request: &Request, place: &Place) -> Stop {
-    let Document { path, prefix, suffix, .. } = &*request.document;
-    let syntax = Language::of_path(path.as_deref()).syntax;
     let continues = request.follows_accept && place.ends_line();
     let is_multi_line = match request.lines {
         Lines::Auto => continues || is_multi_line(place),
         Lines::Single => false,
-        Lines::Multi => true,
+        Lines::Multi => may_have_lines(place),
     };
-    let open = open_for_completion(place, syntax);
-    let lexer = Lexer::after(syntax, prefix);
+    let Document { prefix, suffix, .. } = &*request.document;
+    let nesting = Nesting::new(place, prefix, suffix, place.language.syntax);
+    let Nesting { lexer, open, closer, is_in_string } = nesting;
+    let fitted =
+        |stop: Stop| stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string);
     let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
     if !is_multi_line {
-        return Stop::single_line(&open, &suffix_start).read_by(lexer);
+        return fitted(Stop::single_line(&open, &suffix_start));
     }
-    let line_indent = indentation::width(place.line);
-    let indent = match place.opener_indent() {
-        Some(opener) if !place.starts_line() || line_indent <= opener => opener + 1,
-        _ => line_indent,
-    };
+    let indent = block_indent(place);
     let is_item = continues || place.follows_comment() || indent == 0;
     let extent = if is_item { Extent::Item } else { Extent::Block };
-    Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX }).read_by(lexer)
+    fitted(Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX }))
 }
 
-/// The brackets open on the cursor's line that the document does not close: neither in the rest of
-/// the line nor, in the way blocks are written, at the line's indentation below.
-fn open_for_completion(place: &Place, syntax: &'static Syntax) -> String {
-    let mut open = open_delimiters(syntax, place.line);
-    for opener in
-        place.rest.chars().map_while(|c| if c.is_whitespace() { Some(None) } else { opener_of(c).map(Some) })
-    {
-        if opener.is_some() && open.chars().next_back() == opener {
-            open.pop();
-        }
+/// The least indentation of a line in the block that the cursor is in. Lines that go on with a statement are in the block
+/// of its first one.
+fn block_indent(place: &Place) -> usize {
+    let line_indent = indentation::width(place.line);
+    let blocks = place.language.blocks;
+    let has_forms = matches!(blocks, Blocks::Parentheses { .. });
+    let is_flat = |opener| blocks.may_be_flat() && place.starts_line() && line_indent == opener;
+    match place.opener_indent() {
+        Some(opener) if is_flat(opener) => line_indent,
+        Some(opener) if !place.starts_line() || line_indent <= opener || has_forms => opener + 1,
+        Some(_) => line_indent,
+        None => match place.outline().continued_width() {
+            Some(first) => line_indent.min(first + usize::from(has_forms)),
+            None => line_indent,
+        },
     }
-    let below = place.below.trim_start().chars().next().and_then(opener_of);
-    if place.rest.trim().is_empty()
-        && indentation::width(place.below) == indentation::width(place.line)
-        && let Some(at) = below.and_then(|opener| open.find(opener))
-    {
-        open.remove(at);
-    }
-    open
+}
+
+/// Whether a completion at this place may have several lines: where code follows on the line, it has one.
+fn may_have_lines(place: &Place) -> bool {
+    place.is_free() || place.rest.trim_start().starts_with([')', ']', '}', '"', '\'', '`'])
 }
 
 #[cfg(test)]

@@ -2,37 +2,126 @@
 
 use super::context::Place;
 use super::gate::Dropped;
+use crate::decode::StopReason;
 use crate::decode::stop::Stop;
-use crate::text::lexer::string_end;
-use crate::text::words::has_substance;
-use crate::text::{Indentation, Lexer, indentation};
+use crate::text::words::{has_substance, is_identifier};
+use crate::text::{Class, Delimiters, Indentation, indentation};
 
 /// Trims `text` for insertion at `place`, with line feeds as line ends and the document's indentation. `stop` is an unused
-/// clone of the stop rule: it judges the last line, which may be incomplete, as if it were complete.
-pub fn trim(text: &str, place: &Place, indentation: Indentation, stop: &Stop) -> Result<String, Dropped> {
+/// clone of the stop rule, and `reason` says what ended the text.
+pub fn trim(
+    text: &str,
+    place: &Place,
+    indentation: Indentation,
+    stop: &Stop,
+    reason: StopReason,
+) -> Result<String, Dropped> {
     let text = indentation.apply(&text.replace("\r\n", "\n"), place.starts_line());
-    let mut text = without_repeated_whitespace(&text, place);
-    if let Some(cut) = stop.clone().check(&format!("{text}\n")) {
-        text = &text[..cut.min(text.len())];
-    }
-    text = without_rest(text, place, stop);
+    let text = without_half_character(without_repeated_whitespace(&text, place));
+    let is_torn = matches!(reason, StopReason::Length | StopReason::Context | StopReason::Time)
+        && !text.trim_end_matches([' ', '\t']).ends_with('\n');
+    let cut = stop.clone().end(text, is_torn);
+    let is_ruled = reason == StopReason::Rule || cut.is_some_and(|cut| cut < text.len());
+    let is_torn = is_torn && cut.is_none();
+    let text = &text[..cut.unwrap_or(text.len())];
+    let text = without_rest(text, place, stop, is_ruled || is_torn);
+    let text = if is_torn { whole_pieces(text, place, stop) } else { text };
 
     if text.trim().is_empty() {
         return Err(Dropped::Blank);
     }
-    let line = format!("{}{}", place.line, text.lines().next().unwrap_or_default());
-    let line = line.trim();
-    let is_next_line = line == place.below.trim();
-    let is_third = place.above.iter().all(|above| above.trim() == line);
-    if has_substance(line) && (is_next_line || is_third) || repeats_above(text, place) {
+    if is_replacement(text, place) || leaves_open(text, place, stop) {
+        return Err(Dropped::Fragment);
+    }
+    if repeats_lines(text, place) {
         return Err(Dropped::Repeats);
     }
-    let mut text = text.trim_end().to_owned();
-    if text.starts_with('\n') && place.rest.trim_start().starts_with([')', ']', '}']) {
-        let indent = indentation::of_line(place.line);
-        text = format!("{text}\n{indent}");
+    Ok(joined(text, place, stop, is_ruled))
+}
+
+/// Whether `text` repeats the line above or below the cursor, or several above.
+fn repeats_lines(text: &str, place: &Place) -> bool {
+    let line = format!("{}{text}", place.line);
+    let line = line.trim();
+    let is_third = place.above.iter().all(|above| above.trim() == line);
+    let is_next = line == place.below.trim() && !text.starts_with('\n');
+    has_substance(line) && (is_next || is_third) || repeats_above(text, place)
+}
+
+/// `text` as it is followed by the rest of the line: a closing delimiter there stands on a line of its own where the model
+/// has put it there, and behind a block in braces or a comment.
+fn joined(text: &str, place: &Place, stop: &Stop, is_ruled: bool) -> String {
+    let (body, rest) = (text.trim_end(), place.rest.trim_start());
+    if !rest.starts_with([')', ']', '}']) {
+        return body.to_owned();
     }
-    Ok(text)
+    let space = &text[body.len()..];
+    let has_lines = body.contains('\n');
+    let ends_in_comment = stop.lexer().read_all(body).class() == Class::Comment;
+    let is_block = has_lines && (rest.starts_with('}') || body.ends_with(','));
+    let ends_line =
+        if is_ruled { space.contains('\n') } else { has_lines && (space.contains('\n') || is_block) };
+    if ends_line || ends_in_comment {
+        let own = space.rsplit_once('\n').map_or("", |(_, own)| own);
+        let indent = if own.is_empty() { indentation::of_line(place.line) } else { own };
+        return format!("{body}\n{indent}");
+    }
+    format!("{body}{}", if is_ruled && !place.rest.starts_with([' ', '\t']) { space } else { "" })
+}
+
+/// What is complete of a text that a budget has ended: its whole lines, or a line without the operators, opening
+/// delimiters and the open string at its end.
+fn whole_pieces<'a>(text: &'a str, place: &Place, stop: &Stop) -> &'a str {
+    let body = text.trim_end();
+    if let Some(end) = body.rfind('\n') {
+        let lines = &text[..=end];
+        if !lines.trim().is_empty() || place.rest.trim_start().starts_with([')', ']', '}']) {
+            return lines;
+        }
+    }
+    let mut piece = &body[..string_start(body, stop).unwrap_or(body.len())];
+    while let Some(c) = piece.chars().next_back().filter(|&c| is_dangling(c)) {
+        piece = piece[..piece.len() - c.len_utf8()].trim_end();
+    }
+    piece
+}
+
+/// The start of the string that `text` ends in, if it has begun there.
+fn string_start(text: &str, stop: &Stop) -> Option<usize> {
+    let mut lexer = stop.lexer();
+    let mut start = None;
+    for (at, c) in text.char_indices() {
+        let was_inside = lexer.is_inside();
+        lexer.read(c);
+        match (was_inside, lexer.class()) {
+            (false, Class::String | Class::Character) => start = Some(at),
+            (_, Class::String | Class::Character) => {}
+            _ => start = None,
+        }
+    }
+    start
+}
+
+fn is_dangling(c: char) -> bool {
+    c.is_whitespace() || "([{+-*/%=<>&|^~!?:.,@\\".contains(c)
+}
+
+/// A budget may end a text within a character.
+fn without_half_character(text: &str) -> &str {
+    text.trim_end_matches('\u{fffd}')
+}
+
+/// Whether `text` is another version of what follows on the line, not something before it.
+fn is_replacement(text: &str, place: &Place) -> bool {
+    let first = |text: &str| text.trim_start().chars().next();
+    matches!(first(place.rest), Some(':' | '=')) && first(text) == first(place.rest)
+}
+
+/// Whether a line, with code after it, opens a delimiter and does not close it.
+fn leaves_open(text: &str, place: &Place, stop: &Stop) -> bool {
+    let mut delimiters = Delimiters::new(stop.lexer(), "");
+    delimiters.read_all(text);
+    !place.ends_line() && !delimiters.open().is_empty()
 }
 
 /// Whether all lines of `text`, two or more with substance, repeat those right above the cursor.
@@ -79,30 +168,47 @@ fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
     if is_deep_enough { text.strip_prefix(place.line).unwrap_or(text) } else { text }
 }
 
-/// Drops a repetition of the text after the cursor on its line: the end of the current string, and the whole rest unless
-/// it begins with a closing delimiter, which the stop rule handles.
-fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop) -> &'a str {
+/// Drops a repetition of the text after the cursor on its line: the end of the current string, and the rest, also in part
+/// if the text goes on or is torn. Closing delimiters are the stop rule's.
+fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop, goes_on: bool) -> &'a str {
     let rest = place.rest.trim();
     let Some(first) = rest.chars().next() else { return text };
     if matches!(first, '"' | '\'' | '`') {
-        return &text[..end_of_string(text, place, first, stop).unwrap_or(text.len())];
+        return &text[..end_of_string(text, place, first).unwrap_or(text.len())];
     }
     if first == '>' {
         return &text[..unmatched_angle(text).unwrap_or(text.len())];
     }
-    let is_closer = matches!(first, ')' | ']' | '}');
-    if is_closer { text } else { text.trim_end().strip_suffix(rest).unwrap_or(text) }
+    let body = text.trim_end();
+    let is_whole_word = |at: usize, before: &str, after: &str| {
+        let is_word = |c: Option<char>| c.is_some_and(is_identifier);
+        at == 0 || !(is_word(before.chars().next_back()) && is_word(after.chars().next()))
+    };
+    let repeats = |&at: &usize| {
+        let (before, part) = body.split_at(at);
+        let part = part.trim_start();
+        let Some(left) = rest.strip_prefix(part).filter(|_| !part.is_empty()) else { return false };
+        let is_punctuation = !part.contains(is_identifier);
+        let is_all = left.is_empty() || before.trim().is_empty();
+        (is_all || goes_on || is_punctuation)
+            && (is_whole_word(at, before, part) && (is_all || is_whole_word(1, part, left)))
+            && closes_nothing(part, stop)
+    };
+    let start = body.char_indices().map(|(at, _)| at).find(repeats);
+    start.map_or(text, |start| &text[..start])
 }
 
-/// Where `text` ends the current string, if that ends with `quote`. Where the lexer sees no such string, as in comments
-/// and prose, an odd number of quotes on the line counts as one.
-fn end_of_string(text: &str, place: &Place, quote: char, stop: &Stop) -> Option<usize> {
-    let lexer = Lexer::unsure(stop.syntax()).read_all(place.line);
-    let closed = string_end(lexer, text).filter(|_| lexer.quote() == Some(quote));
-    closed.or_else(|| {
-        let is_inside = unescaped(place.line, quote).count() % 2 == 1;
-        unescaped(text, quote).next().filter(|_| is_inside)
-    })
+/// Whether `part` has no closing delimiter without its opener.
+fn closes_nothing(part: &str, stop: &Stop) -> bool {
+    let mut delimiters = Delimiters::new(stop.lexer(), "");
+    part.chars().all(|c| !delimiters.read(c))
+}
+
+/// Where `text` ends a string that the lexer does not see, as in comments and prose: an odd number of quotes on the line
+/// counts as one.
+fn end_of_string(text: &str, place: &Place, quote: char) -> Option<usize> {
+    let is_inside = unescaped(place.line, quote).count() % 2 == 1;
+    unescaped(text, quote).next().filter(|_| is_inside)
 }
 
 /// The byte of a `>` that is neither matched by a `<` in `text` nor part of an arrow.
@@ -136,6 +242,7 @@ mod tests {
     use crate::base::random::Mmix;
     use crate::complete::rules::trimmed;
     use crate::complete::{Document, Lines, Request};
+    use crate::decode::StopReason;
 
     /// `document` has the cursor at `$0`, `output` is what the model writes there.
     #[track_caller]
@@ -153,7 +260,11 @@ mod tests {
             let is_crlf = request.document.uses_crlf();
             let expected = expected.map(|text| if is_crlf { ends(text) } else { text.into() });
             for output in [output.to_owned(), ends(output)] {
-                assert_eq!(trimmed(&request, &output).ok(), expected, "{document:?}, CRLF {crlf}");
+                assert_eq!(
+                    trimmed(&request, &output, StopReason::EndToken).ok(),
+                    expected,
+                    "{document:?}, CRLF {crlf}"
+                );
             }
         }
     }
@@ -323,7 +434,7 @@ mod tests {
             let (prefix, suffix, output) = (text(round % 13), text(round % 7), text(round % 17));
             for lines in [Lines::Auto, Lines::Single, Lines::Multi] {
                 let request = Request { lines, ..Request::new(prefix.clone(), suffix.clone()) };
-                let text = trimmed(&request, &output).ok();
+                let text = trimmed(&request, &output, StopReason::EndToken).ok();
                 assert!(text.is_none_or(|text| !text.trim().is_empty()), "{request:?} {output:?}");
             }
         }

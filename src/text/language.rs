@@ -1,8 +1,9 @@
 //! The table of languages. A new language is added here: its file names and identifiers, its syntax (see
 //! [`families`]), its blocks, its definitions and their documentation.
 
-use super::families;
+use super::outline::Expected;
 use super::syntax::Syntax;
+use super::{families, heads};
 
 /// A programming language, or another kind of text.
 #[derive(Clone, Copy, Debug)]
@@ -20,26 +21,47 @@ pub struct Language {
     pub definitions: Option<Definitions>,
 }
 
-/// The delimiters of blocks.
+/// What opens and closes blocks, besides delimiters at the end of a line. Lists of words are separated by spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
-    /// Braces.
-    Braces,
-    /// A colon at the end of a line opens a block, indentation delimits it.
-    Indentation,
-    /// Keywords open and close a block; where `close` is empty, indentation delimits it.
+    /// Braces; also arrows, and these words and signs at the end of a line.
+    Braces { last: &'static str },
+    /// A line that begins with one of these words and ends with a colon; indentation delimits the block.
+    Colon { first: &'static str },
+    /// Words.
     Words {
-        /// Words that open a block, separated by spaces.
-        open: &'static str,
-        /// Words that close one, separated by spaces.
+        /// Words that open a block where a statement begins with them, unless one of `close` follows.
+        first: &'static str,
+        /// Words and signs that open one at the end of a line.
+        last: &'static str,
+        /// Words that close one; where there are none, indentation delimits it.
         close: &'static str,
+        ignores_case: bool,
     },
-    /// Parentheses.
-    Parentheses,
+    /// Parentheses; `heads` are the forms whose bodies are written on lines of their own. A `*` stands for any end.
+    Parentheses { heads: &'static str },
     /// Tags.
     Tags,
+    /// Targets of a makefile, above their recipes.
+    Recipes,
+    /// `\begin` and `\end`.
+    Environments,
+    /// What most languages have.
+    Any,
     /// No blocks.
     None,
+}
+
+impl Blocks {
+    /// Whether they are between braces.
+    pub fn are_braces(self) -> bool {
+        matches!(self, Self::Braces { .. })
+    }
+
+    /// Whether those of several languages are never indented less deeply than what opens them, but may be level with it.
+    pub fn may_be_flat(self) -> bool {
+        matches!(self, Self::Tags | Self::Environments)
+    }
 }
 
 /// How definitions and their documentation are written.
@@ -84,7 +106,7 @@ pub enum Documentation {
 
 impl Language {
     /// The language of unknown files.
-    pub const UNKNOWN: &Self = &language("Unknown", "", "", &families::UNKNOWN, Blocks::Braces);
+    pub const UNKNOWN: &Self = &language("Unknown", "", "", &families::UNKNOWN, Blocks::Any);
 
     /// The language of a file, by its name.
     pub fn of_path(path: Option<&str>) -> &'static Self {
@@ -103,6 +125,16 @@ impl Language {
     /// Whether both have the same rules for definitions.
     pub fn is_like(&self, other: &Self) -> bool {
         self.definitions == other.definitions
+    }
+
+    /// Whether documentation is in strings, which are indented like code.
+    pub fn has_docstrings(&self) -> bool {
+        self.definitions.is_some_and(|definitions| definitions.documentation == Documentation::Docstring)
+    }
+
+    /// Whether `line` opens a block by a word or a sign.
+    pub(super) fn opens_by_words(&self, line: &str) -> bool {
+        heads::opens(self.blocks, line, Expected::Below)
     }
 
     const fn with(self, definitions: Definitions) -> Self {
@@ -162,34 +194,101 @@ const LUA: Definitions = Definitions {
     documentation: Documentation::Lines("---"),
 };
 
-const BRACES: Blocks = Blocks::Braces;
-const COLON: Blocks = Blocks::Indentation;
-const PARENTHESES: Blocks = Blocks::Parentheses;
+const BRACES: Blocks = braces("");
 const TAGS: Blocks = Blocks::Tags;
 const NONE: Blocks = Blocks::None;
 
-/// Blocks that end with `end`.
-const fn until_end(open: &'static str) -> Blocks {
-    Blocks::Words { open, close: "end" }
+/// Words that open blocks in Python before a colon.
+pub(super) const PYTHON_HEADS: &str =
+    "async case class def elif else except finally for if match try while with";
+
+const fn braces(last: &'static str) -> Blocks {
+    Blocks::Braces { last }
 }
 
-const fn words(open: &'static str, close: &'static str) -> Blocks {
-    Blocks::Words { open, close }
+const fn words(first: &'static str, last: &'static str, close: &'static str) -> Blocks {
+    Blocks::Words { first, last, close, ignores_case: false }
 }
 
-const RUBY: &str =
-    "def class module do begin if unless case while until for then else elsif ensure rescue when";
-const SHELL: &str = "then do else in";
-const ML: &str = "= -> begin do else function of object sig struct then with";
-const VERILOG: &str = "begin case function module task generate fork";
-const SQL: &str = "begin case loop then else";
-const BASIC: &str = "then else do for while sub function class module with select";
+const fn in_any_case(blocks: Blocks) -> Blocks {
+    match blocks {
+        Blocks::Words { first, last, close, .. } => Blocks::Words { first, last, close, ignores_case: true },
+        other => other,
+    }
+}
+
+const LUA_BLOCKS: Blocks = words("function", "then do else repeat", "end until");
+const RUBY: Blocks = words(
+    "def class module begin if unless elsif case when while until for else ensure rescue in",
+    "do then else ensure rescue begin",
+    "end",
+);
+const ELIXIR: Blocks = words("", "do else -> after rescue catch = |>", "end");
+const JULIA: Blocks = words(
+    "begin do else elseif for function if let macro module baremodule mutable quote struct try catch finally while",
+    "begin do else let quote try finally =",
+    "end",
+);
+const SHELL: Blocks = words("", "then do else in )", "fi done esac");
+const FISH: Blocks = words("begin case else for function if switch while", "", "end");
+const HASKELL: Blocks = words("", "where do mdo rec of let then else in = -> <- $ =>", "");
+const ML: Blocks = words("", "= -> begin do else function of object sig struct then try with in", "end done");
+const F_SHARP: Blocks = words("", "= -> begin do else function of struct then try with", "");
+const NIM: Blocks = words("", ": = object enum tuple type var let const using", "");
+const VERILOG: Blocks = words(
+    "module interface package class program function task case casez casex generate fork begin",
+    "begin case fork generate else",
+    "end endcase endclass endfunction endgenerate endinterface endmodule endpackage endtask join",
+);
+const SQL: Blocks = in_any_case(words(
+    "begin case declare",
+    "begin loop then else select from where set declare as case values and or on $$",
+    "end",
+));
+const ADA: Blocks = in_any_case(words(
+    "",
+    "is begin loop then else declare record generate exception private process do => units protected",
+    "end",
+));
+const PASCAL: Blocks = in_any_case(words(
+    "case class record repeat try",
+    "begin record repeat then else do of try finally except var const type uses interface class",
+    "end until",
+));
+const FORTRAN: Blocks = in_any_case(words(
+    "block do else function module program subroutine interface contains select case submodule type",
+    "then else contains",
+    "end enddo endif endfunction endmodule endprogram endsubroutine",
+));
+const BASIC: Blocks = in_any_case(words(
+    "case class do else elseif enum for function get interface module namespace property select set structure sub try \
+     catch while with",
+    "then else do",
+    "end next loop wend",
+));
+const CMAKE: Blocks = in_any_case(words(
+    "if else elseif foreach function macro while",
+    "",
+    "endif endforeach endfunction endmacro endwhile",
+));
+const ERLANG: Blocks = words("", "-> of begin receive try after catch =", "end");
+const YAML: Blocks = words("", ": | > |- >- |+ >+ -", "");
+const LISP: Blocks = Blocks::Parentheses {
+    heads: "def* let* labels flet macrolet when* unless if if-* cond condition-case case case* ecase typecase progn prog1 \
+            save-* with-* while do dolist dotimes dolist loop lambda eval-when handler-case unwind-protect catch \
+            multiple-value-bind destructuring-bind define* syntax-rules module parameterize match* begin for* ert-deftest \
+            pcase* iter-* letrec*",
+};
+const CLOJURE: Blocks = Blocks::Parentheses {
+    heads: "def* let* ns fn if if-* when* cond* case do doseq dotimes for loop while try catch finally binding with-* \
+            testing are extend* reify proxy go go-loop ->* some->* as->",
+};
 
 /// A file extension that several languages share belongs to the first.
 #[rustfmt::skip]
 pub static LANGUAGES: &[Language] = &[
     language("Rust", "rs", "rust", &families::RUST, BRACES).with(RUST),
-    language("Python", "py pyi pyw", "python", &families::PYTHON, COLON).with(PYTHON),
+    language("Python", "py pyi pyw", "python", &families::PYTHON, Blocks::Colon { first: PYTHON_HEADS }).with(PYTHON),
     language("TypeScript", "ts mts cts", "typescript", &families::SCRIPT, BRACES).with(SCRIPT),
     language("TSX", "tsx", "typescriptreact", &families::SCRIPT, BRACES).with(SCRIPT),
     language("JavaScript", "js mjs cjs", "javascript", &families::SCRIPT, BRACES).with(SCRIPT),
@@ -201,9 +300,9 @@ pub static LANGUAGES: &[Language] = &[
     language("Java", "java", "java", &families::JAVA, BRACES).with(C),
     language("C#", "cs csx", "csharp", &families::C_SHARP, BRACES).with(C),
     language("Objective-C", "m mm", "objective-c objective-cpp", &families::C, BRACES).with(C),
-    language("Lua", "lua", "lua", &families::LUA, until_end("function then do else repeat")).with(LUA),
-    language("Kotlin", "kt kts", "kotlin", &families::KOTLIN, BRACES),
-    language("Scala", "scala sc", "scala", &families::KOTLIN, BRACES),
+    language("Lua", "lua", "lua", &families::LUA, LUA_BLOCKS).with(LUA),
+    language("Kotlin", "kt kts", "kotlin", &families::KOTLIN, braces("=")),
+    language("Scala", "scala sc", "scala", &families::KOTLIN, braces("= : then else do yield match with try finally")),
     language("Swift", "swift", "swift", &families::SWIFT, BRACES),
     language("Dart", "dart", "dart", &families::DART, BRACES),
     language("Groovy", "groovy gradle", "groovy", &families::DART, BRACES),
@@ -213,7 +312,7 @@ pub static LANGUAGES: &[Language] = &[
     language("Protocol Buffers", "proto", "proto proto3", &families::C_LIKE, BRACES),
     language("Solidity", "sol", "solidity", &families::C_LIKE, BRACES),
     language("GLSL", "glsl vert frag comp hlsl wgsl", "glsl hlsl wgsl", &families::C_PLAIN, BRACES),
-    language("Verilog", "v sv svh vh", "verilog systemverilog", &families::C_PLAIN, words(VERILOG, "end endcase endfunction endmodule endtask")),
+    language("Verilog", "v sv svh vh", "verilog systemverilog", &families::C_PLAIN, VERILOG),
     language("CSS", "css", "css", &families::CSS, BRACES),
     language("SCSS", "scss sass less", "scss sass less", &families::SCSS, BRACES),
     language("JSON", "json jsonc json5", "json jsonc json5", &families::C_PLAIN, BRACES),
@@ -223,36 +322,37 @@ pub static LANGUAGES: &[Language] = &[
     language("PowerShell", "ps1 psm1 psd1", "powershell", &families::POWERSHELL, BRACES),
     language("Perl", "pl pm", "perl", &families::PERL, BRACES),
     language("R", "r", "r", &families::R, BRACES),
-    language("Ruby", "rb rake gemspec gemfile rakefile", "ruby", &families::RUBY, until_end(RUBY)),
-    language("Crystal", "cr", "crystal", &families::RUBY, until_end(RUBY)),
-    language("Elixir", "ex exs", "elixir", &families::ELIXIR, until_end("do else -> fn after rescue")),
-    language("Julia", "jl", "julia", &families::JULIA, until_end("begin do else elseif for function if let module quote struct try while")),
-    language("Nim", "nim nims", "nim", &families::NIM, words("= :", "")),
-    language("Shell", "sh bash zsh fish", "shellscript fish", &families::SHELL, words(SHELL, "fi done esac end")),
-    language("Makefile", "makefile mk gnumakefile", "makefile", &families::HASHES, words(":", "")),
+    language("Ruby", "rb rake gemspec gemfile rakefile", "ruby", &families::RUBY, RUBY),
+    language("Crystal", "cr", "crystal", &families::RUBY, RUBY),
+    language("Elixir", "ex exs", "elixir", &families::ELIXIR, ELIXIR),
+    language("Julia", "jl", "julia", &families::JULIA, JULIA),
+    language("Nim", "nim nims", "nim", &families::NIM, NIM),
+    language("Shell", "sh bash zsh ksh", "shellscript", &families::SHELL, SHELL),
+    language("Fish", "fish", "fish", &families::SHELL, FISH),
+    language("Makefile", "makefile mk gnumakefile", "makefile", &families::HASHES, Blocks::Recipes),
     language("Dockerfile", "dockerfile containerfile", "dockerfile", &families::HASHES, NONE),
-    language("CMake", "cmake cmakelists.txt", "cmake", &families::CMAKE, PARENTHESES),
-    language("YAML", "yaml yml", "yaml", &families::YAML, COLON),
+    language("CMake", "cmake cmakelists.txt", "cmake", &families::CMAKE, CMAKE),
+    language("YAML", "yaml yml", "yaml", &families::YAML, YAML),
     language("TOML", "toml", "toml", &families::TOML, NONE),
     language("INI", "ini cfg properties editorconfig gitconfig", "ini properties", &families::INI, NONE),
-    language("SQL", "sql", "sql", &families::SQL, until_end(SQL)),
-    language("Haskell", "hs", "haskell", &families::HASKELL, words("where do of let then else = ->", "")),
-    language("Elm", "elm", "elm", &families::HASKELL, words("of let in then else = ->", "")),
-    language("Ada", "adb ads", "ada", &families::ADA, until_end("is begin loop then else declare record")),
-    language("VHDL", "vhd vhdl", "vhdl", &families::ADA, until_end("is begin loop then else generate")),
-    language("OCaml", "ml mli", "ocaml", &families::OCAML, words(ML, "end done")),
-    language("F#", "fs fsi fsx", "fsharp", &families::F_SHARP, words(ML, "")),
-    language("Pascal", "pas pp dpr lpr", "pascal objectpascal", &families::PASCAL, until_end("begin case record repeat then else do")),
-    language("Fortran", "f90 f95 f03 f08", "fortran FortranFreeForm", &families::FORTRAN, until_end("do then else function module program subroutine")),
-    language("Visual Basic", "vb bas", "vb", &families::BASIC, words(BASIC, "end next loop")),
-    language("Lisp", "lisp lsp cl el", "lisp commonlisp elisp", &families::LISP, PARENTHESES),
-    language("Scheme", "scm ss rkt", "scheme racket", &families::LISP, PARENTHESES),
-    language("Clojure", "clj cljs cljc edn", "clojure", &families::CLOJURE, PARENTHESES),
-    language("Erlang", "erl hrl", "erlang", &families::ERLANG, until_end("-> of case if fun begin receive try")),
+    language("SQL", "sql", "sql", &families::SQL, SQL),
+    language("Haskell", "hs", "haskell", &families::HASKELL, HASKELL),
+    language("Elm", "elm", "elm", &families::HASKELL, HASKELL),
+    language("Ada", "adb ads", "ada", &families::ADA, ADA),
+    language("VHDL", "vhd vhdl", "vhdl", &families::ADA, ADA),
+    language("OCaml", "ml mli", "ocaml", &families::OCAML, ML),
+    language("F#", "fs fsi fsx", "fsharp", &families::F_SHARP, F_SHARP),
+    language("Pascal", "pas pp dpr lpr", "pascal objectpascal", &families::PASCAL, PASCAL),
+    language("Fortran", "f90 f95 f03 f08", "fortran FortranFreeForm", &families::FORTRAN, FORTRAN),
+    language("Visual Basic", "vb bas", "vb", &families::BASIC, BASIC),
+    language("Lisp", "lisp lsp cl el", "lisp commonlisp elisp", &families::LISP, LISP),
+    language("Scheme", "scm ss rkt", "scheme racket", &families::LISP, LISP),
+    language("Clojure", "clj cljs cljc edn", "clojure", &families::CLOJURE, CLOJURE),
+    language("Erlang", "erl hrl", "erlang", &families::ERLANG, ERLANG),
     language("HTML", "html htm xhtml", "html", &families::MARKUP, TAGS),
     language("XML", "xml svg xsd xsl plist", "xml xsl", &families::MARKUP, TAGS),
     language("Vue", "vue svelte astro", "vue svelte astro", &families::UNKNOWN, TAGS),
-    language("TeX", "tex sty cls bib", "latex tex bibtex", &families::TEX, NONE),
+    language("TeX", "tex sty cls bib", "latex tex bibtex", &families::TEX, Blocks::Environments),
     language("Markdown", "md markdown mdx", "markdown mdx", &families::PROSE, NONE),
     language("Plain text", "txt rst adoc", "plaintext restructuredtext asciidoc", &families::PROSE, NONE),
 ];

@@ -6,6 +6,8 @@ use super::syntax::{Class, Close, Form, Spacing, Span, Syntax};
 
 /// Most nested interpolations; deeper ones are read as text.
 const INTERPOLATIONS_MAX: usize = 4;
+/// How far back the opener of a comment is searched for, in bytes.
+const COMMENT_BYTES_MAX: usize = 1 << 14;
 
 /// The state of a lexer for one language. Small and `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +50,16 @@ enum State {
         tag: Word,
         since: Option<Word>,
     },
+    /// Before the delimiter of a part of a literal.
+    Delimiter {
+        form: &'static Form,
+        parts: u8,
+    },
+    /// In such a part.
+    Delimited {
+        form: &'static Form,
+        part: Part,
+    },
     /// In a heredoc, with the line so far.
     Heredoc {
         form: &'static Form,
@@ -65,6 +77,17 @@ struct Inside {
     depth: usize,
     /// Characters since its opener, or since a nested one began or ended.
     length: usize,
+    is_escaped: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Part {
+    open: char,
+    close: char,
+    /// Parts that are left, this one included.
+    parts: u8,
+    depth: usize,
+    is_empty: bool,
     is_escaped: bool,
 }
 
@@ -100,12 +123,34 @@ impl Lexer {
         Self { is_unsure: true, ..Self::new(syntax) }
     }
 
-    /// For text after `prefix`, the start of a document. Only triple-quoted strings are searched for, to be fast.
+    /// For text after `prefix`, the start of a document.
     pub fn after(syntax: &'static Syntax, prefix: &str) -> Self {
+        let line_start = prefix.rfind('\n').map_or(0, |end| end + 1);
+        Self::at(syntax, prefix, line_start).read_all(&prefix[line_start..])
+    }
+
+    /// For the text of a document from the byte `start` on, where a line begins. What is before is only searched for an
+    /// opener of a block comment or of a triple-quoted string, to be fast.
+    pub fn at(syntax: &'static Syntax, document: &str, start: usize) -> Self {
+        let prefix = &document[..start];
         let is_open = |form: &&Form| prefix.matches(form.open.tail).count() % 2 == 1;
-        let state = syntax.triple_quotes().find(is_open);
-        let state = state.map_or(State::Code, |form| State::Inside(Inside::new(form, 0)));
-        Self { state, ..Self::unsure(syntax) }
+        let string = syntax.triple_quotes().find(is_open).map(|form| Inside::new(form, 0));
+        let inside = string.or_else(|| Self::open_comment(syntax, prefix));
+        Self { state: inside.map_or(State::Code, State::Inside), ..Self::unsure(syntax) }
+    }
+
+    /// The block comment that `prefix` ends in.
+    fn open_comment(syntax: &'static Syntax, prefix: &str) -> Option<Inside> {
+        let floor = prefix.len().saturating_sub(COMMENT_BYTES_MAX);
+        let near = &prefix[(floor..).find(|&at| prefix.is_char_boundary(at))?..];
+        let (form, at) = syntax.block_comments().find_map(|(form, open, close)| {
+            let at = near.rfind(open)?;
+            (!near[at + open.len()..].contains(close)).then_some((form, at))
+        })?;
+        let line = &near[near[..at].rfind('\n').map_or(0, |end| end + 1)..];
+        let line = &line[..line.find('\n').unwrap_or(line.len())];
+        let lexer = Self::unsure(syntax).read_all(line);
+        (lexer.class() == Class::Comment).then(|| Inside::new(form, 0))
     }
 
     pub fn syntax(&self) -> &'static Syntax {
@@ -114,24 +159,28 @@ impl Lexer {
 
     /// Whether the next character is in a comment, a string or another literal.
     pub fn is_inside(&self) -> bool {
-        !matches!(self.state, State::Code | State::Tag { .. })
+        !matches!(self.state, State::Code | State::Tag { .. } | State::Delimiter { .. })
     }
 
     /// The class of the last character, and of the next one unless that begins or ends a form.
     pub fn class(&self) -> Class {
         match self.state {
             State::Code if self.syntax.is_prose => Class::Prose,
-            State::Code => Class::Code,
+            State::Code | State::Delimiter { .. } => Class::Code,
             State::Inside(Inside { form, .. })
             | State::Quote { form, .. }
             | State::Tag { form, .. }
             | State::Raw { form, .. }
+            | State::Delimited { form, .. }
             | State::Heredoc { form, .. } => form.class,
         }
     }
 
     /// The closing quote of the current string or character literal.
     pub fn quote(&self) -> Option<char> {
+        if let State::Delimited { part, .. } = self.state {
+            return Some(part.close);
+        }
         let (State::Inside(Inside { form, .. }) | State::Quote { form, .. }) = self.state else {
             return None;
         };
@@ -139,6 +188,14 @@ impl Lexer {
             Close::Pattern(close) => close.head.chars().chain(close.tail.chars()).find(|&c| is_quote(c)),
             Close::Quote => form.open.tail.chars().next_back(),
             _ => None,
+        }
+    }
+
+    /// The length of the current form's opener, in bytes.
+    pub fn opener_length(&self) -> usize {
+        match self.state {
+            State::Inside(Inside { form, fill, .. }) => form.open.length(fill),
+            _ => 1,
         }
     }
 
@@ -150,7 +207,7 @@ impl Lexer {
                 Close::Quote => Some(1),
                 _ => None,
             },
-            State::Quote { .. } => Some(1),
+            State::Quote { .. } | State::Delimited { .. } => Some(1),
             _ => None,
         }
     }
@@ -171,6 +228,8 @@ impl Lexer {
             State::Quote { form, is_full } => self.read_quote(form, is_full, c),
             State::Tag { form, tag } => self.read_tag(form, tag, c),
             State::Raw { form, tag, since } => self.read_raw(form, tag, since, c),
+            State::Delimiter { form, parts } => self.read_delimiter(form, parts, c),
+            State::Delimited { form, part } => self.read_delimited(form, part, c),
             State::Heredoc { form, tag, line } => self.read_heredoc(form, tag, line, c),
         }
     }
@@ -191,7 +250,10 @@ impl Lexer {
         match self.syntax.opening(self.recent) {
             Some((form, fill)) => {
                 self.open(form, fill);
-                Read { class: form.class, retracted: form.delimiters_in_opener() }
+                // A word may begin with the opener.
+                let class =
+                    if matches!(self.state, State::Delimiter { .. }) { Class::Code } else { form.class };
+                Read { class, retracted: form.delimiters_in_opener() }
             }
             None => Read::of(self.class()),
         }
@@ -201,6 +263,7 @@ impl Lexer {
         self.state = match form.close {
             Close::Quote => State::Quote { form, is_full: false },
             Close::Heredoc(_) | Close::Raw => State::Tag { form, tag: Word::default() },
+            Close::Delimited { parts } => State::Delimiter { form, parts },
             _ => State::Inside(Inside::new(form, fill)),
         }
     }
@@ -314,7 +377,8 @@ impl Lexer {
         };
         let is_word = c.is_alphanumeric() && !(is_empty && c.is_ascii_digit()) || c == '_';
         // `a <<b` appends in Ruby and Perl.
-        let is_name = is_word && !(is_empty && spacing == Spacing::Tight && c.is_lowercase());
+        let is_marked = !self.recent.ends_with("<");
+        let is_name = is_word && (!is_empty || spacing == Spacing::Free || is_marked || !c.is_lowercase());
         if is_name || is_empty && is_before {
             self.recent.push(c);
             self.state = State::Tag { form, tag: if is_name { tag.with(c) } else { tag } };
@@ -330,6 +394,58 @@ impl Lexer {
             return Read::of(form.class);
         }
         self.read_code(c)
+    }
+
+    fn read_delimiter(&mut self, form: &'static Form, parts: u8, c: char) -> Read {
+        let is_between =
+            matches!(form.close, Close::Delimited { parts: all } if all > parts) && c.is_whitespace();
+        if is_between {
+            return Read::of(form.class);
+        }
+        let close = match c {
+            '(' => ')',
+            '[' => ']',
+            '{' => '}',
+            '<' => '>',
+            '/' | '|' | '!' | '#' | '~' | '^' | '@' | '"' | '\'' | '`' => c,
+            _ => {
+                self.state = State::Code;
+                return self.read_code(c);
+            }
+        };
+        self.recent.push(c);
+        let part = Part { open: c, close, parts, depth: 0, is_empty: true, is_escaped: false };
+        self.state = State::Delimited { form, part };
+        Read::of(form.class)
+    }
+
+    fn read_delimited(&mut self, form: &'static Form, part: Part, c: char) -> Read {
+        let next = Part { is_escaped: c == '\\' && !part.is_escaped, is_empty: false, ..part };
+        self.state = match part.depth.checked_sub(1) {
+            _ if part.is_escaped => State::Delimited { form, part: next },
+            None if c == part.close && part.parts > 1 => {
+                let rest = Part { parts: part.parts - 1, ..next };
+                let is_paired = part.open != part.close;
+                if is_paired {
+                    State::Delimiter { form, parts: rest.parts }
+                } else {
+                    State::Delimited { form, part: rest }
+                }
+            }
+            None if c == part.close => {
+                // The two quotes of an empty literal may be the first ones of three.
+                if part.is_empty {
+                    self.recent.push(c)
+                } else {
+                    self.recent = Recent::CLEAR
+                }
+                State::Code
+            }
+            Some(depth) if c == part.close => State::Delimited { form, part: Part { depth, ..next } },
+            _ if c == part.open => State::Delimited { form, part: Part { depth: part.depth + 1, ..next } },
+            _ => State::Delimited { form, part: next },
+        };
+        Read::of(form.class)
     }
 
     fn read_raw(&mut self, form: &'static Form, tag: Word, since: Option<Word>, c: char) -> Read {
@@ -421,7 +537,7 @@ impl Form {
             Close::Pattern(close) => length >= close.length(fill) && close.ends_filled(recent, fill),
             Close::Next => true,
             Close::Quote => recent.ends_with(self.open.tail),
-            Close::Line | Close::Heredoc(_) | Close::Raw => false,
+            Close::Line | Close::Heredoc(_) | Close::Raw | Close::Delimited { .. } => false,
         }
     }
 }

@@ -6,11 +6,14 @@
 
 pub mod delimiters;
 pub mod families;
+mod heads;
 pub mod indentation;
 pub mod language;
 pub mod lexer;
+pub mod outline;
 mod recent;
 pub mod syntax;
+pub mod tags;
 pub mod words;
 
 #[cfg(test)]
@@ -20,4 +23,5 @@ pub use delimiters::{Delimiters, first_block_end, open_delimiters, opener_of};
 pub use indentation::Indentation;
 pub use language::Language;
 pub use lexer::Lexer;
+pub use outline::Outline;
 pub use syntax::{Class, Syntax};

@@ -27,6 +27,8 @@ pub struct Syntax {
     pub forms: &'static [Form],
     /// Whether everything else is prose rather than code.
     pub is_prose: bool,
+    /// The characters that openers end with, a bit for each: what lets a lexer skip all others.
+    last_of_openers: u128,
 }
 
 /// One kind of comment, string or literal.
@@ -69,6 +71,8 @@ pub enum After {
     OneOf(&'static str),
     /// None of these.
     NoneOf(&'static str),
+    /// No character of an identifier, no closing delimiter and no quote.
+    NotOperand,
     /// An operator, an opening delimiter or a keyword.
     Operator,
 }
@@ -89,6 +93,9 @@ pub enum Close {
     Heredoc(Spacing),
     /// `)`, the text between the opener and the first `(`, and `"`.
     Raw,
+    /// What belongs to the punctuation after the opener: the same, or the other delimiter of its kind. Substitutions have
+    /// two such parts.
+    Delimited { parts: u8 },
 }
 
 /// Whether spaces are allowed between the opener of a heredoc and its word.
@@ -112,6 +119,24 @@ pub enum Span {
 }
 
 impl Syntax {
+    pub(super) const fn new(forms: &'static [Form]) -> Self {
+        let (mut last_of_openers, mut at) = (0, 0);
+        while at < forms.len() {
+            let tail = forms[at].open.tail.as_bytes();
+            last_of_openers |= 1 << tail[tail.len() - 1];
+            at += 1;
+        }
+        Self { forms, is_prose: false, last_of_openers }
+    }
+
+    pub(super) const fn of_prose(self) -> Self {
+        Self { is_prose: true, ..self }
+    }
+
+    fn may_open(&self, recent: Recent) -> bool {
+        self.last_of_openers.checked_shr(recent.last().into()).is_some_and(|bits| bits & 1 == 1)
+    }
+
     /// Whether `mark` begins a comment that ends with its line.
     pub fn has_line_comment(&self, mark: &str) -> bool {
         self.line_comments().any(|one| one == mark)
@@ -120,6 +145,11 @@ impl Syntax {
     /// Whether `line` begins with one.
     pub fn begins_with_comment(&self, line: &str) -> bool {
         self.line_comments().any(|mark| line.starts_with(mark))
+    }
+
+    /// Whether `line` ends with one of several lines.
+    pub fn ends_with_comment(&self, line: &str) -> bool {
+        self.block_comments().any(|(.., close)| line.ends_with(close))
     }
 
     fn line_comments(&self) -> impl Iterator<Item = &'static str> {
@@ -132,8 +162,21 @@ impl Syntax {
         self.forms.iter().filter(|form| matches!(form.open.tail, "\"\"\"" | "'''"))
     }
 
+    /// Comments of several lines that have an opener and a closer of their own, and both.
+    pub(super) fn block_comments(&self) -> impl Iterator<Item = (&'static Form, &'static str, &'static str)> {
+        self.forms.iter().filter_map(|form| match (form.class, form.close) {
+            (Class::Comment, Close::Pattern(close)) if form.open.fill.is_none() => {
+                Some((form, form.open.tail, close.tail))
+            }
+            _ => None,
+        })
+    }
+
     /// The form whose opener `recent` ends with, and the repetitions in it.
     pub(super) fn opening(&self, recent: Recent) -> Option<(&'static Form, usize)> {
+        if !self.may_open(recent) {
+            return None;
+        }
         let mut longest = None;
         let mut length_max = 0;
         for form in self.forms {
@@ -149,7 +192,7 @@ impl Syntax {
 
     /// The same for an opener of `length` bytes.
     pub(super) fn opening_of_length(&self, recent: Recent, length: usize) -> Option<(&'static Form, usize)> {
-        if length > Recent::BYTES {
+        if length > Recent::BYTES || !self.may_open(recent) {
             return None;
         }
         self.forms.iter().find_map(|form| {
@@ -212,6 +255,7 @@ impl After {
             Self::NotWord => !Recent::is_word(last),
             Self::OneOf(bytes) => bytes.as_bytes().contains(&last),
             Self::NoneOf(bytes) => !bytes.as_bytes().contains(&last),
+            Self::NotOperand => !Recent::is_word(last) && !b")]}'\"".contains(&last),
             Self::Operator => before.expects_operand(),
         }
     }

@@ -60,7 +60,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("ps1", "\"a`\" $(b \"c\")\" <# d\n#> 'e' # f\n@\"\ng\"h\n\"@ i", "^^^^^^(b ^^^)^ <~~~\n~~ ^^^ ~~~\n@^\n^^^\n^^ i"),
     ("gql", "\"\"\"a\"b\n\"\"\" c # d", "^^^^^^\n^^^ c ~~~"),
     ("lua", "a --[[ b\n]] c -- d\n[==[ e]]\n]==] 'f\\'' --[=[ g ]=] h", "a -~~~~~\n~~ c -~~~\n[==^^^^^\n^^^^ ^^^^^ -~~~~~~~~~~ h"),
-    ("sql", "'a''b' -- c\n$$ d' $$ /* e */ \"f\"", "^^^^^^ -~~~\n$^^^^^^^ /~~~~~~ ^^^"),
+    ("sql", "'a''b' -- c\n$$ d $$ /* e */ \"f\"", "^^^^^^ -~~~\n$$ d $$ /~~~~~~ ^^^"),
     ("hs", "f' 'a' '\\'' {- b {- c -} -} x -- d", "f' ''' '''' {~~~~~~~~~~~~~~ x -~~~"),
     ("adb", "x'First 'a' \"b\"\"c\" -- d", "x'First ''' ^^^^^^ -~~~"),
     ("ml", "(* a (* b *) *) 'c' : 'a list {|d\"|} \"e\"", "(~~~~~~~~~~~~~~ ''' : '' list {^^^^^ ^^^"),
@@ -72,7 +72,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("clj", "'(a \\( \\\") \"b\" ; c", "'(a '' '') ^^^ ~~~"),
     ("erl", "'a b' $( $\" \"c\" % d's", "^^^^^ '' '' ^^^ ~~~~~"),
     ("html", "<a b=\"c'd\" e='f'>it's \"g\"</a><!-- h's -->", "<a b=^^^^^ e=^^^>it's \"g\"</a><!-~~~~~~~~~"),
-    ("tex", "it's 10\\% % a", "it's 10\\% ~~~"),
+    ("tex", "it's \\{ 10\\% % a", "it's '' 10'' ~~~"),
     ("md", "it's `a` [b](c) <!-- d -->", "it's `a` [b](c) <!-~~~~~~~"),
     ("unknown", "it's\n\"a\" // b\n# c\n#d -- e\n&'a `f` '''g\n'''", "it^^\n^^^ /~~~\n#~~\n#d --~~\n&'a ^^^ ^^^^\n^^^"),
 ];
@@ -139,7 +139,8 @@ fn a_prefix_may_end_between_triple_quotes() {
     assert_eq!(after("python", &format!("x = {triple}a{triple}\n{triple}b")), Some('"'));
     assert_eq!(after("python", &format!("{triple}a{triple}")), None);
     assert_eq!(after("python", "'''a"), Some('\''));
-    assert_eq!(after("go", triple), None);
+    assert_eq!(after("go", &format!("{triple}\nx")), None);
+    assert_eq!(after("go", "\nf(\"a"), Some('"'));
 }
 
 #[test]

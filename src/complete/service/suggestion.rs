@@ -7,6 +7,7 @@ use super::super::request::{Lines, Request};
 use super::super::rules::trimmed;
 use super::action::{EditorRequest, Item, Trigger};
 use super::location::{Location, LocationMatcher};
+use crate::decode::StopReason;
 
 /// Most cached answers.
 pub(super) const CACHE_ENTRIES_MAX: usize = 256;
@@ -66,7 +67,7 @@ fn rest_of(text: &str, typed: &str, closers: usize, editor_request: &EditorReque
         return Some(rest.to_owned());
     }
     let request = Request { lines: Lines::Multi, ..Request::of(editor_request.document.clone()) };
-    trimmed(&request, rest).ok()
+    trimmed(&request, rest, StopReason::EndToken).ok()
 }
 
 impl Cache {

@@ -6,6 +6,7 @@
 mod fence;
 mod passage;
 mod repetition;
+mod suffix;
 #[cfg(test)]
 mod tests;
 
@@ -14,18 +15,29 @@ use std::ops::Range;
 use fence::Fence;
 pub use passage::Passage;
 use repetition::{repeated_lines, repeated_tail};
+use suffix::{Repeated, Repeats, Suffix};
 
 use crate::text::indentation;
-use crate::text::words::{first_word, has_substance, is_identifier};
+use crate::text::lexer::string_end;
+use crate::text::words::{first_word, is_identifier};
 use crate::text::{Delimiters, Lexer, Syntax, families, opener_of};
 
 /// A stop rule and its state. Clone it for each generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stop {
     rule: Rule,
+    /// The cursor's line before the cursor.
+    before: String,
+    suffix: Suffix,
     /// The delimiter that closes, in the suffix, what the completion must therefore not close.
     closer: Option<char>,
+    /// Whether the rest of the cursor's line ends the string that the cursor is in.
+    is_in_string: bool,
+    /// At the cursor.
+    lexer: Lexer,
     delimiters: Delimiters,
+    /// Lines at the end of the text that may repeat the suffix.
+    repeated: Option<Repeated>,
     read: usize,
     line: Line,
     /// The complete lines before `line`, in bytes.
@@ -108,10 +120,16 @@ impl Stop {
     }
 
     fn new(rule: Rule, open: &str, suffix_start: &str) -> Self {
+        let lexer = Lexer::unsure(&families::UNKNOWN);
         Self {
             rule,
+            before: String::new(),
+            suffix: Suffix::new(suffix_start),
             closer: suffix_start.trim_start().chars().next().filter(|&c| opener_of(c).is_some()),
-            delimiters: Delimiters::new(Lexer::unsure(&families::UNKNOWN), open),
+            is_in_string: false,
+            lexer,
+            delimiters: Delimiters::new(lexer, open),
+            repeated: None,
             read: 0,
             line: Line::default(),
             lines: Vec::new(),
@@ -124,13 +142,34 @@ impl Stop {
     /// Reads the text with `lexer`, from its state on.
     pub fn read_by(mut self, lexer: Lexer) -> Self {
         self.line.is_text = lexer.is_inside();
+        self.lexer = lexer;
         self.delimiters = self.delimiters.read_by(lexer);
         self
     }
 
+    /// Continues the cursor's line, which is `before` so far.
+    pub fn after(self, before: &str) -> Self {
+        Self { before: before.into(), ..self }
+    }
+
+    /// Ends at this delimiter if it closes what is not open in the text: the suffix has it.
+    pub fn before_closer(self, closer: Option<char>) -> Self {
+        Self { closer, ..self }
+    }
+
+    /// Ends where the string ends that the cursor is in, if that is so.
+    pub fn inside_string(self, is_in_string: bool) -> Self {
+        Self { is_in_string, ..self }
+    }
+
+    /// Reads the text from its start.
+    pub fn lexer(&self) -> Lexer {
+        self.lexer
+    }
+
     /// The syntax of the text's language.
-    pub fn syntax(&self) -> &'static Syntax {
-        self.delimiters.lexer().syntax()
+    fn syntax(&self) -> &'static Syntax {
+        self.lexer.syntax()
     }
 
     /// Ends also at the closing fence: the text is in a Markdown fence.
@@ -160,8 +199,29 @@ impl Stop {
         cut.or(closing).map(|cut| skipped + cut)
     }
 
+    /// The end of the whole `text`, in bytes, of which `check` has read nothing. With `is_torn`, its last line may go on.
+    pub fn end(mut self, text: &str, is_torn: bool) -> Option<usize> {
+        if let Some(cut) = self.check(text) {
+            return Some(cut);
+        }
+        let line = self.whole_line(text, text.len());
+        let line = if text[self.line.start..].trim().is_empty() { "" } else { &*line };
+        if let Some(cut) = self.suffix.judge_end(line, self.line.start, self.repeated, is_torn) {
+            return Some(self.line_end(text, cut));
+        }
+        if is_torn {
+            return None;
+        }
+        self.check(&format!("{text}\n")).map(|cut| cut.min(text.len()))
+    }
+
     fn check_inside(&mut self, text: &str) -> Option<usize> {
         let from = self.read;
+        if self.is_in_string
+            && let Some(end) = string_end(self.lexer, text)
+        {
+            return Some(end);
+        }
         self.read = text.len();
         for (at, c) in text[from..].char_indices().map(|(at, c)| (from + at, c)) {
             let cut = self.judge_line_start(text, at, c).or_else(|| self.judge_delimiter(text, at, c));
@@ -189,13 +249,15 @@ impl Stop {
         }
         let width = indentation::width(&text[self.line.start..]);
         let head = &text[first..if at == first { at + c.len_utf8() } else { at }];
-        let before = text[..self.line.start].trim_end().len();
-        let braces = self.delimiters.open().iter().filter(|&&open| open == '{').count();
-        let owns_brace = block.open.contains('{');
-        let is_braced = braces > 0 || !owns_brace && self.closer == Some('}');
+        let before = self.line_end(text, self.line.start);
+        let is_first = text[..before].trim().is_empty();
+        let count = |open: &str| open.matches('{').count();
+        let (braces, owned) =
+            (self.delimiters.open().iter().filter(|&&open| open == '{').count(), count(&block.open));
+        let is_braced = braces > 0 || owned == 0 && self.closer == Some('}');
         if is_braced && width + 1 == block.indent {
-            self.is_flat |= before == 0 && !closes_block(head);
-            let is_inside = !closes_block(head) || braces > usize::from(owns_brace);
+            self.is_flat |= is_first && !closes_block(head);
+            let is_inside = !closes_block(head) || braces > owned;
             if self.is_flat && is_inside || LABELS.contains(&head) {
                 return None;
             }
@@ -205,73 +267,87 @@ impl Stop {
         }
         if width >= block.indent {
             let begins_next = block.extent == Extent::Item && width == block.indent && self.blank_run > 0;
-            return (begins_next && before > 0 && self.delimiters.open().is_empty()).then_some(before);
+            return (begins_next && !is_first && self.has_closed(block)).then_some(before);
+        }
+        // A line within brackets may begin anywhere.
+        if self.delimiters.open().iter().any(|open| matches!(open, '(' | '[')) {
+            return None;
         }
         if !closes_block(head) && !head.starts_with([')', ']']) {
             return Some(before);
         }
-        let suffix = block.suffix_start.trim_start();
-        let suffix_width = suffix_line(&block.suffix_start).map(indentation::width);
+        if head == "}" && braces == 0 && self.closer == Some('}') {
+            return Some(self.end_before(text, first));
+        }
+        let suffix = self.suffix.first();
+        let suffix_width = self.suffix.width();
         if suffix.starts_with(head) && suffix_width.is_none_or(|suffix| suffix >= width) {
-            return Some(self.before_closer(text, first));
+            return Some(self.end_before(text, first));
         }
         let goes_on = suffix_width.is_none_or(|suffix| suffix >= block.indent);
         self.line.is_last = suffix.is_empty() || !goes_on;
         (!self.line.is_last).then_some(before)
     }
 
-    /// Judges delimiters inside a line: line starts are judged by their indentation.
-    fn judge_delimiter(&mut self, text: &str, at: usize, c: char) -> Option<usize> {
-        let is_unmatched = self.delimiters.read(c);
-        let is_inside = self.line.start == 0 || self.line.first != Some(at);
-        (is_unmatched && is_inside && self.closer == Some(c)).then(|| self.before_closer(text, at))
+    /// Whether all is closed that the text has opened.
+    fn has_closed(&self, block: &Block) -> bool {
+        self.delimiters.open().len() <= block.open.len()
     }
 
-    /// A closer that follows the cursor on its line keeps the line end and indentation before it.
-    fn before_closer(&self, text: &str, at: usize) -> usize {
-        let follows_cursor = match &self.rule {
-            Rule::MultiLine(block) => {
-                !block.suffix_start.lines().next().unwrap_or_default().trim().is_empty()
-            }
-            _ => false,
-        };
-        if follows_cursor { at } else { text[..at].trim_end().len() }
+    fn judge_delimiter(&mut self, text: &str, at: usize, c: char) -> Option<usize> {
+        let is_unmatched = self.delimiters.read(c);
+        (is_unmatched && self.closer == Some(c)).then(|| self.end_before(text, at))
+    }
+
+    /// The end before a closer at the byte `at`. One that follows the cursor on its line keeps the whitespace before it.
+    fn end_before(&self, text: &str, at: usize) -> usize {
+        let is_next = self.suffix.rest.starts_with(|c: char| !c.is_whitespace());
+        let space = &text[text[..at].trim_end().len()..at];
+        if is_next || self.suffix.has_closer() && space.contains('\n') { at } else { at - space.len() }
+    }
+
+    /// The end of the last line before the byte `at`, with its line end where a closer follows the cursor.
+    fn line_end(&self, text: &str, at: usize) -> usize {
+        let end = text[..at].trim_end().len();
+        let line_end = text[end..].find('\n').filter(|_| self.suffix.has_closer());
+        line_end.map_or(end, |length| end + length + 1)
+    }
+
+    /// The line up to the byte `end`, with the text before the cursor if it is the first one.
+    fn whole_line(&self, text: &str, end: usize) -> String {
+        let before = if self.line.start == 0 { &*self.before } else { "" };
+        format!("{before}{}", &text[self.line.start..end])
     }
 
     fn judge_line(&mut self, text: &str, end: usize) -> Option<usize> {
+        let whole = self.whole_line(text, end);
         let next = Line { start: end + 1, is_text: self.delimiters.lexer().is_inside(), ..Line::default() };
         let line = std::mem::replace(&mut self.line, next);
-        let here = text[..end].trim_end().len();
-        let Rule::MultiLine(block) = &self.rule else { return Some(here) };
+        let here = self.line_end(text, end);
+        let Rule::MultiLine(block) = &self.rule else { return Some(text[..end].trim_end().len()) };
         let Some(first) = line.first else {
             self.blank_run += usize::from(line.start > 0);
             self.lines.push(line.start..end);
             return (self.blank_run >= 2 || self.lines.len() >= block.lines_max).then_some(here);
         };
         self.blank_run = 0;
+        self.repeated = match self.suffix.judge(&whole, line.start, self.repeated) {
+            Repeats::From(start) => return Some(self.line_end(text, start)),
+            Repeats::Maybe(repeated) => Some(repeated),
+            Repeats::No => None,
+        };
         let written = text[line.start..end].trim_end();
-        let is_suffix = |next: &str| line.start > 0 && has_substance(next) && next.trim_end() == written;
-        if suffix_line(&block.suffix_start).is_some_and(is_suffix) {
-            return Some(text[..line.start].trim_end().len());
-        }
         self.lines.push(line.start..line.start + written.len());
         if let Some(cut) = repeated_lines(text, &self.lines) {
-            return Some(cut);
+            return Some(self.line_end(text, cut));
         }
         let closes = closes_block(first_word(&text[first..end]))
             && indentation::width(written) <= block.indent
             && !line.is_text;
-        let is_item =
-            block.extent == Extent::Item && line.start > 0 && closes && self.delimiters.open().is_empty();
+        let is_item = block.extent == Extent::Item && line.start > 0 && closes && self.has_closed(block);
         let is_done = (line.is_last || is_item) && !written.ends_with(['{', '(', '[', ':']);
         (is_done || self.lines.len() >= block.lines_max).then_some(here)
     }
-}
-
-/// The first line of the suffix that is not blank, unless it is the rest of the cursor's line.
-fn suffix_line(suffix: &str) -> Option<&str> {
-    let at = suffix.lines().position(|line| !line.trim().is_empty()).filter(|&at| at > 0)?;
-    suffix.lines().nth(at)
 }
 
 /// Words that begin lines indented like the line that opens their block.

@@ -1,0 +1,233 @@
+//! Reads the lines before the cursor: which block they open, and which statement goes on.
+
+use std::ops::Range;
+
+use super::delimiters::opener_of;
+use super::indentation;
+use super::language::{Blocks, Language};
+use super::lexer::Lexer;
+use super::syntax::Class;
+use super::{heads, tags};
+
+/// How much text before the cursor is read, in bytes.
+const BYTES_MAX: usize = 4096;
+
+/// The lines before the cursor, the one with the cursor last.
+#[derive(Clone, Debug)]
+pub struct Outline<'a> {
+    language: &'static Language,
+    lines: Vec<Line<'a>>,
+    open: Vec<Open>,
+    lexer: Lexer,
+}
+
+/// Where a block is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// On the lines below.
+    Below,
+    /// Right after the line, which may also go on.
+    Here,
+}
+
+/// An open delimiter.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    delimiter: char,
+    line: usize,
+    column: usize,
+    /// Whether anything follows on its line.
+    hangs: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Line<'a> {
+    text: &'a str,
+    /// Without comments, and with quotes for all characters of strings.
+    code: String,
+    /// Whether it begins or ends in a comment or string.
+    is_text: bool,
+    /// The first line of the delimiters that it closes.
+    first: usize,
+}
+
+impl<'a> Outline<'a> {
+    /// Reads the end of `prefix`.
+    pub fn new(language: &'static Language, prefix: &'a str) -> Self {
+        let start = window_start(prefix);
+        let lexer = Lexer::at(language.syntax, prefix, start);
+        let mut outline = Self { language, lines: Vec::new(), open: Vec::new(), lexer };
+        prefix[start..].split('\n').for_each(|line| outline.read(line));
+        outline
+    }
+
+    /// The lexer for the text after the cursor.
+    pub fn lexer(&self) -> Lexer {
+        self.lexer
+    }
+
+    /// The [width](indentation::width) of the line that opens the block which the cursor is at the start of: the cursor's
+    /// line, or, where that is blank, the last one that is not.
+    pub fn opener_width(&self) -> Option<usize> {
+        let last = self.lines.len() - 1;
+        match self.lines.iter().rposition(|line| !line.text.trim().is_empty())? {
+            at if at == last => self.block_of(at, Expected::Here),
+            at => self.block_of(at, Expected::Below),
+        }
+    }
+
+    /// The width of the first line of the statement that the cursor's line goes on with; `None` if it begins one.
+    pub fn continued_width(&self) -> Option<usize> {
+        let last = self.lines.len() - 1;
+        let hanging = self.open.iter().find(|open| open.line < last && open.hangs && open.delimiter != '{');
+        let first = hanging.map_or(last, |open| self.head(open.line));
+        let first = if first == last { self.head(last) } else { first };
+        (first < last).then(|| self.width(first))
+    }
+
+    fn read(&mut self, line: &'a str) {
+        let at = self.lines.len();
+        let text = line.strip_suffix('\r').unwrap_or(line);
+        if at > 0 {
+            self.lexer.read('\n');
+        }
+        let (mut code, mut first, mut was_comment) = (String::new(), at, false);
+        let begins_inside = self.lexer.is_inside();
+        for (column, c) in text.chars().enumerate() {
+            let read = self.lexer.read(c);
+            self.open.truncate(self.open.len().saturating_sub(read.retracted));
+            let is_comment = read.class == Class::Comment;
+            match read.class {
+                Class::Code | Class::Prose => {
+                    self.read_delimiter(c, at, column, &mut first);
+                    code.push(c);
+                }
+                Class::Comment if !was_comment => {
+                    code.truncate(code.len().saturating_sub(self.lexer.opener_length() - 1));
+                }
+                Class::Comment => {}
+                Class::String | Class::Character | Class::Regex => code.push('"'),
+            }
+            was_comment = is_comment;
+        }
+        code.truncate(code.trim_end().len());
+        let ends_column = text.trim_end().chars().count();
+        for open in self.open.iter_mut().filter(|open| open.line == at) {
+            open.hangs = open.column + 1 < ends_column && !code.ends_with(open.delimiter);
+        }
+        let is_text = begins_inside || self.lexer.is_inside() && !was_comment;
+        self.lines.push(Line { text, code, is_text, first });
+    }
+
+    fn read_delimiter(&mut self, c: char, line: usize, column: usize, first: &mut usize) {
+        if matches!(c, '(' | '[' | '{') {
+            self.open.push(Open { delimiter: c, line, column, hangs: false });
+        } else if let Some(opener) = opener_of(c)
+            && let Some(at) = self.open.iter().rposition(|open| open.delimiter == opener)
+        {
+            *first = self.open[at].line.min(*first);
+            self.open.truncate(at);
+        }
+    }
+
+    /// The width of the head of the block that the line `at` opens.
+    fn block_of(&self, at: usize, expected: Expected) -> Option<usize> {
+        let line = &self.lines[at];
+        if line.is_text || line.code.trim().is_empty() || self.is_directive(line) {
+            return None;
+        }
+        let head = self.head(at);
+        match self.language.blocks {
+            Blocks::Parentheses { heads } => {
+                let open = self.open.last().filter(|open| open.line == at)?;
+                let form = line.code.chars().skip(open.column + 1).collect::<String>();
+                let is_head = expected == Expected::Below || heads::is_lisp_head(&form, heads);
+                is_head.then_some(open.column)
+            }
+            Blocks::Tags => {
+                let first = self.tag_start(at);
+                let opens = tags::opens(&self.code(first..at + 1)) || ends_with_bracket(&line.code, expected);
+                opens.then(|| self.width(first))
+            }
+            blocks => {
+                let opens = ends_with_bracket(&line.code, expected) && !self.language.syntax.is_prose
+                    || heads::opens(blocks, &self.code(head..at + 1), expected);
+                opens.then(|| self.width(head))
+            }
+        }
+    }
+
+    /// Whether it is for a preprocessor, which blocks do not depend on.
+    fn is_directive(&self, line: &Line) -> bool {
+        let is_hash = line.code.trim_start().starts_with('#') && !line.code.trim_start().starts_with("#[");
+        is_hash && self.language.blocks.are_braces() && !self.language.syntax.has_line_comment("#")
+    }
+
+    /// The first line of the statement that the line `at` ends: where the delimiters that it closes are opened, and what
+    /// it is indented below without being its block.
+    fn head(&self, at: usize) -> usize {
+        let mut head = at;
+        loop {
+            let first = (head..=at).map(|line| self.lines[line].first).min().unwrap_or(head);
+            let first = if first < head { first } else { self.continued_line(head).unwrap_or(head) };
+            if first == head {
+                return head;
+            }
+            head = first;
+        }
+    }
+
+    /// The line that the line `at` continues, though no delimiter is open.
+    fn continued_line(&self, at: usize) -> Option<usize> {
+        let before = &self.lines[at.checked_sub(1)?];
+        let code = before.code.as_str();
+        if code.ends_with('\\') {
+            return Some(at - 1);
+        }
+        let is_complete = code.trim().is_empty()
+            || code.ends_with(['{', '(', '[', ',', ';', ':', '}'])
+            || code.ends_with("=>")
+            || code.ends_with("->");
+        let is_deeper = !self.lines[at].text.trim().is_empty() && self.width(at) > self.width(at - 1);
+        let continues = self.language.blocks.are_braces() && is_deeper && !is_complete;
+        (continues && !before.is_text && !self.is_directive(before)).then_some(at - 1)
+    }
+
+    /// The line where the tag begins that the line `at` ends with.
+    fn tag_start(&self, at: usize) -> usize {
+        let is_end = |line: &Line| line.code.ends_with('>') && !line.code.contains('<');
+        if !is_end(&self.lines[at]) {
+            return at;
+        }
+        let begins = |line: &Line| line.code.rfind('<') > line.code.rfind('>');
+        self.lines[..at].iter().rposition(begins).unwrap_or(at)
+    }
+
+    fn code(&self, lines: Range<usize>) -> String {
+        self.lines[lines].iter().map(|line| line.code.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn width(&self, line: usize) -> usize {
+        indentation::width(self.lines[line].text)
+    }
+}
+
+fn ends_with_bracket(code: &str, expected: Expected) -> bool {
+    match expected {
+        Expected::Below => code.ends_with(['{', '(', '[']),
+        Expected::Here => code.ends_with('{'),
+    }
+}
+
+/// Where a line begins, [`BYTES_MAX`] before the end of `text` at most, or inside a line that is longer.
+fn window_start(text: &str) -> usize {
+    let floor = text.len().saturating_sub(BYTES_MAX);
+    if floor == 0 {
+        return 0;
+    }
+    let line = text.as_bytes()[floor - 1..].iter().position(|&byte| byte == b'\n');
+    line.map_or_else(
+        || (floor..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len()),
+        |skipped| floor + skipped,
+    )
+}
