@@ -15,7 +15,10 @@ use super::request::{Completion, ContextFile, Document, Request};
 use super::rules;
 use crate::decode::{Generated, Task};
 use crate::model::Tokenizer;
+use crate::model::tokenizer::specials::TextKind;
 use crate::session::Mark;
+use crate::text::Language;
+use crate::text::language::Blocks;
 
 /// Least tokens for the document.
 const DOCUMENT_TOKENS_MIN: usize = 16;
@@ -176,7 +179,9 @@ impl Planner {
         self.documents.insert(key.to_owned(), document);
 
         let (stop_ids, stop) = (tokenizer.stop_ids(), rules::stop(request, self.options.format()));
+        let ends_at_specials = Some(text_kind(&request.document));
         let task = Task { forced_prefix: open, marks, stop_ids, stop, ..Task::greedy(prompt, max_tokens) };
+        let task = Task { ends_at_specials, ..task };
         Ok(Planned { task, anchoring })
     }
 
@@ -378,6 +383,14 @@ impl PlanContext<'_> {
         let left = self.parts_tokens_max.min(all).saturating_sub(prefix + suffix);
         Budget { prefix, suffix, context: left.min(context_tokens_max) }
     }
+}
+
+/// Whether `<s>` is a tag in a document.
+fn text_kind(document: &Document) -> TextKind {
+    let language = Language::of_path(document.path.as_deref());
+    let has_tags = language.blocks == Blocks::Tags;
+    let may_have_tags = matches!(language.name, "Markdown" | "PHP" | "TSX" | "JSX");
+    if has_tags || may_have_tags { TextKind::Markup } else { TextKind::Code }
 }
 
 impl Context {
