@@ -10,6 +10,7 @@ pub mod edit;
 pub mod encode;
 pub mod fim;
 pub mod gate;
+mod handover;
 mod options;
 pub mod plan;
 mod profile;

@@ -6,6 +6,7 @@
 //! asks for a special token by name gets one.
 
 pub mod chat;
+mod date;
 mod gguf;
 pub mod specials;
 pub mod words;
