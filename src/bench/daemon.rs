@@ -33,7 +33,7 @@ const CRASHES: usize = 5;
 /// Budget of the prefix cache: small, so that it is full soon and a leak shows.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Document of the load test.
-const TEXT: &str = include_str!("../../tests/data/demo/stack.py");
+pub(super) const TEXT: &str = include_str!("../../tests/data/demo/stack.py");
 const URI: &str = "file:///bench/a.py";
 
 /// Options of the benchmark.
@@ -106,7 +106,7 @@ pub struct Crowd {
 }
 
 impl Latency {
-    fn of(mut ms: Vec<f64>) -> Self {
+    pub(super) fn of(mut ms: Vec<f64>) -> Self {
         ms.sort_by(f64::total_cmp);
         let at = |percent: usize| ms.get((ms.len() * percent).div_ceil(100).saturating_sub(1)).copied();
         Self {
@@ -166,7 +166,7 @@ pub fn run(options: &Options, say: &impl Fn(String)) -> Result<Report> {
 }
 
 /// Shuts the daemon down when dropped.
-struct Stop<'o>(&'o Options);
+pub(super) struct Stop<'o>(pub(super) &'o Options);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -253,7 +253,7 @@ fn crowd(options: &Options) -> Result<Crowd> {
     Ok(crowd)
 }
 
-fn daemon_memory(options: &Options) -> u64 {
+pub(super) fn daemon_memory(options: &Options) -> u64 {
     let output = command(options, &["status", "--json"]).output();
     let status = output.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
     status.and_then(|status| status["memory_bytes"].as_u64()).unwrap_or_default()
@@ -293,7 +293,7 @@ fn typist(options: &Options, number: usize, is_over: &AtomicBool) -> Result<(Cro
 }
 
 /// A simulated editor.
-struct Editor {
+pub(super) struct Editor {
     child: Child,
     to_server: ChildStdin,
     messages: Receiver<(Instant, Value)>,
@@ -303,7 +303,7 @@ struct Editor {
 }
 
 impl Editor {
-    fn start(options: &Options, args: &[&str]) -> Result<Self> {
+    pub(super) fn start(options: &Options, args: &[&str]) -> Result<Self> {
         let mut child = command(options, args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -328,7 +328,7 @@ impl Editor {
         Ok(editor)
     }
 
-    fn open(&mut self, text: &str) -> Result<()> {
+    pub(super) fn open(&mut self, text: &str) -> Result<()> {
         let document = json!({"uri": URI, "languageId": "python", "version": 0, "text": text});
         self.notify("textDocument/didOpen", &json!({"textDocument": document}))
     }
@@ -348,8 +348,52 @@ impl Editor {
         Ok(milliseconds(started.elapsed()))
     }
 
+    /// Requests a completion where there is none, so that the model does not run.
+    pub(super) fn ask_inside_word(&mut self) -> Result<i64> {
+        let id = self.request("textDocument/inlineCompletion", &at(&json!({"line": 9, "character": 3})))?;
+        self.pending.insert(id, Instant::now());
+        Ok(id)
+    }
+
+    /// Whether a request has no response yet.
+    pub(super) fn is_pending(&self, id: i64) -> bool {
+        self.pending.contains_key(&id)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Receives responses until `is_enough` or `end`, and adds the milliseconds that each took to `times`.
+    pub(super) fn receive_until(
+        &mut self,
+        end: Instant,
+        is_enough: impl Fn(&Self) -> bool,
+        times: &mut Vec<f64>,
+    ) -> Result<()> {
+        while !is_enough(self) {
+            match self.messages.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok((at, message)) => times.extend(self.response_ms(at, &message)),
+                Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the language server exited"),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the request took that this message responds to, if it does.
+    fn response_ms(&mut self, at: Instant, message: &Value) -> Option<f64> {
+        let is_response = message.get("method").is_none();
+        let sent = message["id"].as_i64().filter(|_| is_response).and_then(|id| self.pending.remove(&id))?;
+        Some(milliseconds(at.saturating_duration_since(sent)))
+    }
+
     /// Inserts `text` at the start of a line and requests a completion after it.
-    fn edit(&mut self, line: usize, text: &str) -> Result<i64> {
+    pub(super) fn edit(&mut self, line: usize, text: &str) -> Result<i64> {
         let start = json!({"line": line, "character": 0});
         self.change(json!({"start": start, "end": start}), text)?;
         let position = match text.strip_prefix('\n') {
@@ -380,17 +424,15 @@ impl Editor {
                 Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
                 Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the language server exited"),
             };
-            let sent = message["id"].as_i64().and_then(|id| self.pending.remove(&id));
-            if let Some(sent) = sent {
-                let waited = at.saturating_duration_since(sent);
+            if let Some(ms) = self.response_ms(at, &message) {
                 crowd.answered += 1;
-                crowd.stalled += usize::from(waited > STALL);
-                times.push(milliseconds(waited));
+                crowd.stalled += usize::from(ms > milliseconds(STALL));
+                times.push(ms);
             }
         }
     }
 
-    fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         self.call("shutdown", &Value::Null)?;
         self.notify("exit", &Value::Null)?;
         ensure!(self.child.wait()?.success(), "the language server failed");

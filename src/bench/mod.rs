@@ -9,6 +9,7 @@ pub mod keystrokes;
 pub mod machine;
 pub mod random;
 pub mod report;
+pub mod soak;
 pub mod speed;
 pub mod synthetic;
 pub mod vocabulary;

@@ -19,7 +19,7 @@ use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Published, Synthetic};
-use crate::bench::{daemon, fidelity, kernels, machine};
+use crate::bench::{daemon, fidelity, kernels, machine, soak};
 use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
 use crate::model::export::Recipe;
@@ -223,6 +223,10 @@ struct DaemonArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 
+    /// Instead of all that, send so many requests as fast as they are answered, and fail if one is answered late
+    #[arg(long, value_name = "N", conflicts_with_all = ["answers", "document", "rate", "seconds"], value_parser = clap::value_parser!(u32).range(1..))]
+    requests: Option<u32>,
+
     /// Random seed of the edits
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -235,19 +239,28 @@ struct DaemonArgs {
 fn run_daemon(args: &DaemonArgs) -> Result<()> {
     let (status, say) = spinner();
     let dir = tempfile::tempdir().context("cannot create a folder for the daemon")?;
-    let report = daemon::run(
-        &daemon::Options {
-            program: std::env::current_exe().context("cannot find the program fimd")?,
-            runtime: dir.path().join("run"),
-            answers: args.answers as usize,
-            document_bytes: (args.document as usize) << 10,
-            clients: args.clients as usize,
-            edits_per_second: args.rate.into(),
-            time: Duration::from_secs(args.seconds.into()),
-            seed: args.seed,
-        },
-        &say,
-    )?;
+    let options = daemon::Options {
+        program: std::env::current_exe().context("cannot find the program fimd")?,
+        runtime: dir.path().join("run"),
+        answers: args.answers as usize,
+        document_bytes: (args.document as usize) << 10,
+        clients: args.clients as usize,
+        edits_per_second: args.rate.into(),
+        time: Duration::from_secs(args.seconds.into()),
+        seed: args.seed,
+    };
+    if let Some(requests) = args.requests {
+        let report = soak::run(&options, requests as usize, &say)?;
+        status.finish_and_clear();
+        if args.json {
+            args::print_json(&report)?
+        } else {
+            args::print(&report.to_string())?
+        }
+        ensure!(report.is_passed(), "a response was late or missing");
+        return Ok(());
+    }
+    let report = daemon::run(&options, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }

@@ -34,6 +34,8 @@ pub enum Reason {
     MiddleGrown,
     /// The text before the cursor exceeds its part of the prompt, or the prompt exceeds the context.
     WindowFull,
+    /// A file of its context was closed, excluded or changed.
+    Context,
     /// No request is pending: prewarming.
     Idle,
 }
@@ -75,8 +77,13 @@ impl Anchor {
     }
 
     /// Where the prompt's text begins in a document with `prefix` before the cursor, if it is still there;
-    /// text far above may have been inserted or deleted.
+    /// text above it may have been inserted or deleted, but not above a text that began with the document: there a
+    /// prompt shows what was inserted.
     pub fn locate(&self, prefix: &str) -> Option<usize> {
+        self.find(prefix).filter(|&start| self.start > 0 || start == 0)
+    }
+
+    fn find(&self, prefix: &str) -> Option<usize> {
         let shown = prefix.get(self.start..);
         if self.before.is_empty() {
             let shares = |shown: &&str| {
@@ -234,6 +241,10 @@ mod tests {
         let document = format!("use one::two;\n\n{body}x = ");
         assert_eq!(anchor(&body, "x").follow(&document, "\nb\nmore"), Ok(15));
         assert_eq!(anchor("", &body).follow(&document, "\nb\nmore"), Ok(15));
+        let whole = |before: &str, typed: &str| Anchor { start: 0, ..anchor(before, typed) };
+        assert_eq!(whole(&body, "x").follow(&document, "\nb\nmore"), Err(Reason::EditBefore));
+        assert_eq!(whole("", &body).follow(&document, "\nb\nmore"), Err(Reason::EditBefore));
+        assert_eq!(whole(&body, "x").reusable_start(&document), None);
         assert_eq!(anchor("short\n", "x").follow(&document, "\nb"), Err(Reason::EditBefore));
     }
 

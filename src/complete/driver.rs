@@ -1,9 +1,8 @@
 //! Executes the actions of [`super::service`]: makes prompts, runs them on the engine, and answers.
 //!
-//! Every event is queued in an inbox, which the queuing thread processes unless another one does so already: there is no
-//! extra thread, no waiting, and one order of events.
+//! Events are processed by the threads that bring them, one after the other ([`handover`](super::handover)).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
@@ -12,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::edit::Change;
+use super::handover::Handover;
 use super::options::{self, Window};
 use super::plan::Planner;
 use super::record::Record;
@@ -43,8 +43,7 @@ struct Shared {
     /// Makes keys unique among the editors of an engine.
     editor: u64,
     asks: AtomicU64,
-    inbox: Mutex<VecDeque<(Instant, Event)>>,
-    state: Mutex<State>,
+    events: Handover<(Instant, Event), State>,
     stats: Mutex<Stats>,
     /// Counters over all editors.
     total: stats::Shared,
@@ -92,8 +91,7 @@ impl Completer {
         let shared = Shared {
             editor: EDITORS.fetch_add(1, Ordering::Relaxed),
             asks: AtomicU64::new(0),
-            inbox: Mutex::default(),
-            state: Mutex::new(State::new(engine, options)),
+            events: Handover::new(State::new(engine, options)),
             stats: Mutex::default(),
             total,
             observer,
@@ -148,11 +146,9 @@ impl Completer {
 
     /// Whether a request is in flight.
     pub fn is_busy(&self) -> bool {
+        let is_pending = |state: &State| !state.replies.is_empty();
         // Another thread that holds the state is processing an event.
-        let is_busy = self.shared.state.try_lock().map_or(true, |state| !state.replies.is_empty());
-        // Events queued meanwhile are left to this thread.
-        self.shared.work();
-        is_busy
+        self.shared.events.peek(is_pending, |state, event| self.shared.process(state, event)).unwrap_or(true)
     }
 
     /// Counts a shown suggestion.
@@ -210,33 +206,17 @@ fn plan(
 
 impl Shared {
     fn note(self: &Arc<Self>, event: Event) {
-        self.inbox().push_back((Instant::now(), event));
-        self.work();
+        self.events.send((Instant::now(), event), |state, event| self.process(state, event));
     }
 
-    /// Processes the inbox, unless another thread does: that one checks the inbox again after unlocking the state.
-    fn work(self: &Arc<Self>) {
-        while let Ok(mut state) = self.state.try_lock() {
-            loop {
-                let next = self.inbox().pop_front();
-                let Some((now, event)) = next else { break };
-                let act = || state.handle(self, now, event);
-                if catch_unwind(AssertUnwindSafe(act)).is_err() {
-                    // Dropping a reply answers its request.
-                    state.jobs.values().for_each(|running| running.cancel.cancel());
-                    let service = state.service.reset();
-                    *state = State { service, ..State::new(state.engine.clone(), state.options) };
-                }
-            }
-            drop(state);
-            if self.inbox().is_empty() {
-                return;
-            }
+    fn process(self: &Arc<Self>, state: &mut State, (now, event): (Instant, Event)) {
+        let act = || state.handle(self, now, event);
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            // Dropping a reply answers its request.
+            state.jobs.values().for_each(|running| running.cancel.cancel());
+            let service = state.service.reset();
+            *state = State { service, ..State::new(state.engine.clone(), state.options) };
         }
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, VecDeque<(Instant, Event)>> {
-        self.inbox.lock().expect("lock poisoned")
     }
 
     fn count(&self, happened: impl Fn(&mut Stats)) {

@@ -10,6 +10,7 @@ pub mod edit;
 pub mod encode;
 pub mod fim;
 pub mod gate;
+mod handover;
 pub mod nesting;
 mod options;
 pub mod plan;

@@ -1,7 +1,6 @@
 //! Plans the prompt and the task of a request. Pure.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Result, ensure};
 
@@ -13,9 +12,13 @@ use super::gate::Dropped;
 use super::options::{Options, Window};
 use super::request::{Completion, ContextFile, Document, Request};
 use super::rules;
+use crate::base::digest::digest;
 use crate::decode::{Generated, Task};
 use crate::model::Tokenizer;
+use crate::model::tokenizer::specials::TextKind;
 use crate::session::Mark;
+use crate::text::Language;
+use crate::text::language::Blocks;
 
 /// Least tokens for the document.
 const DOCUMENT_TOKENS_MIN: usize = 16;
@@ -93,7 +96,7 @@ struct Budget {
     context: usize,
 }
 
-/// The context files of a prompt. Their order is stable.
+/// The context files of a prompt, each once and as it is now. Their order is stable.
 #[derive(Clone, Default, PartialEq)]
 struct Context {
     repository: Vec<u32>,
@@ -103,7 +106,7 @@ struct Context {
 #[derive(Clone, PartialEq)]
 struct File {
     path: String,
-    hash: u64,
+    digest: u64,
     ids: Vec<u32>,
 }
 
@@ -176,7 +179,9 @@ impl Planner {
         self.documents.insert(key.to_owned(), document);
 
         let (stop_ids, stop) = (tokenizer.stop_ids(), rules::stop(request, self.options.format()));
+        let ends_at_specials = Some(text_kind(&request.document));
         let task = Task { forced_prefix: open, marks, stop_ids, stop, ..Task::greedy(prompt, max_tokens) };
+        let task = Task { ends_at_specials, ..task };
         Ok(Planned { task, anchoring })
     }
 
@@ -243,8 +248,11 @@ impl PlanContext<'_> {
 
     /// Where the text of a prompt begins that holds the same fixed as the last one, or why there is none.
     fn start(&self, last: &FixedParts, is_ready: bool, encoder: &mut Encoder) -> Result<usize, Reason> {
-        let Document { prefix, suffix, .. } = self.document;
+        let Document { prefix, suffix, context, .. } = self.document;
         let start = last.anchor.follow(prefix, suffix)?;
+        if !last.context.is_current(context) {
+            return Err(Reason::Context);
+        }
         let typed = &prefix[start + last.anchor.before.len()..];
         if self.options.order == Order::PsmAnchored && Anchor::is_outgrown(typed, is_ready) {
             return Err(Reason::MiddleGrown);
@@ -274,7 +282,7 @@ impl PlanContext<'_> {
             .find_map(|window| {
                 let budget = self.budget(window);
                 let mut context = last.map(|last| last.context.clone()).unwrap_or_default();
-                context.add(self, budget.context, reason == Reason::Idle || last.is_none(), encoder);
+                context.update(self, budget.context, reason == Reason::Idle || last.is_none(), encoder);
                 let header = self.header(&context);
                 let parts_tokens_max = self.parts_tokens_max.saturating_sub(context.tokens() + header.len());
 
@@ -350,6 +358,24 @@ impl PlanContext<'_> {
         (ids, open, marks)
     }
 
+    /// A file as context, with at most `tokens_max` tokens of text; none where it is empty or the model has no way to
+    /// show it.
+    fn render(&self, file: &ContextFile, tokens_max: usize, encoder: &mut Encoder) -> Option<File> {
+        let mut ids = self.frame.file_header(&file.path, self.tokenizer)?;
+        let mut count = |text: &str| encoder.count(text, self.tokenizer);
+        let text = context::suffix_window(&file.text, tokens_max / 2, &mut count);
+        ids.extend(encoder.encode(text, self.tokenizer));
+        if !text.ends_with('\n') {
+            ids.extend(encoder.encode("\n", self.tokenizer));
+        }
+        (!text.is_empty()).then(|| File { path: file.path.clone(), digest: digest(&file.text), ids })
+    }
+
+    fn repository(&self) -> Vec<u32> {
+        let name = self.document.repository.as_ref();
+        name.and_then(|name| self.frame.repository_header(name, self.tokenizer)).unwrap_or_default()
+    }
+
     /// The name of the document's file, where the prompt includes it.
     fn header(&self, context: &Context) -> Vec<u32> {
         let is_shown = self.options.names_files || !context.files.is_empty();
@@ -380,6 +406,14 @@ impl PlanContext<'_> {
     }
 }
 
+/// Whether `<s>` is a tag in a document.
+fn text_kind(document: &Document) -> TextKind {
+    let language = Language::of_path(document.path.as_deref());
+    let has_tags = language.blocks == Blocks::Tags;
+    let may_have_tags = matches!(language.name, "Markdown" | "PHP" | "TSX" | "JSX");
+    if has_tags || may_have_tags { TextKind::Markup } else { TextKind::Code }
+}
+
 impl Context {
     fn tokens(&self) -> usize {
         self.repository.len() + self.files.iter().map(|file| file.ids.len()).sum::<usize>()
@@ -391,61 +425,62 @@ impl Context {
         ids
     }
 
-    /// Appends new files of the request that fit; with `is_idle` also changed ones, and when the budget is exceeded starts
-    /// over with the newest ones.
-    fn add(&mut self, plan_context: &PlanContext, tokens_max: usize, is_idle: bool, encoder: &mut Encoder) {
-        let hash_of = |text: &str| {
-            let mut hasher = DefaultHasher::new();
-            text.hash(&mut hasher);
-            hasher.finish()
-        };
-        let files = plan_context.document.context.iter().map(|file| (file, hash_of(&file.text)));
-        let is_present =
-            |known: &File, path: &str, hash: u64| known.path == path && (!is_idle || known.hash == hash);
-        let is_missing =
-            |path: &str, hash: u64| !self.files.iter().any(|known| is_present(known, path, hash));
-        let missing: Vec<_> = files.clone().filter(|(file, hash)| is_missing(&file.path, *hash)).collect();
-        if missing.is_empty() || tokens_max == 0 {
-            return;
-        }
-        let mut render = |(file, hash): (&ContextFile, u64)| {
-            let mut ids = plan_context.frame.file_header(&file.path, plan_context.tokenizer)?;
-            let mut count = |text: &str| encoder.count(text, plan_context.tokenizer);
-            let text = context::suffix_window(&file.text, tokens_max / 2, &mut count);
-            ids.extend(encoder.encode(text, plan_context.tokenizer));
-            if !text.ends_with('\n') {
-                ids.extend(encoder.encode("\n", plan_context.tokenizer));
+    /// Whether all its files are files of the request, as they are now.
+    fn is_current(&self, files: &[ContextFile]) -> bool {
+        self.files.iter().all(|known| files.iter().any(|file| known.shows(file)))
+    }
+
+    /// Drops what is no longer as in the request, and what follows it, which has to be evaluated again anyway. Appends
+    /// the newest of the missing files that fit; when the budget is exceeded and `is_idle`, starts over with the newest.
+    fn update(
+        &mut self,
+        plan_context: &PlanContext,
+        tokens_max: usize,
+        is_idle: bool,
+        encoder: &mut Encoder,
+    ) {
+        let all = &plan_context.document.context;
+        let current = self.files.iter().take_while(|known| all.iter().any(|file| known.shows(file))).count();
+        self.files.truncate(current);
+        let mut missing: Vec<File> = Vec::new();
+        for file in all.iter().filter(|file| !self.files.iter().any(|known| known.shows(file))) {
+            if !missing.iter().any(|known| known.shows(file)) {
+                missing.extend(plan_context.render(file, tokens_max, encoder));
             }
-            Some(File { path: file.path.clone(), hash, ids })
-        };
-        let repository = plan_context.document.repository.as_ref().filter(|_| self.files.is_empty());
-        if let Some(name) = repository {
-            self.repository =
-                plan_context.frame.repository_header(name, plan_context.tokenizer).unwrap_or_default();
         }
-        let mut left = tokens_max.saturating_sub(self.tokens());
-        let rendered: Vec<File> = missing.into_iter().filter_map(&mut render).collect();
-        let is_full = rendered.iter().map(|file| file.ids.len()).sum::<usize>() > left;
-        if !(is_full && is_idle) {
-            for file in rendered.into_iter().filter(|file| !file.ids.is_empty()) {
-                if let Some(rest) = left.checked_sub(file.ids.len()) {
-                    left = rest;
-                    self.files.push(file);
-                }
-            }
-        } else {
-            left = (tokens_max - tokens_max / 4).saturating_sub(self.repository.len());
+        if !missing.is_empty() && self.files.is_empty() {
+            self.repository = plan_context.repository();
+        }
+        let left = tokens_max.saturating_sub(self.tokens());
+        let is_full = missing.iter().map(|file| file.ids.len()).sum::<usize>() > left;
+        if is_full && is_idle {
+            missing = all.iter().filter_map(|file| plan_context.render(file, tokens_max, encoder)).collect();
             self.files.clear();
-            for file in files.rev().filter_map(&mut render) {
-                if let Some(rest) = left.checked_sub(file.ids.len()) {
-                    left = rest;
-                    self.files.insert(0, file);
-                }
-            }
+            self.repository = plan_context.repository();
+            self.append(missing, tokens_max - tokens_max / 4);
+        } else {
+            self.append(missing, tokens_max);
         }
         if self.files.is_empty() {
             self.repository.clear();
         }
+    }
+
+    /// Appends as many of `files` as fit, the newest first, which is the last.
+    fn append(&mut self, files: Vec<File>, tokens_max: usize) {
+        let (mut left, end) = (tokens_max.saturating_sub(self.tokens()), self.files.len());
+        for file in files.into_iter().rev() {
+            if let Some(rest) = left.checked_sub(file.ids.len()) {
+                left = rest;
+                self.files.insert(end, file);
+            }
+        }
+    }
+}
+
+impl File {
+    fn shows(&self, file: &ContextFile) -> bool {
+        self.path == file.path && self.digest == digest(&file.text)
     }
 }
 

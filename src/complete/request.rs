@@ -18,8 +18,8 @@ pub struct Document {
     pub suffix: String,
     /// The name of the repository, for prompts with context.
     pub repository: Option<String>,
-    /// Context files, oldest first, chosen by the caller. Once in a prompt, they do not change until its next anchor, and
-    /// keep their position until there is no room for newer ones.
+    /// Context files, oldest first, chosen by the caller. A prompt shows some of them, as they are now. New ones are
+    /// appended at its next anchor; one that is missing here or has changed leaves it at once.
     pub context: Vec<ContextFile>,
 }
 

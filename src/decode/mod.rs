@@ -15,6 +15,7 @@ use crate::base::{Cancel, Timings};
 use crate::compute::Backend;
 use crate::model::Tokenizer;
 use crate::model::tokenizer::TextStream;
+use crate::model::tokenizer::specials::{Cut, SpecialsCut, TextKind};
 use crate::session::{Mark, Session, Synced};
 use drafts::DraftCost;
 use sample::{Sampler, Sampling, log_softmax};
@@ -45,6 +46,8 @@ pub struct Task {
     pub stop_ids: Vec<u32>,
     /// The stop rule.
     pub stop: Stop,
+    /// Whether the spelling of a special token ends the generation too, and in what kind of text.
+    pub ends_at_specials: Option<TextKind>,
     /// Number of the likeliest tokens to report at each position.
     pub top_logprobs: usize,
 }
@@ -63,6 +66,7 @@ impl Task {
             sampling: Sampling::GREEDY,
             stop_ids: Vec::new(),
             stop: Stop::none(),
+            ends_at_specials: None,
             top_logprobs: 0,
         }
     }
@@ -127,6 +131,15 @@ pub struct Generated {
     pub synced: Synced,
     /// Where the time went.
     pub timings: Timings,
+}
+
+impl From<Cut> for StopReason {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Token => Self::EndToken,
+            Cut::Damage => Self::Length,
+        }
+    }
 }
 
 impl Budget {
@@ -229,7 +242,7 @@ fn run<B: Backend>(
         show,
         started: Instant::now(),
         sampler: Sampler::new(&task.sampling),
-        writer: Writer::new(&task.forced_prefix),
+        writer: Writer::new(&task.forced_prefix, task.ends_at_specials),
         stop: task.stop.clone(),
         steps: Steps::new(draft_cost),
         max_tokens: task.max_tokens,
@@ -300,7 +313,7 @@ impl<B: Backend> Run<'_, B> {
         let out = &mut self.out;
         (out.drafted, out.accepted) = (self.steps.drafted, self.steps.accepted);
         if !matches!(out.stop, StopReason::Rule | StopReason::Time | StopReason::Cancelled) {
-            let rest = self.writer.finish();
+            let rest = self.writer.specials.finish();
             (self.show)(&rest);
             out.text.push_str(&rest);
         }
@@ -326,6 +339,9 @@ impl<B: Backend> Run<'_, B> {
             if let Some(length) = self.stop.check(&self.out.text) {
                 self.out.text.truncate(length);
                 return Ok(Some(StopReason::Rule));
+            }
+            if let Some(cut) = self.writer.specials.cut() {
+                return Ok(Some(cut.into()));
             }
         }
         if let Some(stop) = self.limit() {
@@ -392,6 +408,7 @@ impl<B: Backend> Run<'_, B> {
 /// Turns ids into the text that follows the forced prefix.
 struct Writer<'a> {
     stream: TextStream,
+    specials: SpecialsCut,
     /// The rest of the forced prefix.
     forced: &'a [u8],
     /// Bytes of it that are not yet removed from the text.
@@ -399,21 +416,17 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(forced: &'a str) -> Self {
-        Self { stream: TextStream::default(), forced: forced.as_bytes(), hidden: forced.len() }
+    fn new(forced: &'a str, ends_at_specials: Option<TextKind>) -> Self {
+        let (stream, specials) = (TextStream::default(), SpecialsCut::new(ends_at_specials));
+        Self { stream, specials, forced: forced.as_bytes(), hidden: forced.len() }
     }
 
     fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         let written = tokenizer.token_bytes(id).map_or(0, <[u8]>::len);
         self.forced = &self.forced[self.forced.len().min(written)..];
-        let mut text = self.stream.push(tokenizer, id);
+        let text = self.stream.push(tokenizer, id);
         let known = self.hidden.min(text.len());
         self.hidden -= known;
-        text.drain(..known);
-        text
-    }
-
-    fn finish(&mut self) -> String {
-        if self.hidden == 0 { std::mem::take(&mut self.stream).finish() } else { String::new() }
+        self.specials.push(&text[known..])
     }
 }

@@ -7,6 +7,7 @@ use tower_lsp::jsonrpc::{Error, Result};
 use super::connection::Connection;
 use super::documents::DocumentSnapshot;
 use super::snapshot::Snapshot;
+use super::workspace::path_of;
 use crate::complete::driver::Completer;
 use crate::complete::service::{EditorRequest, RequestId, Service, Trigger};
 use crate::complete::{ContextFile, Document};
@@ -82,10 +83,17 @@ fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFile> {
         return Vec::new();
     }
     let bytes_max = prompt.context_tokens_max * CONTEXT_TOKEN_BYTES_MAX;
-    let mut files: Vec<ContextFile> = connection
-        .others(snapshot)
+    let others = connection.others(snapshot);
+    // An older state of an open file, as editors show it beside the file, has another scheme.
+    let is_shadowed = |uri: &str| {
+        let is_file =
+            |other: &str| other != uri && other.starts_with("file:") && path_of(other) == path_of(uri);
+        is_file(&snapshot.document.uri) || others.iter().any(|other| is_file(&other.uri))
+    };
+    let mut files: Vec<ContextFile> = others
         .iter()
-        .filter(|other| is_context(other) && workspace.allows(&other.uri, &other.language))
+        .filter(|other| is_context(other) && !is_shadowed(&other.uri))
+        .filter(|other| workspace.allows(&other.uri, &other.language))
         .take(CONTEXT_FILES_MAX)
         .map(|other| ContextFile { path: workspace.relative(&other.uri), text: head(&other.text, bytes_max) })
         .collect();

@@ -10,12 +10,11 @@ use tempfile::NamedTempFile;
 use tokio::sync::{Notify, watch};
 use tower_lsp::Client;
 use tower_lsp::gen_lsp_types::{
-    DidChangeTextDocumentParams, InitializeParams, InlineCompletionTriggerKind, TextDocumentItem,
-    WorkspaceFolders,
+    InitializeParams, InlineCompletionTriggerKind, TextDocumentItem, WorkspaceFolders,
 };
 
 use super::capabilities::Capabilities;
-use super::documents::{DocumentSnapshot, Documents, Edit};
+use super::documents::{DocumentChange, DocumentSnapshot, Documents, Edit};
 use super::hover_cache::HoverCache;
 use super::position::Encoding;
 use super::settings::{ConnectionSettings, EffectiveSettings};
@@ -136,10 +135,9 @@ impl Connection {
         self.documents.open(uri.0, language_id.into(), version, &text);
     }
 
-    pub(super) fn change(&self, params: &DidChangeTextDocumentParams) {
-        let (document, changes) = (&params.text_document, &params.content_changes);
-        let uri = &document.text_document_identifier.uri.0;
-        for edit in self.documents.change(uri, document.version, changes, self.encoding) {
+    pub(super) fn change(&self, change: &DocumentChange) {
+        let uri = &change.text_document.uri;
+        for edit in self.documents.change(change, self.encoding) {
             match edit {
                 Edit::Change(change) => self.completer.changed(uri, change),
                 Edit::Whole => self.completer.replaced(uri),

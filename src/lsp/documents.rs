@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use ropey::Rope;
+use serde::Deserialize;
 use tower_lsp::gen_lsp_types::TextDocumentContentChangeEvent;
 
 use super::position::Encoding;
@@ -45,6 +46,22 @@ pub(super) struct DocumentSnapshot {
     last_used: u64,
 }
 
+/// The parameters of `textDocument/didChange`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DocumentChange {
+    pub text_document: ChangedDocument,
+    pub content_changes: Vec<TextDocumentContentChangeEvent>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ChangedDocument {
+    pub uri: String,
+    /// The protocol allows null up to version 3.15.
+    #[serde(default)]
+    pub version: Option<i32>,
+}
+
 /// The effect of one change of a `didChange`.
 pub(super) enum Edit {
     /// A replaced range.
@@ -71,15 +88,15 @@ impl Documents {
     /// Applies changes in order and returns them. Changes of a document that is not open are ignored.
     pub(super) fn change(
         &self,
-        uri: &str,
-        version: i32,
-        changes: &[TextDocumentContentChangeEvent],
+        DocumentChange { text_document, content_changes }: &DocumentChange,
         encoding: Encoding,
     ) -> Vec<Edit> {
-        let Some(mut document) = self.open.get_mut(uri) else {
+        let ChangedDocument { uri, version } = text_document;
+        let Some(mut document) = self.open.get_mut(uri.as_str()) else {
             tracing::warn!("ignored a change of a document that is not open");
             return Vec::new();
         };
+        let version = version.unwrap_or(document.version.saturating_add(1));
         if version <= document.version {
             // Only the order of the messages counts: the text would be wrong without this change.
             tracing::warn!("a document changed from version {} to {version}", document.version);
@@ -87,7 +104,7 @@ impl Documents {
         document.version = version;
         document.revision = self.next();
         document.last_used = document.revision;
-        changes.iter().map(|change| document.apply(change, encoding)).collect()
+        content_changes.iter().map(|change| document.apply(change, encoding)).collect()
     }
 
     pub(super) fn close(&self, uri: &str) {
@@ -174,6 +191,17 @@ mod tests {
         TextDocumentContentChangePartial::new(Range { start, end }, None, text.into()).into()
     }
 
+    fn apply(
+        documents: &Documents,
+        uri: &str,
+        version: impl Into<Option<i32>>,
+        changes: &[TextDocumentContentChangeEvent],
+        encoding: Encoding,
+    ) -> Vec<Edit> {
+        let text_document = ChangedDocument { uri: uri.into(), version: version.into() };
+        documents.change(&DocumentChange { text_document, content_changes: changes.to_vec() }, encoding)
+    }
+
     fn text(documents: &Documents, uri: &str) -> String {
         documents.snapshot(uri).unwrap().text.to_string()
     }
@@ -236,7 +264,7 @@ mod tests {
                     expected = "whole\r\n🦀".into();
                     changes.push(TextDocumentContentChangeWholeDocument::new(expected.clone()).into());
                 }
-                documents.change("u", version, &changes, encoding);
+                apply(&documents, "u", version, &changes, encoding);
                 longest = longest.max(expected.len());
                 assert_eq!(text(&documents, "u"), expected, "{encoding:?}, version {version}");
             }
@@ -248,17 +276,31 @@ mod tests {
     fn invalid_changes_are_clamped_or_ignored() {
         let documents = Documents::default();
         let at = |line, character| Position { line, character };
-        documents.change("not open", 1, &[partial(at(0, 0), at(0, 0), "x")], Encoding::Utf16);
+        apply(&documents, "not open", 1, &[partial(at(0, 0), at(0, 0), "x")], Encoding::Utf16);
         documents.close("not open");
         assert!(documents.snapshot("not open").is_none());
 
         documents.open("u".into(), String::new(), 5, "ab\ncd");
-        documents.change("u", 5, &[partial(at(0, 2), at(0, 1), "x")], Encoding::Utf16);
+        apply(&documents, "u", 5, &[partial(at(0, 2), at(0, 1), "x")], Encoding::Utf16);
         assert_eq!(text(&documents, "u"), "ax\ncd");
-        documents.change("u", 4, &[partial(at(1, 9), at(9, 9), "!")], Encoding::Utf16);
+        apply(&documents, "u", 4, &[partial(at(1, 9), at(9, 9), "!")], Encoding::Utf16);
         assert_eq!(text(&documents, "u"), "ax\ncd!");
         documents.open("u".into(), String::new(), 0, "again");
         assert_eq!(text(&documents, "u"), "again");
+    }
+
+    #[test]
+    fn changes_without_a_version_are_applied() {
+        let documents = Documents::default();
+        documents.open("u".into(), String::new(), 5, "ab");
+        for version in ["null", "6"] {
+            let document = format!("{{\"uri\": \"u\", \"version\": {version}}}");
+            let changes = format!(
+                "{{\"textDocument\": {document}, \"contentChanges\": [{{\"text\": \"{version}\"}}]}}"
+            );
+            documents.change(&serde_json::from_str(&changes).unwrap(), Encoding::Utf16);
+            assert_eq!((&*text(&documents, "u"), documents.snapshot("u").unwrap().version), (version, 6));
+        }
     }
 
     #[test]
@@ -268,7 +310,7 @@ mod tests {
         let first = documents.snapshot("u").unwrap();
         documents.touch("u");
         assert!(documents.is_current("u", first.revision) && first.language == "python");
-        documents.change("u", 2, &[], Encoding::Utf8);
+        apply(&documents, "u", 2, &[], Encoding::Utf8);
         assert!(!documents.is_current("u", first.revision));
         let second = documents.snapshot("u").unwrap();
         documents.close("u");
@@ -282,11 +324,11 @@ mod tests {
         documents.open("u".into(), String::new(), 1, "é\n世xy");
         let at = |line, character| Position { line, character };
         let whole = TextDocumentContentChangeWholeDocument::new("z".into()).into();
-        let edits = documents.change("u", 2, &[partial(at(1, 2), at(1, 1), "🦀b"), whole], Encoding::Utf16);
+        let edits = apply(&documents, "u", 2, &[partial(at(1, 2), at(1, 1), "🦀b"), whole], Encoding::Utf16);
         let Edit::Change(change) = &edits[0] else { panic!("a range was replaced") };
         assert_eq!(*change, Change { at: 6, removed: 1, inserted: "🦀b".into() });
         assert!(matches!(edits[1], Edit::Whole) && edits.len() == 2);
-        documents.change("u", 3, &[partial(at(0, 0), at(0, 0), "ab")], Encoding::Utf16);
+        apply(&documents, "u", 3, &[partial(at(0, 0), at(0, 0), "ab")], Encoding::Utf16);
         assert_eq!(documents.snapshot("u").unwrap().cursor, Some(2));
     }
 
@@ -296,7 +338,7 @@ mod tests {
         for uri in ["a", "b", "c", "d"] {
             documents.open(uri.into(), String::new(), 1, uri);
         }
-        documents.change("b", 2, &[], Encoding::Utf8);
+        apply(&documents, "b", 2, &[], Encoding::Utf8);
         documents.touch("a");
         documents.touch("unknown");
         let uris: Vec<String> = documents.others("c").into_iter().map(|other| other.uri).collect();

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use tower_lsp::gen_lsp_types::{
-    DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
-};
+use tower_lsp::gen_lsp_types::{DidCloseTextDocumentParams, DidOpenTextDocumentParams};
 
 use super::complete::prewarm;
 use super::connection::Connection;
+use super::documents::DocumentChange;
 
 pub(super) async fn did_open(connection: Arc<Connection>, params: DidOpenTextDocumentParams) {
     let uri = params.text_document.uri.0.clone();
@@ -15,8 +14,8 @@ pub(super) async fn did_open(connection: Arc<Connection>, params: DidOpenTextDoc
     prewarm(&connection, &uri);
 }
 
-pub(super) async fn did_change(connection: Arc<Connection>, params: DidChangeTextDocumentParams) {
-    connection.change(&params);
+pub(super) async fn did_change(connection: Arc<Connection>, change: DocumentChange) {
+    connection.change(&change);
 }
 
 pub(super) async fn did_close(connection: Arc<Connection>, params: DidCloseTextDocumentParams) {

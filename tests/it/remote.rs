@@ -261,6 +261,34 @@ fn completions_are_judged_by_log_probabilities() {
 }
 
 #[test]
+fn special_tokens_end_a_completion() {
+    let options = complete::Options::new(Order::PsmAnchored);
+    for texts in [
+        &["word()<|im_end|>\n<|im_start|>user\n"][..],
+        &["wo", "rd()", "<", "|im_", "end", "|>", " more"],
+        &["word()<fim_mid", "dle>x"],
+        &["word()", "<｜end▁of", "▁sentence｜>"],
+        &["word()<EOT"],
+        &["word()\u{fffd}"],
+    ] {
+        let server = Server::new(&[Act::Stream(texts, NOW)]);
+        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap().unwrap();
+        assert_eq!(shown.text, "word()", "{texts:?}");
+        let stops = server.asked().body["stop"].clone();
+        for stop in ["<|im_end|>", "<fim_middle>", "<EOT>", "<｜end▁of▁sentence｜>"] {
+            assert!(stops.as_array().unwrap().contains(&json!(stop)), "{stops}");
+        }
+    }
+    // A server that takes four stop sequences only.
+    let few = Act::Status(400, String::new(), "at most 4 stop sequences");
+    let server = Server::new(&[few, WORD]);
+    let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap().unwrap();
+    assert_eq!(shown.text, "word");
+    let counts = server.asked.try_iter().map(|asked| asked.body["stop"].as_array().unwrap().len());
+    assert_eq!(counts.collect::<Vec<_>>(), [26, 4]);
+}
+
+#[test]
 fn only_transient_failures_are_retried() {
     let garbage = Act::Say("text/html", "<html>secret words</html>");
     for (acts, count, expected) in [
@@ -300,7 +328,8 @@ fn only_transient_failures_are_retried() {
                 assert!(generated.text == text && streamed.starts_with(text), "{streamed}")
             }
             (Err(error), Err(words)) => {
-                assert!(error.contains(words) && !error.contains("secret"), "{error}")
+                assert!(error.contains(words) && !error.contains("secret"), "{error}");
+                assert!(error.contains(&server.url), "{error}");
             }
             _ => panic!("{result:?} is not {expected:?}"),
         }

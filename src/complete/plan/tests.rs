@@ -142,14 +142,96 @@ fn context_stands_first_and_stays() {
     let with_b = "<|file_sep|>b.rs\nfn b() {}\n";
     let own = "<|file_sep|>c.rs\n<|fim_prefix|><|fim_suffix|>\nz<|fim_middle|>";
     assert_eq!(spelled("x", std::slice::from_ref(&a), Window::Small, fast), format!("{with_a}{own}x"));
-    // Frozen while kept, appended to when anchored anew, and changed files only while nobody waits.
+    // New files wait for a new anchor.
     let both = [a.clone(), b];
     assert_eq!(spelled("xy", &both, Window::Small, fast), format!("{with_a}{own}xy"));
     let own = "<|file_sep|>c.rs\n<|fim_prefix|>q\n<|fim_suffix|>\nz<|fim_middle|>";
     assert_eq!(spelled("q\nx", &both, Window::Large, None), format!("{with_a}{with_b}{own}x"));
+    // A changed file is shown once, as it is now.
     let changed = [a, b2];
     let with_b2 = "<|file_sep|>b.rs\nfn b2() {}\n";
-    assert_eq!(spelled("q\nx", &changed, Window::Large, None), format!("{with_a}{with_b}{with_b2}{own}x"));
+    assert_eq!(spelled("q\nx", &changed, Window::Large, None), format!("{with_a}{with_b2}{own}x"));
+}
+
+/// A document that is typed in while the files of its context are edited, closed and opened.
+#[test]
+fn context_is_what_the_files_are_now() {
+    let tokenizer = starter();
+    let options = Options { context_tokens_max: 600, ..Options::new(Order::PsmAnchored) };
+    for seed in 1..40 {
+        let (mut planner, mut random) = (Planner::new(options), Mmix(seed));
+        let mut files: Vec<ContextFile> = Vec::new();
+        let mut last: Option<Vec<u32>> = None;
+        let (mut typed, mut version) = (String::from("import os\nx = "), 0);
+        for _ in 0..60 {
+            let old = files.clone();
+            let window = if random.below(8) == 0 { Window::Large } else { Window::Small };
+            match random.below(12) {
+                0..2 if files.len() < 4 => {
+                    version += 1;
+                    let text = format!("v{version}\n{}", "let a = b(c);\n".repeat(random.below(40)));
+                    files.push(ContextFile { path: format!("f{version}.rs"), text });
+                }
+                2 if !files.is_empty() => drop(files.remove(random.below(files.len()))),
+                3 if !files.is_empty() => {
+                    version += 1;
+                    let at = random.below(files.len());
+                    files[at].text = format!("v{version}\n{}", files[at].text);
+                    let changed = files.remove(at);
+                    files.push(changed);
+                }
+                _ if window == Window::Large => {}
+                4 => typed.push_str("\n    "),
+                _ => typed.push_str(" + y"),
+            }
+            let document = Document::new(Some("c.rs".into()), &*typed, "\nz").with_context(files.clone());
+            let planned =
+                planner.plan("a", &Request::of(document), window, &tokenizer, 8192, Some(5000.0)).unwrap();
+            let spelled = spell(&planned.task, &tokenizer);
+            let shown: Vec<&str> = spelled.split("<|file_sep|>").skip(1).collect();
+            let (_, others) = shown.split_last().unwrap_or((&"", &[]));
+            for other in others {
+                let (path, text) = other.split_once('\n').unwrap();
+                let file = files.iter().find(|file| file.path == path).expect("it is open");
+                assert!(file.text.starts_with(text.trim_end_matches('\n')), "{path} is {text:?}");
+                assert_eq!(others.iter().filter(|other| other.starts_with(&format!("{path}\n"))).count(), 1);
+            }
+            let first_mark = planned.task.marks[0].at;
+            assert!(others.is_empty() || first_mark <= 600, "{first_mark}");
+            // Typing costs what was typed, whatever is open.
+            let ids = full(&planned.task, &tokenizer);
+            if let Some(last) = last.as_ref().filter(|_| old == files && planned.anchoring == Anchoring::Kept)
+            {
+                assert!(ids.len() - common(last, &ids) <= 4, "{}", ids.len() - common(last, &ids));
+            }
+            // One for the next anchor is not typed at.
+            last = if planned.anchoring == Anchoring::Anchored(Reason::Idle) { last } else { Some(ids) };
+        }
+    }
+}
+
+#[test]
+fn what_is_inserted_above_reaches_the_prompt() {
+    let tokenizer = starter();
+    let body: String = (0..12).map(|i| format!("value_{i} = load(\"{i}\")\n")).collect();
+    for order in ORDERS {
+        let mut planner = Planner::new(Options::new(order));
+        let mut spelled = |head: &str, window| {
+            let request = Request::new(format!("{head}{body}x = "), "\nz\n");
+            spell(&planner.plan("a", &request, window, &tokenizer, 8192, None).unwrap().task, &tokenizer)
+        };
+        spelled("", Window::Small);
+        for (head, window) in [
+            ("import numpy\n", Window::Small),
+            ("import os\nimport numpy\n", Window::Large),
+            ("# Licence\n\nimport numpy\n", Window::Small),
+            ("", Window::Small),
+        ] {
+            let prompt = spelled(head, window);
+            let shown = prompt.replace("<|fim_suffix|>\nz\n<|fim_middle|>", "");
+            assert_eq!(shown, format!("<|fim_prefix|>{head}{body}x = "), "{order:?}");
+        }
+    }
 }
 
 #[test]

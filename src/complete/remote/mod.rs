@@ -15,16 +15,17 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::decode::stop::Stop;
 use crate::decode::{Generated, StopReason, Task};
 use crate::model::Tokenizer;
+use crate::model::tokenizer::specials::SpecialsCut;
 use crate::serve::Engine;
 use transport::{Exchange, Failure, POLL, Received, Transport};
-use wire::{CompletionRequest, Piece};
+use wire::{CompletionRequest, Piece, Support};
 
 pub use crate::base::client::Token;
 pub use wire::Template;
@@ -53,15 +54,15 @@ pub struct Remote {
     options: Options,
     tokenizer: Arc<Tokenizer>,
     transport: Transport,
-    /// False once the server has rejected log-probabilities.
-    supports_logprobs: bool,
+    support: Support,
 }
 
 impl Remote {
     /// `tokenizer` is that of the starter model. Nothing is sent yet.
     pub fn new(options: Options, tokenizer: Tokenizer) -> Result<Self> {
         let transport = Transport::new(&options.url, options.token.clone(), options.timeout)?;
-        Ok(Self { options, tokenizer: tokenizer.into(), transport, supports_logprobs: true })
+        let support = Support { logprobs: true, stops: true };
+        Ok(Self { options, tokenizer: tokenizer.into(), transport, support })
     }
 
     /// The model and the host, for the user.
@@ -73,7 +74,10 @@ impl Remote {
     /// An engine whose tasks run on the server.
     pub fn engine(mut self) -> Engine {
         let (tokenizer, context) = (self.tokenizer.clone(), self.options.context);
-        Engine::remote(tokenizer, context, move |task, cancel, show| self.generate(task, cancel, show))
+        let address = self.transport.address();
+        Engine::remote(tokenizer, context, move |task, cancel, show| {
+            self.generate(task, cancel, show).with_context(|| format!("no completion from {address}"))
+        })
     }
 
     fn generate(
@@ -92,7 +96,8 @@ impl Remote {
             if stop.is_none() {
                 match self.attempt(task, cancel, started, show) {
                     Ok(generated) => return Ok(vec![generated]),
-                    Err(Failure::NoLogprobs) => self.supports_logprobs = false,
+                    Err(Failure::NoLogprobs) => self.support.logprobs = false,
+                    Err(Failure::FewStops) => self.support.stops = false,
                     Err(Failure::Permanent(error)) => return Err(error),
                     Err(Failure::Retryable(error, after)) => {
                         let attempt = attempts.next();
@@ -115,15 +120,10 @@ impl Remote {
         show: &mut dyn FnMut(&str),
     ) -> Result<Generated, Failure> {
         let Options { model, template, .. } = &self.options;
-        let request = CompletionRequest::new(
-            task,
-            &self.tokenizer,
-            *template,
-            model.as_deref(),
-            self.supports_logprobs,
-        );
+        let request =
+            CompletionRequest::new(task, &self.tokenizer, *template, model.as_deref(), self.support);
         let exchange = self.transport.send(request.body.to_string());
-        let mut answer = ResponseReader::new(task, request.withheld, started, self.supports_logprobs);
+        let mut answer = ResponseReader::new(task, request.withheld, started, self.support);
         let ended = answer.listen(&exchange, cancel, show);
         self.transport.end(exchange, matches!(ended, Ok(ResponseEnd::Read)));
         ended.map(|_| answer.finish())
@@ -136,8 +136,9 @@ struct ResponseReader<'a> {
     stop: Stop,
     /// See [`CompletionRequest`].
     withheld: String,
+    specials: SpecialsCut,
     started: Instant,
-    supports_logprobs: bool,
+    support: Support,
     out: Generated,
     /// Pieces with text.
     pieces: usize,
@@ -159,13 +160,14 @@ enum ResponseEnd {
 }
 
 impl<'a> ResponseReader<'a> {
-    fn new(task: &'a Task, withheld: String, started: Instant, supports_logprobs: bool) -> Self {
+    fn new(task: &'a Task, withheld: String, started: Instant, support: Support) -> Self {
         Self {
             task,
             stop: task.stop.clone(),
             withheld,
+            specials: SpecialsCut::new(task.ends_at_specials),
             started,
-            supports_logprobs,
+            support,
             out: Generated::empty(StopReason::Length),
             pieces: 0,
             is_answered: false,
@@ -234,19 +236,22 @@ impl<'a> ResponseReader<'a> {
             synced.evaluated = self.task.prompt.len();
         }
         self.pieces += 1;
-        let text = wire::without(&mut self.withheld, &text);
-        show(text);
-        self.out.text.push_str(text);
-        let length = self.stop.check(&self.out.text);
-        Ok(length.map(|length| self.cut(length, StopReason::Rule)))
+        let text = self.specials.push(wire::without(&mut self.withheld, &text));
+        show(&text);
+        self.out.text.push_str(&text);
+        if let Some(length) = self.stop.check(&self.out.text) {
+            return Ok(Some(self.cut(length, StopReason::Rule)));
+        }
+        Ok(self.specials.cut().map(|cut| self.cut(self.out.text.len(), cut.into())))
     }
 
     /// Handles the end of the response.
     fn end(&mut self, ending: Result<()>) -> Result<ResponseEnd, Failure> {
         if let Some((status, after)) = self.error_status {
-            return Err(status_failure(status, after, &self.error_body, self.supports_logprobs));
+            return Err(status_failure(status, after, &self.error_body, self.support));
         }
         if self.is_complete {
+            self.out.text.push_str(&self.specials.finish());
             return Ok(if ending.is_ok() { ResponseEnd::Read } else { ResponseEnd::Aborted });
         }
         let error = match ending {
@@ -285,11 +290,14 @@ impl<'a> ResponseReader<'a> {
 }
 
 /// The failure for an error status.
-fn status_failure(status: u16, after: Option<Duration>, text: &str, requested_logprobs: bool) -> Failure {
+fn status_failure(status: u16, after: Option<Duration>, text: &str, support: Support) -> Failure {
     let text = text.to_ascii_lowercase();
     let is_about_logprobs = ["logprobs", "logits_all"].iter().any(|word| text.contains(word));
-    if requested_logprobs && is_about_logprobs {
+    if support.logprobs && is_about_logprobs {
         return Failure::NoLogprobs;
+    }
+    if support.stops && matches!(status, 400 | 422) && text.contains("stop") {
+        return Failure::FewStops;
     }
     let advice = match status {
         300..=399 => "; it redirects, which is not followed: set remote.url to the final address",

@@ -52,6 +52,8 @@ pub(super) enum Failure {
     Permanent(anyhow::Error),
     /// The server does not support log-probabilities.
     NoLogprobs,
+    /// The server supports four stop sequences only.
+    FewStops,
 }
 
 /// A part of a response.
@@ -69,6 +71,11 @@ impl Transport {
             tracing::warn!("remote.url is http: document text is sent unencrypted over the network");
         }
         Ok(Self { endpoint, token, timeout, idle: None, not_before: None })
+    }
+
+    /// Where requests are sent to.
+    pub(super) fn address(&self) -> String {
+        self.endpoint.to_string()
     }
 
     /// The server's name, with its port if the URL has one.

@@ -6,10 +6,53 @@ use serde_json::{Value, json};
 
 use crate::decode::{StopReason, Task};
 use crate::model::Tokenizer;
-use crate::model::tokenizer::{END_OF_TEXT, FILE_SEP, FIM_PAD, REPO_NAME};
+use crate::model::tokenizer::specials::broken_up;
+use crate::model::tokenizer::{END_OF_TEXT, END_OF_TURN, FILE_SEP, REPO_NAME};
 
-/// Stop sequences for the server; some servers take at most four.
-const STOPS: [&str; 4] = [END_OF_TEXT, FILE_SEP, REPO_NAME, FIM_PAD];
+/// Stop sequences for the server, of all model families, the most important first. The response is cut at other
+/// special tokens too.
+const STOPS: [&str; 26] = [
+    END_OF_TEXT,
+    FILE_SEP,
+    END_OF_TURN,
+    REPO_NAME,
+    "<|fim_prefix|>",
+    "<|fim_suffix|>",
+    "<|fim_middle|>",
+    "<|fim_pad|>",
+    "<|im_start|>",
+    "<fim_prefix>",
+    "<fim_suffix>",
+    "<fim_middle>",
+    "<fim_pad>",
+    "<file_sep>",
+    "<|end_of_text|>",
+    "<|start_of_role|>",
+    "<|file_separator|>",
+    "<|eot_id|>",
+    "<end_of_turn>",
+    "<EOT>",
+    "<SUF>",
+    "<|EOT|>",
+    "<｜fim▁begin｜>",
+    "<｜fim▁hole｜>",
+    "<｜fim▁end｜>",
+    "<｜end▁of▁sentence｜>",
+];
+/// Some servers take so many stop sequences at most.
+const STOPS_MIN: usize = 4;
+
+/// Keeps texts of documents from reading like special tokens; removed from what the server writes.
+const GUARD: char = '\u{200b}';
+
+/// What the server has not rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Support {
+    /// Log-probabilities.
+    pub logprobs: bool,
+    /// More than four stop sequences.
+    pub stops: bool,
+}
 
 /// Who renders the FIM prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,18 +74,17 @@ pub(super) struct CompletionRequest {
 }
 
 impl CompletionRequest {
-    /// The request for `task`; `logprobs` adds log-probabilities.
+    /// The request for `task`, with what the server has `support` for.
     pub(super) fn new(
         task: &Task,
         tokenizer: &Tokenizer,
         template: Template,
         model: Option<&str>,
-        logprobs: bool,
+        support: Support,
     ) -> Self {
-        let text = |ids: &[u32]| tokenizer.decode(ids);
         let mut withheld = String::new();
         let mut prompt = |ids: &[u32]| {
-            let prompt = text(ids) + &task.forced_prefix;
+            let prompt = spelled(ids, &task.forced_prefix, tokenizer);
             let end = prompt.trim_end_matches([' ', '\t']).len();
             withheld = prompt[end..].to_owned();
             Value::from(&prompt[..end])
@@ -55,7 +97,7 @@ impl CompletionRequest {
         match (template, parts(task, tokenizer)) {
             (Template::Server, Some((before, suffix))) => {
                 body["prompt"] = prompt(&before);
-                body["suffix"] = text(&suffix).into();
+                body["suffix"] = spelled(&suffix, "", tokenizer).into();
             }
             _ => body["prompt"] = prompt(&task.prompt),
         }
@@ -66,16 +108,41 @@ impl CompletionRequest {
             body["top_p"] = task.sampling.top_p.into();
             body["seed"] = task.sampling.seed.into();
         }
-        if logprobs {
+        if support.logprobs {
             body["logprobs"] = 1.into();
         }
-        let is_stop = |stop: &&&str| tokenizer.special(stop).is_some_and(|id| task.stop_ids.contains(&id));
-        let stops: Vec<&str> = STOPS.iter().filter(is_stop).copied().collect();
-        if !stops.is_empty() {
+        let is_long = support.stops && task.ends_at_specials.is_some();
+        let stops = if is_long { &STOPS[..] } else { &STOPS[..STOPS_MIN] };
+        if !task.stop_ids.is_empty() {
             body["stop"] = stops.into();
         }
         Self { body, withheld }
     }
+}
+
+/// The text of a prompt and `end`, in which only special tokens of the prompt read like special tokens.
+fn spelled(ids: &[u32], end: &str, tokenizer: &Tokenizer) -> String {
+    let mut prompt = String::new();
+    let mut runs =
+        ids.chunk_by(|&one, &other| !tokenizer.is_special(one) && !tokenizer.is_special(other)).peekable();
+    while let Some(run) = runs.next() {
+        match tokenizer.is_special(run[0]) {
+            true => prompt += &tokenizer.decode(run),
+            false if runs.peek().is_none() => return prompt + &plain(tokenizer.decode(run) + end),
+            false => prompt += &plain(tokenizer.decode(run)),
+        }
+    }
+    prompt + &plain(end.to_owned())
+}
+
+/// A text of a document, which reads like no special token.
+fn plain(text: String) -> String {
+    broken_up(&text, GUARD)
+}
+
+/// What a server writes, without the guards that it has copied from a prompt.
+fn unguarded(text: &str) -> String {
+    text.replace(GUARD, "")
 }
 
 /// A piece of a response.
@@ -117,7 +184,7 @@ pub(super) fn piece(line: &str) -> Result<Option<Piece>> {
         None => None,
     };
     let text = choice["text"].as_str().context("the remote server sent a completion without text")?;
-    Ok(Some(Piece { text: text.to_owned(), logprobs, stop, is_last: stop.is_some() }))
+    Ok(Some(Piece { text: unguarded(text), logprobs, stop, is_last: stop.is_some() }))
 }
 
 /// The ids before and after the gap of a fill-in-the-middle prompt, without other files.
@@ -141,7 +208,7 @@ pub(super) fn without<'t>(withheld: &mut String, text: &'t str) -> &'t str {
 mod tests {
     use super::*;
     use crate::complete::fim;
-    use crate::complete::{Options as Prompts, Planner, Request, Window};
+    use crate::complete::{Document, Options as Prompts, Planner, Request, Window};
     use crate::model::tokenizer::tests::tiny_fim;
 
     #[test]
@@ -192,6 +259,64 @@ mod tests {
             assert_eq!((&*before, &*tokenizer.decode(&suffix)), ("a\nb = c", "\nd\n"), "{order}");
         }
         assert!(parts(&Task::greedy(vec![97], 1), &tokenizer).is_none());
+    }
+
+    #[test]
+    fn documents_are_sent_as_text() {
+        let tokenizer = tiny_fim();
+        let document = Document {
+            path: Some("<|fim_prefix|>.py".into()),
+            repository: Some("<file_sep>".into()),
+            ..Document::new(
+                None,
+                "a = \"<|fim_middle|>\"\nb = '<｜fim▁hole｜>', <|im_end|>",
+                "\n</s> [SUFFIX]\n",
+            )
+        };
+        let request = Request::of(document);
+        for order in [fim::Order::Psm, fim::Order::Spm, fim::Order::PsmAnchored] {
+            let options = Prompts { names_files: true, ..Prompts::new(order) };
+            let planned =
+                Planner::new(options).plan("", &request, Window::Small, &tokenizer, 256, None).unwrap();
+            for template in [Template::Ours, Template::Server] {
+                let support = Support { logprobs: false, stops: true };
+                let CompletionRequest { body, .. } =
+                    CompletionRequest::new(&planned.task, &tokenizer, template, None, support);
+                let sent =
+                    format!("{}{}", body["prompt"].as_str().unwrap(), body["suffix"].as_str().unwrap_or(""));
+                for token in ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"] {
+                    assert_eq!(
+                        sent.matches(token).count(),
+                        usize::from(template == Template::Ours),
+                        "{sent}"
+                    );
+                }
+                for token in ["<｜fim▁hole｜>", "<|im_end|>", "</s>", "[SUFFIX]", "<file_sep>"] {
+                    assert!(!sent.contains(token), "{sent}");
+                }
+                let text = unguarded(&sent);
+                assert!(text.contains("<|im_end|>") && text.contains("</s> [SUFFIX]"), "{text}");
+                assert!(body["stop"].as_array().unwrap().contains(&json!("<|im_end|>")));
+            }
+        }
+        let few = Support { logprobs: true, stops: false };
+        let planned = Planner::new(Prompts::new(fim::Order::Psm)).plan(
+            "",
+            &request,
+            Window::Small,
+            &tokenizer,
+            256,
+            None,
+        );
+        let few = CompletionRequest::new(&planned.unwrap().task, &tokenizer, Template::Ours, None, few);
+        assert_eq!(few.body["stop"].as_array().unwrap().len(), STOPS_MIN);
+    }
+
+    #[test]
+    fn guards_are_not_copied_from_prompts() {
+        let text = broken_up("x = \"<|im_end|>\"", GUARD);
+        let line = json!({"choices": [{"text": text}]}).to_string();
+        assert_eq!(piece(&line).unwrap().unwrap().text, "x = \"<|im_end|>\"");
     }
 
     #[test]

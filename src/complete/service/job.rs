@@ -41,7 +41,7 @@ impl Job {
     /// Whether a request can join this generation.
     pub(super) fn fits(&self, editor_request: &EditorRequest, matcher: &LocationMatcher) -> bool {
         editor_request.trigger.is_served_by(self.trigger)
-            && matcher.typed_since(&self.location).any(|(typed, _)| self.is_consistent_with(typed))
+            && matcher.typed_since(&self.location).is_some_and(|(typed, _)| self.is_consistent_with(typed))
     }
 
     /// Applies a change of the document; false if the generation is then inconsistent or elsewhere.

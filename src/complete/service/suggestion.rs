@@ -48,15 +48,13 @@ impl Entry {
         if self.key != editor_request.key || !editor_request.trigger.is_served_by(self.trigger) {
             return None;
         }
-        matcher.typed_since(&self.location).find_map(|(typed, closers)| {
-            if self.items.is_empty() {
-                return (typed.is_empty() && closers == 0).then(Vec::new);
-            }
-            let rests =
-                self.items.iter().filter_map(|item| rest_of(&item.text, typed, closers, editor_request));
-            let rests: Vec<Item> = rests.map(|text| Item { text }).collect();
-            (!rests.is_empty()).then_some(rests)
-        })
+        let (typed, closers) = matcher.typed_since(&self.location)?;
+        if self.items.is_empty() {
+            return (typed.is_empty() && closers == 0).then(Vec::new);
+        }
+        let rests = self.items.iter().filter_map(|item| rest_of(&item.text, typed, closers, editor_request));
+        let rests: Vec<Item> = rests.map(|text| Item { text }).collect();
+        (!rests.is_empty()).then_some(rests)
     }
 }
 

@@ -93,7 +93,8 @@ impl Tracked {
         matcher: &LocationMatcher,
     ) -> Option<JobId> {
         let answer = self.answer.as_ref().filter(|job| job.fits(editor_request, matcher));
-        let is_there = |job: &&Job| matcher.typed_since(&job.location).any(|(typed, _)| typed.is_empty());
+        let is_there =
+            |job: &&Job| matcher.typed_since(&job.location).is_some_and(|(typed, _)| typed.is_empty());
         let is_enough = editor_request.trigger == Trigger::Automatic;
         let speculation = self.speculation.as_ref().filter(|job| is_enough && is_there(job));
         answer.or(speculation).map(|job| job.id)

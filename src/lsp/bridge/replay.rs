@@ -5,13 +5,11 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tower_lsp::gen_lsp_types::{
-    DidChangeTextDocumentParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams,
-};
+use tower_lsp::gen_lsp_types::{DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams};
 use tower_lsp::jsonrpc::ErrorCode;
 
 use crate::lsp::capabilities::Capabilities;
-use crate::lsp::documents::Documents;
+use crate::lsp::documents::{DocumentChange, Documents};
 use crate::lsp::position::Encoding;
 
 /// The id of a replayed `initialize`.
@@ -97,15 +95,9 @@ impl SessionRecord {
                 }
             }
             ("textDocument/didChange", _) => {
-                if let Ok(params) = serde_json::from_str::<DidChangeTextDocumentParams>(params) {
-                    let uri = &params.text_document.text_document_identifier.uri.0;
+                if let Ok(change) = serde_json::from_str::<DocumentChange>(params) {
                     let encoding = self.encoding.unwrap_or(Encoding::Utf16);
-                    self.documents.change(
-                        uri,
-                        params.text_document.version,
-                        &params.content_changes,
-                        encoding,
-                    );
+                    self.documents.change(&change, encoding);
                 }
             }
             ("textDocument/didClose", _) => {

@@ -1,9 +1,16 @@
 //! How a model is talked to: its chat template, in Jinja, rendered as transformers does.
 
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context, Result, anyhow};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
+use serde_json::ser::Formatter;
+
+use super::date::strftime;
 
 /// Instructions that rendering may take: a template is part of a model, and models are untrusted.
 const FUEL: u64 = 1 << 20;
@@ -11,6 +18,8 @@ const FUEL: u64 = 1 << 20;
 const RECURSION_MAX: usize = 100;
 /// Longer templates are no templates, in bytes.
 const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+/// Most spaces that a template indents JSON by.
+const INDENT_MAX: usize = 16;
 
 const NAME: &str = "chat_template";
 
@@ -64,7 +73,7 @@ impl ChatTemplate {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(anyhow!("the chat template has {} bytes", source.len()));
         }
-        let this = Self { source: source.to_owned(), eos: eos.to_owned() };
+        let this = Self { source: without_generation_blocks(source), eos: eos.to_owned() };
         this.environment().context("the chat template is damaged")?;
         Ok(this)
     }
@@ -94,39 +103,181 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
+        environment.add_function("strftime_now", |format: &str| strftime(format, seconds_now()));
         environment.add_filter("tojson", to_json);
         environment.add_template(NAME, &self.source)?;
         Ok(environment)
     }
 }
 
-/// JSON as Python writes it, with blanks and without escapes for HTML.
-fn to_json(value: Value) -> Result<String, Error> {
-    struct Python;
-    impl serde_json::ser::Formatter for Python {
-        fn begin_object_value<W: std::io::Write + ?Sized>(&mut self, writer: &mut W) -> std::io::Result<()> {
-            writer.write_all(b": ")
-        }
-        fn begin_object_key<W: std::io::Write + ?Sized>(
-            &mut self,
-            writer: &mut W,
-            is_first: bool,
-        ) -> std::io::Result<()> {
-            writer.write_all(if is_first { b"" } else { b", " })
-        }
-        fn begin_array_value<W: std::io::Write + ?Sized>(
-            &mut self,
-            writer: &mut W,
-            is_first: bool,
-        ) -> std::io::Result<()> {
-            writer.write_all(if is_first { b"" } else { b", " })
-        }
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A block that marks what the model is trained on; what is in it stays. minijinja has none, so it becomes a condition.
+fn without_generation_blocks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let (inside, end) = (start + 2, start + length);
+        let block = &rest[inside..end];
+        let word = block.trim_matches(['-', '+']).trim();
+        let instead = match word {
+            "generation" => "if true",
+            "endgeneration" => "endif",
+            _ => word,
+        };
+        out += &rest[..inside];
+        out += &if instead == word { block.to_owned() } else { block.replacen(word, instead, 1) };
+        rest = &rest[end..];
     }
+    out + rest
+}
+
+/// JSON as Python's `json.dumps` writes it, without escapes for HTML.
+fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
+    let format = Python::new(&options)?;
+    options.assert_all_used()?;
     let mut bytes = Vec::new();
-    let wrong = |error: &dyn std::fmt::Display| Error::new(ErrorKind::BadSerialization, error.to_string());
-    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Python);
-    value.serialize(&mut serializer).map_err(|error| wrong(&error))?;
-    String::from_utf8(bytes).map_err(|error| wrong(&error))
+    if format.sorts_keys {
+        let value = sorted(serde_json::to_value(&value).map_err(wrong)?);
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, format)).map_err(wrong)?;
+    } else {
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, format)).map_err(wrong)?;
+    }
+    String::from_utf8(bytes).map_err(wrong)
+}
+
+fn wrong(error: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::BadSerialization, error.to_string())
+}
+
+/// With the keys of all objects in order.
+fn sorted(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value::{Array, Object};
+    match value {
+        Object(object) => {
+            let mut pairs: Vec<_> = object.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            pairs.sort_by(|one, other| one.0.cmp(&other.0));
+            Object(pairs.into_iter().collect())
+        }
+        Array(values) => values.into_iter().map(sorted).collect(),
+        other => other,
+    }
+}
+
+/// The arguments of `json.dumps`.
+struct Python {
+    /// What one level is indented by; without it all is on one line.
+    indent: Option<String>,
+    item_separator: String,
+    key_separator: String,
+    is_ascii: bool,
+    sorts_keys: bool,
+    depth: usize,
+    has_items: bool,
+}
+
+impl Python {
+    fn new(options: &Kwargs) -> Result<Self, Error> {
+        let indent: Option<Value> = options.get("indent")?;
+        let indent = match indent.filter(|indent| !indent.is_none()) {
+            Some(indent) => Some(match indent.as_str() {
+                Some(text) => text.to_owned(),
+                None => " ".repeat(usize::try_from(indent)?.min(INDENT_MAX)),
+            }),
+            None => None,
+        };
+        let separators: Option<Vec<String>> = options.get("separators")?;
+        let (item, key) = match separators.as_deref() {
+            Some([item, key]) => (item.clone(), key.clone()),
+            Some(_) => return Err(wrong("separators of tojson are two texts")),
+            None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        };
+        Ok(Self {
+            indent,
+            item_separator: item,
+            key_separator: key,
+            is_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+            sorts_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+            depth: 0,
+            has_items: false,
+        })
+    }
+
+    fn begin(&mut self, writer: &mut (impl Write + ?Sized), opening: &str) -> io::Result<()> {
+        self.depth += 1;
+        self.has_items = false;
+        writer.write_all(opening.as_bytes())
+    }
+
+    fn end(&mut self, writer: &mut (impl Write + ?Sized), closing: &str) -> io::Result<()> {
+        self.depth -= 1;
+        if std::mem::replace(&mut self.has_items, true) {
+            self.new_line(writer)?;
+        }
+        writer.write_all(closing.as_bytes())
+    }
+
+    fn item(&mut self, writer: &mut (impl Write + ?Sized), is_first: bool) -> io::Result<()> {
+        self.has_items = true;
+        if !is_first {
+            writer.write_all(self.item_separator.as_bytes())?;
+        }
+        self.new_line(writer)
+    }
+
+    fn new_line(&self, writer: &mut (impl Write + ?Sized)) -> io::Result<()> {
+        let Some(indent) = &self.indent else { return Ok(()) };
+        writer.write_all(b"\n")?;
+        (0..self.depth).try_for_each(|_| writer.write_all(indent.as_bytes()))
+    }
+}
+
+impl Formatter for Python {
+    fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.begin(writer, "[")
+    }
+
+    fn end_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.end(writer, "]")
+    }
+
+    fn begin_array_value<W: Write + ?Sized>(&mut self, writer: &mut W, is_first: bool) -> io::Result<()> {
+        self.item(writer, is_first)
+    }
+
+    fn begin_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.begin(writer, "{")
+    }
+
+    fn end_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.end(writer, "}")
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, writer: &mut W, is_first: bool) -> io::Result<()> {
+        self.item(writer, is_first)
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(self.key_separator.as_bytes())
+    }
+
+    fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
+        if !self.is_ascii {
+            return writer.write_all(text.as_bytes());
+        }
+        for c in text.chars() {
+            match c.is_ascii() {
+                true => write!(writer, "{c}")?,
+                false => {
+                    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(writer, "\\u{unit:04x}"))?
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +352,28 @@ mod tests {
             ),
             ("  {% for m in messages %}\n  {{ m.role }}\n  {% endfor %}\n", &[(User, "")], "  user\n"),
             (
+                "{{ messages | tojson(ensure_ascii=False) }}",
+                &[(User, "é<🦀")],
+                r#"[{"role": "user", "content": "é<🦀"}]"#,
+            ),
+            (
+                "{{ messages[0] | tojson(ensure_ascii=True, sort_keys=true) }}",
+                &[(User, "é\u{7f}🦀\n")],
+                "{\"content\": \"\\u00e9\u{7f}\\ud83e\\udd80\\n\", \"role\": \"user\"}",
+            ),
+            (
+                "{{ messages | tojson(indent=2) }}{{ [] | tojson(indent=4) }}",
+                &[(User, "a")],
+                "[\n  {\n    \"role\": \"user\",\n    \"content\": \"a\"\n  }\n][]",
+            ),
+            ("{{ [[1], {'a': none}] | tojson(separators=(',', ':')) }}", &[(User, "")], "[[1],{\"a\":null}]"),
+            (
+                "{% for m in messages %}\n  {%- generation -%}\n  {{ m.content }}\n  {%- endgeneration %}\n{% endfor %}",
+                &[(User, "a"), (Assistant, "b")],
+                "ab",
+            ),
+            ("{% generation %}{{ messages[0].role }}{% endgeneration %}", &[(User, "")], "user"),
+            (
                 "{{ messages[0].content.startswith('a') and not messages[0].content.endswith('b') }}",
                 &[(User, "ac")],
                 "True",
@@ -208,6 +381,14 @@ mod tests {
         ] {
             assert_eq!(render(template, messages).unwrap(), expected, "{template}");
         }
+    }
+
+    #[test]
+    fn templates_may_say_the_date() {
+        let text = render("{{ strftime_now('%Y-%m-%d') }}", &[]).unwrap();
+        let today = strftime("%F", seconds_now());
+        let yesterday = strftime("%F", seconds_now() - 86_400);
+        assert!([&today, &yesterday].contains(&&text), "{text}");
     }
 
     #[test]
@@ -220,6 +401,8 @@ mod tests {
             ("{{ messages[7].content.x }}", "refuses"),
             ("{{ nothing.here() }}", "refuses"),
             ("{% include 'other' %}", "refuses"),
+            ("{{ 1 | tojson(unknown=1) }}", "refuses"),
+            ("{% generation %}", "damaged"),
             (endless, "refuses"),
             (recursive, "refuses"),
             (CHATML, "Unexpected role: system"),

@@ -6,7 +6,9 @@
 //! asks for a special token by name gets one.
 
 pub mod chat;
+mod date;
 mod gguf;
+pub mod specials;
 pub mod words;
 
 use std::collections::{BTreeSet, HashMap};
@@ -340,6 +342,11 @@ impl Tokenizer {
         Ok((template.render(&messages)?, guard))
     }
 
+    /// Whether `id` is a special token.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.specials.iter().any(|&(_, special)| special == id)
+    }
+
     /// The id of the special token whose text is `text`.
     pub fn special(&self, text: &str) -> Option<u32> {
         self.specials.iter().find(|(special, _)| special == text).map(|(_, id)| *id)
@@ -399,7 +406,7 @@ impl Tokenizer {
 }
 
 /// Turns a stream of ids into text that is valid UTF-8 at every moment: a character whose bytes are
-/// spread over tokens appears with its last one.
+/// spread over tokens appears with its last one, and never where that does not come.
 #[derive(Clone, Debug, Default)]
 pub struct TextStream {
     held: Vec<u8>,
@@ -423,11 +430,6 @@ impl TextStream {
         }
         self.held.drain(..self.held.len() - kept);
         text
-    }
-
-    /// What is still held back when no more ids come: U+FFFD for a character that stayed unfinished.
-    pub fn finish(self) -> String {
-        String::from_utf8_lossy(&self.held).into_owned()
     }
 }
 
@@ -583,7 +585,7 @@ pub(crate) mod tests {
             let mut stream = TextStream::default();
             let mut text: String = ids.iter().map(|&id| stream.push(&tokenizer, id)).collect();
             let length = text.len();
-            text.push_str(&stream.finish());
+            text.push_str(&String::from_utf8_lossy(&stream.held));
             assert_eq!(text, tokenizer.decode(&ids));
             assert!(
                 !text[..length].ends_with('\u{fffd}') || !bytes.starts_with(b"\xf0\x9f"),
