@@ -101,7 +101,7 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
 pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<String, Dropped> {
     let Document { prefix, suffix, .. } = &*request.document;
     let place = place_of(&request.document);
-    let indentation = Indentation::new(place.language, prefix, suffix);
+    let indentation = Indentation::new(place.outline(), prefix, suffix);
     let text = trim(output, &place, indentation, &stop_at(request, &place), reason)?;
     Ok(if request.document.uses_crlf() { text.replace('\n', "\r\n") } else { text })
 }
@@ -214,6 +214,55 @@ mod tests {
             assert_eq!(is_multi_line(&place), expected, "{document:?}");
         }
         assert!(may_show("foo(", ")\nx") && !may_show("foo(", "x)"));
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_language() {
+        for (path, document, expected) in [
+            ("a.rb", "def f\n  $0\nend\n", true),
+            ("a.rb", "def f\n  $0\n  x\nend\n", false),
+            ("a.hs", "f x = do$0\n\ng = 1\n", true),
+            ("a.ml", "let f x =\n  $0\n", true),
+            ("a.lisp", "(defun f (x)\n  $0)\n", true),
+            ("a.sh", "if a; then\n  $0\nfi\n", true),
+            ("a.jl", "for i in x\n    $0\nend\n", true),
+            ("a.html", "<ul>\n  $0\n</ul>\n", true),
+            ("a.html", "<li>$0</li>\n", true),
+            ("a.html", "<li>a$0</li>\n", false),
+            ("a.md", "Add this:\n$0\n", false),
+            ("a.md", "# Title\n$0\n", false),
+            ("a.lisp", "; Adds.\n$0\n", true),
+            ("a.py", "// Adds.\n$0\n", false),
+            ("a.rs", "    match Pin:$0 {\n    }\n", false),
+            ("a.py", "def f(a,\n      b):\n    $0\n", true),
+            ("a.c", "#else\n$0\n#endif\n", true),
+            ("a.c", "#else\n$0\nx\n#endif\n", false),
+        ] {
+            let request = Request::of(document_of(path, document));
+            assert_eq!(is_multi_line(&place_of(&request.document)), expected, "{document:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_go_on_with_a_statement_are_in_the_block_of_its_first() {
+        for (path, document, expected) in [
+            ("a.py", "def f(a,\n      b):\n    $0\n", 4),
+            ("a.py", "def f(a,\n      b):$0\n", 1),
+            ("a.cpp", "  int f(int a,\n        int b) {$0}\n", 3),
+            ("a.c", "    f(a,\n      $0", 4),
+            ("a.c", "    f(\n        a,\n        $0", 8),
+            ("a.lisp", "(defun f (x)\n  (if (p x)\n      $0\n", 3),
+            ("a.lisp", "(defun f (x)\n  (g x)\n  (h $0\n", 1),
+            ("a.html", "<body>\n$0\n</body>\n", 0),
+        ] {
+            let request = Request::of(document_of(path, document));
+            assert_eq!(block_indent(&place_of(&request.document)), expected, "{document:?}");
+        }
+    }
+
+    fn document_of(path: &str, document: &str) -> Document {
+        let (prefix, suffix) = document.split_once("$0").unwrap();
+        Document::new(Some(path.into()), prefix, suffix)
     }
 
     #[test]

@@ -19,14 +19,18 @@ pub(super) fn opens(blocks: Blocks, code: &str, expected: Expected) -> bool {
         Blocks::Braces { last } => {
             let is_label = code.ends_with(':') && has(LABELS, first_word(code));
             let is_arrow = code.ends_with("=>") || code.ends_with("->") || ends_with(code, last);
-            opens_closure(code) || expected == Expected::Below && (is_label || is_arrow)
+            let is_word = code.ends_with(is_identifier) && ends_with(code, last);
+            opens_closure(code) || is_word || expected == Expected::Below && (is_label || is_arrow)
         }
         Blocks::Colon { first } => code.ends_with(':') && has(first, first_word(code)),
         Blocks::Words { first, last, close, ignores_case } => {
             let lower = if ignores_case { code.to_lowercase() } else { String::new() };
             let code = if ignores_case { lower.as_str() } else { code };
             let is_flat = close.is_empty() && first_word(code) == "module";
-            !is_flat && (ends_with(without_parameters(code), last) || begins_with(code, first, close))
+            !is_flat
+                && (ends_with(without_parameters(code), last)
+                    || begins_with(code, first, close)
+                    || opens_closure(code))
         }
         Blocks::Recipes => is_target(code),
         Blocks::Environments => code.rfind("\\begin{") > code.rfind("\\end{"),
@@ -84,7 +88,7 @@ fn begins_with(code: &str, first: &str, close: &str) -> bool {
                 || has(MODIFIERS, previous) && !(previous == "return" && has("if unless while until", name))
                 || has(ANYWHERE, name);
             let is_key = after == Some(':') || previous.ends_with(['.', ':']);
-            if has(first, name) && is_free && !is_key {
+            if has(first, name) && is_free && !is_key && !has(close, previous) {
                 opened = opened.or(Some(depth));
             }
             previous = name;
@@ -134,4 +138,109 @@ fn is_target(code: &str) -> bool {
 fn first_word(code: &str) -> &str {
     let code = code.trim_start_matches(['}', ' ']);
     &code[..code.find(|c| !is_identifier(c)).unwrap_or(code.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Language, Outline};
+
+    /// A file extension, lines that open a block below, of which those with a `+` do so where the cursor is at their end
+    /// too, and lines that open none.
+    const HEADS: &[(&str, &[&str], &[&str])] = &[
+        (
+            "rs",
+            &["+fn f() {", "x => ", "f(", "+ y.map(|x| {", "+} else {"],
+            &["match Pin:", "let x:", "// a {", "\"{", "a();"],
+        ),
+        ("js", &["+if (a) {", "f(x =>", "  case 1:", "default:"], &["{ a:", "let a: A", "`{"]),
+        ("c", &["+int f() {", "+}, {", "+x = {"], &["#else", "#define A {", "public:"]),
+        ("swift", &["+a.map { x in", "+f {"], &["for x in", "let a = { x in y }"]),
+        ("kt", &["+a.map { x ->", "+f {", "fun f() ="], &["val x: Int"]),
+        ("scala", &["+def f = {", "+x match", "def f(x: Int) =", "class A:"], &["val x = 1", "a == b"]),
+        ("php", &["+if ($a) {", "fn ($x) =>"], &["$a = 1;"]),
+        (
+            "py",
+            &["+def f(a):", "if a: # b", "x = [", "+else:", "+async def f():"],
+            &["a:", "# if:", "\"if a:", "x: int"],
+        ),
+        (
+            "lua",
+            &["+if a then", "+local f = function(a)", "+f(function()", "+else", "+repeat"],
+            &["f(function() end)", "x = 1", "local function_a"],
+        ),
+        (
+            "rb",
+            &["+def f(a)", "+a.each do |b|", "+a do", "+x = if a", "+private def f", "+when 1", "+a { |b|"],
+            &["return if a", "b if a", "a.class", "def f; end", "if: a", "x.if"],
+        ),
+        ("cr", &["+def f", "+module A"], &["x"]),
+        ("ex", &["+def f(x) do", "+else", "+x ->", "+case x do"], &["def f(x), do: x", "x = 1"]),
+        (
+            "jl",
+            &["+function f(x)", "+for i in x", "+map(a) do x", "+struct A", "+x = if a"],
+            &["f(x) = 2", "a[end]", "if a; b end"],
+        ),
+        ("ml", &["+let f x =", "+match x with", "+| A ->", "+begin"], &["let x = 1", "a <= b"]),
+        (
+            "hs",
+            &["+f x = do", "+class A a where", "+f x =", "+case x of", "+  A ->"],
+            &["module A where", "f :: Int", "x == y"],
+        ),
+        ("elm", &["+f x =", "+case x of"], &["import A"]),
+        ("fs", &["+let f x =", "+| A ->"], &["open A"]),
+        ("nim", &["+proc f(x: int) =", "+if x:", "+type"], &["let x = 1"]),
+        (
+            "sh",
+            &["+if a; then", "+for i in x; do", "+case $x in", "+  a)", "+f() {"],
+            &["f(a)", "echo then x", "fi"],
+        ),
+        ("fish", &["+if a", "+for x in y", "+function f"], &["echo if"]),
+        ("sql", &["+BEGIN", "+SELECT", "+if x then", "create table a ("], &["select a from b;", "end;"]),
+        ("f90", &["+do i = 1, n", "+IF (a) THEN", "+subroutine f(x)"], &["end do", "call f(x)"]),
+        ("adb", &["+procedure A is", "+loop", "+if X then"], &["end A;"]),
+        ("vhd", &["+entity a is", "+process (b) is"], &["a <= b;"]),
+        (
+            "v",
+            &["+always @(a) begin", "+module a;", "+begin : b", "+case (x)"],
+            &["assign a = b;", "endmodule"],
+        ),
+        ("pas", &["+begin", "+repeat", "+case x of", "+try"], &["x := 1;", "end;"]),
+        ("vb", &["+Sub F()", "+If a Then", "+Private Function G()"], &["End Sub", "x = 1"]),
+        ("cmake", &["+if(A)", "+foreach(a b)", "set("], &["set(a b)", "endif()"]),
+        ("erl", &["+f(X) ->", "+case X of"], &["x() -> y."]),
+        ("yaml", &["+a:", "+- b:", "+c: |"], &["a: b", "# a:"]),
+        ("makefile", &["+a: b", "+a:"], &["A := b", ".PHONY: a", "\techo a"]),
+        ("lisp", &["+(defun f (x)", "(f x", "+(let ((a 1))", "(f (g x"], &["(f x)", "x"]),
+        ("el", &["+(when (a)", "+(with-b (c)"], &["(setq x 1)"]),
+        ("clj", &["+(defn f [x]", "(f {:a 1"], &["(f x)"]),
+        ("scm", &["+(define (f x)", "(f"], &["'(a b)"]),
+        ("html", &["+<ul>", "+<a b=\"c\">", "+<p><b>"], &["<br>", "<p>a</p>", "<a />", "a", "<p>a"]),
+        ("xml", &["+<a>", "+<a:b c='d'>"], &["<a/>", "<?xml?>", "</a>"]),
+        ("tex", &["+\\begin{a}"], &["\\end{a}", "a:", "\\begin{a} \\end{a}"]),
+        ("md", &[], &["Add this:", "a (", "# A {", "if a then"]),
+        ("toml", &["a = ["], &["[a]", "a = 1"]),
+        ("json", &["+\"a\": {", "["], &["\"a\": 1,"]),
+        ("", &["+if a {", "+if a then", "+def f():", "a =>", "f("], &["x = 1", "a:"]),
+    ];
+
+    #[test]
+    fn blocks_are_opened_as_in_each_language() {
+        let mut wrong = Vec::new();
+        for (extension, heads, others) in HEADS {
+            let language = Language::of_path(Some(&format!("a.{extension}")));
+            let opens = |text: &str| Outline::new(language, text).opener_width().is_some();
+            for (head, expected) in
+                heads.iter().map(|head| (head, true)).chain(others.iter().map(|line| (line, false)))
+            {
+                let line = head.trim_start_matches('+');
+                if opens(&format!("{line}\n  ")) != expected {
+                    wrong.push((*extension, *head, "below"));
+                }
+                if opens(line) != (expected && head.starts_with('+')) {
+                    wrong.push((*extension, *head, "here"));
+                }
+            }
+        }
+        assert_eq!(wrong, []);
+    }
 }

@@ -1,9 +1,9 @@
 //! Indentation of lines and of documents.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::language::{Blocks, Language};
-use super::lexer::Lexer;
 use super::outline::Outline;
 use super::syntax::Class;
 
@@ -27,7 +27,7 @@ pub struct Indentation<'a> {
     unit: Unit,
     /// The steps of one line below another that the document has, in columns, a bit for each.
     steps: u64,
-    outline: Outline<'a>,
+    outline: Cow<'a, Outline<'a>>,
     language: &'static Language,
     line: &'a str,
 }
@@ -58,18 +58,25 @@ const LINES_MAX: usize = 200;
 const EXCEPTION: usize = 8;
 
 impl<'a> Indentation<'a> {
-    /// The indentation of the lines around the cursor.
-    pub fn new(language: &'static Language, prefix: &'a str, suffix: &str) -> Self {
+    /// The indentation of the lines around the cursor; `outline` is that of `prefix`.
+    pub fn new(outline: &'a Outline<'a>, prefix: &'a str, suffix: &str) -> Self {
+        let language = outline.language();
         let line = &prefix[prefix.rfind('\n').map_or(0, |end| end + 1)..];
         let (unit, steps) = detect(language, prefix, suffix);
-        Self { unit, steps, outline: Outline::new(language, prefix), language, line }
+        Self { unit, steps, outline: Cow::Borrowed(outline), language, line }
     }
 
     /// The indentation for what replaces `lines` of `text`.
     pub fn replacing(language: &'static Language, text: &'a str, lines: Range<usize>) -> Self {
         let (before, after) = text.split_at(lines.end);
         let (unit, steps) = detect(language, before, after);
-        Self { unit, steps, outline: Outline::new(language, &text[..lines.start]), language, line: "" }
+        Self {
+            unit,
+            steps,
+            outline: Cow::Owned(Outline::new(language, &text[..lines.start])),
+            language,
+            line: "",
+        }
     }
 
     /// `text` indented in this style, without whitespace at the ends of its lines; its first line only where the cursor is at
@@ -200,12 +207,12 @@ fn detect(language: &'static Language, prefix: &str, suffix: &str) -> (Unit, u64
     let mut lines: Vec<&str> = prefix.rsplit('\n').take(LINES_MAX).collect();
     lines.reverse();
     lines.extend(suffix.split('\n').skip(1).take(LINES_MAX));
-    let mut lexer = Lexer::unsure(language.syntax);
+    let mut text_end = None;
     let (mut tabs, mut spaces, mut all, mut below_heads) = (0, 0, [0; 64], [0; 64]);
     let mut above = "";
     for line in lines {
-        let is_text = lexer.is_inside();
-        lexer = lexer.read_all(line).read_all("\n");
+        let is_text = text_end.is_some();
+        text_end = language.syntax.text_end(line, text_end);
         if is_text || line.trim().is_empty() || language.syntax.begins_with_comment(line.trim_start()) {
             continue;
         }
@@ -283,7 +290,8 @@ mod tests {
     fn check(path: &str, document: &str, text: &str, expected: &str) {
         let (prefix, suffix) = document.split_once("$0").unwrap();
         let starts_line = prefix.rsplit('\n').next().unwrap().trim().is_empty();
-        let indentation = Indentation::new(Language::of_path(Some(path)), prefix, suffix);
+        let outline = Outline::new(Language::of_path(Some(path)), prefix);
+        let indentation = Indentation::new(&outline, prefix, suffix);
         assert_eq!(indentation.apply(text, starts_line), expected, "{document:?}");
     }
 

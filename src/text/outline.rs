@@ -61,6 +61,10 @@ impl<'a> Outline<'a> {
         outline
     }
 
+    pub fn language(&self) -> &'static Language {
+        self.language
+    }
+
     /// The lexer for the text after the cursor.
     pub fn lexer(&self) -> Lexer {
         self.lexer
@@ -71,7 +75,10 @@ impl<'a> Outline<'a> {
     pub fn opener_width(&self) -> Option<usize> {
         let last = self.lines.len() - 1;
         match self.lines.iter().rposition(|line| !line.text.trim().is_empty())? {
-            at if at == last => self.block_of(at, Expected::Here),
+            at if at == last => {
+                let is_code = !self.lexer.is_inside();
+                is_code.then(|| self.block_of(at, Expected::Here)).flatten()
+            }
             at => self.block_of(at, Expected::Below),
         }
     }
@@ -106,6 +113,7 @@ impl<'a> Outline<'a> {
                     code.truncate(code.len().saturating_sub(self.lexer.opener_length() - 1));
                 }
                 Class::Comment => {}
+                Class::Character if self.language.syntax.is_prose => code.push(c),
                 Class::String | Class::Character | Class::Regex => code.push('"'),
             }
             was_comment = is_comment;
@@ -230,4 +238,71 @@ fn window_start(text: &str) -> usize {
         || (floor..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len()),
         |skipped| floor + skipped,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outline<'a>(path: &str, prefix: &'a str) -> Outline<'a> {
+        Outline::new(Language::of_path(Some(path)), prefix)
+    }
+
+    #[test]
+    fn the_head_of_a_block_may_have_several_lines() {
+        for (path, prefix, expected) in [
+            ("a.py", "def f(a,\n      b):\n    ", Some(0)),
+            ("a.py", "  if a and \\\n          b:\n", Some(2)),
+            ("a.py", "  x = f(a,\n        b)\n", None),
+            ("a.cpp", "int f(int a,\n      int b) {", Some(0)),
+            ("a.java", "  void f()\n      throws A {\n", Some(2)),
+            ("a.js", "  a\n    .b(function () {\n", Some(2)),
+            ("a.js", "  f(a, {\n  }, function () {", Some(2)),
+            ("a.c", "  case 1:\n    if (a) {\n", Some(4)),
+            ("a.rs", "impl A\nwhere\n    B: C,\n{\n", Some(0)),
+            ("a.v", "module a (\n  input b\n);\n", Some(0)),
+            ("a.html", "  <a b=\"c\"\n     d>\n", Some(2)),
+            ("a.lisp", "(f\n  (when a\n", Some(2)),
+            ("a.c", "#if A\nf() {\n", Some(0)),
+            ("a.py", "\"\"\"\nif a:\n", None),
+            ("a.js", "/*\n f() {\n", None),
+        ] {
+            assert_eq!(outline(path, prefix).opener_width(), expected, "{prefix:?}");
+        }
+    }
+
+    #[test]
+    fn statements_go_on_below_their_first_line() {
+        for (path, prefix, expected) in [
+            ("a.c", "  f(a,\n    b", Some(2)),
+            ("a.c", "  x = a\n      + b", Some(2)),
+            ("a.c", "  f(\n    b", None),
+            ("a.c", "  f() {\n    b", None),
+            ("a.c", "  f();\n  b", None),
+            ("a.lisp", "(f a\n   (g b\n      ", Some(0)),
+        ] {
+            assert_eq!(outline(path, prefix).continued_width(), expected, "{prefix:?}");
+        }
+    }
+
+    #[test]
+    fn the_lexer_is_where_the_cursor_is() {
+        let long = "x = 1\n".repeat(2000);
+        for (path, prefix, expected) in [
+            ("a.py", "f(\"a", Class::String),
+            ("a.py", "x\n\"\"\"\na\n", Class::String),
+            ("a.c", "/* a\n b\n", Class::Comment),
+            ("a.c", "/* a */\n b\n", Class::Code),
+            ("a.js", "f(\"src/*\");\n", Class::Code),
+        ] {
+            for before in ["", &long] {
+                let text = format!("{before}{prefix}");
+                assert_eq!(outline(path, &text).lexer().class(), expected, "{prefix:?}");
+            }
+        }
+        let far = |opener: &str| format!("{opener}\n{}", "a b c\n".repeat(1000));
+        assert_eq!(outline("a.c", &far("/*")).lexer().class(), Class::Comment);
+        assert_eq!(outline("a.c", &far("x = \"a/*\";")).lexer().class(), Class::Code);
+        assert_eq!(outline("a.py", &far("\"\"\"")).lexer().class(), Class::String);
+    }
 }

@@ -37,3 +37,21 @@ fn tag_name(text: &str) -> &str {
     let is_part = |c: char| is_identifier(c) || matches!(c, '-' | ':' | '.');
     &text[..text.find(|c| !is_part(c)).unwrap_or(text.len())]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_tags_are_read() {
+        for (text, expected) in [
+            ("</li>", Some("</li>")),
+            ("</a:b-c></d>", Some("</a:b-c>")),
+            ("</>x", Some("</>")),
+            ("</li", None),
+            ("<li>", None),
+        ] {
+            assert_eq!(closing(text), expected);
+        }
+    }
+}

@@ -73,16 +73,33 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("erl", "'a b' $( $\" \"c\" % d's", "^^^^^ '' '' ^^^ ~~~~~"),
     ("html", "<a b=\"c'd\" e='f'>it's \"g\"</a><!-- h's -->", "<a b=^^^^^ e=^^^>it's \"g\"</a><!-~~~~~~~~~"),
     ("tex", "it's \\{ 10\\% % a", "it's '' 10'' ~~~"),
-    ("md", "it's `a` [b](c) <!-- d -->", "it's `a` [b](c) <!-~~~~~~~"),
-    ("unknown", "it's\n\"a\" // b\n# c\n#d -- e\n&'a `f` '''g\n'''", "it^^\n^^^ /~~~\n#~~\n#d --~~\n&'a ^^^ ^^^^\n^^^"),
+    ("md", "it's `a(` [b](c) <!-- d -->\n```sh\nit's `(\n```\n'e", "it's ^^^^ [b](c) <!-~~~~~~~\n^^`sh\nit's ^^\n^^`\n'e"),
+    ("js", "<p>it's</p> 'a' // b", "<p>it's</p> ^^^ /~~~"),
+    ("py", "f\"{a[\"b\"]}\" + f'{c}' + rb'd' + self.f", "f^{a[^^^]}^ + f^{c}^ + rb^^^ + self.f"),
+    ("cs", "$\"a {b(\"c\")}\" + $@\"{d}\\\"", "$^^^{b(^^^)}^ + $@^{d}^^"),
+    ("cpp", "u8R\"(a\")\" + LR\"x(b)x\"", "u8R^^^^^^ + LR^^^^^^^"),
+    ("rs", "cr#\"a\"\"# + c\"b\" + b'c' + 'd: loop", "cr#^^^^^ + c^^^ + b''' + '': loop"),
+    ("rb", "a %w(b) + %q{'c {d}'} =~ %r[e(] x % (y) ?' $' if %(z)", "a %w^^^ + %q^^^^^^^^^ =~ %r//// x % (y) ?' $' if %^^^"),
+    ("rb", "x = <<~sql\n it's\n sql\ny", "x = <^^^^^\n^^^^^\n^^^^\ny"),
+    ("ex", "~w[a'] ~s(b \"c) ~r{d(} ?' empty?(x) ~S\"\"\"\ne'\n\"\"\"", "~w^^^^ ~s^^^^^^ ~r//// '' empty?(x) ~S^^^\n^^\n^^^"),
+    ("pl", "s{a(}{b)}g; $s{x}; q(it's); y/'/\"/; m[c(]; my $y; qw/d e/\n=pod\nit's\n=cut\n1", "s////////g; $s{x}; q^^^^^^; y/////; m////; my $y; qw^^^^^\n=po~\n~~~~\n~~~~\n1"),
+    ("r", "r\"(a\"b)\" + R\"-(c)-\"", "r^^^^^^^ + R^^^^^^^"),
+    ("jl", "\"a $(f(\"b\")) c\" * x[1]' * 'd'", "^^^^(f(^^^))^^^ * x[1]' * '''"),
+    ("elm", "\"\"\"a\n\"b\"\"\" x' -- c", "^^^^\n^^^^^ x' -~~~"),
+    ("el", "(eq c ?\\() ?\\\" 'd ; e", "(eq c ?'') ?'' 'd ~~~"),
+    ("erl", "\"\"\"\na\"\n\"\"\" $'", "^^^\n^^\n^^^ ''"),
+    ("sh", "a \\' \\( 'b' # c", "a '' '' ^^^ ~~~"),
+    ("unknown", "it's\n\"a\" // b\n# c\n#d -- e\n&'a `f` '''g\n'''", "it's\n^^^ /~~~\n#~~\n#d --~~\n&'a ^^^ ^^^^\n^^^"),
 ];
 
 #[test]
 fn every_family_is_classified() {
-    for (file, text, expected) in FAMILIES {
-        let language = Language::of_path(Some(file));
-        assert_eq!(classified(Lexer::new(language.syntax), text), *expected, "{}", language.name);
-    }
+    let read = |(file, text, _): &(&str, &'static str, &str)| {
+        classified(Lexer::new(Language::of_path(Some(file)).syntax), text)
+    };
+    let wrong: Vec<_> =
+        FAMILIES.iter().filter(|case| read(case) != case.2).map(|case| (case, read(case))).collect();
+    assert_eq!(wrong, []);
 }
 
 #[test]
