@@ -17,7 +17,9 @@ pub(super) fn opens(blocks: Blocks, code: &str, expected: Expected) -> bool {
     let code = code.trim();
     match blocks {
         Blocks::Braces { last } => {
-            let is_label = code.ends_with(':') && has(LABELS, first_word(code));
+            let label = code.strip_suffix(':').unwrap_or_default();
+            let is_label =
+                has(LABELS, first_word(label)) || !label.is_empty() && label.chars().all(is_identifier);
             let is_arrow = code.ends_with("=>") || code.ends_with("->") || ends_with(code, last);
             let is_word = code.ends_with(is_identifier) && ends_with(code, last);
             opens_closure(code) || is_word || expected == Expected::Below && (is_label || is_arrow)
@@ -153,7 +155,11 @@ mod tests {
             &["match Pin:", "let x:", "// a {", "\"{", "a();"],
         ),
         ("js", &["+if (a) {", "f(x =>", "  case 1:", "default:"], &["{ a:", "let a: A", "`{"]),
-        ("c", &["+int f() {", "+}, {", "+x = {"], &["#else", "#define A {", "public:"]),
+        (
+            "c",
+            &["+int f() {", "+}, {", "+x = {", "public:", "  case 1:"],
+            &["#else", "#define A {", "a ? b :"],
+        ),
         ("swift", &["+a.map { x in", "+f {"], &["for x in", "let a = { x in y }"]),
         ("kt", &["+a.map { x ->", "+f {", "fun f() ="], &["val x: Int"]),
         ("scala", &["+def f = {", "+x match", "def f(x: Int) =", "class A:"], &["val x = 1", "a == b"]),

@@ -132,6 +132,11 @@ impl Language {
         self.definitions.is_some_and(|definitions| definitions.documentation == Documentation::Docstring)
     }
 
+    /// Whether tags may begin a line of code.
+    pub(super) fn has_tags(&self) -> bool {
+        self.definitions.is_some_and(|definitions| definitions.layout == Layout::Script)
+    }
+
     /// Whether `line` opens a block by a word or a sign.
     pub(super) fn opens_by_words(&self, line: &str) -> bool {
         heads::opens(self.blocks, line, Expected::Below)

@@ -158,7 +158,9 @@ impl<'a> Outline<'a> {
                 opens.then(|| self.width(first))
             }
             blocks => {
-                let opens = ends_with_bracket(&line.code, expected) && !self.language.syntax.is_prose
+                let is_tag = self.language.has_tags() && line.code.trim_start().starts_with('<');
+                let opens = is_tag && tags::opens(&line.code)
+                    || ends_with_bracket(&line.code, expected) && !self.language.syntax.is_prose
                     || heads::opens(blocks, &self.code(head..at + 1), expected);
                 opens.then(|| self.width(head))
             }
