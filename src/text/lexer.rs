@@ -148,9 +148,9 @@ impl Lexer {
             (!near[at + open.len()..].contains(close)).then_some((form, at))
         })?;
         let line = &near[near[..at].rfind('\n').map_or(0, |end| end + 1)..];
-        let line = &line[..line.find('\n').unwrap_or(line.len())];
+        let line = &line[..line.find('\n').map_or(line.len(), |end| end + 1)];
         let lexer = Self::unsure(syntax).read_all(line);
-        (lexer.class() == Class::Comment).then(|| Inside::new(form, 0))
+        (lexer.is_inside() && lexer.class() == Class::Comment).then(|| Inside::new(form, 0))
     }
 
     pub fn syntax(&self) -> &'static Syntax {

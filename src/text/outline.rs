@@ -305,6 +305,7 @@ mod tests {
         let far = |opener: &str| format!("{opener}\n{}", "a b c\n".repeat(1000));
         assert_eq!(outline("a.c", &far("/*")).lexer().class(), Class::Comment);
         assert_eq!(outline("a.c", &far("x = \"a/*\";")).lexer().class(), Class::Code);
+        assert_eq!(outline("a.c", &far("// a/*")).lexer().class(), Class::Code);
         assert_eq!(outline("a.py", &far("\"\"\"")).lexer().class(), Class::String);
     }
 }
