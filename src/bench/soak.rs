@@ -20,10 +20,10 @@ const MARGIN: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests of a document before it is opened again as it was.
 const REQUESTS_OF_A_DOCUMENT: usize = 250;
-/// How often, in a hundred requests, the model may be asked.
-const MODEL_PERCENT: usize = 10;
-/// How often, in a hundred requests, the next one does not wait for the answer.
-const IMPATIENT_PERCENT: usize = 10;
+/// How often, in a thousand requests, the model may be asked.
+const MODEL_PERMILLE: usize = 10;
+/// How often, in a thousand requests, the next one does not wait for the answer.
+const IMPATIENT_PERMILLE: usize = 100;
 
 /// Results.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -133,15 +133,15 @@ fn client(
         if n % REQUESTS_OF_A_DOCUMENT == 0 {
             editor.open(TEXT)?;
         }
-        let id = match dice.below(100) {
-            0..MODEL_PERCENT => {
+        let id = match dice.below(1000) {
+            0..MODEL_PERMILLE => {
                 let line = dice.below(TEXT.lines().count());
                 editor.edit(line, ["a", "(", "\n    ", "x.", " "][dice.below(5)])?
             }
             _ => editor.ask_inside_word()?,
         };
         sent.fetch_add(1, Ordering::Relaxed);
-        if dice.below(100) >= IMPATIENT_PERCENT {
+        if dice.below(1000) >= IMPATIENT_PERMILLE {
             editor.receive_until(Instant::now() + TIMEOUT, |editor| !editor.is_pending(id), &mut times)?;
         }
     }

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use crate::text::{Class, Language, Lexer, Outline, tags};
 
 /// Assumed upper bound of the bytes per token, for cutting text before counting.
-const TOKEN_BYTES_MAX: usize = 8;
+pub const TOKEN_BYTES_MAX: usize = 8;
 
 /// The end of `prefix` that a prompt shows: as much as has at most `tokens_max` tokens by `count`.
 ///

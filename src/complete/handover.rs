@@ -153,6 +153,7 @@ mod tests {
         }
     }
 
+    type Run = fn(&Log, usize);
     type Log = Handover<(usize, usize), Vec<(usize, usize)>>;
 
     fn handle(log: &mut Vec<(usize, usize)>, event: (usize, usize)) {
@@ -161,7 +162,7 @@ mod tests {
 
     /// Runs the threads in every order in which they can be interrupted at most so often, and returns the number of
     /// orders, and of those after which an event was left in the inbox. Events are never lost or processed twice.
-    fn explore(threads: &[&(dyn Fn(&Log, usize) + Sync)], preemptions_max: usize) -> (usize, usize) {
+    fn explore(threads: &[Run], preemptions_max: usize) -> (usize, usize) {
         let (mut path, mut orders, mut left) = (Vec::new(), 0, 0);
         loop {
             let course = Course {
@@ -223,10 +224,8 @@ mod tests {
 
     #[test]
     fn no_order_of_threads_leaves_an_event() {
-        let (send_once, send_twice, peek): (&(dyn Fn(&Log, usize) + Sync), _, _) =
-            (&send_once, &send_twice, &peek);
         for (threads, preemptions_max) in [
-            (&[send_once, send_once][..], usize::MAX),
+            (&[send_once as Run, send_once][..], usize::MAX),
             (&[send_once, peek], usize::MAX),
             (&[send_twice, peek], 4),
             (&[send_once, send_once, peek], 2),
@@ -240,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_peek_that_does_not_work_is_found() {
-        let (orders, left) = explore(&[&send_once, &peek_only], usize::MAX);
+        let (orders, left) = explore(&[send_once, peek_only], usize::MAX);
         assert!(left > 0, "of {orders}");
     }
 }

@@ -250,6 +250,12 @@ impl PlanContext<'_> {
     fn start(&self, last: &FixedParts, is_ready: bool, encoder: &mut Encoder) -> Result<usize, Reason> {
         let Document { prefix, suffix, context, .. } = self.document;
         let start = last.anchor.follow(prefix, suffix)?;
+        let is_inserted_above = start > last.anchor.start;
+        if is_inserted_above
+            && self.shows_all(last.budget.prefix, &mut |text| encoder.count(text, self.tokenizer))
+        {
+            return Err(Reason::EditBefore);
+        }
         if !last.context.is_current(context) {
             return Err(Reason::Context);
         }
@@ -295,7 +301,9 @@ impl PlanContext<'_> {
                     let tokens = count(&prefix[start..]);
                     tokens <= budget.prefix && (start == 0 || tokens >= budget.prefix / 2)
                 };
-                let kept = kept_start.filter(|&start| fits(start, &mut count));
+                let from_top = reason == Reason::EditBefore && self.shows_all(budget.prefix, &mut count);
+                let kept =
+                    if from_top { Some(0) } else { kept_start.filter(|&start| fits(start, &mut count)) };
                 let is_too_large =
                     kept.is_none() && window == Window::Large && reason != Reason::Idle && last.is_some();
                 if is_too_large {
@@ -321,6 +329,12 @@ impl PlanContext<'_> {
                 Some(FixedParts { window, budget, anchor, context, header, before, suffix })
             })
             .expect("a small window is never too large")
+    }
+
+    /// Whether a window of `tokens_max` tokens by `count` shows all the text before the cursor.
+    fn shows_all(&self, tokens_max: usize, count: &mut dyn FnMut(&str) -> usize) -> bool {
+        let prefix = &self.document.prefix;
+        prefix.len() <= tokens_max.saturating_mul(context::TOKEN_BYTES_MAX) && count(prefix) <= tokens_max
     }
 
     /// The anchor of a window from `start`, in bytes.

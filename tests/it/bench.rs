@@ -13,7 +13,7 @@ use fimd::model::config::{FfnShape, MixerShape};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cli::{check_fails, json};
+use crate::cli::{check_fails, json, program};
 use crate::load;
 
 /// A published model in small: as deep as one group of layers, rows of whole blocks.
@@ -209,4 +209,15 @@ fn bench_speed_refuses_what_it_cannot_measure() {
     check(&["--runs", "0"], 2, &["--runs"]);
     check(&["--prompt", "64", "--context", "32"], 1, &["64 tokens", "--context"]);
     check(&["--model", "nowhere.gguf"], 1, &["nowhere.gguf"]);
+}
+
+#[test]
+fn a_soak_counts_every_response() {
+    let output =
+        program().args(["bench", "daemon", "--requests", "60", "--clients", "2", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!([&report["requests"], &report["answered"], &report["lost"]], [60, 60, 0], "{report}");
+    // Whether one is late depends on the machine; the command says it.
+    assert_eq!(output.status.success(), report["late"] == 0, "{report}");
+    check_fails(&["bench", "daemon", "--requests", "9", "--seconds", "9"], 2, &["--requests", "--seconds"]);
 }

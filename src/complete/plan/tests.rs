@@ -235,6 +235,26 @@ fn what_is_inserted_above_reaches_the_prompt() {
 }
 
 #[test]
+fn what_is_inserted_above_a_window_with_room_reaches_the_prompt() {
+    let tokenizer = starter();
+    let line = |i: usize| format!("fn item{i}(index: usize) -> usize {{ index }}\n");
+    let body: String = (0..200).map(line).collect();
+    let mut planner = Planner::new(Options::new(Order::PsmAnchored));
+    let mut shows = |head: &str, body: &str, window, speed| {
+        let request = Request::new(format!("{head}{body}x = "), "\nz\n");
+        let planned = planner.plan("a", &request, window, &tokenizer, 16_000, speed).unwrap();
+        (planned.anchoring, spell(&planned.task, &tokenizer).contains("import numpy"))
+    };
+    assert!(!shows("", &body, Window::Small, None).1);
+    // What is far above a full window costs nothing.
+    assert_eq!(shows("import numpy\n", &body, Window::Small, None), (Anchoring::Kept, false));
+    // With half the text gone there is room.
+    let rest: String = (190..200).map(line).collect();
+    shows("", &rest, Window::Small, None);
+    assert!(shows("import numpy\n", &rest, Window::Small, None).1);
+}
+
+#[test]
 fn context_has_a_budget() {
     let (tokenizer, text) = (starter(), "let a = b(c);\n".repeat(80));
     let options = Options { context_tokens_max: 1500, ..Options::new(Order::Psm) };

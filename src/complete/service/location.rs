@@ -140,7 +140,9 @@ mod tests {
         let is_found =
             |files: &[ContextFile]| LocationMatcher::new(&with(files)).typed_since(&location).is_some();
         assert!(is_found(&[a.clone(), b.clone()]) && is_found(&[b.clone(), a.clone()]));
-        assert!(!is_found(&[a.clone()]) && !is_found(&[file("a.py", "def new(): pass\n"), b.clone()]));
+        assert!(
+            !is_found(std::slice::from_ref(&a)) && !is_found(&[file("a.py", "def new(): pass\n"), b.clone()])
+        );
         assert!(!is_found(&[file("c.py", "def old(): pass\n"), b]) && !is_found(&[]));
     }
 }
