@@ -235,6 +235,7 @@ fn detect(language: &'static Language, prefix: &str, suffix: &str) -> (Unit, u64
     // Without a head there is no telling what a step is.
     let steps = if by_heads.is_some() || tabs > 0 { steps } else { u64::MAX };
     let unit = match (tabs, spaces) {
+        (0, 0) if language.indents_by_tabs() => Unit::Tab,
         (0, 0) => Unit::Unknown,
         _ if tabs >= EXCEPTION * spaces => Unit::Tab,
         (0, _) => unit.map_or(Unit::Unknown, Unit::Spaces),
@@ -310,9 +311,12 @@ mod tests {
         check("a.c", &format!("{two}$0"), "\ta", "  a");
         check("a.c", &format!("{two}h() {{$0}}"), "\n    a {\n        b\n    }\n", "\n  a {\n    b\n  }\n");
         check("a.c", &format!("{two}h() {{\n  if (a) {{$0}}"), "\n        b\n    ", "\n    b\n  ");
+        let list = "<ul>\n  <li>a</li>\n</ul>\n<ol>\n  ";
+        check("a.html", &format!("{list}$0"), "<li>\n        b\n    </li>", "<li>\n    b\n  </li>");
         let four = "def f():\n    g()\n";
         check("a.py", &format!("{four}def h():$0"), "\n  if a:\n    b\n", "\n    if a:\n        b\n");
         check("a.py", "$0", "\ta\n  b", "\ta\n  b");
+        check("a.go", "func f() {$0}\n", "\n    a()\n    b()\n", "\n\ta()\n\tb()\n");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::outline::Expected;
 use super::syntax::Syntax;
-use super::{families, heads};
+use super::{families, heads, tags};
 
 /// A programming language, or another kind of text.
 #[derive(Clone, Copy, Debug)]
@@ -132,14 +132,20 @@ impl Language {
         self.definitions.is_some_and(|definitions| definitions.documentation == Documentation::Docstring)
     }
 
+    /// Whether its formatter indents by tabs.
+    pub(super) fn indents_by_tabs(&self) -> bool {
+        self.definitions.is_some_and(|definitions| definitions.layout == Layout::Go)
+    }
+
     /// Whether tags may begin a line of code.
     pub(super) fn has_tags(&self) -> bool {
         self.definitions.is_some_and(|definitions| definitions.layout == Layout::Script)
     }
 
-    /// Whether `line` opens a block by a word or a sign.
+    /// Whether `line` opens a block by a word, a sign or a tag.
     pub(super) fn opens_by_words(&self, line: &str) -> bool {
-        heads::opens(self.blocks, line, Expected::Below)
+        let opens_tag = || (self.has_tags() || self.blocks == Blocks::Tags) && tags::opens(line);
+        heads::opens(self.blocks, line, Expected::Below) || opens_tag()
     }
 
     const fn with(self, definitions: Definitions) -> Self {
