@@ -34,6 +34,9 @@ const CRASHES: usize = 5;
 const CACHE_BYTES: u64 = 64 << 20;
 /// Document of the load test.
 pub(super) const TEXT: &str = include_str!("../../tests/data/demo/stack.py");
+/// A line of it that has a word around [`WORD_CHARACTER`].
+pub(super) const WORD_LINE: usize = 9;
+const WORD_CHARACTER: usize = 3;
 const URI: &str = "file:///bench/a.py";
 
 /// Options of the benchmark.
@@ -338,19 +341,16 @@ impl Editor {
         let started = Instant::now();
         // Inside a word: no completion, so the model does not run.
         for (end, text) in [(3, "x"), (4, "")] {
-            self.change(
-                json!({"start": {"line": 9, "character": 3}, "end": {"line": 9, "character": end}}),
-                text,
-            )?;
+            let range = json!({"start": word_position(WORD_CHARACTER), "end": word_position(end)});
+            self.change(range, text)?;
         }
-        let position = json!({"line": 9, "character": 3});
-        self.call("textDocument/inlineCompletion", &at(&position))?;
+        self.call("textDocument/inlineCompletion", &at(&word_position(WORD_CHARACTER)))?;
         Ok(milliseconds(started.elapsed()))
     }
 
     /// Requests a completion where there is none, so that the model does not run.
     pub(super) fn ask_inside_word(&mut self) -> Result<i64> {
-        let id = self.request("textDocument/inlineCompletion", &at(&json!({"line": 9, "character": 3})))?;
+        let id = self.request("textDocument/inlineCompletion", &at(&word_position(WORD_CHARACTER)))?;
         self.pending.insert(id, Instant::now());
         Ok(id)
     }
@@ -465,6 +465,10 @@ impl Editor {
         let frame = lsp::frame(message.to_string().as_bytes());
         self.to_server.write_all(&frame).context("the language server exited")
     }
+}
+
+fn word_position(character: usize) -> Value {
+    json!({"line": WORD_LINE, "character": character})
 }
 
 /// Parameters of an automatic request at a position.

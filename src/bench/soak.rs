@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::daemon::{Editor, Latency, Options, Stop, TEXT, daemon_memory};
+use super::daemon::{Editor, Latency, Options, Stop, TEXT, WORD_LINE, daemon_memory};
 use super::keystrokes::soak::Dice;
 
 /// Time limit of a completion in the soak.
@@ -135,7 +135,8 @@ fn client(
         }
         let id = match dice.below(1000) {
             0..MODEL_PERMILLE => {
-                let line = dice.below(TEXT.lines().count());
+                // The word that is asked in stays where it is.
+                let line = WORD_LINE + 1 + dice.below(TEXT.lines().count() - WORD_LINE - 1);
                 editor.edit(line, ["a", "(", "\n    ", "x.", " "][dice.below(5)])?
             }
             _ => editor.ask_inside_word()?,
