@@ -161,15 +161,16 @@ pub fn inside_fence(text: &str) -> &str {
     &text[..text.find("\n```").unwrap_or(text.len())]
 }
 
-/// Drops leading whitespace that the document already has before the cursor: any after text, and on a blank line the
-/// indentation, unless it leads deeper into a block opened above.
+/// Drops leading whitespace that the document already has before the cursor: a space after text (more of them align
+/// columns), and on a blank line the indentation, unless it leads deeper into a block opened above.
 fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
     let is_blank = |c| matches!(c, ' ' | '\t');
     if place.line.is_empty() || !place.line.ends_with(is_blank) {
         return text;
     }
     if !place.starts_line() {
-        return text.trim_start_matches(is_blank);
+        let own = text.trim_start_matches(is_blank);
+        return if text.len() - own.len() > 1 { text } else { own };
     }
     let is_deep_enough = place.opener_indent().is_none_or(|opener| indentation::width(place.line) > opener);
     if is_deep_enough { text.strip_prefix(place.line).unwrap_or(text) } else { text }
