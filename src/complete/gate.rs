@@ -56,16 +56,31 @@ fn finishes(text: &str, place: &Place, syntax: &'static Syntax) -> bool {
     begins_word && text.chars().any(|c| is_identifier(c) || !c.is_ascii())
 }
 
-/// Whether most of `text` is a short pattern with letters, four times or more.
+/// Whether most of `text` is a short pattern with words or signs, four times or more. Numbers in a table repeat, and a ruler.
 fn is_repetitive(text: &str) -> bool {
-    let bytes = text.trim().as_bytes();
+    let text = text.trim();
+    let bytes = text.as_bytes();
     let repeats = |period: usize| {
         let equal = (period..bytes.len()).filter(|&at| bytes[at] == bytes[at - period]).count();
         equal * 10 >= (bytes.len() - period) * 9
     };
     let period = (1..=bytes.len() / 4).find(|&period| repeats(period));
-    bytes.len() >= REPETITIVE_MIN
-        && period.is_some_and(|period| bytes[..period].iter().any(u8::is_ascii_alphabetic))
+    let pattern = period.map(|period| String::from_utf8_lossy(&bytes[..period]));
+    bytes.len() >= REPETITIVE_MIN && pattern.is_some_and(|pattern| has_word(&pattern) || has_signs(&pattern))
+}
+
+/// Whether `pattern` has a word that is no number.
+fn has_word(pattern: &str) -> bool {
+    let words = pattern.split(|c| !is_identifier(c));
+    words.into_iter().any(|word| word.starts_with(|c: char| c.is_alphabetic()))
+}
+
+/// Whether `pattern` has no word or number, but two different signs that do not only separate values.
+fn has_signs(pattern: &str) -> bool {
+    let is_sign = |c: &char| !c.is_whitespace() && !",;()[]{}".contains(*c);
+    let mut signs = pattern.chars().filter(is_sign);
+    let first = signs.next();
+    !pattern.contains(is_identifier) && first.is_some_and(|first| signs.any(|c| c != first))
 }
 
 #[cfg(test)]
@@ -109,7 +124,10 @@ mod tests {
         for (text, expected) in [
             ("a.b.a.b.a.b.a.b.a.b.a.b.a.b.", repetitive),
             ("foo(bar, foo(bar, foo(bar, foo(bar, foo(bar", repetitive),
+            ("' ' : ' ' : ' ' : ' ' : ' ' : ' '", repetitive),
             ("0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0", Ok(())),
+            ("2.5f, 2.5f, 2.5f, 2.5f, 2.5f, 2.5f", Ok(())),
+            ("{}, {}, {}, {}, {}, {}, {}, {}", Ok(())),
             ("--------------------------------", Ok(())),
             ("ha ha ha ha", Ok(())),
             ("self.a = a\n    self.b = b\n    self.c = c", Ok(())),

@@ -10,6 +10,7 @@ use super::trim::{inside_fence, trim, without_fence};
 use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
 use crate::text::language::Blocks;
+use crate::text::words::has_substance;
 use crate::text::{Indentation, Language, indentation};
 
 /// Most lines of a completion.
@@ -103,7 +104,17 @@ pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<St
     let place = place_of(&request.document);
     let indentation = Indentation::new(place.outline(), prefix, suffix);
     let text = trim(output, &place, indentation, &stop_at(request, &place), reason)?;
+    if request.follows_accept && is_accepted_again(&text, &place) {
+        return Err(Dropped::Repeats);
+    }
     Ok(if request.document.uses_crlf() { text.replace('\n', "\r\n") } else { text })
+}
+
+/// Whether `text` is one more of the line that has just been accepted.
+fn is_accepted_again(text: &str, place: &Place) -> bool {
+    let begins_line = place.starts_line() || text.starts_with('\n');
+    let accepted = if place.starts_line() { place.above[0] } else { place.line };
+    begins_line && has_substance(text) && text.trim() == accepted.trim()
 }
 
 /// The rule that ends a completion of `request` by a model with this FIM format.

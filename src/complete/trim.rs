@@ -4,6 +4,7 @@ use super::context::Place;
 use super::gate::Dropped;
 use crate::decode::StopReason;
 use crate::decode::stop::Stop;
+use crate::text::lexer::string_end;
 use crate::text::words::{has_substance, is_identifier};
 use crate::text::{Class, Delimiters, Indentation, indentation};
 
@@ -20,8 +21,8 @@ pub fn trim(
     let text = without_half_character(without_repeated_whitespace(&text, place));
     let is_torn = matches!(reason, StopReason::Length | StopReason::Context | StopReason::Time)
         && !text.trim_end_matches([' ', '\t']).ends_with('\n');
-    let cut = stop.clone().end(text, is_torn);
-    let is_ruled = reason == StopReason::Rule || cut.is_some_and(|cut| cut < text.len());
+    let cut = stop.clone().end(text, reason);
+    let is_ruled = reason != StopReason::EndToken || cut.is_some_and(|cut| cut < text.len());
     let is_torn = is_torn && cut.is_none();
     let text = &text[..cut.unwrap_or(text.len())];
     let text = without_rest(text, place, stop, is_ruled || is_torn);
@@ -39,13 +40,12 @@ pub fn trim(
     Ok(joined(text, place, stop, is_ruled))
 }
 
-/// Whether `text` repeats the line above or below the cursor, or several above.
+/// Whether `text` repeats the two equal lines above the cursor, or several others there.
 fn repeats_lines(text: &str, place: &Place) -> bool {
     let line = format!("{}{text}", place.line);
     let line = line.trim();
     let is_third = place.above.iter().all(|above| above.trim() == line);
-    let is_next = line == place.below.trim() && !text.starts_with('\n');
-    has_substance(line) && (is_next || is_third) || repeats_above(text, place)
+    has_substance(line) && is_third || repeats_above(text, place)
 }
 
 /// `text` as it is followed by the rest of the line: a closing delimiter there stands on a line of its own where the model
@@ -58,13 +58,13 @@ fn joined(text: &str, place: &Place, stop: &Stop, is_ruled: bool) -> String {
     let space = &text[body.len()..];
     let has_lines = body.contains('\n');
     let ends_in_comment = stop.lexer().read_all(body).class() == Class::Comment;
-    let is_block = has_lines && (rest.starts_with('}') || body.ends_with(','));
-    let ends_line =
-        if is_ruled { space.contains('\n') } else { has_lines && (space.contains('\n') || is_block) };
+    let indent = indentation::of_line(place.line);
+    let own = space.rsplit_once('\n').map_or("", |(_, own)| own);
+    let is_placed = space == "\n" || space.contains('\n') && !indent.is_empty() && own.starts_with(indent);
+    let is_block = rest.starts_with('}') || body.ends_with(',') || is_placed;
+    let ends_line = if is_ruled { space.contains('\n') } else { has_lines && is_block };
     if ends_line || ends_in_comment {
-        let own = space.rsplit_once('\n').map_or("", |(_, own)| own);
-        let indent = if own.is_empty() { indentation::of_line(place.line) } else { own };
-        return format!("{body}\n{indent}");
+        return format!("{body}\n{}", if own.is_empty() || !is_ruled { indent } else { own });
     }
     format!("{body}{}", if is_ruled && !place.rest.starts_with([' ', '\t']) { space } else { "" })
 }
@@ -114,14 +114,21 @@ fn without_half_character(text: &str) -> &str {
 /// Whether `text` is another version of what follows on the line, not something before it.
 fn is_replacement(text: &str, place: &Place) -> bool {
     let first = |text: &str| text.trim_start().chars().next();
-    matches!(first(place.rest), Some(':' | '=')) && first(text) == first(place.rest)
+    matches!(first(place.rest), Some(':' | '='))
+        && first(text) == first(place.rest)
+        && text.contains(is_identifier)
 }
 
-/// Whether a line, with code after it, opens a delimiter and does not close it.
+/// Whether a line, with code after it, opens a delimiter that neither it nor that code closes.
 fn leaves_open(text: &str, place: &Place, stop: &Stop) -> bool {
     let mut delimiters = Delimiters::new(stop.lexer(), "");
     delimiters.read_all(text);
-    !place.ends_line() && !delimiters.open().is_empty()
+    let mut is_open = !delimiters.open().is_empty();
+    for c in place.rest.chars() {
+        delimiters.read(c);
+        is_open &= !delimiters.open().is_empty();
+    }
+    is_open && !place.ends_line()
 }
 
 /// Whether all lines of `text`, two or more with substance, repeat those right above the cursor.
@@ -154,15 +161,16 @@ pub fn inside_fence(text: &str) -> &str {
     &text[..text.find("\n```").unwrap_or(text.len())]
 }
 
-/// Drops leading whitespace that the document already has before the cursor: any after text, and on a blank line the
-/// indentation, unless it leads deeper into a block opened above.
+/// Drops leading whitespace that the document already has before the cursor: a space after text (more of them align
+/// columns), and on a blank line the indentation, unless it leads deeper into a block opened above.
 fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
     let is_blank = |c| matches!(c, ' ' | '\t');
     if place.line.is_empty() || !place.line.ends_with(is_blank) {
         return text;
     }
     if !place.starts_line() {
-        return text.trim_start_matches(is_blank);
+        let own = text.trim_start_matches(is_blank);
+        return if text.len() - own.len() > 1 { text } else { own };
     }
     let is_deep_enough = place.opener_indent().is_none_or(|opener| indentation::width(place.line) > opener);
     if is_deep_enough { text.strip_prefix(place.line).unwrap_or(text) } else { text }
@@ -173,29 +181,34 @@ fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
 fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop, goes_on: bool) -> &'a str {
     let rest = place.rest.trim();
     let Some(first) = rest.chars().next() else { return text };
-    if matches!(first, '"' | '\'' | '`') {
-        return &text[..end_of_string(text, place, first).unwrap_or(text.len())];
+    if stop.is_in_string() {
+        let in_string = place.rest[..string_end(stop.lexer(), place.rest).unwrap_or(0)].trim();
+        return &text[..repeated_rest(text, in_string, stop, goes_on).unwrap_or(text.len())];
     }
-    if first == '>' {
-        return &text[..unmatched_angle(text).unwrap_or(text.len())];
-    }
-    let body = text.trim_end();
-    let is_whole_word = |at: usize, before: &str, after: &str| {
-        let is_word = |c: Option<char>| c.is_some_and(is_identifier);
-        at == 0 || !(is_word(before.chars().next_back()) && is_word(after.chars().next()))
-    };
-    let repeats = |&at: &usize| {
-        let (before, part) = body.split_at(at);
+    let is_quote = matches!(first, '"' | '\'' | '`');
+    let end = end_of_string(text, place, first).filter(|_| is_quote);
+    let end = end.or_else(|| repeated_rest(text.trim_end(), rest, stop, goes_on));
+    let end = end.or_else(|| unmatched_angle(text).filter(|_| first == '>'));
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// Where the end of `text` repeats the beginning of `rest`: all of it, or a part if the text goes on with it, has nothing
+/// else, or ends in punctuation.
+fn repeated_rest(text: &str, rest: &str, stop: &Stop, goes_on: bool) -> Option<usize> {
+    let is_split =
+        |before: &str, after: &str| !(before.ends_with(is_identifier) && after.starts_with(is_identifier));
+    let is_repeated = |&at: &usize| {
+        let (before, part) = text.split_at(at);
         let part = part.trim_start();
         let Some(left) = rest.strip_prefix(part).filter(|_| !part.is_empty()) else { return false };
-        let is_punctuation = !part.contains(is_identifier);
-        let is_all = left.is_empty() || before.trim().is_empty();
-        (is_all || goes_on || is_punctuation)
-            && (is_whole_word(at, before, part) && (is_all || is_whole_word(1, part, left)))
-            && closes_nothing(part, stop)
+        let is_all = left.is_empty() || before.trim().is_empty() && part.contains(is_identifier);
+        let is_punctuation = part.chars().all(|c| matches!(c, ';' | ','));
+        let is_certain = left.is_empty() && part.contains(is_identifier) || closes_nothing(part, stop);
+        (is_all || (goes_on || is_punctuation) && is_split(part, left))
+            && is_split(before, part)
+            && is_certain
     };
-    let start = body.char_indices().map(|(at, _)| at).find(repeats);
-    start.map_or(text, |start| &text[..start])
+    text.char_indices().map(|(at, _)| at).find(is_repeated)
 }
 
 /// Whether `part` has no closing delimiter without its opener.
@@ -205,9 +218,10 @@ fn closes_nothing(part: &str, stop: &Stop) -> bool {
 }
 
 /// Where `text` ends a string that the lexer does not see, as in comments and prose: an odd number of quotes on the line
-/// counts as one.
+/// before the cursor and after it counts as one.
 fn end_of_string(text: &str, place: &Place, quote: char) -> Option<usize> {
-    let is_inside = unescaped(place.line, quote).count() % 2 == 1;
+    let is_odd = |line: &str| unescaped(line, quote).count() % 2 == 1;
+    let is_inside = is_odd(place.line) && is_odd(place.rest);
     unescaped(text, quote).next().filter(|_| is_inside)
 }
 

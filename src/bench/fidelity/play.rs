@@ -12,6 +12,7 @@ use crate::complete::context;
 use crate::complete::fim::{Format, Order};
 use crate::complete::{Document, Lines, Options, Request, rules};
 use crate::decode::{Generated, StopReason};
+use crate::text::words::first_word;
 
 /// Most texts that are accepted one after the other.
 const ACCEPTS_MAX: usize = 8;
@@ -203,11 +204,16 @@ fn is_single_line(request: &Request) -> bool {
     !request.is_invoked && !rules::is_multi_line(&context::Place::new(prefix, suffix))
 }
 
-/// Whether less than the first line is shown because that is how completion is meant to be.
+/// Whether less than the first line is shown because that is how completion is meant to be: it does not leave the block that
+/// the suffix closes, and of a text that the budget has torn it shows what is complete.
 fn is_by_design(request: &Request, verdict: Verdict, truth: &Truth) -> bool {
     let Document { prefix, suffix, .. } = &*request.document;
+    let is_fragment = truth.is_cut && !truth.said.trim().contains('\n');
+    let begins = truth.middle.trim_start();
+    let leaves_block = begins.starts_with([')', ']', '}']) || first_word(begins) == "end";
     match verdict {
         Verdict::Prefix(ending) => matches!(ending, Ending::Line | Ending::Long | Ending::Budget),
+        Verdict::Nothing if is_fragment || leaves_block => true,
         Verdict::Nothing if !request.is_invoked => {
             let first_line = truth.said.lines().next().unwrap_or_default();
             let text = if truth.is_single { first_line } else { truth.said };

@@ -17,6 +17,7 @@ pub use passage::Passage;
 use repetition::{repeated_lines, repeated_tail};
 use suffix::{Repeated, Repeats, Suffix};
 
+use super::StopReason;
 use crate::text::indentation;
 use crate::text::lexer::string_end;
 use crate::text::words::{first_word, is_identifier};
@@ -38,6 +39,8 @@ pub struct Stop {
     delimiters: Delimiters,
     /// Lines at the end of the text that may repeat the suffix.
     repeated: Option<Repeated>,
+    /// Where the text ends unless they do.
+    done: Option<usize>,
     read: usize,
     line: Line,
     /// The complete lines before `line`, in bytes.
@@ -91,6 +94,8 @@ struct Line {
     is_last: bool,
     /// Whether it begins in a string or comment of several lines, where indentation does not count.
     is_text: bool,
+    /// The delimiter it begins with, if the suffix closes that: as in `} else {`, the line has to open another one.
+    reopens: Option<char>,
 }
 
 impl Stop {
@@ -130,6 +135,7 @@ impl Stop {
             lexer,
             delimiters: Delimiters::new(lexer, open),
             repeated: None,
+            done: None,
             read: 0,
             line: Line::default(),
             lines: Vec::new(),
@@ -160,6 +166,11 @@ impl Stop {
     /// Ends where the string ends that the cursor is in, if that is so.
     pub fn inside_string(self, is_in_string: bool) -> Self {
         Self { is_in_string, ..self }
+    }
+
+    /// Whether it ends with a string.
+    pub fn is_in_string(&self) -> bool {
+        self.is_in_string
     }
 
     /// Reads the text from its start.
@@ -199,18 +210,24 @@ impl Stop {
         cut.or(closing).map(|cut| skipped + cut)
     }
 
-    /// The end of the whole `text`, in bytes, of which `check` has read nothing. With `is_torn`, its last line may go on.
-    pub fn end(mut self, text: &str, is_torn: bool) -> Option<usize> {
-        if let Some(cut) = self.check(text) {
+    /// The end of the whole `text`, in bytes, of which `check` has read nothing. A limit that ended it may have torn its last
+    /// line; a rule has left only whole lines.
+    pub fn end(mut self, text: &str, reason: StopReason) -> Option<usize> {
+        let cut = self.check(text);
+        if cut.is_some() || reason == StopReason::Rule {
+            return cut;
+        }
+        let is_torn = reason != StopReason::EndToken && !text.ends_with('\n');
+        let line = self.whole_line(text, text.len());
+        if let Some(cut) = self.unopened(text, &line) {
             return Some(cut);
         }
-        let line = self.whole_line(text, text.len());
         let line = if text[self.line.start..].trim().is_empty() { "" } else { &*line };
         if let Some(cut) = self.suffix.judge_end(line, self.line.start, self.repeated, is_torn) {
             return Some(self.line_end(text, cut));
         }
-        if is_torn {
-            return None;
+        if is_torn || self.done.is_some() {
+            return self.done;
         }
         self.check(&format!("{text}\n")).map(|cut| cut.min(text.len()))
     }
@@ -224,13 +241,22 @@ impl Stop {
         }
         self.read = text.len();
         for (at, c) in text[from..].char_indices().map(|(at, c)| (from + at, c)) {
-            let cut = self.judge_line_start(text, at, c).or_else(|| self.judge_delimiter(text, at, c));
+            let cut = self.judge_line_start(text, at, c).map(|cut| self.unrepeated(text, at, cut));
+            let cut = cut.or_else(|| self.judge_delimiter(text, at, c));
             let cut = cut.or_else(|| if c == '\n' { self.judge_line(text, at) } else { None });
             if cut.is_some() {
                 return cut;
             }
         }
         repeated_tail(text)
+    }
+
+    /// The cut where a line that ends the text has begun, or that of a repetition that this line goes on with.
+    fn unrepeated(&self, text: &str, at: usize, cut: usize) -> usize {
+        let line = &text[self.line.start..at];
+        let line = if line.trim().is_empty() { &text[self.line.start..] } else { line };
+        let start = self.repeated.and(self.suffix.goes_on(line, self.line.start, self.repeated));
+        start.map_or(self.done.unwrap_or(cut), |start| self.line_end(text, start))
     }
 
     /// Judges a line by its first word, or by its first character if that begins no word.
@@ -277,7 +303,7 @@ impl Stop {
             return Some(before);
         }
         if head == "}" && braces == 0 && self.closer == Some('}') {
-            return Some(self.end_before(text, first));
+            return None;
         }
         let suffix = self.suffix.first();
         let suffix_width = self.suffix.width();
@@ -295,8 +321,37 @@ impl Stop {
     }
 
     fn judge_delimiter(&mut self, text: &str, at: usize, c: char) -> Option<usize> {
+        if self.line.reopens.is_some()
+            && opener_of(c).is_none()
+            && self.line.reopens.and_then(opener_of) == Some(c)
+        {
+            // It is the suffix that closes it.
+            self.line.reopens = None;
+            self.delimiters.read(c);
+            let (lexer, open) = (*self.delimiters.lexer(), self.delimiters.open());
+            let open: String = open[..open.len().saturating_sub(1)].iter().collect();
+            self.delimiters = Delimiters::new(lexer, &open);
+            return None;
+        }
         let is_unmatched = self.delimiters.read(c);
-        (is_unmatched && self.closer == Some(c)).then(|| self.end_before(text, at))
+        if !is_unmatched || self.closer != Some(c) {
+            return None;
+        }
+        if c == '}' && self.line.first == Some(at) && self.suffix.rest.trim().is_empty() {
+            self.line.reopens = Some(c);
+            return None;
+        }
+        let end = at + c.len_utf8();
+        let is_first = self.line.start == 0 && self.before.trim().is_empty() || self.line.start > 0;
+        let line = self.whole_line(text, end);
+        let repeated = self.suffix.goes_on(&line, self.line.start, self.repeated).filter(|_| is_first);
+        if let Some(start) = repeated {
+            return Some(self.line_end(text, start));
+        }
+        if let Some(start) = self.suffix.repeats_rest(&text[..end]) {
+            return Some(start);
+        }
+        Some(self.end_before(text, at))
     }
 
     /// The end before a closer at the byte `at`. One that follows the cursor on its line keeps the whitespace before it.
@@ -309,7 +364,8 @@ impl Stop {
     /// The end of the last line before the byte `at`, with its line end where a closer follows the cursor.
     fn line_end(&self, text: &str, at: usize) -> usize {
         let end = text[..at].trim_end().len();
-        let line_end = text[end..].find('\n').filter(|_| self.suffix.has_closer());
+        let is_block = self.suffix.has_closer() && text[..end].contains('\n');
+        let line_end = text[end..].find('\n').filter(|_| is_block);
         line_end.map_or(end, |length| end + length + 1)
     }
 
@@ -319,12 +375,41 @@ impl Stop {
         format!("{before}{}", &text[self.line.start..end])
     }
 
+    /// Judges a line of a text that has one line. One that equals the line below may be the first of two equal pieces: the
+    /// line after it decides.
+    fn judge_single(&mut self, text: &str, whole: &str, line: &Line, end: usize) -> Option<usize> {
+        let here = text[..end].trim_end().len();
+        if line.first.is_none() {
+            return self.done.or(Some(here).filter(|_| line.start == 0));
+        }
+        match self.suffix.judge(whole, line.start, self.repeated) {
+            Repeats::From(start) => Some(self.line_end(text, start)),
+            Repeats::Maybe(repeated) if line.start == 0 && repeated.is_at_start() => {
+                (self.repeated, self.done) = (Some(repeated), Some(here));
+                None
+            }
+            _ => self.done.or(Some(here)),
+        }
+    }
+
+    /// The end of a text whose last line, `line`, begins with a delimiter that the suffix closes, and opens no other one.
+    fn unopened(&self, text: &str, line: &str) -> Option<usize> {
+        let first = self.line.first.filter(|_| self.line.reopens.is_some())?;
+        match self.suffix.judge(line, self.line.start, self.repeated) {
+            Repeats::From(start) if start < self.line.start => Some(self.line_end(text, start)),
+            _ => Some(self.end_before(text, first)),
+        }
+    }
+
     fn judge_line(&mut self, text: &str, end: usize) -> Option<usize> {
         let whole = self.whole_line(text, end);
+        if let Some(cut) = self.unopened(text, &whole) {
+            return Some(cut);
+        }
         let next = Line { start: end + 1, is_text: self.delimiters.lexer().is_inside(), ..Line::default() };
         let line = std::mem::replace(&mut self.line, next);
         let here = self.line_end(text, end);
-        let Rule::MultiLine(block) = &self.rule else { return Some(text[..end].trim_end().len()) };
+        let Rule::MultiLine(block) = &self.rule else { return self.judge_single(text, &whole, &line, end) };
         let Some(first) = line.first else {
             self.blank_run += usize::from(line.start > 0);
             self.lines.push(line.start..end);
@@ -336,6 +421,9 @@ impl Stop {
             Repeats::Maybe(repeated) => Some(repeated),
             Repeats::No => None,
         };
+        if let Some(done) = self.done {
+            return Some(done);
+        }
         let written = text[line.start..end].trim_end();
         self.lines.push(line.start..line.start + written.len());
         if let Some(cut) = repeated_lines(text, &self.lines) {
@@ -346,7 +434,13 @@ impl Stop {
             && !line.is_text;
         let is_item = block.extent == Extent::Item && line.start > 0 && closes && self.has_closed(block);
         let is_done = (line.is_last || is_item) && !written.ends_with(['{', '(', '[', ':']);
-        (is_done || self.lines.len() >= block.lines_max).then_some(here)
+        let is_full = self.lines.len() >= block.lines_max;
+        if is_done && self.repeated.is_some() && !is_full {
+            // The suffix may begin with this line: the next one decides.
+            self.done.get_or_insert(here);
+            return None;
+        }
+        (is_done || is_full).then_some(here)
     }
 }
 

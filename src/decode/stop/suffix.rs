@@ -1,10 +1,12 @@
 //! What follows the cursor, and where a text repeats it.
 
-use crate::text::words::has_substance;
+use crate::text::words::{has_substance, is_identifier};
 use crate::text::{indentation, opener_of};
 
 /// Most lines below the cursor to compare with.
 const LINES_MAX: usize = 12;
+/// Most of them that a repetition leaves out at its start.
+const SKIPPED_MAX: usize = 1;
 
 /// The text after the cursor.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,8 +22,11 @@ pub(super) struct Suffix {
 pub(super) struct Repeated {
     /// Where the first of them begins in the text, in bytes.
     pub start: usize,
-    /// The line of the suffix that has to come next.
+    /// The line of the suffix that the first one equals, and the one that has to come next.
+    first: usize,
     next: usize,
+    /// How many of them are more than closing delimiters.
+    substantial: usize,
 }
 
 /// How a line of a text continues a repetition.
@@ -33,6 +38,13 @@ pub(super) enum Repeats {
     Maybe(Repeated),
     /// The text repeats the suffix from this byte on.
     From(usize),
+}
+
+impl Repeated {
+    /// Whether nothing of the suffix is left out.
+    pub(super) fn is_at_start(&self) -> bool {
+        self.first == 0
+    }
 }
 
 impl Suffix {
@@ -62,21 +74,30 @@ impl Suffix {
     /// Judges a whole line of a text, which begins at the byte `start`.
     pub(super) fn judge(&self, line: &str, start: usize, so_far: Option<Repeated>) -> Repeats {
         let line = line.trim_end();
-        if let Some(Repeated { start, next }) = so_far
-            && self.lines.get(next).is_none_or(|expected| expected == line)
-        {
+        let is_next = |repeated: &Repeated| self.lines.get(repeated.next).is_some_and(|next| next == line);
+        let first = self.lines.iter().take(SKIPPED_MAX + 1).position(|other| other == line);
+        let begun = first.map(|first| Repeated { start, first, next: first, substantial: 0 });
+        match so_far.filter(is_next).or(begun) {
+            Some(repeated) => self.with(repeated, line),
+            None if self.lines.first().is_some_and(|first| is_same_entry(first, line)) => {
+                Repeats::From(start)
+            }
+            None => Repeats::No,
+        }
+    }
+
+    /// The repetition with one more line.
+    fn with(&self, repeated: Repeated, line: &str) -> Repeats {
+        let Repeated { start, first, next, .. } = repeated;
+        let substantial =
+            repeated.substantial + usize::from(!begins_with_closer(line) || line.contains(is_identifier));
+        let next = next + 1;
+        let is_whole = next == self.lines.len();
+        let is_sure = if first == 0 { next > 1 && substantial > 0 } else { substantial > 1 };
+        if is_sure || first == 0 && is_whole && substantial > 0 {
             return Repeats::From(start);
         }
-        // Whose closing delimiters they are is a matter of what is open.
-        if begins_with_closer(line) {
-            return Repeats::No;
-        }
-        match self.lines.iter().position(|other| other == line) {
-            Some(0) if self.lines.len() == 1 => Repeats::From(start),
-            Some(at) if at == 0 || has_substance(line) => Repeats::Maybe(Repeated { start, next: at + 1 }),
-            _ if self.lines.first().is_some_and(|first| is_same_entry(first, line)) => Repeats::From(start),
-            _ => Repeats::No,
-        }
+        Repeats::Maybe(Repeated { next, substantial, ..repeated })
     }
 
     /// Where a text that ends with `line`, which begins at the byte `start`, repeats the suffix. With `is_torn`, the line may
@@ -93,14 +114,39 @@ impl Suffix {
             expected.is_some_and(|other| other == line.trim_end() || is_torn && other.starts_with(line))
         };
         let is_blank = line.trim().is_empty();
-        match so_far {
-            Some(Repeated { start, next }) if is_blank && next == 1 || !is_blank && is_at(next) => {
-                Some(start)
-            }
+        match so_far.filter(|repeated| repeated.first == 0) {
+            Some(repeated) if is_blank => (repeated.substantial > 0).then_some(repeated.start),
+            Some(repeated) if is_at(repeated.next) => Some(repeated.start),
             _ if is_blank => None,
             _ => (is_at(0) && !begins_with_closer(line)).then_some(start),
         }
     }
+
+    /// Where the text whose last line so far is `line`, which begins at the byte `start`, repeats the suffix, if it goes on
+    /// like that.
+    pub(super) fn goes_on(&self, line: &str, start: usize, so_far: Option<Repeated>) -> Option<usize> {
+        let (start, next) = match so_far.filter(|repeated| repeated.first == 0) {
+            Some(Repeated { start, next, .. }) => (start, next),
+            None if line.contains(is_identifier) => (start, 0),
+            None => return None,
+        };
+        self.lines.get(next).is_some_and(|next| next.starts_with(line)).then_some(start)
+    }
+
+    /// Where `text` begins to repeat the rest of the cursor's line, as far as it goes.
+    pub(super) fn repeats_rest(&self, text: &str) -> Option<usize> {
+        let rest = self.rest.trim();
+        let is_repeated = |at: &usize| {
+            let part = text[*at..].trim_start();
+            part.contains(is_identifier) && rest.starts_with(part) && is_boundary(text, *at)
+        };
+        text.char_indices().map(|(at, _)| at).find(is_repeated).filter(|_| !rest.is_empty())
+    }
+}
+
+/// Whether no identifier goes across the byte `at`.
+pub(super) fn is_boundary(text: &str, at: usize) -> bool {
+    !(text[..at].ends_with(is_identifier) && text[at..].starts_with(is_identifier))
 }
 
 fn begins_with_closer(line: &str) -> bool {

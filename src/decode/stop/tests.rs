@@ -67,7 +67,7 @@ fn blocks_end_by_indentation() {
         // The block goes on below the cursor: the closer belongs there.
         (block("", 4, "\n    b();\n}"), "a();\n}\n", "a();"),
         // Tabs, and closers of inner blocks.
-        (block("", 4, "\n}"), "for {\n\t\tx()\n\t}\n\ty()\n}", "for {\n\t\tx()\n\t}\n\ty()"),
+        (block("", 4, "\n}"), "for {\n\t\tx()\n\t}\n\ty()\n}\n", "for {\n\t\tx()\n\t}\n\ty()"),
     ];
     for (block, text, kept) in cases {
         check(&Stop::multi_line(block), text, kept);
