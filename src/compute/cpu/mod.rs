@@ -1,10 +1,11 @@
 //! The CPU backend: work is done when an operation returns.
 //!
-//! `simd` is the vector instructions, `matrix` how weights are unpacked for them, `matmul` the matrix products
+//! `simd` is the vector instructions, `matrix` and `codebook` how weights are unpacked for them, `matmul` the matrix products
 //! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections,
 //! `experts` the bytes of routed experts, `saved` what is kept of recurrent states.
 
 mod attention;
+mod codebook;
 mod context;
 mod delta;
 mod experts;

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::ExportTensor;
 use crate::base::dtype::DType;
+use crate::format::blocks;
 use crate::model::architecture::Role;
 
 /// The types of a file's tensors by their roles; [`Role::Exact`] ones are always F32.
@@ -78,7 +79,6 @@ impl Recipe {
     /// display; every tensor tells its own type.
     pub fn file_type(&self) -> u32 {
         match self.experts {
-            DType::F32 | DType::F8E4M3 => 0,
             DType::F16 => 1,
             DType::Q4_0 => 2,
             DType::Q8_0 => 7,
@@ -92,6 +92,7 @@ impl Recipe {
             DType::Iq4Xs => 30,
             DType::BF16 => 32,
             DType::Mxfp4 => 38,
+            _ => 0,
         }
     }
 }
@@ -115,7 +116,11 @@ impl FromStr for Recipe {
 pub fn exportable(name: &str) -> Result<DType, String> {
     match name.parse()? {
         DType::F8E4M3 => Err(format!("GGUF has no type {}; q8_0 holds its values best", DType::F8E4M3)),
-        dtype => Ok(dtype),
+        dtype if blocks::is_writable(dtype) => Ok(dtype),
+        dtype => {
+            let known = blocks::WRITABLE.map(|dtype| dtype.to_string().to_lowercase()).join(", ");
+            Err(format!("{dtype} is only read; written are {known}"))
+        }
     }
 }
 
