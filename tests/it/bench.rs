@@ -198,7 +198,7 @@ fn bench_speed_refuses_what_it_cannot_measure() {
     for layers in ["0", "6", "52", "x"] {
         check(&[&synthetic[..], &["--layers", layers]].concat(), 2, &["--layers", "multiple of 4 up to 48"]);
     }
-    check(&[&synthetic[..], &["--quant", "q3_k_m"]].concat(), 2, &["--quant", "q4_k_m"]);
+    check(&[&synthetic[..], &["--quant", "q3_k_x"]].concat(), 2, &["--quant", "q4_k_m"]);
     check(&[&synthetic[..], &["--model", "x.gguf"]].concat(), 2, &["--model"]);
     check(&[&synthetic[..], &["--write", "Cargo.toml"]].concat(), 1, &["Cargo.toml exists; remove it"]);
     check(&["--synthetic", "gpt-2"], 2, &["qwen3-coder-next", "qwen3.5-4b"]);

@@ -264,7 +264,7 @@ fn a_failure_leaves_nothing_behind() {
     assert_eq!(fs::read(&output).unwrap(), b"precious");
     assert!(fimd(&[tied, out, "--force"]).status.success());
     assert!(ModelDir::open(&output).is_ok());
-    assert_eq!(fimd(&[tied, out, "--experts", "q3_k"]).status.code(), Some(2), "wrong usage");
+    assert_eq!(fimd(&[tied, out, "--experts", "iq1_s"]).status.code(), Some(2), "wrong usage");
 }
 
 #[test]

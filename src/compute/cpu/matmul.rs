@@ -54,7 +54,7 @@ impl Activations {
         cols: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
-        let Context { options, pool, scratch } = context;
+        let Context { options, pool, scratch, .. } = context;
         let mut inputs = Self::new(scratch, count, cols);
         let writer = Writer::new(&mut inputs);
         pool.run(count, |i| {
@@ -67,7 +67,6 @@ impl Activations {
     }
 
     /// A row in f32.
-    #[cfg(test)]
     pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.stride..][..self.cols]
     }

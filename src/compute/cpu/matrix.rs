@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
@@ -89,6 +90,8 @@ impl Layout {
 /// A matrix in its stored type, `[rows, cols]`.
 #[derive(Clone)]
 pub struct Matrix {
+    /// What it is stored as.
+    pub name: Arc<str>,
     layout: Layout,
     values: Bytes,
     scales: Bytes,
@@ -109,11 +112,12 @@ impl Matrix {
             values.name
         );
         let layout = Layout::new(layout, exact)?;
+        let name = values.name;
         let values = match layout.pad(&values.bytes) {
             Cow::Owned(padded) => padded.into(),
             Cow::Borrowed(_) => values.bytes,
         };
-        Ok(Self { layout, values, scales: scales.into() })
+        Ok(Self { name, layout, values, scales: scales.into() })
     }
 
     /// The matrix where its bytes are.

@@ -768,8 +768,8 @@ mod tests {
             (DType::Q3K, 1.0 / 4.0),
             (DType::Q2K, 2.0 / 3.0),
             // Codebooks have a part of all combinations of magnitudes: 512 of 8^4, 1024 of 3^8.
-            (DType::Iq3S, 2.0 / 15.0 * 1.5),
-            (DType::Iq2S, 18.0 / 43.0 * 1.5),
+            (DType::Iq3S, 1.8 * 2.0 / 15.0),
+            (DType::Iq2S, 1.3 * 18.0 / 43.0),
         ] {
             let decoded = round_trip(dtype, &values);
             let error = rms(values.iter().zip(&decoded).map(|(a, b)| a - b));
@@ -847,10 +847,12 @@ mod tests {
                         DType::Mxfp4 => f32::MIN_POSITIVE / 4.0,
                         _ => 1e-6,
                     };
+                    // IQ2_S has no value near zero, which draws an outlier down.
+                    let step = if dtype == DType::Iq2S { 0.4 } else { 0.25 };
                     for (value, decoded) in values.iter().zip(round_trip(dtype, &values)) {
                         let error = (value - decoded).abs();
                         assert!(
-                            error <= peak / 4.0 + floor,
+                            error <= peak * step + floor,
                             "{dtype}, {name} by {scale:e}: {value:e} became {decoded:e}"
                         );
                     }
