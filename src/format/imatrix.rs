@@ -40,8 +40,11 @@ impl Importance {
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
-        let read =
-            if bytes.starts_with(b"GGUF") { read_gguf(&name, bytes) } else { read_list(&bytes).context(name) };
+        let read = if bytes.starts_with(b"GGUF") {
+            read_gguf(&name, bytes)
+        } else {
+            read_list(&bytes).context(name)
+        };
         let importance = read?;
         for (tensor, sums) in &importance.tensors {
             let is_valid = |value: &&f32| value.is_finite() && **value >= 0.0;

@@ -148,7 +148,8 @@ impl<'a> Plan<'a> {
             let (shape, found) = (&planned.tensor.shape, sums.counts.len());
             let matrices = if shape.len() > 2 { shape[0] } else { 1 };
             let columns = sums.squares.len() / found.max(1);
-            let is_split = found == 1 && matrices > 1 && sums.squares.len() == matrices * shape[shape.len() - 1];
+            let is_split =
+                found == 1 && matrices > 1 && sums.squares.len() == matrices * shape[shape.len() - 1];
             ensure!(
                 is_split || (found, Some(&columns)) == (matrices, shape.last()),
                 "{file} has {found} x {columns} columns of tensor {}, which has the shape {shape:?}; it is that of another model",

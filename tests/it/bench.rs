@@ -58,8 +58,10 @@ fn write(path: &Path, quant: &str, seed: u64) -> u64 {
 #[test]
 fn synthetic_models_load_and_stay_in_range() {
     let dir = TempDir::new().unwrap();
-    let quants =
-        ["q4_k_m", "mxfp4", "q8_0", "q4_0", "q5_0", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "bf16", "f16", "f32"];
+    let quants = [
+        "q4_k_m", "mxfp4", "q8_0", "q4_0", "q5_0", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "bf16", "f16", "f32",
+        "q3_k_m", "iq3_m", "q2_k", "iq2_m",
+    ];
     let each_quant = quants.map(|quant| ("qwen3-coder-next", quant));
     let each_model = synthetic::MODELS.map(|model| (model.name, "q4_k_m"));
     for (name, quant) in each_quant.into_iter().chain(each_model) {

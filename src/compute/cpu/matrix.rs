@@ -255,13 +255,7 @@ impl Quants {
     pub(super) fn halved(dtype: DType) -> bool {
         matches!(
             dtype,
-            DType::Q2K
-                | DType::Q3K
-                | DType::Q6K
-                | DType::Nvfp4
-                | DType::Iq2Xs
-                | DType::Iq2S
-                | DType::Iq1M
+            DType::Q2K | DType::Q3K | DType::Q6K | DType::Nvfp4 | DType::Iq2Xs | DType::Iq2S | DType::Iq1M
         )
     }
 
@@ -525,7 +519,8 @@ impl Quants {
         let (high, bit) = (slice.wide_words(simd, 0), simd.splat_i(0x0404_0404));
         for block in 0..8u32 {
             for i in 0..8 {
-                let high = if block < 2 { simd.shl(high[i], 2 - block) } else { simd.shr(high[i], block - 2) };
+                let high =
+                    if block < 2 { simd.shl(high[i], 2 - block) } else { simd.shr(high[i], block - 2) };
                 let quants = &mut self.quants[block as usize * 8 + i];
                 simd.store_i(simd.or(simd.load_i(quants), simd.and(high, bit)), quants);
             }

@@ -268,9 +268,8 @@ fn iq4_xs(x: &[f32; 256], w: &[f32; 256], block: &mut [u8; 136]) {
 }
 
 /// Where among the magnitudes of a codebook, as a part of the greatest, a peak may lie.
-const CODEBOOK_STARTS: [f32; 17] = [
-    1.0, 1.03, 1.06, 1.09, 1.12, 1.16, 1.2, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.79, 0.76, 0.73, 0.7,
-];
+const CODEBOOK_STARTS: [f32; 17] =
+    [1.0, 1.03, 1.06, 1.09, 1.12, 1.16, 1.2, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.79, 0.76, 0.73, 0.7];
 
 /// Multiples of a half, of scales that are not negative.
 const HALF_STEPS: Multiples = Multiples { min: 0.0, max: 15.0, offset: 0.5 };
@@ -571,7 +570,9 @@ impl<const P: usize, const L: usize> Lines<P, L> {
         for (i, ((x, w), fit)) in parts.zip(fits).enumerate() {
             let near = |fit: f32, factor: f32| {
                 let middle = round((fit * inverse(factor)).clamp(0.0, limit));
-                [middle, middle - 1.0, middle + 1.0].into_iter().filter(move |value| (0.0..=limit).contains(value))
+                [middle, middle - 1.0, middle + 1.0]
+                    .into_iter()
+                    .filter(move |value| (0.0..=limit).contains(value))
             };
             let pairs = near(fit.0, d).flat_map(|scale| near(fit.1, dmin).map(move |min| (scale, min)));
             let error = |(scale, min): (f32, f32)| line_error(x, w, d * scale, dmin * min, top);

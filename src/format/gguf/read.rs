@@ -5,9 +5,7 @@ use std::collections::HashSet;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{
-    Array, DIMS_MAX, MAGIC, Metadata, TYPE_NAMES, VERSION, Value, alignment, kind, tensor_bytes,
-};
+use super::{Array, DIMS_MAX, MAGIC, Metadata, TYPE_NAMES, VERSION, Value, alignment, kind, tensor_bytes};
 use crate::base::dtype::DType;
 use crate::format::{Bytes, Entry};
 

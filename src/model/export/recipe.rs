@@ -143,9 +143,9 @@ impl FromStr for Recipe {
             "iq3_m" => Ok(Self::iq3_m()),
             "iq2_m" => Ok(Self::iq2_m()),
             "mxfp4" => Ok(Self::mxfp4()),
-            other => exportable(other)
-                .map(Self::uniform)
-                .map_err(|error| format!("{name:?} is neither a mix (q4_k_m, q3_k_m, iq3_m, q2_k, iq2_m) nor a type: {error}")),
+            other => exportable(other).map(Self::uniform).map_err(|error| {
+                format!("{name:?} is neither a mix (q4_k_m, q3_k_m, iq3_m, q2_k, iq2_m) nor a type: {error}")
+            }),
         }
     }
 }
