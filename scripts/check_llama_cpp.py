@@ -24,7 +24,8 @@ import numpy
 from llama_cpp import Llama
 
 ROOT = Path(__file__).resolve().parent.parent
-MIXES = "f32,bf16,f16,q8_0,q6_k,q5_k,q5_0,q4_k_m,q4_k,q4_0,iq4_nl,iq4_xs,mxfp4"
+MIXES = ("f32,bf16,f16,q8_0,q6_k,q5_k,q5_0,q5_1,q4_k_m,q4_k,q4_0,q4_1,iq4_nl,iq4_xs,mxfp4,"
+         "q3_k_m,q3_k,iq3_m,iq3_s,q2_k,iq2_m,iq2_s")
 PROMPT = "def read_lines(path):\n    with open(path) as f:\n        return "
 
 

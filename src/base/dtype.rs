@@ -19,10 +19,18 @@ pub enum DType {
     F8E4M3,
     /// 4-bit integers, a scale for 32.
     Q4_0,
+    /// 4-bit integers, a scale and minimum for 32.
+    Q4_1,
     /// 5-bit integers, a scale for 32.
     Q5_0,
+    /// 5-bit integers, a scale and minimum for 32.
+    Q5_1,
     /// 8-bit integers, a scale for 32.
     Q8_0,
+    /// 2-bit integers, a 4-bit scale and minimum for 16, these scaled for 256.
+    Q2K,
+    /// 3-bit integers, a 6-bit scale for 16, these scaled for 256.
+    Q3K,
     /// 4-bit integers, a 6-bit scale and minimum for 32, these scaled for 256.
     Q4K,
     /// 5-bit integers, a 6-bit scale and minimum for 32, these scaled for 256.
@@ -31,36 +39,75 @@ pub enum DType {
     Q6K,
     /// 4-bit floats (2 of exponent, 1 of mantissa), a power of two for 32. OCP Microscaling Formats 1.0.
     Mxfp4,
+    /// 4-bit floats, an unsigned E4M3 scale for 16.
+    Nvfp4,
     /// 4-bit indices of unevenly spaced values, a scale for 32.
     Iq4Nl,
     /// 4-bit indices of unevenly spaced values, a 6-bit scale for 32, these scaled for 256.
     Iq4Xs,
+    /// Magnitudes of 8 from a codebook of 256, an even number of them negative; a 4-bit scale for 32, these scaled
+    /// for 256.
+    Iq2Xxs,
+    /// Magnitudes of 8 from a codebook of 512, an even number of them negative; a 4-bit scale for 16, these scaled
+    /// for 256.
+    Iq2Xs,
+    /// Magnitudes of 8 from a codebook of 1024, and signs; a 4-bit scale for 16, these scaled for 256.
+    Iq2S,
+    /// Magnitudes of 4 from a codebook of 256, of 8 an even number negative; a 4-bit scale for 32, these scaled for
+    /// 256.
+    Iq3Xxs,
+    /// Magnitudes of 4 from a codebook of 512, and signs; a 4-bit scale for 32, these scaled for 256.
+    Iq3S,
+    /// -1, 0 and 1 in eights from a codebook of 2048; a shift and a 3-bit scale for 32, these scaled for 256.
+    Iq1S,
+    /// As IQ1_S, with a shift for 8 and a 3-bit scale for 16.
+    Iq1M,
+    /// -1, 0 and 1, five in a byte, a scale for 256.
+    Tq1_0,
+    /// -1, 0 and 1, four in a byte, a scale for 256.
+    Tq2_0,
 }
 
 impl DType {
     /// Every type.
-    pub const ALL: [DType; 13] = [
+    pub const ALL: [DType; 27] = [
         DType::F32,
         DType::F16,
         DType::BF16,
         DType::F8E4M3,
         DType::Q4_0,
+        DType::Q4_1,
         DType::Q5_0,
+        DType::Q5_1,
         DType::Q8_0,
+        DType::Q2K,
+        DType::Q3K,
         DType::Q4K,
         DType::Q5K,
         DType::Q6K,
         DType::Mxfp4,
+        DType::Nvfp4,
         DType::Iq4Nl,
         DType::Iq4Xs,
+        DType::Iq2Xxs,
+        DType::Iq2Xs,
+        DType::Iq2S,
+        DType::Iq3Xxs,
+        DType::Iq3S,
+        DType::Iq1S,
+        DType::Iq1M,
+        DType::Tq1_0,
+        DType::Tq2_0,
     ];
 
     /// Elements of a block; 1 where elements are stored one by one.
     pub const fn block_len(self) -> usize {
         match self {
             DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 => 1,
-            DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Mxfp4 | DType::Iq4Nl => 32,
-            DType::Q4K | DType::Q5K | DType::Q6K | DType::Iq4Xs => 256,
+            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => 32,
+            DType::Mxfp4 | DType::Iq4Nl => 32,
+            DType::Nvfp4 => 64,
+            _ => 256,
         }
     }
 
@@ -71,13 +118,26 @@ impl DType {
             DType::F16 | DType::BF16 => 2,
             DType::F8E4M3 => 1,
             DType::Q4_0 | DType::Iq4Nl => 18,
+            DType::Q4_1 => 20,
             DType::Q5_0 => 22,
+            DType::Q5_1 => 24,
             DType::Q8_0 => 34,
+            DType::Q2K => 84,
+            DType::Q3K => 110,
             DType::Q4K => 144,
             DType::Q5K => 176,
             DType::Q6K => 210,
             DType::Mxfp4 => 17,
+            DType::Nvfp4 => 36,
             DType::Iq4Xs => 136,
+            DType::Iq2Xxs | DType::Tq2_0 => 66,
+            DType::Iq2Xs => 74,
+            DType::Iq2S => 82,
+            DType::Iq3Xxs => 98,
+            DType::Iq3S => 110,
+            DType::Iq1S => 50,
+            DType::Iq1M => 56,
+            DType::Tq1_0 => 54,
         }
     }
 
@@ -107,14 +167,28 @@ impl DType {
             DType::BF16 => "BF16",
             DType::F8E4M3 => "F8_E4M3",
             DType::Q4_0 => "Q4_0",
+            DType::Q4_1 => "Q4_1",
             DType::Q5_0 => "Q5_0",
+            DType::Q5_1 => "Q5_1",
             DType::Q8_0 => "Q8_0",
+            DType::Q2K => "Q2_K",
+            DType::Q3K => "Q3_K",
             DType::Q4K => "Q4_K",
             DType::Q5K => "Q5_K",
             DType::Q6K => "Q6_K",
             DType::Mxfp4 => "MXFP4",
+            DType::Nvfp4 => "NVFP4",
             DType::Iq4Nl => "IQ4_NL",
             DType::Iq4Xs => "IQ4_XS",
+            DType::Iq2Xxs => "IQ2_XXS",
+            DType::Iq2Xs => "IQ2_XS",
+            DType::Iq2S => "IQ2_S",
+            DType::Iq3Xxs => "IQ3_XXS",
+            DType::Iq3S => "IQ3_S",
+            DType::Iq1S => "IQ1_S",
+            DType::Iq1M => "IQ1_M",
+            DType::Tq1_0 => "TQ1_0",
+            DType::Tq2_0 => "TQ2_0",
         }
     }
 }
@@ -233,6 +307,6 @@ mod tests {
             assert_eq!(dtype.bytes(dtype.block_len() + 1).is_some(), !dtype.is_blocked());
         }
         assert_eq!((DType::Q4K.bits(), DType::Mxfp4.bits()), (4.5, 4.25));
-        assert!("q3_k".parse::<DType>().unwrap_err().contains("q4_k"));
+        assert!("q8_k".parse::<DType>().unwrap_err().contains("q4_k"));
     }
 }

@@ -24,10 +24,12 @@ struct Scales {
     plain: f32,
     /// f16, for types with one scale in a block.
     d: [[u8; 2]; CHOICES],
-    /// f16, the multiples of `d` that centre Q4_K and Q5_K.
+    /// f16, the multiples of `d` that centre types with minima.
     dmin: [[u8; 2]; CHOICES],
     /// E8M0, for MXFP4.
     exponents: [u8; CHOICES],
+    /// For NVFP4.
+    e4m3: [u8; CHOICES],
 }
 
 /// Scales to choose from, a power of two.
@@ -91,6 +93,9 @@ impl Scales {
     /// Choices with the root mean square `scale`.
     fn new(dtype: DType, scale: f32) -> Self {
         let centre = match dtype {
+            DType::Q2K => 1.5,
+            DType::Q4_1 => -7.5,
+            DType::Q5_1 => -15.5,
             DType::Q4K => 7.5,
             DType::Q5K => 15.5,
             _ => 0.0,
@@ -104,7 +109,7 @@ impl Scales {
             d[i] = chosen.to_le_bytes();
             dmin[i] = f16::from_f32(centre * chosen.to_f32()).to_le_bytes();
         }
-        Self { plain: scale, d, dmin, exponents: exponents(scale) }
+        Self { plain: scale, d, dmin, exponents: exponents(scale), e4m3: e4m3(scale) }
     }
 
     /// Replaces the shared scales of a block of random bytes.
@@ -112,6 +117,28 @@ impl Scales {
         match dtype {
             DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 => self.apply_plain(dtype, block),
             DType::Q4_0 | DType::Q5_0 | DType::Iq4Nl | DType::Iq4Xs => self.apply_d(block, 0),
+            DType::Iq2Xxs | DType::Iq2Xs | DType::Iq2S | DType::Iq3Xxs | DType::Iq3S | DType::Iq1S => {
+                self.apply_d(block, 0);
+            }
+            DType::Q4_1 | DType::Q5_1 => self.apply_d_and_min(block, 0),
+            DType::Nvfp4 => block[..4].iter_mut().for_each(|e| *e = self.e4m3[*e as usize % CHOICES]),
+            DType::Q2K => {
+                self.apply_d_and_min(block, 80);
+                block[..16].iter_mut().for_each(|pair| *pair = (*pair & 7 | 8) * 0x11);
+            }
+            DType::Q3K => self.apply_d(block, 108),
+            DType::Iq1M => {
+                let [low, high] = self.d[usize::from(block[49] >> 4 | block[51] & 0xf0) % CHOICES];
+                for (i, nibble) in [low & 15, low >> 4, high & 15, high >> 4].into_iter().enumerate() {
+                    block[49 + 2 * i] = block[49 + 2 * i] & 15 | nibble << 4;
+                }
+            }
+            DType::Tq1_0 => self.apply_d(block, 52),
+            DType::Tq2_0 => {
+                self.apply_d(block, 64);
+                // Both bits are no digit.
+                block[..64].iter_mut().for_each(|digits| *digits ^= (*digits & *digits >> 1 & 0x55) << 1);
+            }
             DType::Q8_0 => {
                 self.apply_d(block, 0);
                 // No quantiser writes -128: its negative is no i8.
@@ -121,9 +148,7 @@ impl Scales {
             }
             DType::Mxfp4 => block[0] = self.exponents[block[0] as usize % CHOICES],
             DType::Q4K | DType::Q5K => {
-                let dmin = self.dmin[block[0] as usize % CHOICES];
-                block[2..4].copy_from_slice(&dmin);
-                self.apply_d(block, 0);
+                self.apply_d_and_min(block, 0);
                 apply_scales_6bit(&mut block[4..16]);
             }
             DType::Q6K => {
@@ -133,6 +158,12 @@ impl Scales {
                 }
             }
         }
+    }
+
+    fn apply_d_and_min(&self, block: &mut [u8], at: usize) {
+        let dmin = self.dmin[block[at] as usize % CHOICES];
+        block[at + 2..at + 4].copy_from_slice(&dmin);
+        self.apply_d(block, at);
     }
 
     fn apply_d(&self, block: &mut [u8], at: usize) {
@@ -175,9 +206,21 @@ fn apply_scales_6bit(packed: &mut [u8]) {
 /// as exponents of [`blocks::e8m0_halved`].
 fn exponents(scale: f32) -> [u8; CHOICES] {
     let low = scale.log2().floor();
-    let share = ((scale / low.exp2()).powi(2) - 1.0) / 3.0;
-    let exponent = (low + 128.0).clamp(0.0, 253.0) as u8;
-    std::array::from_fn(|i| exponent + u8::from((i as f32 + 0.5) < share * CHOICES as f32))
+    mixed((low + 128.0).clamp(0.0, 253.0) as u8, [low.exp2(), (low + 1.0).exp2()], scale)
+}
+
+/// The same of the two numbers next to `scale` among [`blocks::UE4M3_HALVED`].
+fn e4m3(scale: f32) -> [u8; CHOICES] {
+    let value = |code: u8| blocks::UE4M3_HALVED[code as usize];
+    let low = (0..125).rev().find(|&code| value(code) <= scale).unwrap_or(0);
+    mixed(low, [value(low), value(low + 1)], scale)
+}
+
+/// `low` and the next code, which have these values, in such a proportion that their root mean square is `scale`.
+fn mixed(low: u8, values: [f32; 2], scale: f32) -> [u8; CHOICES] {
+    let [below, above] = values.map(|value| (value / scale).powi(2));
+    let share = (1.0 - below) / (above - below);
+    std::array::from_fn(|i| low + u8::from((i as f32 + 0.5) < share * CHOICES as f32))
 }
 
 #[cfg(test)]

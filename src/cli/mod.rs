@@ -9,6 +9,7 @@ mod daemon;
 mod doctor;
 mod generate;
 mod guide;
+mod imatrix;
 mod load;
 mod log;
 mod lsp;
@@ -54,10 +55,16 @@ enum Command {
     Score(score::Args),
     /// Quantise a checkpoint to a GGUF file
     ///
-    /// Types: f32, f16, bf16, q8_0, q6_k, q5_k, q5_0, q4_k, q4_0, iq4_nl, iq4_xs, mxfp4. Norms, convolutions, the
-    /// router and other small tensors stay f32. A tensor whose rows are not a multiple of the block size takes the
+    /// Types: f32, f16, bf16, q8_0, q6_k, q5_k, q5_0, q5_1, q4_k, q4_0, q4_1, iq4_nl, iq4_xs, mxfp4, q3_k, iq3_s, q2_k,
+    /// iq2_s. Norms, convolutions, the router and other small tensors stay f32. A tensor whose rows are not a multiple of the block size takes the
     /// next best type, and --report shows it. A tensor that keeps its type is copied bit for bit.
     Quantize(quantize::Args),
+    /// Record an importance matrix: which columns of a model's matrices matter most for a text
+    ///
+    /// `fimd quantize --imatrix` then makes the errors smaller there, which helps types of 2 and 3 bits most. The text
+    /// should be what the model is used for, in its languages; 50,000 tokens are plenty for a dense model, a mixture of
+    /// experts needs more. The file is in llama.cpp's format.
+    Imatrix(imatrix::Args),
     /// Download a model from Hugging Face
     ///
     /// It is stored in the cache that other tools of the hub share (HF_HOME), and its checksum is verified. An
@@ -141,6 +148,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Score(args) => score::run(args),
         Command::Quantize(args) => quantize::run(args),
+        Command::Imatrix(args) => imatrix::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Models(args) => models::run(args),
         Command::Use(args) => use_model::run(args),

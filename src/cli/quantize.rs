@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::args;
 use crate::base::dtype::DType;
 use crate::format::ModelDir;
+use crate::format::imatrix::Importance;
 use crate::hub::quantize::{Deviation, Outcome, Plan};
 use crate::model::export::{Recipe, exportable};
 
@@ -22,6 +23,7 @@ use crate::model::export::{Recipe, exportable};
 Examples:
   fimd quantize Qwen3-Coder-Next-FP8 coder.gguf
   fimd quantize Qwen3-Coder-Next-FP8 coder.gguf --mix q8_0 --experts mxfp4
+  fimd quantize coder-bf16.gguf coder.gguf --mix iq3_m --imatrix coder.imatrix
   fimd quantize coder-q8_0.gguf coder.gguf --report report.txt")]
 pub(super) struct Args {
     /// Checkpoint folder, .safetensors or .gguf file
@@ -32,8 +34,8 @@ pub(super) struct Args {
     #[arg(value_name = "OUT.gguf")]
     output: PathBuf,
 
-    /// Base types: q4_k_m (q4_k, and q6_k for the head and sensitive tensors), mxfp4 (experts mxfp4, the rest q8_0),
-    /// or one type for all
+    /// Base types: q4_k_m (q4_k, and q6_k for the head and sensitive tensors), q3_k_m, iq3_m, q2_k or iq2_m (fewer
+    /// bits, likewise), mxfp4 (experts mxfp4, the rest q8_0), or one type for all
     #[arg(long, value_name = "MIX", default_value = "q4_k_m")]
     mix: Recipe,
 
@@ -52,6 +54,11 @@ pub(super) struct Args {
     /// Type of the head
     #[arg(long, value_name = "TYPE", value_parser = exportable)]
     head: Option<DType>,
+
+    /// Importance matrix of the model, as `fimd imatrix` or llama.cpp writes it: errors are smaller in the columns
+    /// that matter
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
 
     /// Write a report on each tensor: a table, or JSON lines if the name ends in .json or .jsonl; - for stdout
     #[arg(long, value_name = "FILE")]
@@ -73,6 +80,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(args.force || !args.output.exists(), "{output} exists; --force replaces it");
     let dir = ModelDir::open(&args.input)?;
     let plan = Plan::new(&dir, &args.recipe(), &name_of(&args.input))?;
+    let plan = match &args.imatrix {
+        Some(file) => plan.weighted(&Importance::read(file)?, file)?,
+        None => plan,
+    };
     let mut report = args.report.as_deref().map(Report::create).transpose()?;
 
     let started = Instant::now();

@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod gguf;
+pub mod imatrix;
 mod mmap;
 mod safetensors;
 

@@ -1,11 +1,13 @@
 //! Where a model comes from.
 //!
 //! `reference` is what users call a published model, `catalog` those that have names of their own, `select` which files of
-//! a repository it consists of; `download` fetches these into the `cache`. `quantize` writes a model in fewer bits.
+//! a repository it consists of; `download` fetches these into the `cache`. `quantize` writes a model in fewer bits,
+//! `importance` records which columns of its matrices matter most for that.
 
 pub mod cache;
 pub mod catalog;
 pub mod download;
+pub mod importance;
 pub mod quantize;
 pub mod reference;
 pub mod select;

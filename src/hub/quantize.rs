@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::dtype::DType;
 use crate::format::gguf::{Metadata, TensorInfo, Value, Writer};
+use crate::format::imatrix::Importance;
 use crate::format::{Description, Folder, ModelDir, PROMPT_PROFILE, blocks};
 use crate::model::Config;
 use crate::model::architecture::{self, Source};
@@ -38,6 +39,8 @@ struct Planned {
     tensor: ExportTensor,
     choice: Choice,
     source: Source,
+    /// What errors count, `[matrices, columns]`; empty where all count alike.
+    weights: Vec<f32>,
 }
 
 /// Result for one tensor.
@@ -129,10 +132,36 @@ impl<'a> Plan<'a> {
         metadata.extend(profile.map(|profile| (PROMPT_PROFILE.to_owned(), Value::String(profile))));
         let planned = |(tensor, part)| {
             let choice = recipe.choose(&tensor, config.layers.len());
-            Ok(Planned { choice, source: layout::locate(dir, &part)?.clone(), tensor })
+            let source = layout::locate(dir, &part)?.clone();
+            Ok(Planned { choice, source, tensor, weights: Vec::new() })
         };
         let tensors = export::tensors(&config)?.into_iter().map(planned).collect::<Result<_>>()?;
         Ok(Self { dir, config, metadata, tensors })
+    }
+
+    /// Weighs errors as the importance matrix `importance`, read from `file`, says. Fails when it is that of another
+    /// model.
+    pub fn weighted(mut self, importance: &Importance, file: &Path) -> Result<Self> {
+        let (file, mut count) = (file.display().to_string(), 0);
+        for planned in &mut self.tensors {
+            let Some(sums) = importance.tensors.get(&planned.tensor.name) else { continue };
+            let (shape, found) = (&planned.tensor.shape, sums.counts.len());
+            let matrices = if shape.len() > 2 { shape[0] } else { 1 };
+            let columns = sums.squares.len() / found.max(1);
+            let is_split =
+                found == 1 && matrices > 1 && sums.squares.len() == matrices * shape[shape.len() - 1];
+            ensure!(
+                is_split || (found, Some(&columns)) == (matrices, shape.last()),
+                "{file} has {found} x {columns} columns of tensor {}, which has the shape {shape:?}; it is that of another model",
+                planned.tensor.name
+            );
+            planned.weights = if is_split { sums.split(matrices).weights() } else { sums.weights() };
+            count += 1;
+        }
+        ensure!(count > 0, "{file} names none of the model's tensors; it is that of another model");
+        self.metadata.push(("quantize.imatrix.file".into(), Value::String(file)));
+        self.metadata.push(("quantize.imatrix.entries_count".into(), Value::U32(count)));
+        Ok(self)
     }
 
     /// The same tensors and metadata, except for the keys on types and parts.
@@ -148,7 +177,8 @@ impl<'a> Plan<'a> {
             let shape = dir.tensor(name)?.shape;
             let tensor = roles.tensor(name, &shape);
             let choice = recipe.choose(&tensor, config.layers.len());
-            tensors.push(Planned { source: Source::whole(name, &shape), choice, tensor });
+            let source = Source::whole(name, &shape);
+            tensors.push(Planned { source, choice, tensor, weights: Vec::new() });
         }
         tensors.sort_by(|a, b| a.order().cmp(&b.order()));
         Ok(Self { dir, config, metadata, tensors })
@@ -192,10 +222,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Finds the stored rows of a tensor and checks their shapes.
-    fn open(&self, planned: &Planned) -> Result<Conversion> {
+    fn open<'p>(&self, planned: &'p Planned) -> Result<Conversion<'p>> {
         let cols = planned.tensor.shape.last().copied().context("a tensor without dimensions")?;
         let stored = Stored::open(self.dir, &self.config, &planned.source, cols)?;
-        Ok(Conversion { origin: self.dir.origin().to_owned(), stored, dtype: planned.choice.dtype })
+        let (origin, dtype) = (self.dir.origin().to_owned(), planned.choice.dtype);
+        Ok(Conversion { origin, stored, dtype, weights: &planned.weights })
     }
 }
 
@@ -226,13 +257,14 @@ impl Planned {
 }
 
 /// A tensor on its way from one file to the other.
-struct Conversion {
+struct Conversion<'a> {
     origin: String,
     stored: Stored,
     dtype: DType,
+    weights: &'a [f32],
 }
 
-impl Conversion {
+impl Conversion<'_> {
     /// Rows to convert between two writes.
     fn batches(&self) -> impl Iterator<Item = Range<usize>> {
         let step = self.piece_rows() * BATCH_PIECES;
@@ -320,11 +352,26 @@ impl Conversion {
             ensure!(values.iter().all(|value| value.is_finite()), "{}", self.refusal(piece, f32::NAN));
             return Ok(Deviation::between(values, values));
         }
-        if let Err(blocks::Ineligible(value)) = blocks::from_f32(self.dtype, values, out) {
+        if let Err(blocks::Ineligible(value)) = self.encode(row, values, out) {
             bail!("{}", self.refusal(piece, value));
         }
         blocks::to_f32(self.dtype, out, check);
         Ok(Deviation::between(values, check))
+    }
+
+    /// Encodes rows from `start` on, with the weights of their matrices.
+    fn encode(&self, start: usize, values: &[f32], out: &mut [u8]) -> Result<(), blocks::Ineligible> {
+        if self.weights.is_empty() {
+            return blocks::from_f32(self.dtype, values, out);
+        }
+        let Stored { rows, cols, .. } = self.stored;
+        let matrices = self.weights.len() / cols;
+        let row_bytes = out.len() / (values.len() / cols);
+        for (i, (values, out)) in values.chunks_exact(cols).zip(out.chunks_exact_mut(row_bytes)).enumerate() {
+            let matrix = (start + i) * matrices / rows;
+            blocks::from_f32_weighted(self.dtype, values, &self.weights[matrix * cols..][..cols], out)?;
+        }
+        Ok(())
     }
 
     fn refusal(&self, piece: &Piece, value: f32) -> String {

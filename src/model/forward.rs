@@ -69,6 +69,11 @@ impl<B: Backend> Model<B> {
         &self.config
     }
 
+    /// What it computes with.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
     /// How large its weights are.
     pub fn weight_bytes(&self) -> WeightBytes {
         self.weights.bytes

@@ -58,8 +58,10 @@ fn write(path: &Path, quant: &str, seed: u64) -> u64 {
 #[test]
 fn synthetic_models_load_and_stay_in_range() {
     let dir = TempDir::new().unwrap();
-    let quants =
-        ["q4_k_m", "mxfp4", "q8_0", "q4_0", "q5_0", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "bf16", "f16", "f32"];
+    let quants = [
+        "q4_k_m", "mxfp4", "q8_0", "q4_0", "q5_0", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "bf16", "f16", "f32",
+        "q3_k_m", "iq3_m", "q2_k", "iq2_m",
+    ];
     let each_quant = quants.map(|quant| ("qwen3-coder-next", quant));
     let each_model = synthetic::MODELS.map(|model| (model.name, "q4_k_m"));
     for (name, quant) in each_quant.into_iter().chain(each_model) {
@@ -198,7 +200,7 @@ fn bench_speed_refuses_what_it_cannot_measure() {
     for layers in ["0", "6", "52", "x"] {
         check(&[&synthetic[..], &["--layers", layers]].concat(), 2, &["--layers", "multiple of 4 up to 48"]);
     }
-    check(&[&synthetic[..], &["--quant", "q3_k_m"]].concat(), 2, &["--quant", "q4_k_m"]);
+    check(&[&synthetic[..], &["--quant", "q3_k_x"]].concat(), 2, &["--quant", "q4_k_m"]);
     check(&[&synthetic[..], &["--model", "x.gguf"]].concat(), 2, &["--model"]);
     check(&[&synthetic[..], &["--write", "Cargo.toml"]].concat(), 1, &["Cargo.toml exists; remove it"]);
     check(&["--synthetic", "gpt-2"], 2, &["qwen3-coder-next", "qwen3.5-4b"]);

@@ -407,7 +407,7 @@ fn damaged_files_are_refused() {
         (matrix, word(0), &["blk.0.ssm_ba.weight has 0 dimensions"]),
         (matrix, word(5), &["blk.0.ssm_ba.weight has 5 dimensions"]),
         (columns, long(u64::MAX), &["blk.0.ssm_ba.weight", "too large"]),
-        (dtype, word(11), &["blk.0.ssm_ba.weight has type Q3_K", "Q4_K", "IQ4_XS"]),
+        (dtype, word(15), &["blk.0.ssm_ba.weight has type Q8_K", "Q4_K", "IQ4_XS"]),
         (dtype, word(99), &["blk.0.ssm_ba.weight has type number 99"]),
         (dtype, word(8), &["blk.0.ssm_ba.weight has rows of 29", "32", "Q8_0"]),
         (dtype, word(14), &["blk.0.ssm_ba.weight has rows of 29", "256", "Q6_K"]),

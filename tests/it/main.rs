@@ -2,6 +2,7 @@
 
 mod assist;
 mod bench;
+mod blocks;
 mod checkpoint;
 mod cli;
 mod client;

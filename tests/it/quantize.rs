@@ -6,9 +6,11 @@ use std::process::{Command, Output};
 
 use fimd::base::Cancel;
 use fimd::base::dtype::DType;
-use fimd::compute::cpu::Cpu;
+use fimd::compute::cpu::{Cpu, Precision};
 use fimd::decode::sample::log_softmax;
 use fimd::format::ModelDir;
+use fimd::format::imatrix::Importance;
+use fimd::hub::importance;
 use fimd::hub::quantize::{Outcome, Plan};
 use fimd::model::export::Recipe;
 use fimd::model::tokenizer::chat::{Message, Role};
@@ -90,6 +92,12 @@ fn every_type_keeps_the_prediction() {
         ("iq4_nl", 0.1, 0.45),
         ("iq4_xs", 0.1, 0.45),
         ("mxfp4", 0.1, 0.4),
+        ("q5_1", 0.05, 0.3),
+        ("q4_1", 0.1, 0.45),
+        ("q3_k_m", 0.3, 0.9),
+        ("iq3_m", 0.3, 0.9),
+        ("q2_k", 1.2, 2.0),
+        ("iq2_m", 1.2, 2.0),
     ] {
         let file = dir.path().join(format!("{mix}.gguf"));
         quantize(&starter(), &file, mix).unwrap();
@@ -216,6 +224,69 @@ fn a_recipe_chooses_by_role() {
     }
 }
 
+#[test]
+fn an_importance_matrix_lowers_the_errors_that_count() {
+    let temp = TempDir::new().unwrap();
+    let path = |name: &str| temp.path().join(name);
+    for case in ["qwen3_moe_q8_0", "qwen3_5_moe", "qwen2_tied"] {
+        let checkpoint = repository("tests/data/vectors").join(case);
+        let dir = ModelDir::open(&checkpoint).unwrap();
+        let tokens: Vec<u32> = (0..300).map(|i| i * i % 61).collect();
+        let options = load::cpu(2, 16, Precision::F32);
+        let mut recorded = 0;
+        let importance = importance::record(&dir, &tokens, 128, options, |count| recorded += count).unwrap();
+        assert_eq!(recorded, tokens.len());
+        importance.write(&path("imatrix"), &["text".into()], 3, 128).unwrap();
+        assert_eq!(Importance::read(&path("imatrix")).unwrap(), importance);
+
+        quantize(&checkpoint, &path("float.gguf"), "f32").unwrap();
+        quantize(&checkpoint, &path("plain.gguf"), "q4_0").unwrap();
+        let plan = Plan::new(&dir, &"q4_0".parse().unwrap(), "test").unwrap();
+        let plan = plan.weighted(&importance, &path("imatrix")).unwrap();
+        plan.write(&path("weighted.gguf"), 2, |_| {}).unwrap();
+        let [float, plain, weighted] =
+            ["float.gguf", "plain.gguf", "weighted.gguf"].map(|name| ModelDir::open(&path(name)).unwrap());
+        let mut errors = [0.0; 2];
+        for (name, sums) in &importance.tensors {
+            let original = float.tensor(name).unwrap();
+            let (cols, rows) = (*original.shape.last().unwrap(), original.to_f32().len());
+            let (rows, weights) = (rows / cols, sums.weights());
+            for (file, error) in [&plain, &weighted].into_iter().zip(&mut errors) {
+                let stored = file.tensor(name).unwrap().to_f32();
+                for (i, (a, b)) in original.to_f32().iter().zip(&stored).enumerate() {
+                    let matrix = i / cols * sums.counts.len() / rows;
+                    *error += f64::from(weights[matrix * cols + i % cols]) * f64::from(a - b).powi(2);
+                }
+            }
+        }
+        eprintln!("{case}: the weighted error falls from {} to {}", errors[0], errors[1]);
+        assert!(errors[1] < 0.99 * errors[0], "{case}: {errors:?}");
+
+        let queries: Vec<&String> =
+            importance.tensors.keys().filter(|name| name.ends_with("attn_q.weight")).collect();
+        assert!(!queries.is_empty(), "{case}");
+        for name in queries {
+            let key = name.replace("attn_q", "attn_k");
+            assert_eq!(importance.tensors[name], importance.tensors[&key], "{case}: both meet the same");
+        }
+        let mut missing: Vec<&str> =
+            weighted.names().filter(|name| is_missing(&weighted, &importance, name)).collect();
+        missing.sort();
+        assert!(missing.iter().all(|name| name.contains("ssm_")), "{case}: {missing:?}");
+        let other = ModelDir::open(&repository("tests/data/vectors/odd")).unwrap();
+        let other = Plan::new(&other, &"q4_0".parse().unwrap(), "test").unwrap();
+        let other = other.weighted(&importance, Path::new("a.imatrix")).err();
+        let error = other.expect("matrices of other sizes").to_string();
+        assert!(error.contains("a.imatrix") && error.contains("another model"), "{case}: {error}");
+    }
+}
+
+/// Whether a tensor of a layer was quantised without weights.
+fn is_missing(file: &ModelDir, importance: &Importance, name: &str) -> bool {
+    let is_quantised = file.tensor(name).unwrap().dtype == DType::Q4_0;
+    is_quantised && name.starts_with("blk.") && !importance.tensors.contains_key(name)
+}
+
 fn fimd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fimd")).arg("quantize").args(args).output().unwrap()
 }
@@ -264,7 +335,7 @@ fn a_failure_leaves_nothing_behind() {
     assert_eq!(fs::read(&output).unwrap(), b"precious");
     assert!(fimd(&[tied, out, "--force"]).status.success());
     assert!(ModelDir::open(&output).is_ok());
-    assert_eq!(fimd(&[tied, out, "--experts", "q3_k"]).status.code(), Some(2), "wrong usage");
+    assert_eq!(fimd(&[tied, out, "--experts", "iq1_s"]).status.code(), Some(2), "wrong usage");
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn attention_core(
     layer: usize,
     queries: &[f32],
 ) -> Buffer<f32> {
-    let Context { options, pool, scratch } = context;
+    let Context { options, pool, scratch, .. } = context;
     let AttentionShape { heads, kv_heads, head_dim, gated, .. } = weights.shape;
     let (group, stride) = (heads / kv_heads, weights.shape.query_width());
     let mut mixed = scratch.values.zeros(pass.rows * heads * head_dim);

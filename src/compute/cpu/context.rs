@@ -2,6 +2,7 @@
 
 use super::options::CpuOptions;
 use super::quants::QuantBlock;
+use super::record::Records;
 use super::scratch::BufferPool;
 use crate::base::pool::Pool;
 
@@ -10,6 +11,8 @@ pub(super) struct Context {
     pub options: CpuOptions,
     pub pool: Pool,
     pub scratch: Scratch,
+    /// What matrices are multiplied with, where that is recorded.
+    pub records: Option<Records>,
 }
 
 /// Buffers that operations take and put back.
@@ -25,7 +28,7 @@ pub struct Scratch {
 
 impl Context {
     pub(super) fn new(options: CpuOptions) -> Self {
-        Self { pool: Pool::new(options.threads), options, scratch: Scratch::default() }
+        Self { pool: Pool::new(options.threads), options, scratch: Scratch::default(), records: None }
     }
 
     #[cfg(test)]

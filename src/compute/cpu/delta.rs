@@ -155,7 +155,7 @@ fn delta_rule(
     let repeat = shape.value_heads / shape.key_heads;
     let state_len = shape.key_dim * shape.value_dim;
     let width = shape.value_heads * shape.value_dim;
-    let Context { options, pool, scratch } = context;
+    let Context { options, pool, scratch, .. } = context;
     let mut mixed = scratch.values.take(rows * width);
     let out = Disjoint::new(&mut mixed);
     let states: Vec<_> = marked
@@ -250,7 +250,7 @@ fn convolve(
             out.copy_from_slice(input(at + i));
         }
     }
-    let Context { options, pool, scratch } = context;
+    let Context { options, pool, scratch, .. } = context;
     let mut convolved = scratch.values.zeros(rows * channels);
     let out = Disjoint::new(&mut convolved);
     pool.run(rows, |row| {

@@ -50,6 +50,11 @@ impl Experts {
         Ok(Self { layer, shape, layouts: [gate?, up?, down?], bytes })
     }
 
+    /// Their layer.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.shape.experts

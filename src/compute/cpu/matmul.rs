@@ -54,7 +54,7 @@ impl Activations {
         cols: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
-        let Context { options, pool, scratch } = context;
+        let Context { options, pool, scratch, .. } = context;
         let mut inputs = Self::new(scratch, count, cols);
         let writer = Writer::new(&mut inputs);
         pool.run(count, |i| {
@@ -67,7 +67,6 @@ impl Activations {
     }
 
     /// A row in f32.
-    #[cfg(test)]
     pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.stride..][..self.cols]
     }
@@ -540,10 +539,20 @@ mod tests {
                 }
                 DType::F8E4M3 => block[0] = if block[0] & 0x7f == 0x7f { 0 } else { block[0] },
                 DType::Mxfp4 => block[0] = if scale == 0.0 { 0 } else { 100 + block[0] % 50 },
+                DType::Nvfp4 => {}
                 DType::Q6K => block[208..].copy_from_slice(&half),
-                DType::Q4K | DType::Q5K => {
-                    block[..2].copy_from_slice(&half);
-                    block[2..4].copy_from_slice(&half);
+                DType::Q3K => block[108..].copy_from_slice(&half),
+                DType::Tq1_0 => block[52..].copy_from_slice(&half),
+                DType::Tq2_0 => block[64..].copy_from_slice(&half),
+                DType::Q2K => block[80..].copy_from_slice(&[half, half].concat()),
+                DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => {
+                    block[..4].copy_from_slice(&[half, half].concat());
+                }
+                DType::Iq1M => {
+                    let nibbles = [half[0] << 4, half[0] & 0xf0, half[1] << 4, half[1] & 0xf0];
+                    for (i, nibble) in nibbles.into_iter().enumerate() {
+                        block[49 + 2 * i] = block[49 + 2 * i] & 15 | nibble;
+                    }
                 }
                 _ => block[..2].copy_from_slice(&half),
             }

@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
@@ -21,7 +22,7 @@ use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
 use crate::compute::experts::MatrixLayout;
 use crate::format::Bytes;
-use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
+use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES, UE4M3_HALVED};
 
 /// Columns that are unpacked at a time: the longest block of any type.
 pub(super) const SLICE: usize = 256;
@@ -89,6 +90,8 @@ impl Layout {
 /// A matrix in its stored type, `[rows, cols]`.
 #[derive(Clone)]
 pub struct Matrix {
+    /// What it is stored as.
+    pub name: Arc<str>,
     layout: Layout,
     values: Bytes,
     scales: Bytes,
@@ -109,11 +112,12 @@ impl Matrix {
             values.name
         );
         let layout = Layout::new(layout, exact)?;
+        let name = values.name;
         let values = match layout.pad(&values.bytes) {
             Cow::Owned(padded) => padded.into(),
             Cow::Borrowed(_) => values.bytes,
         };
-        Ok(Self { layout, values, scales: scales.into() })
+        Ok(Self { name, layout, values, scales: scales.into() })
     }
 
     /// The matrix where its bytes are.
@@ -249,7 +253,10 @@ impl Quants {
 
     /// Whether a type has a scale for each half block.
     pub(super) fn halved(dtype: DType) -> bool {
-        dtype == DType::Q6K
+        matches!(
+            dtype,
+            DType::Q2K | DType::Q3K | DType::Q6K | DType::Nvfp4 | DType::Iq2Xs | DType::Iq2S | DType::Iq1M
+        )
     }
 
     /// Unpacks a slice of a type in blocks; also returns how many [`BLOCK`]s it has.
@@ -258,15 +265,29 @@ impl Quants {
         let dtype = slice.matrix.dtype();
         let blocks = slice.len / BLOCK;
         match dtype {
+            DType::Q2K => self.q2_k(simd, slice),
+            DType::Q3K => self.q3_k(simd, slice),
             DType::Q4K => self.q4_k(simd, slice),
             DType::Q5K => self.q5_k(simd, slice),
             DType::Q6K => self.q6_k(simd, slice),
             DType::Iq4Xs => self.iq4_xs(simd, slice),
             DType::Q8_0 => self.q8_0(simd, slice),
             DType::Q4_0 => self.q4_0(simd, slice),
+            DType::Q4_1 => self.q4_1(simd, slice),
             DType::Q5_0 => self.q5_0(simd, slice),
+            DType::Q5_1 => self.q5_1(simd, slice),
             DType::Mxfp4 => self.mxfp4(simd, slice),
+            DType::Nvfp4 => self.nvfp4(simd, slice),
             DType::Iq4Nl => self.iq4_nl(simd, slice),
+            DType::Iq2Xxs => self.iq2_xxs(simd, slice),
+            DType::Iq2Xs => self.iq2_xs(simd, slice),
+            DType::Iq2S => self.iq2_s(simd, slice),
+            DType::Iq3Xxs => self.iq3_xxs(simd, slice),
+            DType::Iq3S => self.iq3_s(simd, slice),
+            DType::Iq1S => self.iq1_s(simd, slice),
+            DType::Iq1M => self.iq1_m(simd, slice),
+            DType::Tq1_0 => self.tq1_0(simd, slice),
+            DType::Tq2_0 => self.tq2_0(simd, slice),
             DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 => {
                 unreachable!("{dtype} is not in blocks")
             }
@@ -401,56 +422,189 @@ impl Quants {
 
     #[inline(always)]
     fn q4_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
-        let low = simd.splat_i(0x0f0f_0f0f);
         for block in 0..slice.len / BLOCK {
             let d = simd.half_to_f(slice.words(simd, block * 18)[0]);
             self.symmetric(simd, block, d, 8.0);
-            let words = slice.words(simd, block * 18 + 2);
-            for i in 0..4 {
-                simd.store_i(simd.and(words[i], low), &mut self.quants[block * 8 + i]);
-                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.quants[block * 8 + 4 + i]);
-            }
+            self.four_bits(simd, block, slice.words(simd, block * 18 + 2));
+        }
+    }
+
+    #[inline(always)]
+    fn q4_1<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        for block in 0..slice.len / BLOCK {
+            self.line(simd, block, slice.words(simd, block * 20)[0]);
+            self.four_bits(simd, block, slice.words(simd, block * 20 + 4));
         }
     }
 
     #[inline(always)]
     fn q5_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
-        let low = simd.splat_i(0x0f0f_0f0f);
         for block in 0..slice.len / BLOCK {
             let head = slice.words(simd, block * 22);
             self.symmetric(simd, block, simd.half_to_f(head[0]), 16.0);
             let bits = simd.or(simd.shr(head[0], 16), simd.shl(head[1], 16));
-            let words = slice.words(simd, block * 22 + 6);
-            for i in 0..4 {
-                let first = high_bits(simd, simd.shr(bits, 4 * i as u32));
-                let second = high_bits(simd, simd.shr(bits, 16 + 4 * i as u32));
-                let first = simd.or(simd.and(words[i], low), first);
-                let second = simd.or(simd.and(simd.shr(words[i], 4), low), second);
-                simd.store_i(first, &mut self.quants[block * 8 + i]);
-                simd.store_i(second, &mut self.quants[block * 8 + 4 + i]);
-            }
+            self.five_bits(simd, block, bits, slice.words(simd, block * 22 + 6));
+        }
+    }
+
+    #[inline(always)]
+    fn q5_1<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        for block in 0..slice.len / BLOCK {
+            let head = slice.words(simd, block * 24);
+            self.line(simd, block, head[0]);
+            self.five_bits(simd, block, head[1], slice.words(simd, block * 24 + 8));
         }
     }
 
     #[inline(always)]
     fn mxfp4<S: Simd>(&mut self, simd: S, slice: &Slice) {
-        const ZERO: u8 = 12;
-        const TABLE: [u8; 16] = {
-            let mut table = [0; 16];
-            let mut i = 0;
-            while i < 16 {
-                table[i] = ZERO.wrapping_add_signed(E2M1_DOUBLED[i]);
-                i += 1;
-            }
-            table
-        };
         // As an f32, exponent 0 is 2^-127 and not 0: its half is the smallest scale.
         let smallest = simd.splat(f32::from_bits(0x0020_0000));
         for block in 0..slice.len / BLOCK {
             let e = simd.and(slice.words(simd, block * 17)[0], simd.splat_i(0xff));
             let d = simd.mul(simd.bits_f(simd.shl(e, 23)), simd.splat(0.5));
-            self.symmetric(simd, block, simd.max(d, smallest), ZERO.into());
-            self.nibbles(simd, block, slice.words(simd, block * 17 + 1), &TABLE);
+            self.symmetric(simd, block, simd.max(d, smallest), E2M1_ZERO.into());
+            self.nibbles(simd, block, slice.words(simd, block * 17 + 1), &E2M1_TABLE);
+        }
+    }
+
+    #[inline(always)]
+    fn nvfp4<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for block in 0..slice.len / 64 {
+            let scales = slice.words(simd, block * 36)[0];
+            let words = slice.wide_words(simd, block * 36 + 4);
+            for part in 0..4 {
+                let d = simd.bits_f(simd.gather(&UE4M3_BITS, simd.shr(scales, 8 * part as u32)));
+                self.symmetric(simd, block * 4 + part, d, E2M1_ZERO.into());
+                for i in 0..2 {
+                    let (word, at) = (words[2 * part + i], block * 16 + part * 4 + i);
+                    let first = simd.lookup(&E2M1_TABLE, simd.and(word, low));
+                    let second = simd.lookup(&E2M1_TABLE, simd.and(simd.shr(word, 4), low));
+                    simd.store_i(first, &mut self.quants[at]);
+                    simd.store_i(second, &mut self.quants[at + 2]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn q2_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let d = slice.words(simd, 68)[3];
+        let (d, dmin) = (simd.half_to_f(d), simd.half_to_f(simd.shr(d, 16)));
+        let (pairs, four) = (slice.words(simd, 0), simd.splat_i(15));
+        for half in 0..16 {
+            let pair = simd.shr(pairs[half / 4], 8 * (half as u32 % 4));
+            let scale = simd.to_f(simd.and(pair, four));
+            let min = simd.to_f(simd.and(simd.shr(pair, 4), four));
+            simd.store(simd.mul(d, scale), &mut self.scales[half]);
+            simd.store(simd.mul(dmin, min), &mut self.mins[half]);
+        }
+        self.two_bits(simd, slice, 16);
+    }
+
+    #[inline(always)]
+    fn q3_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let d = simd.half_to_f(simd.shr(slice.words(simd, 94)[3], 16));
+        let scales = slice.words(simd, 92);
+        let (four, two, middle) = (simd.splat_i(15), simd.splat_i(3), simd.splat_i(32u32.wrapping_neg()));
+        for half in 0..16 {
+            let part = half as u32;
+            let low = simd.and(simd.shr(scales[1 + half % 8 / 4], part % 4 * 8 + part / 8 * 4), four);
+            let high = simd.and(simd.shr(scales[3], part % 4 * 8 + part / 4 * 2), two);
+            let scale = simd.to_f(simd.add_i(simd.or(low, simd.shl(high, 4)), middle));
+            self.symmetric(simd, half, simd.mul(d, scale), 4.0);
+        }
+        self.two_bits(simd, slice, 32);
+        let (high, bit) = (slice.wide_words(simd, 0), simd.splat_i(0x0404_0404));
+        for block in 0..8u32 {
+            for i in 0..8 {
+                let high =
+                    if block < 2 { simd.shl(high[i], 2 - block) } else { simd.shr(high[i], block - 2) };
+                let quants = &mut self.quants[block as usize * 8 + i];
+                simd.store_i(simd.or(simd.load_i(quants), simd.and(high, bit)), quants);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tq1_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let tail = slice.words(simd, 38);
+        let d = simd.half_to_f(simd.shr(tail[3], 16));
+        for block in 0..8 {
+            self.symmetric(simd, block, d, 1.0);
+        }
+        let (first, second) = (slice.wide_words(simd, 0), slice.words(simd, 32));
+        for i in 0..8 {
+            self.digits(simd, first[i], 5, i, 8);
+        }
+        for i in 0..4 {
+            self.digits(simd, second[i], 5, 40 + i, 4);
+        }
+        let third = simd.or(simd.shr(tail[2], 16), simd.shl(tail[3], 16));
+        self.digits(simd, third, 4, 60, 1);
+    }
+
+    /// The first `count` base-3 digits of four bytes, as quants from `at` on in steps.
+    #[inline(always)]
+    fn digits<S: Simd>(&mut self, simd: S, word: S::I, count: usize, at: usize, step: usize) {
+        let (even, odd) = (simd.splat_i(0x00ff_00ff), simd.splat_i(0xff00_ff00));
+        let mut rest = [simd.and(word, even), simd.and(simd.shr(word, 8), even)];
+        for n in 0..count {
+            // Three times a fraction of 256 has the next digit above the byte.
+            let first = simd.add_i(rest[0], simd.shl(rest[0], 1));
+            let second = simd.add_i(rest[1], simd.shl(rest[1], 1));
+            let digits = simd.or(simd.and(simd.shr(first, 8), even), simd.and(second, odd));
+            simd.store_i(digits, &mut self.quants[at + n * step]);
+            rest = [simd.and(first, even), simd.and(second, even)];
+        }
+    }
+
+    #[inline(always)]
+    fn tq2_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        let d = simd.half_to_f(simd.shr(slice.words(simd, 50)[3], 16));
+        for block in 0..8 {
+            self.symmetric(simd, block, d, 1.0);
+        }
+        self.two_bits(simd, slice, 0);
+    }
+
+    /// Quants of 64 bytes of bit pairs from byte `at` of a block on.
+    #[inline(always)]
+    fn two_bits<S: Simd>(&mut self, simd: S, slice: &Slice, at: usize) {
+        let two = simd.splat_i(0x0303_0303);
+        for half in 0..2 {
+            let words = slice.wide_words(simd, at + half * 32);
+            for part in 0..4 {
+                for i in 0..8 {
+                    let quants = simd.and(simd.shr(words[i], 2 * part as u32), two);
+                    simd.store_i(quants, &mut self.quants[half * 32 + part * 8 + i]);
+                }
+            }
+        }
+    }
+
+    /// Quants of a block of nibble pairs.
+    #[inline(always)]
+    fn four_bits<S: Simd>(&mut self, simd: S, block: usize, words: [S::I; 4]) {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for i in 0..4 {
+            simd.store_i(simd.and(words[i], low), &mut self.quants[block * 8 + i]);
+            simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.quants[block * 8 + 4 + i]);
+        }
+    }
+
+    /// Quants of a block of nibble pairs with their high bits.
+    #[inline(always)]
+    fn five_bits<S: Simd>(&mut self, simd: S, block: usize, bits: S::I, words: [S::I; 4]) {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for i in 0..4 {
+            let first = high_bits(simd, simd.shr(bits, 4 * i as u32));
+            let second = high_bits(simd, simd.shr(bits, 16 + 4 * i as u32));
+            let first = simd.or(simd.and(words[i], low), first);
+            let second = simd.or(simd.and(simd.shr(words[i], 4), low), second);
+            simd.store_i(first, &mut self.quants[block * 8 + i]);
+            simd.store_i(second, &mut self.quants[block * 8 + 4 + i]);
         }
     }
 
@@ -468,9 +622,17 @@ impl Quants {
 
     /// The scale of quants that are `zero` too large.
     #[inline(always)]
-    fn symmetric<S: Simd>(&mut self, simd: S, block: usize, scale: S::F, zero: f32) {
+    pub(super) fn symmetric<S: Simd>(&mut self, simd: S, block: usize, scale: S::F, zero: f32) {
         simd.store(scale, &mut self.scales[block]);
         simd.store(simd.mul(scale, simd.splat(zero)), &mut self.mins[block]);
+    }
+
+    /// The scale and, as what is added, the minimum of a block: two f16.
+    #[inline(always)]
+    fn line<S: Simd>(&mut self, simd: S, block: usize, halves: S::I) {
+        let min = simd.half_to_f(simd.shr(halves, 16));
+        simd.store(simd.half_to_f(halves), &mut self.scales[block]);
+        simd.store(simd.mul(min, simd.splat(-1.0)), &mut self.mins[block]);
     }
 
     #[inline(always)]
@@ -489,6 +651,31 @@ fn high_bits<S: Simd>(simd: S, bits: S::I) -> S::I {
     }
     bytes
 }
+
+/// The quant that stands for 0 in types of E2M1 numbers.
+const E2M1_ZERO: u8 = 12;
+
+/// [`E2M1_DOUBLED`] as quants.
+const E2M1_TABLE: [u8; 16] = {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = E2M1_ZERO.wrapping_add_signed(E2M1_DOUBLED[i]);
+        i += 1;
+    }
+    table
+};
+
+/// The bits of [`UE4M3_HALVED`].
+static UE4M3_BITS: [u32; 256] = {
+    let mut bits = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        bits[i] = UE4M3_HALVED[i].to_bits();
+        i += 1;
+    }
+    bits
+};
 
 /// [`IQ4_VALUES`] as wide quants.
 const fn iq4_table<S: Simd>() -> [u8; 16] {
@@ -624,7 +811,7 @@ impl Slice<'_> {
 
     /// Bytes `at..at + WORDS` of each row.
     #[inline(always)]
-    fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
+    pub(super) fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
         self.prefetch(simd, WORDS);
         debug_assert!((LANES - 1) * self.matrix.layout.stride + at + WORDS <= self.bytes.len());
         // SAFETY: `bytes` holds the rows `stride` apart, of which the last ends with the slice; every
@@ -634,7 +821,7 @@ impl Slice<'_> {
 
     /// Bytes `at..at + 2 * WORDS` of each row.
     #[inline(always)]
-    fn wide_words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 8] {
+    pub(super) fn wide_words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 8] {
         self.prefetch(simd, 2 * WORDS);
         debug_assert!((LANES - 1) * self.matrix.layout.stride + at + 2 * WORDS <= self.bytes.len());
         // SAFETY: as in `words`.

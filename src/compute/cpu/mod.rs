@@ -1,10 +1,12 @@
 //! The CPU backend: work is done when an operation returns.
 //!
-//! `simd` is the vector instructions, `matrix` how weights are unpacked for them, `matmul` the matrix products
+//! `simd` is the vector instructions, `matrix` and `codebook` how weights are unpacked for them, `matmul` the matrix products
 //! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections,
-//! `experts` the bytes of routed experts, `saved` what is kept of recurrent states.
+//! `experts` the bytes of routed experts, `saved` what is kept of recurrent states, `record` what importance matrices
+//! are made of.
 
 mod attention;
+mod codebook;
 mod context;
 mod delta;
 mod experts;
@@ -13,6 +15,7 @@ mod matrix;
 mod moe;
 mod options;
 mod quants;
+mod record;
 mod saved;
 mod scalar;
 mod scratch;
@@ -37,6 +40,7 @@ use scratch::Buffer;
 use simd::{Kernel, Simd};
 
 pub use options::{CpuOptions, Precision};
+pub use record::{Recorded, Records};
 pub use simd::Level;
 
 /// Computes on the CPU, reading weights in their stored type.
@@ -78,6 +82,18 @@ impl Cpu {
         Self { context: Context::new(options), pass: CpuPass::default(), failure: None }
     }
 
+    /// One that records what matrices are multiplied with: much slower.
+    pub fn recording(options: CpuOptions) -> Self {
+        let mut this = Self::new(options);
+        this.context.records = Some(Records::new());
+        this
+    }
+
+    /// What was recorded since the last call.
+    pub fn take_records(&mut self) -> Records {
+        self.context.records.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32], eps: f32) -> Activations {
         let level = self.context.options.level;
         Activations::fill(&mut self.context, rows.len(), x.width, |row, out| {
@@ -86,11 +102,20 @@ impl Cpu {
         })
     }
 
+    fn record(&mut self, matrix: &matrix::Matrix, inputs: &Activations) {
+        if let Some(records) = &mut self.context.records {
+            let rows = (0..inputs.count()).map(|row| inputs.row(row));
+            record::add(records, Recorded::Matrix(matrix.name.clone()), rows);
+        }
+    }
+
     fn linear(&mut self, matrix: &matrix::Matrix, inputs: &Activations) -> Buffer<f32> {
+        self.record(matrix, inputs);
         linear(&mut self.context, matrix.view(), inputs)
     }
 
     fn add_linear(&mut self, matrix: &matrix::Matrix, inputs: &Activations, x: &mut Rows) {
+        self.record(matrix, inputs);
         add_linear(&mut self.context, matrix.view(), inputs, &mut x.values);
     }
 

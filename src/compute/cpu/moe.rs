@@ -7,6 +7,7 @@ use std::io;
 use super::context::Context;
 use super::experts::Expert;
 use super::matmul::{Activations, Matmul, TASK_ROWS, Writer, linear};
+use super::record::{self, Recorded, Records};
 use super::simd::{Kernel, Simd};
 use super::{Cpu, scalar, vector};
 use crate::base::Cancel;
@@ -36,6 +37,8 @@ struct Visited<'a> {
     group: usize,
     /// Which of the visits of its group are its own.
     visits: Vec<u32>,
+    /// What its down is called in records.
+    down: Recorded,
 }
 
 /// `x += experts(inputs)`; `x` is `[rows, hidden]`. Fails when the bytes of an expert cannot be read.
@@ -57,11 +60,16 @@ pub(super) fn moe_ffn(
 
     let mut visited = Vec::with_capacity(routed.len() + 1);
     let mut first = 0;
-    for (n, Visit { rows, weights, .. }) in routed.iter().enumerate() {
+    let layer = weights.routed.as_ref().map_or(0, |weights| weights.experts.layer());
+    if let Some(records) = &mut context.records {
+        record_gates(records, layer, &routed, shared.as_ref().map(|(weights, _)| *weights), inputs);
+    }
+    for (n, Visit { expert: id, rows, weights }) in routed.iter().enumerate() {
         let expert = held.as_ref().expect("routed experts are held").expert(n);
+        let down = Recorded::Expert { layer, expert: *id, is_down: true };
         let visits = (first..first + rows.len() as u32).collect();
         first += rows.len() as u32;
-        visited.push(Visited { expert, rows, weights, group: 0, visits });
+        visited.push(Visited { expert, rows, weights, group: 0, visits, down });
     }
     if let Some((weights, visit)) = &shared {
         let expert = Expert {
@@ -69,11 +77,30 @@ pub(super) fn moe_ffn(
             up: weights.expert.up.view(),
             down: weights.expert.down.view(),
         };
+        let down = Recorded::Matrix(weights.expert.down.name.clone());
         let Visit { rows, weights, .. } = visit;
-        visited.push(Visited { expert, rows, weights, group: 1, visits: rows.clone() });
+        visited.push(Visited { expert, rows, weights, group: 1, visits: rows.clone(), down });
     }
     feed_forward(context, cancel, &visited, inputs, x);
     Ok(())
+}
+
+/// Records what gates and ups of the visited experts are multiplied with.
+fn record_gates(
+    records: &mut Records,
+    layer: usize,
+    routed: &[Visit],
+    shared: Option<&SharedWeights<Cpu>>,
+    inputs: &Activations,
+) {
+    for Visit { expert, rows, .. } in routed {
+        let key = Recorded::Expert { layer, expert: *expert, is_down: false };
+        record::add(records, key, rows.iter().map(|&row| inputs.row(row as usize)));
+    }
+    for matrix in shared.iter().flat_map(|shared| [&shared.expert.gate, &shared.expert.up]) {
+        let rows = (0..inputs.count()).map(|row| inputs.row(row));
+        record::add(records, Recorded::Matrix(matrix.name.clone()), rows);
+    }
 }
 
 /// The experts of each row with their weights.
@@ -132,12 +159,18 @@ fn feed_forward(
 ) {
     let Some(Visited { expert: first, .. }) = visited.first() else { return };
     let inner = inner(context, cancel, visited, inputs);
+    if let Some(records) = &mut context.records {
+        for Visited { visits, group, down, .. } in visited {
+            let rows = visits.iter().map(|&row| inner[*group].row(row as usize));
+            record::add(records, down.clone(), rows);
+        }
+    }
     let hidden = first.down.rows();
     let out = Disjoint::new(x);
     let Context { options, pool, .. } = context;
     pool.run(hidden.div_ceil(TASK_ROWS), |task| {
         let rows = task * TASK_ROWS..hidden.min((task + 1) * TASK_ROWS);
-        for (i, Visited { expert, rows: into, weights, group, visits }) in visited.iter().enumerate() {
+        for (i, Visited { expert, rows: into, weights, group, visits, .. }) in visited.iter().enumerate() {
             if cancel.is_cancelled() {
                 return;
             }
@@ -173,7 +206,7 @@ fn inner(
     visited: &[Visited],
     inputs: &Activations,
 ) -> [Activations; 2] {
-    let Context { options, pool, scratch } = context;
+    let Context { options, pool, scratch, .. } = context;
     let mut inner = [0, 1].map(|group| {
         let own = || visited.iter().filter(|visited| visited.group == group);
         let visits = own().map(|visited| visited.rows.len()).sum();

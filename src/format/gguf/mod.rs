@@ -228,21 +228,7 @@ const TYPE_NAMES: &str = "F32 F16 Q4_0 Q4_1 Q4_2 Q4_3 Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q
 
 /// The number that files give an element type; none for types that GGUF does not have.
 fn type_id(dtype: DType) -> Option<u32> {
-    match dtype {
-        DType::F32 => Some(0),
-        DType::F16 => Some(1),
-        DType::Q4_0 => Some(2),
-        DType::Q5_0 => Some(6),
-        DType::Q8_0 => Some(8),
-        DType::Q4K => Some(12),
-        DType::Q5K => Some(13),
-        DType::Q6K => Some(14),
-        DType::Iq4Nl => Some(20),
-        DType::Iq4Xs => Some(23),
-        DType::BF16 => Some(30),
-        DType::Mxfp4 => Some(39),
-        DType::F8E4M3 => None,
-    }
+    TYPE_NAMES.split_whitespace().position(|name| name == dtype.to_string()).map(|id| id as u32)
 }
 
 /// What tensors are aligned to, in bytes from the start of the first.

@@ -193,6 +193,11 @@ mod tests {
             ("MXFP4", "blk.0.ffn_up_shexp", 32, DType::Q8_0, None),
             ("mxfp4", "blk.0.ffn_up_exps", 8, DType::F16, Some(DType::Mxfp4)),
             ("iq4_xs", "blk.0.attn_q", 32, DType::Iq4Nl, Some(DType::Iq4Xs)),
+            ("q3_k_m", "blk.0.attn_v", 256, DType::Q5K, None),
+            ("q3_k_m", "blk.9.attn_v", 32, DType::Iq4Nl, Some(DType::Q3K)),
+            ("q2_k", "output", 256, DType::Q6K, None),
+            ("iq2_m", "blk.9.ffn_up_exps", 256, DType::Iq2S, None),
+            ("iq3_m", "blk.9.ffn_up", 256, DType::Iq3S, None),
             ("bf16", "blk.0.attn_q", 33, DType::BF16, None),
             ("q8_0", "blk.0.ffn_gate_inp", 256, DType::F32, None),
             ("q8_0", "blk.0.attn_norm", 256, DType::F32, None),
@@ -200,8 +205,9 @@ mod tests {
             let choice = recipe.parse::<Recipe>().unwrap().choose(&matrix(name, cols), 48);
             assert_eq!(choice, Choice { dtype, instead_of }, "{recipe} {name} {cols}");
         }
+        assert!("iq1_s".parse::<Recipe>().unwrap_err().contains("only read"));
         assert!("f8_e4m3".parse::<Recipe>().unwrap_err().contains("GGUF has no type F8_E4M3"));
-        assert!("q3_k_m".parse::<Recipe>().unwrap_err().contains("q4_k_m"));
+        assert!("q3_k_x".parse::<Recipe>().unwrap_err().contains("q4_k_m"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::ExportTensor;
 use crate::base::dtype::DType;
+use crate::format::blocks;
 use crate::model::architecture::Role;
 
 /// The types of a file's tensors by their roles; [`Role::Exact`] ones are always F32.
@@ -52,6 +53,31 @@ impl Recipe {
         Self { experts_raised: high, trunk_raised: high, head: high, ..Self::uniform(low) }
     }
 
+    /// The mix that llama.cpp calls Q3_K_M: Q3_K, and more bits for what is sensitive.
+    pub fn q3_k_m() -> Self {
+        let (raised, head) = (DType::Q4K, DType::Q6K);
+        Self { experts_raised: raised, trunk_raised: DType::Q5K, head, ..Self::uniform(DType::Q3K) }
+    }
+
+    /// The mix that llama.cpp calls Q2_K: Q2_K, and more bits for what is sensitive.
+    pub fn q2_k() -> Self {
+        let (raised, head) = (DType::Q3K, DType::Q6K);
+        Self { experts_raised: raised, trunk_raised: DType::Q4K, head, ..Self::uniform(DType::Q2K) }
+    }
+
+    /// The mix that llama.cpp calls IQ3_M: IQ3_S, and more bits for what is sensitive.
+    pub fn iq3_m() -> Self {
+        let (raised, head) = (DType::Q4K, DType::Q6K);
+        Self { experts_raised: raised, trunk_raised: raised, head, ..Self::uniform(DType::Iq3S) }
+    }
+
+    /// The mix that llama.cpp calls IQ2_M: IQ2_S for the experts, IQ3_S for the rest, and more bits for what is
+    /// sensitive.
+    pub fn iq2_m() -> Self {
+        let (low, high, head) = (DType::Iq2S, DType::Iq3S, DType::Q5K);
+        Self { experts: low, experts_raised: high, trunk_raised: DType::Q4K, head, ..Self::uniform(high) }
+    }
+
     /// The mix that llama.cpp calls MXFP4_MOE: experts MXFP4, the rest Q8_0.
     pub fn mxfp4() -> Self {
         Self { experts: DType::Mxfp4, experts_raised: DType::Mxfp4, ..Self::uniform(DType::Q8_0) }
@@ -78,35 +104,48 @@ impl Recipe {
     /// display; every tensor tells its own type.
     pub fn file_type(&self) -> u32 {
         match self.experts {
-            DType::F32 | DType::F8E4M3 => 0,
             DType::F16 => 1,
             DType::Q4_0 => 2,
+            DType::Q4_1 => 3,
             DType::Q8_0 => 7,
             DType::Q5_0 => 8,
+            DType::Q5_1 => 9,
+            DType::Q2K => 10,
+            DType::Q3K if self.experts_raised == DType::Q3K => 11,
+            DType::Q3K => 12,
             DType::Q4K if self.experts_raised == DType::Q4K => 14,
             DType::Q4K => 15,
             DType::Q5K if self.experts_raised == DType::Q5K => 16,
             DType::Q5K => 17,
             DType::Q6K => 18,
             DType::Iq4Nl => 25,
+            DType::Iq3S if self.experts_raised == DType::Iq3S => 26,
+            DType::Iq3S => 27,
+            DType::Iq2S if self.experts_raised == DType::Iq2S => 28,
+            DType::Iq2S => 29,
             DType::Iq4Xs => 30,
             DType::BF16 => 32,
             DType::Mxfp4 => 38,
+            _ => 0,
         }
     }
 }
 
-/// Parses the name of a mix (`q4_k_m`, `mxfp4`) or of a type for every matrix, whatever the case.
+/// Parses the name of a mix (`q4_k_m`, `q3_k_m`, `q2_k`, `iq3_m`, `iq2_m`, `mxfp4`) or of a type for every matrix, whatever the case.
 impl FromStr for Recipe {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
         match name.to_ascii_lowercase().as_str() {
             "q4_k_m" => Ok(Self::q4_k_m()),
+            "q3_k_m" => Ok(Self::q3_k_m()),
+            "q2_k" => Ok(Self::q2_k()),
+            "iq3_m" => Ok(Self::iq3_m()),
+            "iq2_m" => Ok(Self::iq2_m()),
             "mxfp4" => Ok(Self::mxfp4()),
-            other => exportable(other)
-                .map(Self::uniform)
-                .map_err(|error| format!("{name:?} is neither the mix q4_k_m nor a type: {error}")),
+            other => exportable(other).map(Self::uniform).map_err(|error| {
+                format!("{name:?} is neither a mix (q4_k_m, q3_k_m, iq3_m, q2_k, iq2_m) nor a type: {error}")
+            }),
         }
     }
 }
@@ -115,7 +154,11 @@ impl FromStr for Recipe {
 pub fn exportable(name: &str) -> Result<DType, String> {
     match name.parse()? {
         DType::F8E4M3 => Err(format!("GGUF has no type {}; q8_0 holds its values best", DType::F8E4M3)),
-        dtype => Ok(dtype),
+        dtype if blocks::is_writable(dtype) => Ok(dtype),
+        dtype => {
+            let known = blocks::WRITABLE.map(|dtype| dtype.to_string().to_lowercase()).join(", ");
+            Err(format!("{dtype} is only read; written are {known}"))
+        }
     }
 }
 
@@ -130,7 +173,7 @@ fn fitting(wanted: DType, cols: usize) -> DType {
     let smaller = match wanted {
         DType::Q4K => DType::Q5_0,
         DType::Q5K | DType::Q6K => DType::Q8_0,
-        DType::Iq4Xs => DType::Iq4Nl,
+        DType::Q2K | DType::Q3K | DType::Iq2S | DType::Iq3S | DType::Iq4Xs => DType::Iq4Nl,
         other => other,
     };
     [wanted, smaller].into_iter().find(|dtype| dtype.bytes(cols).is_some()).unwrap_or(DType::F16)

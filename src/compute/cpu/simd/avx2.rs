@@ -141,6 +141,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn gather<const N: usize>(self, table: &[u32; N], index: I) -> I {
+        const { assert!(N.is_power_of_two() && N <= 1 << 30) };
+        let index = self.and(index, self.splat_i(N as u32 - 1));
+        // SAFETY: `self` proves that the CPU has AVX2, and every index is below N.
+        unsafe {
+            let table = table.as_ptr().cast();
+            [_mm256_i32gather_epi32::<4>(table, index[0]), _mm256_i32gather_epi32::<4>(table, index[1])]
+        }
+    }
+
+    #[inline(always)]
     fn half_to_f(self, a: I) -> F {
         [half_to_f(a[0]), half_to_f(a[1])]
     }

@@ -83,6 +83,14 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn gather<const N: usize>(self, table: &[u32; N], index: __m512i) -> __m512i {
+        const { assert!(N.is_power_of_two() && N <= 1 << 30) };
+        let index = self.and(index, self.splat_i(N as u32 - 1));
+        // SAFETY: `self` proves that the CPU has AVX-512, and every index is below N.
+        unsafe { _mm512_i32gather_epi32::<4>(index, table.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, first: *const u8, stride: usize) -> [__m512i; 4] {
         // SAFETY: the caller promises 16 bytes in each of the 16 rows; `self` proves the instructions.
         unsafe {

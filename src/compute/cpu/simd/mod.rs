@@ -78,6 +78,8 @@ pub trait Simd: Copy {
     fn sar(self, a: Self::I, bits: u32) -> Self::I;
     /// `table[byte]` for each byte, all of which are below 16.
     fn lookup(self, table: &[u8; 16], bytes: Self::I) -> Self::I;
+    /// `table[index]` for each lane, by as many of the lowest bits as the length, a power of two, has.
+    fn gather<const N: usize>(self, table: &[u32; N], index: Self::I) -> Self::I;
     /// Signed integers as f32.
     fn to_f(self, a: Self::I) -> Self::F;
     /// The binary16 in the low half of each lane.

@@ -156,6 +156,10 @@ impl Simd for Portable {
         map(bytes, |bytes| u32::from_le_bytes(bytes.to_le_bytes().map(|byte| table[byte as usize & 15])))
     }
     #[inline(always)]
+    fn gather<const N: usize>(self, table: &[u32; N], index: Self::I) -> Self::I {
+        map(index, |index| table[index as usize % N])
+    }
+    #[inline(always)]
     fn to_f(self, a: Self::I) -> Self::F {
         map(a, |a| a as i32 as f32)
     }
