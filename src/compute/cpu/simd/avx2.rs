@@ -22,6 +22,7 @@ impl Avx2 {
     #[inline]
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
         fn compiled<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
             kernel.run(simd)
         }
@@ -33,21 +34,14 @@ impl Avx2 {
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
-/// Four products and their sum in each lane, for quants of 0 to 128: larger ones would saturate the sum of
-/// two products.
-#[inline(always)]
-fn dot(acc: __m256i, quants: __m256i, x: __m256i) -> __m256i {
-    // SAFETY: only called by the methods of a token that proves AVX2.
-    unsafe {
-        let pairs = _mm256_maddubs_epi16(quants, x);
-        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-    }
-}
-
+/// Four products and their sum in each lane.
 #[inline(always)]
 fn dot_signed(acc: __m256i, quants: __m256i, x: __m256i) -> __m256i {
     // SAFETY: only called by the methods of a token that proves AVX2.
-    unsafe { dot(acc, _mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants)) }
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants));
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
 }
 
 #[inline(always)]
@@ -63,10 +57,17 @@ fn half_to_f(a: __m256i) -> __m256 {
 impl Simd for Avx2 {
     type F = F;
     type I = I;
+    /// Twice 16 bits in each lane.
+    type Dots = I;
 
     const TILE: usize = 4;
     const DOTS: usize = 4;
     const WIDE_SIGNED: bool = true;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        self.run(kernel)
+    }
 
     methods! {
         fn load(from: &[f32; LANES]) -> F = [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from[8..].as_ptr())];
@@ -135,6 +136,15 @@ impl Simd for Avx2 {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             [_mm256_shuffle_epi8(table, bytes[0]), _mm256_shuffle_epi8(table, bytes[1])]
         };
+        fn no_dots() -> I = [_mm256_setzero_si256(); 2];
+        fn dot(acc: I, quants: I, x: I) -> I = [
+            _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(quants[0], x[0])),
+            _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(quants[1], x[1])),
+        ];
+        fn sum_dots(dots: I) -> I = {
+            let one = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(dots[0], one), _mm256_madd_epi16(dots[1], one)]
+        };
         fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
         fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
@@ -145,9 +155,10 @@ impl Simd for Avx2 {
         [half_to_f(a[0]), half_to_f(a[1])]
     }
 
+    /// Twice 127 (2^bits - 1) is added to 16 bits each time.
     #[inline(always)]
-    fn dot(self, acc: I, quants: I, x: I) -> I {
-        [dot(acc[0], quants[0], x[0]), dot(acc[1], quants[1], x[1])]
+    fn dots_max(bits: u32) -> usize {
+        128 >> bits
     }
 
     #[inline(always)]

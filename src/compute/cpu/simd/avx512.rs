@@ -25,6 +25,7 @@ impl Avx512 {
     #[inline]
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+        #[inline(never)]
         fn compiled<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
@@ -36,10 +37,16 @@ impl Avx512 {
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
+    type Dots = __m512i;
 
     const TILE: usize = 8;
     const DOTS: usize = 12;
     const WIDE_SIGNED: bool = false;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        self.run(kernel)
+    }
 
     methods! {
         fn load(from: &[f32; LANES]) -> __m512 = _mm512_loadu_ps(from.as_ptr());
@@ -77,9 +84,16 @@ impl Simd for Avx512 {
         fn to_f(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         fn half_to_f(a: __m512i) -> __m512 = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
         fn bits_f(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
+        fn no_dots() -> __m512i = _mm512_setzero_si512();
+        fn sum_dots(dots: __m512i) -> __m512i = dots;
         fn dot(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn dot_wide(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+
+    #[inline(always)]
+    fn dots_max(_: u32) -> usize {
+        usize::MAX
     }
 
     #[inline(always)]
