@@ -1,4 +1,4 @@
-//! AVX2 with FMA and F16C: a vector is two registers.
+//! AVX2 with FMA and F16C, and with AVX-VNNI where the CPU has it: a vector is two registers.
 
 #![expect(unsafe_code, reason = "intrinsics, which a token of the level makes sound")]
 #![expect(clippy::needless_range_loop, reason = "closures are not inlined reliably")]
@@ -7,15 +7,16 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, LANES, Simd, methods};
 
-/// Proof that the CPU has AVX2, FMA and F16C.
+/// Proof that the CPU has AVX2, FMA and F16C, and with `VNNI` that it has AVX-VNNI.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Avx2(());
+pub(super) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     pub(super) fn detect() -> Option<Self> {
         let detected = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && (!VNNI || is_x86_feature_detected!("avxvnni"));
         detected.then_some(Self(()))
     }
 
@@ -23,11 +24,16 @@ impl Avx2 {
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
         #[inline(never)]
-        fn compiled<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+        fn compiled<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        #[inline(never)]
+        fn compiled_vnni<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: `self` proves that the CPU has these features.
-        unsafe { compiled(self, kernel) }
+        unsafe { if VNNI { compiled_vnni(self, kernel) } else { compiled(self, kernel) } }
     }
 }
 
@@ -54,15 +60,15 @@ fn half_to_f(a: __m256i) -> __m256 {
     }
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = F;
     type I = I;
-    /// Twice 16 bits in each lane.
+    /// Twice 16 bits in each lane, or with VNNI 32.
     type Dots = I;
 
     const TILE: usize = 4;
     const DOTS: usize = 4;
-    const WIDE_SIGNED: bool = true;
+    const WIDE_SIGNED: bool = !VNNI;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
@@ -137,11 +143,20 @@ impl Simd for Avx2 {
             [_mm256_shuffle_epi8(table, bytes[0]), _mm256_shuffle_epi8(table, bytes[1])]
         };
         fn no_dots() -> I = [_mm256_setzero_si256(); 2];
-        fn dot(acc: I, quants: I, x: I) -> I = [
-            _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(quants[0], x[0])),
-            _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(quants[1], x[1])),
-        ];
-        fn sum_dots(dots: I) -> I = {
+        fn dot(acc: I, quants: I, x: I) -> I = if VNNI {
+            [
+                _mm256_dpbusd_avx_epi32(acc[0], quants[0], x[0]),
+                _mm256_dpbusd_avx_epi32(acc[1], quants[1], x[1]),
+            ]
+        } else {
+            [
+                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(quants[0], x[0])),
+                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(quants[1], x[1])),
+            ]
+        };
+        fn sum_dots(dots: I) -> I = if VNNI {
+            dots
+        } else {
             let one = _mm256_set1_epi16(1);
             [_mm256_madd_epi16(dots[0], one), _mm256_madd_epi16(dots[1], one)]
         };
@@ -155,15 +170,19 @@ impl Simd for Avx2 {
         [half_to_f(a[0]), half_to_f(a[1])]
     }
 
-    /// Twice 127 (2^bits - 1) is added to 16 bits each time.
+    /// Without VNNI, twice 127 (2^bits - 1) is added to 16 bits each time.
     #[inline(always)]
     fn dots_max(bits: u32) -> usize {
-        128 >> bits
+        if VNNI { usize::MAX } else { 128 >> bits }
     }
 
     #[inline(always)]
     fn dot_wide(self, acc: I, quants: I, x: I) -> I {
-        [dot_signed(acc[0], quants[0], x[0]), dot_signed(acc[1], quants[1], x[1])]
+        if VNNI {
+            self.dot(acc, quants, x)
+        } else {
+            [dot_signed(acc[0], quants[0], x[0]), dot_signed(acc[1], quants[1], x[1])]
+        }
     }
 
     #[inline(always)]

@@ -85,10 +85,14 @@ impl Simd for Avx512 {
         fn half_to_f(a: __m512i) -> __m512 = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
         fn bits_f(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
         fn no_dots() -> __m512i = _mm512_setzero_si512();
-        fn sum_dots(dots: __m512i) -> __m512i = dots;
         fn dot(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn dot_wide(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+
+    #[inline(always)]
+    fn sum_dots(self, dots: __m512i) -> __m512i {
+        dots
     }
 
     #[inline(always)]

@@ -144,7 +144,9 @@ pub struct Level(Token);
 enum Token {
     Portable(portable::Portable),
     #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2),
+    Avx2(avx2::Avx2<false>),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(avx2::Avx2<true>),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
 }
@@ -153,7 +155,11 @@ impl Level {
     /// The levels that this CPU has, the slowest first.
     pub fn supported() -> impl Iterator<Item = Level> {
         #[cfg(target_arch = "x86_64")]
-        let faster = [avx2::Avx2::detect().map(Token::Avx2), avx512::Avx512::detect().map(Token::Avx512)];
+        let faster = [
+            avx2::Avx2::detect().map(Token::Avx2),
+            avx2::Avx2::detect().map(Token::AvxVnni),
+            avx512::Avx512::detect().map(Token::Avx512),
+        ];
         #[cfg(not(target_arch = "x86_64"))]
         let faster: [Option<Token>; 0] = [];
         [Some(Token::Portable(portable::Portable))].into_iter().chain(faster).flatten().map(Level)
@@ -172,6 +178,8 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(token) => token.run(kernel),
             #[cfg(target_arch = "x86_64")]
+            Token::AvxVnni(token) => token.run(kernel),
+            #[cfg(target_arch = "x86_64")]
             Token::Avx512(token) => token.run(kernel),
         }
     }
@@ -183,6 +191,8 @@ impl fmt::Display for Level {
             Token::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Token::AvxVnni(_) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Token::Avx512(_) => "avx512",
         })
