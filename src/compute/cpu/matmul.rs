@@ -210,7 +210,7 @@ impl Matmul<'_> {
         sums: &mut [[f32; LANES]],
     ) {
         let dtype = self.matrix.dtype();
-        let (wide, halved) = (Quants::wide(dtype), Quants::halved(dtype));
+        let (wide, halved, bits) = (Quants::wide(dtype), Quants::halved(dtype), Quants::bits(dtype));
         // What is ahead is asked for where most of the time goes.
         let reading = which.len() < MEMORY_BOUND_BATCH_MAX;
         // Tiles as equal as they can be: a small one takes as long as one twice its size.
@@ -228,18 +228,18 @@ impl Matmul<'_> {
                     ($tile:literal) => {{
                         let inputs = QuantsTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
                         let sums = sums.first_chunk_mut().expect("there are so many inputs");
-                        inputs.run_q4_k(simd, &slice, panel, sums);
+                        simd.call(DirectTile { inputs, slice: &slice, panel, sums });
                         continue;
                     }};
                 }
                 match (dtype, which.len()) {
-                    (DType::Q4K, 1) => few!(1),
-                    (DType::Q4K, 2) => few!(2),
-                    (DType::Q4K, 3) => few!(3),
-                    (DType::Q4K, 4) => few!(4),
+                    (DType::Q4K | DType::Q6K, 1) => few!(1),
+                    (DType::Q4K | DType::Q6K, 2) => few!(2),
+                    (DType::Q4K | DType::Q6K, 3) => few!(3),
+                    (DType::Q4K | DType::Q6K, 4) => few!(4),
                     _ => {}
                 }
-                let blocks = panel.unpack(simd, &slice);
+                let blocks = simd.call(Unpack { panel, slice: &slice });
                 let mut i = 0;
                 for n in 0..tiles {
                     let tile = tile_min + usize::from(n < larger);
@@ -250,10 +250,15 @@ impl Matmul<'_> {
                                 $($tile if $tile <= S::DOTS => {
                                     let inputs = QuantsTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
                                     let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
+                                    let panel = &*panel;
                                     match (wide, halved) {
-                                        (_, true) => inputs.run::<S, false, true>(simd, panel, blocks, ahead, sums),
-                                        (true, _) => inputs.run::<S, true, false>(simd, panel, blocks, ahead, sums),
-                                        _ => inputs.run::<S, false, false>(simd, panel, blocks, ahead, sums),
+                                        (_, true) => {
+                                            simd.call(Tile::<$tile, false, true> { inputs, panel, blocks, bits, ahead, sums })
+                                        }
+                                        (true, _) => {
+                                            simd.call(Tile::<$tile, true, false> { inputs, panel, blocks, bits, ahead, sums })
+                                        }
+                                        _ => simd.call(Tile::<$tile, false, false> { inputs, panel, blocks, bits, ahead, sums }),
                                     }
                                 })*
                                 _ => unreachable!("no tile is larger than the registers allow"),
@@ -322,6 +327,65 @@ impl Matmul<'_> {
     }
 }
 
+/// Unpacks a slice to integers; returns how many [`BLOCK`]s it has.
+struct Unpack<'a> {
+    panel: &'a mut Quants,
+    slice: &'a Slice<'a>,
+}
+
+impl Kernel for Unpack<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> usize {
+        self.panel.unpack(simd, self.slice)
+    }
+}
+
+/// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched.
+struct Tile<'a, const T: usize, const WIDE: bool, const HALVED: bool> {
+    inputs: QuantsTile<T>,
+    panel: &'a Quants,
+    blocks: usize,
+    /// Of the quants.
+    bits: u32,
+    ahead: &'a [u8],
+    sums: &'a mut [[f32; LANES]; T],
+}
+
+impl<const T: usize, const WIDE: bool, const HALVED: bool> Kernel for Tile<'_, T, WIDE, HALVED> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { inputs, panel, blocks, bits, ahead, sums } = self;
+        inputs.run::<S, WIDE, HALVED>(simd, panel, blocks, bits, ahead, sums);
+    }
+}
+
+/// The same for a slice whose quants go from the file to the products without being stored: for few inputs that is
+/// most of the work.
+struct DirectTile<'a, const T: usize> {
+    inputs: QuantsTile<T>,
+    slice: &'a Slice<'a>,
+    /// Where the scales are unpacked.
+    panel: &'a mut Quants,
+    sums: &'a mut [[f32; LANES]; T],
+}
+
+impl<const T: usize> Kernel for DirectTile<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { inputs, slice, panel, sums } = self;
+        match slice.dtype() {
+            DType::Q4K => inputs.run_q4_k(simd, slice, panel, sums),
+            _ => inputs.run_q6_k(simd, slice, panel, sums),
+        }
+    }
+}
+
 /// Integers of some inputs from one block on.
 struct QuantsTile<const T: usize>([*const QuantBlock; T]);
 
@@ -337,13 +401,14 @@ impl<const T: usize> QuantsTile<T> {
         Self(tile)
     }
 
-    /// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched.
+    /// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched. Quants have `bits` bits.
     #[inline(always)]
     fn run<S: Simd, const WIDE: bool, const HALVED: bool>(
         &self,
         simd: S,
         panel: &Quants,
         blocks: usize,
+        bits: u32,
         ahead: &[u8],
         sums: &mut [[f32; LANES]; T],
     ) {
@@ -354,11 +419,7 @@ impl<const T: usize> QuantsTile<T> {
         let step = ahead.len() / blocks;
         for block in 0..blocks {
             simd.prefetch_all(&ahead[block * step..][..step]);
-            let mut quants = [simd.splat_i(0); BLOCK / 4];
-            for i in 0..BLOCK / 4 {
-                quants[i] = simd.load_i(&panel.quants[block * 8 + i]);
-            }
-            self.block::<S, WIDE, HALVED>(simd, &quants, panel, block, &mut total);
+            self.block::<S, WIDE, HALVED>(simd, panel, block, bits, &mut total);
         }
         for t in 0..T {
             simd.store(total[t], &mut sums[t]);
@@ -375,13 +436,64 @@ impl<const T: usize> QuantsTile<T> {
         }
         panel.k_scales(simd, slice);
         for pair in 0..SLICE / BLOCK / 2 {
-            let blocks = slice.q4_k_blocks(simd, pair);
-            self.block::<S, false, false>(simd, &blocks[0], panel, 2 * pair, &mut total);
-            self.block::<S, false, false>(simd, &blocks[1], panel, 2 * pair + 1, &mut total);
+            let quants = slice.q4_k_blocks(simd, pair);
+            for i in 0..2 {
+                let block = 2 * pair + i;
+                let dots = self.quants_dots(simd, &quants[i], block, 0);
+                self.add::<S, false>(simd, dots, panel, block, block, &mut total);
+            }
         }
         for t in 0..T {
             simd.store(total[t], &mut sums[t]);
         }
+    }
+
+    /// The same for Q6_K.
+    #[inline(always)]
+    fn run_q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
+        let mut total = [simd.splat(0.0); T];
+        for t in 0..T {
+            total[t] = simd.load(&sums[t]);
+        }
+        panel.q6_k_scales(simd, slice);
+        for part in 0..SLICE / BLOCK / 2 {
+            let quants = slice.q6_k_parts(simd, part);
+            for i in 0..4 {
+                let block = part / 2 * 4 + i;
+                let at = 2 * block + part % 2;
+                let [a, b, c, d] = quants[i];
+                let first = self.quants_dots(simd, &[a, b], block, part % 2 * 4);
+                let second = self.quants_dots(simd, &[c, d], block, part % 2 * 4 + 2);
+                let mut dots = first;
+                for t in 0..T {
+                    dots[t] = simd.add_i(first[t], second[t]);
+                }
+                self.add::<S, true>(simd, dots, panel, block, at, &mut total);
+            }
+        }
+        for t in 0..T {
+            simd.store(total[t], &mut sums[t]);
+        }
+    }
+
+    /// Sums of the products of words of a block, few enough to be added up at once.
+    #[inline(always)]
+    fn quants_dots<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        quants: &[S::I; N],
+        block: usize,
+        first: usize,
+    ) -> [S::I; T] {
+        let mut sums = [simd.splat_i(0); T];
+        for t in 0..T {
+            let mut dots = simd.no_dots();
+            for i in 0..N {
+                dots = simd.dot(dots, quants[i], simd.splat_i(self.word(t, block, first + i)));
+            }
+            sums[t] = simd.sum_dots(dots);
+        }
+        sums
     }
 
     /// Adds the products with one block of quants.
@@ -389,38 +501,106 @@ impl<const T: usize> QuantsTile<T> {
     fn block<S: Simd, const WIDE: bool, const HALVED: bool>(
         &self,
         simd: S,
-        quants: &[S::I; BLOCK / 4],
         panel: &Quants,
         block: usize,
+        bits: u32,
         total: &mut [S::F; T],
     ) {
         let parts = if HALVED { 2 } else { 1 };
+        let words = BLOCK / 4 / parts;
         for part in 0..parts {
-            let mut dots = [simd.splat_i(0); T];
-            for i in BLOCK / 4 / parts * part..BLOCK / 4 / parts * (part + 1) {
-                for t in 0..T {
-                    // SAFETY: `new` checked that each row has that many blocks, whose quants are eight words.
-                    let word = unsafe {
-                        (*self.0[t].add(block)).quants.as_ptr().cast::<u32>().add(i).read_unaligned()
-                    };
-                    dots[t] = if WIDE {
-                        simd.dot_wide(dots[t], quants[i], simd.splat_i(word))
-                    } else {
-                        simd.dot(dots[t], quants[i], simd.splat_i(word))
-                    };
-                }
-            }
-            let at = parts * block + part;
-            let (scale, min) = (simd.load(&panel.scales[at]), simd.load(&panel.mins[at]));
+            let first = part * words;
+            let words = first..first + words;
+            let dots = match WIDE {
+                true => self.wide_dots(simd, panel, block, words),
+                // Where the number is known, the loops are unrolled, which pays for short ones.
+                false if HALVED && bits <= 6 => self.dots(simd, panel, block, words, S::dots_max(6)),
+                false => self.dots(simd, panel, block, words, S::dots_max(bits)),
+            };
+            self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, total);
+        }
+    }
+
+    /// Adds what the sums of the products of a block, or of the half `at`, stand for.
+    #[inline(always)]
+    fn add<S: Simd, const HALVED: bool>(
+        &self,
+        simd: S,
+        dots: [S::I; T],
+        panel: &Quants,
+        block: usize,
+        at: usize,
+        total: &mut [S::F; T],
+    ) {
+        let (scale, min) = (simd.load(&panel.scales[at]), simd.load(&panel.mins[at]));
+        for t in 0..T {
+            // SAFETY: `new` checked that each row has that many blocks.
+            let x = unsafe { &*self.0[t].add(block) };
+            let sum = if HALVED { x.half_sums[at % 2] } else { x.sum };
+            let scaled = simd.mul(simd.to_f(dots[t]), scale);
+            total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
+            total[t] = simd.mul_sub(min, simd.splat(sum), total[t]);
+        }
+    }
+
+    /// Sums of the products of `words` of a block; `most` of them are added up at a time.
+    #[inline(always)]
+    fn dots<S: Simd>(
+        &self,
+        simd: S,
+        panel: &Quants,
+        block: usize,
+        words: Range<usize>,
+        most: usize,
+    ) -> [S::I; T] {
+        let most = most.min(words.len());
+        let mut sums = self.some_dots(simd, panel, block, words.start..words.start + most);
+        let mut word = words.start + most;
+        while word < words.end {
+            let more = self.some_dots(simd, panel, block, word..word + most);
             for t in 0..T {
-                // SAFETY: as above.
-                let x = unsafe { &*self.0[t].add(block) };
-                let sum = if HALVED { x.half_sums[part] } else { x.sum };
-                let scaled = simd.mul(simd.to_f(dots[t]), scale);
-                total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-                total[t] = simd.mul_sub(min, simd.splat(sum), total[t]);
+                sums[t] = simd.add_i(sums[t], more[t]);
+            }
+            word += most;
+        }
+        sums
+    }
+
+    /// The same for as many words as can be added up at a time.
+    #[inline(always)]
+    fn some_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize, words: Range<usize>) -> [S::I; T] {
+        let mut dots = [simd.no_dots(); T];
+        for (i, quants) in panel.quants[block * 8..][words.clone()].iter().enumerate() {
+            let quants = simd.load_i(quants);
+            for t in 0..T {
+                dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, words.start + i)));
             }
         }
+        let mut sums = [simd.splat_i(0); T];
+        for t in 0..T {
+            sums[t] = simd.sum_dots(dots[t]);
+        }
+        sums
+    }
+
+    /// The same for wide quants.
+    #[inline(always)]
+    fn wide_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize, words: Range<usize>) -> [S::I; T] {
+        let mut sums = [simd.splat_i(0); T];
+        for word in words {
+            let quants = simd.load_i(&panel.quants[block * 8 + word]);
+            for t in 0..T {
+                sums[t] = simd.dot_wide(sums[t], quants, simd.splat_i(self.word(t, block, word)));
+            }
+        }
+        sums
+    }
+
+    /// Four integers of an input.
+    #[inline(always)]
+    fn word(&self, t: usize, block: usize, word: usize) -> u32 {
+        // SAFETY: `new` checked that each row has that many blocks, whose quants are eight words.
+        unsafe { (*self.0[t].add(block)).quants.as_ptr().cast::<u32>().add(word).read_unaligned() }
     }
 }
 

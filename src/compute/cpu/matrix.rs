@@ -251,6 +251,19 @@ impl Quants {
         matches!(dtype, DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs)
     }
 
+    /// Bits of the quants of a type, unless they are wide.
+    pub(super) fn bits(dtype: DType) -> u32 {
+        match dtype {
+            DType::Q2K | DType::Iq1S | DType::Tq1_0 | DType::Tq2_0 => 2,
+            DType::Q3K => 3,
+            DType::Q4_0 | DType::Q4_1 | DType::Q4K => 4,
+            DType::Q5_0 | DType::Q5_1 | DType::Q5K => 5,
+            DType::Mxfp4 | DType::Nvfp4 | DType::Iq3S | DType::Iq1M => 5,
+            DType::Q6K => 6,
+            _ => 7,
+        }
+    }
+
     /// Whether a type has a scale for each half block.
     pub(super) fn halved(dtype: DType) -> bool {
         matches!(
@@ -292,6 +305,13 @@ impl Quants {
                 unreachable!("{dtype} is not in blocks")
             }
         }
+        debug_assert!(
+            Self::wide(dtype)
+                || self.quants[..blocks * BLOCK / 4]
+                    .iter()
+                    .flatten()
+                    .all(|quants| quants.to_le_bytes().iter().all(|&quant| quant < 1 << Self::bits(dtype)))
+        );
         blocks
     }
 
@@ -356,6 +376,21 @@ impl Quants {
 
     #[inline(always)]
     fn q6_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+        self.q6_k_scales(simd, slice);
+        for part in 0..4 {
+            let quants = slice.q6_k_parts(simd, part);
+            for j in 0..4 {
+                let at = (part / 2 * 4 + j) * 8 + part % 2 * 4;
+                for i in 0..4 {
+                    simd.store_i(quants[j][i], &mut self.quants[at + i]);
+                }
+            }
+        }
+    }
+
+    /// The scales of Q6_K, one for each half block.
+    #[inline(always)]
+    pub(super) fn q6_k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
         // The last 18 of a block's 210 bytes are the scales and d.
         let tail = slice.wide_words(simd, 178);
         let d = simd.half_to_f(simd.shr(tail[7], 16));
@@ -364,21 +399,6 @@ impl Quants {
             let (word, shift) = ((14 + half) / 4, 24 - (14 + half) as u32 % 4 * 8);
             let scale = simd.sar(simd.shl(tail[word], shift), 24);
             self.symmetric(simd, half, simd.mul(d, simd.to_f(scale)), 32.0);
-        }
-        let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
-        for half in 0..2 {
-            let first = slice.wide_words(simd, half * 64);
-            let second = slice.wide_words(simd, half * 64 + 32);
-            let high = slice.wide_words(simd, 128 + half * 32);
-            for i in 0..8 {
-                let at = half * 32 + i;
-                let lows = [first[i], second[i], simd.shr(first[i], 4), simd.shr(second[i], 4)];
-                let highs = [simd.shl(high[i], 4), simd.shl(high[i], 2), high[i], simd.shr(high[i], 2)];
-                for j in 0..4 {
-                    let quants = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
-                    simd.store_i(quants, &mut self.quants[at + j * 8]);
-                }
-            }
         }
     }
 
@@ -796,6 +816,12 @@ impl Values {
 }
 
 impl Slice<'_> {
+    /// The stored type of its matrix.
+    #[inline(always)]
+    pub fn dtype(&self) -> DType {
+        self.matrix.dtype()
+    }
+
     /// The quants of two consecutive blocks of a slice in Q4_K: of a pair of nibbles, each has one.
     #[inline(always)]
     pub fn q4_k_blocks<S: Simd>(&self, simd: S, pair: usize) -> [[S::I; 8]; 2] {
@@ -807,6 +833,26 @@ impl Slice<'_> {
             blocks[1][i] = simd.and(simd.shr(words[i], 4), low);
         }
         blocks
+    }
+
+    /// The quants of the first or the second halves of four consecutive blocks of a slice in Q6_K, the part
+    /// `part % 2` of the blocks from `part / 2 * 4` on: of a byte of high bits, each has two.
+    #[inline(always)]
+    pub fn q6_k_parts<S: Simd>(&self, simd: S, part: usize) -> [[S::I; 4]; 4] {
+        let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
+        let at = part / 2 * 64 + part % 2 * 16;
+        let first = self.words(simd, at);
+        let second = self.words(simd, at + 32);
+        let high = self.words(simd, 128 + part / 2 * 32 + part % 2 * 16);
+        let mut parts = [first; 4];
+        for i in 0..4 {
+            let lows = [first[i], second[i], simd.shr(first[i], 4), simd.shr(second[i], 4)];
+            let highs = [simd.shl(high[i], 4), simd.shl(high[i], 2), high[i], simd.shr(high[i], 2)];
+            for j in 0..4 {
+                parts[j][i] = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+            }
+        }
+        parts
     }
 
     /// Bytes `at..at + WORDS` of each row.

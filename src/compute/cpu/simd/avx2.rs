@@ -1,4 +1,4 @@
-//! AVX2 with FMA and F16C: a vector is two registers.
+//! AVX2 with FMA and F16C, and with AVX-VNNI where the CPU has it: a vector is two registers.
 
 #![expect(unsafe_code, reason = "intrinsics, which a token of the level makes sound")]
 #![expect(clippy::needless_range_loop, reason = "closures are not inlined reliably")]
@@ -7,47 +7,47 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, LANES, Simd, methods};
 
-/// Proof that the CPU has AVX2, FMA and F16C.
+/// Proof that the CPU has AVX2, FMA and F16C, and with `VNNI` that it has AVX-VNNI.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Avx2(());
+pub(super) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     pub(super) fn detect() -> Option<Self> {
         let detected = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && (!VNNI || is_x86_feature_detected!("avxvnni"));
         detected.then_some(Self(()))
     }
 
     #[inline]
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn compiled<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+        #[inline(never)]
+        fn compiled<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        #[inline(never)]
+        fn compiled_vnni<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: `self` proves that the CPU has these features.
-        unsafe { compiled(self, kernel) }
+        unsafe { if VNNI { compiled_vnni(self, kernel) } else { compiled(self, kernel) } }
     }
 }
 
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
-/// Four products and their sum in each lane, for quants of 0 to 128: larger ones would saturate the sum of
-/// two products.
-#[inline(always)]
-fn dot(acc: __m256i, quants: __m256i, x: __m256i) -> __m256i {
-    // SAFETY: only called by the methods of a token that proves AVX2.
-    unsafe {
-        let pairs = _mm256_maddubs_epi16(quants, x);
-        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-    }
-}
-
+/// Four products and their sum in each lane.
 #[inline(always)]
 fn dot_signed(acc: __m256i, quants: __m256i, x: __m256i) -> __m256i {
     // SAFETY: only called by the methods of a token that proves AVX2.
-    unsafe { dot(acc, _mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants)) }
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants));
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
 }
 
 #[inline(always)]
@@ -60,13 +60,20 @@ fn half_to_f(a: __m256i) -> __m256 {
     }
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = F;
     type I = I;
+    /// Twice 16 bits in each lane, or with VNNI 32.
+    type Dots = I;
 
     const TILE: usize = 4;
     const DOTS: usize = 4;
-    const WIDE_SIGNED: bool = true;
+    const WIDE_SIGNED: bool = !VNNI;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        self.run(kernel)
+    }
 
     methods! {
         fn load(from: &[f32; LANES]) -> F = [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from[8..].as_ptr())];
@@ -135,6 +142,24 @@ impl Simd for Avx2 {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             [_mm256_shuffle_epi8(table, bytes[0]), _mm256_shuffle_epi8(table, bytes[1])]
         };
+        fn no_dots() -> I = [_mm256_setzero_si256(); 2];
+        fn dot(acc: I, quants: I, x: I) -> I = if VNNI {
+            [
+                _mm256_dpbusd_avx_epi32(acc[0], quants[0], x[0]),
+                _mm256_dpbusd_avx_epi32(acc[1], quants[1], x[1]),
+            ]
+        } else {
+            [
+                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(quants[0], x[0])),
+                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(quants[1], x[1])),
+            ]
+        };
+        fn sum_dots(dots: I) -> I = if VNNI {
+            dots
+        } else {
+            let one = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(dots[0], one), _mm256_madd_epi16(dots[1], one)]
+        };
         fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
         fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
@@ -156,14 +181,19 @@ impl Simd for Avx2 {
         [half_to_f(a[0]), half_to_f(a[1])]
     }
 
+    /// Without VNNI, twice 127 (2^bits - 1) is added to 16 bits each time.
     #[inline(always)]
-    fn dot(self, acc: I, quants: I, x: I) -> I {
-        [dot(acc[0], quants[0], x[0]), dot(acc[1], quants[1], x[1])]
+    fn dots_max(bits: u32) -> usize {
+        if VNNI { usize::MAX } else { 128 >> bits }
     }
 
     #[inline(always)]
     fn dot_wide(self, acc: I, quants: I, x: I) -> I {
-        [dot_signed(acc[0], quants[0], x[0]), dot_signed(acc[1], quants[1], x[1])]
+        if VNNI {
+            self.dot(acc, quants, x)
+        } else {
+            [dot_signed(acc[0], quants[0], x[0]), dot_signed(acc[1], quants[1], x[1])]
+        }
     }
 
     #[inline(always)]

@@ -25,6 +25,7 @@ impl Avx512 {
     #[inline]
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
+        #[inline(never)]
         fn compiled<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
@@ -36,10 +37,16 @@ impl Avx512 {
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
+    type Dots = __m512i;
 
     const TILE: usize = 8;
     const DOTS: usize = 12;
     const WIDE_SIGNED: bool = false;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        self.run(kernel)
+    }
 
     methods! {
         fn load(from: &[f32; LANES]) -> __m512 = _mm512_loadu_ps(from.as_ptr());
@@ -77,6 +84,7 @@ impl Simd for Avx512 {
         fn to_f(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         fn half_to_f(a: __m512i) -> __m512 = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
         fn bits_f(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
+        fn no_dots() -> __m512i = _mm512_setzero_si512();
         fn dot(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn dot_wide(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
@@ -88,6 +96,16 @@ impl Simd for Avx512 {
         let index = self.and(index, self.splat_i(N as u32 - 1));
         // SAFETY: `self` proves that the CPU has AVX-512, and every index is below N.
         unsafe { _mm512_i32gather_epi32::<4>(index, table.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn sum_dots(self, dots: __m512i) -> __m512i {
+        dots
+    }
+
+    #[inline(always)]
+    fn dots_max(_: u32) -> usize {
+        usize::MAX
     }
 
     #[inline(always)]

@@ -32,6 +32,8 @@ pub trait Simd: Copy {
     type F: Copy;
     /// 16 x 32 bits: an integer, or four bytes.
     type I: Copy;
+    /// Sums of products in as many lanes as the instructions for bytes leave, see [`Simd::dot`].
+    type Dots: Copy;
 
     /// Activations that a product with a matrix works on at a time, as many as the registers hold.
     const TILE: usize;
@@ -39,6 +41,9 @@ pub trait Simd: Copy {
     const DOTS: usize;
     /// Whether [`Simd::dot_wide`] takes quants as signed bytes, or as bytes that are 128 too large.
     const WIDE_SIGNED: bool;
+
+    /// Runs a kernel as a function of its own: what is compiled together shares the registers.
+    fn call<K: Kernel>(self, kernel: K) -> K::Output;
 
     fn load(self, from: &[f32; LANES]) -> Self::F;
     fn store(self, value: Self::F, to: &mut [f32; LANES]);
@@ -86,9 +91,16 @@ pub trait Simd: Copy {
     fn half_to_f(self, a: Self::I) -> Self::F;
     /// The same bits.
     fn bits_f(self, a: Self::I) -> Self::F;
-    /// `acc + sum of 4 quants[i] x[i]` per lane: quants of 0 to 127, x of -127 to 127.
-    fn dot(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I;
-    /// The same for quants that need all 8 bits, see [`Simd::WIDE_SIGNED`].
+    /// No sums.
+    fn no_dots(self) -> Self::Dots;
+    /// `acc + quants[i] x[i]`, four for each lane: quants below 2^bits, at most 7, x of -127 to 127, at most
+    /// [`Simd::dots_max`] times.
+    fn dot(self, acc: Self::Dots, quants: Self::I, x: Self::I) -> Self::Dots;
+    /// How often [`Simd::dot`] may add to the same sums.
+    fn dots_max(bits: u32) -> usize;
+    /// The sum in each lane.
+    fn sum_dots(self, dots: Self::Dots) -> Self::I;
+    /// `acc + sum of 4 quants[i] x[i]` per lane for quants that need all 8 bits, see [`Simd::WIDE_SIGNED`].
     fn dot_wide(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I;
     /// Four 32-bit words of 16 rows: lane r of result k is word k of row r, which begins at
     /// `first + r * stride`.
@@ -134,7 +146,9 @@ pub struct Level(Token);
 enum Token {
     Portable(portable::Portable),
     #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2),
+    Avx2(avx2::Avx2<false>),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(avx2::Avx2<true>),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
 }
@@ -143,7 +157,11 @@ impl Level {
     /// The levels that this CPU has, the slowest first.
     pub fn supported() -> impl Iterator<Item = Level> {
         #[cfg(target_arch = "x86_64")]
-        let faster = [avx2::Avx2::detect().map(Token::Avx2), avx512::Avx512::detect().map(Token::Avx512)];
+        let faster = [
+            avx2::Avx2::detect().map(Token::Avx2),
+            avx2::Avx2::detect().map(Token::AvxVnni),
+            avx512::Avx512::detect().map(Token::Avx512),
+        ];
         #[cfg(not(target_arch = "x86_64"))]
         let faster: [Option<Token>; 0] = [];
         [Some(Token::Portable(portable::Portable))].into_iter().chain(faster).flatten().map(Level)
@@ -162,6 +180,8 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(token) => token.run(kernel),
             #[cfg(target_arch = "x86_64")]
+            Token::AvxVnni(token) => token.run(kernel),
+            #[cfg(target_arch = "x86_64")]
             Token::Avx512(token) => token.run(kernel),
         }
     }
@@ -173,6 +193,8 @@ impl fmt::Display for Level {
             Token::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Token::AvxVnni(_) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Token::Avx512(_) => "avx512",
         })

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "loads by pointer, inside bounds that the caller promises")]
 
-use super::{LANES, Simd};
+use super::{Kernel, LANES, Simd};
 
 /// Always available.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,11 +40,16 @@ fn dot(acc: [u32; LANES], quants: [u32; LANES], x: [u32; LANES]) -> [u32; LANES]
 impl Simd for Portable {
     type F = [f32; LANES];
     type I = [u32; LANES];
+    type Dots = Self::I;
 
     const TILE: usize = 4;
     const DOTS: usize = 4;
     const WIDE_SIGNED: bool = false;
 
+    #[inline(never)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self::F {
         *from
@@ -172,8 +177,20 @@ impl Simd for Portable {
         map(a, f32::from_bits)
     }
     #[inline(always)]
+    fn no_dots(self) -> Self::I {
+        [0; LANES]
+    }
+    #[inline(always)]
     fn dot(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I {
         dot(acc, quants, x)
+    }
+    #[inline(always)]
+    fn dots_max(_: u32) -> usize {
+        usize::MAX
+    }
+    #[inline(always)]
+    fn sum_dots(self, dots: Self::I) -> Self::I {
+        dots
     }
     #[inline(always)]
     fn dot_wide(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I {
