@@ -63,6 +63,12 @@ impl<'a> Indentation<'a> {
         let language = outline.language();
         let line = &prefix[prefix.rfind('\n').map_or(0, |end| end + 1)..];
         let (unit, steps) = detect(language, prefix, suffix);
+        // The cursor's own line knows best.
+        let unit = match unit {
+            Unit::Tab if line.starts_with(' ') => Unit::Unknown,
+            Unit::Spaces(_) if line.starts_with('\t') => Unit::Unknown,
+            unit => unit,
+        };
         Self { unit, steps, outline: Cow::Borrowed(outline), language, line }
     }
 
@@ -127,8 +133,10 @@ impl<'a> Indentation<'a> {
         }
         match self.unit {
             Unit::Tab if !has_tab => "\t".repeat(columns / own) + &" ".repeat(columns % own) + content,
-            Unit::Spaces(unit) if has_tab => whitespace.replace('\t', &" ".repeat(unit)) + content,
-            Unit::Spaces(unit) => " ".repeat(columns / own * unit + columns % own) + content,
+            Unit::Spaces(unit) if whitespace.starts_with('\t') => {
+                whitespace.replace('\t', &" ".repeat(unit)) + content
+            }
+            Unit::Spaces(unit) if !has_tab => " ".repeat(columns / own * unit + columns % own) + content,
             _ => line.to_owned(),
         }
     }
@@ -329,6 +337,8 @@ mod tests {
             "\n  l(\n      a);",
             "\n  l(\n      a);",
         );
+        check("a.c", "f() {\n\tg();\n}\nh() {\n    $0", "a;\n    b;", "a;\n    b;");
+        check("a.c", &format!("{two}h() {{$0"), "\n  \ta", "\n  \ta");
         check("a.js", &format!("{two}h() {{$0"), "\n  a = `  \n    b\n`;", "\n  a = `  \n    b\n`;");
         check("makefile", "A = \\\n  b\n\n$0", "a: b\n\tc", "a: b\n\tc");
     }
