@@ -1,6 +1,11 @@
 //! Unpacks the types that store indices of codebooks: an index becomes eight or four numbers of up to three bits,
 //! a sign bit is put over each, and a table gives the quant.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices go to several arrays, and closures are not inlined reliably"
+)]
+
 use super::matrix::{Quants, Slice};
 use super::simd::Simd;
 use crate::format::blocks::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};

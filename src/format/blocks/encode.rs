@@ -236,8 +236,8 @@ fn q3_k(x: &[f32; 256], w: &[f32; 256], block: &mut [u8; 110]) {
 
 fn q2_k(x: &[f32; 256], w: &[f32; 256], block: &mut [u8; 84]) {
     let lines = Lines::<16, 16>::fit(x, w, 3.0, 15.0);
-    for i in 0..16 {
-        block[i] = lines.scales[i] as u8 | (lines.mins[i] as u8) << 4;
+    for (pair, (&scale, &min)) in block.iter_mut().zip(lines.scales.iter().zip(&lines.mins)) {
+        *pair = scale as u8 | (min as u8) << 4;
     }
     put_half(block, 80, lines.d);
     put_half(block, 82, lines.dmin);

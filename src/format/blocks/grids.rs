@@ -125,7 +125,7 @@ const fn eights<const N: usize>(members: &[u8]) -> [u32; N] {
     while n < N {
         let (mut rest, mut i) = (codes[n], 0);
         while i < 8 {
-            packed[n] |= rest % 3 << (8 * (i % 4) + 4 * (i / 4));
+            packed[n] |= (rest % 3) << (8 * (i % 4) + 4 * (i / 4));
             rest /= 3;
             i += 1;
         }

@@ -279,7 +279,7 @@ fn tq1_0(block: &[u8; 54], out: &mut [f32; 256]) {
         for (power, out) in POWERS[..count].iter().zip(out.chunks_exact_mut(bytes.len())) {
             for (byte, out) in bytes.iter().zip(out) {
                 // A byte is the fraction of 256 that the digits make in base 3, rounded up.
-                let digit = u16::from(byte.wrapping_mul(*power)) * 3 >> 8;
+                let digit = (u16::from(byte.wrapping_mul(*power)) * 3) >> 8;
                 *out = d * (f32::from(digit) - 1.0);
             }
         }
