@@ -2,10 +2,12 @@
 
 use std::cell::OnceCell;
 
-use crate::text::{Class, Language, Lexer, Outline, tags};
+use crate::text::{Class, Language, Lexer, Outline, indentation, tags};
 
 /// Assumed upper bound of the bytes per token, for cutting text before counting.
 pub const TOKEN_BYTES_MAX: usize = 8;
+/// Most lines of a block's head.
+const HEAD_LINES_MAX: usize = 40;
 
 /// The end of `prefix` that a prompt shows: as much as has at most `tokens_max` tokens by `count`.
 ///
@@ -124,6 +126,15 @@ impl<'a> Place<'a> {
     /// or, on a blank line, the last one with text.
     pub fn opener_indent(&self) -> Option<usize> {
         self.outline().opener_width()
+    }
+
+    /// The indentation of a closer on a line below the cursor's: that of the line which the block's head begins on.
+    pub fn closer_whitespace(&self) -> &'a str {
+        let own = indentation::of_line(self.line);
+        let is_wrapped = |&opener: &usize| !self.starts_line() && opener < indentation::width(own);
+        let Some(opener) = self.opener_indent().filter(is_wrapped) else { return own };
+        let is_head = |line: &&str| !line.trim().is_empty() && indentation::width(line) == opener;
+        self.before_line.lines().rev().take(HEAD_LINES_MAX).find(is_head).map_or(own, indentation::of_line)
     }
 
     /// Whether the line just above is a comment about what comes next.

@@ -58,7 +58,7 @@ fn joined(text: &str, place: &Place, stop: &Stop, is_ruled: bool) -> String {
     let space = &text[body.len()..];
     let has_lines = body.contains('\n');
     let ends_in_comment = stop.lexer().read_all(body).class() == Class::Comment;
-    let indent = indentation::of_line(place.line);
+    let indent = place.closer_whitespace();
     let own = space.rsplit_once('\n').map_or("", |(_, own)| own);
     let is_placed = space == "\n" || space.contains('\n') && !indent.is_empty() && own.starts_with(indent);
     let is_block = rest.starts_with('}') || body.ends_with(',') || is_placed;
