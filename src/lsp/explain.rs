@@ -23,6 +23,7 @@ use super::assist::{ActionRequest, job, progress_message, readable, request_fail
 use super::connection::Connection;
 use super::progress::Progress;
 use crate::assist::{Action, Outcome};
+use crate::base::escape;
 
 /// Percent-encoded in the path of a URI.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -67,7 +68,7 @@ impl Stream {
     /// Replaces the text.
     fn show(&self, markdown: &str) {
         // The receiving task outlives this sender.
-        let _ = self.texts.send(markdown.to_owned());
+        let _ = self.texts.send(escape::text(markdown).into_owned());
     }
 
     async fn finish(self) {
@@ -98,7 +99,7 @@ pub(super) async fn explain(
     token: Option<ProgressToken>,
 ) -> Result<()> {
     let Selection { uri, range } = selection;
-    let snapshot = readable(connection, &uri)?;
+    let snapshot = readable(connection, &uri).await?;
     let symbol = subject(&snapshot, range).and_then(|subject| subject.symbol);
     let title =
         symbol.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
@@ -133,6 +134,7 @@ pub(super) async fn explain(
 
 /// Shows Markdown to a client that does not support `fimd/explanation`: in a file if possible, or else in a message.
 fn show(connection: &Connection, title: &str, markdown: &str) {
+    let markdown = &*escape::text(markdown);
     let mut uri = None;
     if connection.capabilities().show_document {
         match write(&format!("# {title}\n\n{markdown}\n")) {
