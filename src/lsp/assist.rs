@@ -65,7 +65,9 @@ pub(super) fn job(snapshot: &Snapshot, request: ActionRequest) -> Result<Job> {
     if request.action == Action::Fix {
         check_has_no_secrets(snapshot, &subject)?;
     }
-    subject.problems = request.problems.into_iter().take(PROBLEMS_MAX).collect();
+    let problems = request.problems.into_iter().take(PROBLEMS_MAX);
+    let masked = |problem: Problem| Problem { message: content::masked(problem.message), ..problem };
+    subject.problems = problems.map(masked).collect();
     Job::new(snapshot.engine(), &snapshot.settings.assist(), request.action, subject).map_err(request_failed)
 }
 

@@ -18,6 +18,7 @@ mod late;
 mod layering;
 mod load;
 mod lsp;
+mod privacy;
 mod pull;
 mod quantize;
 mod reference;
