@@ -48,7 +48,12 @@ impl Editor {
             }),
         );
         client.notify("initialized", json!({}));
-        Self { client, server, asked: 0 }
+        let mut editor = Self { client, server, asked: 0 };
+        // A prompt has context once the speed of the server is known.
+        if settings["enabled"] != false && settings["privacy.secret_files"].is_null() {
+            editor.prompt_of(&"value = 1\n".repeat(40));
+        }
+        editor
     }
 
     fn open(&mut self, uri: &str, language: &str, text: &str) {
