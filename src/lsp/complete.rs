@@ -120,6 +120,10 @@ async fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFil
     let candidates = candidates.filter(|other| workspace.may_be_read(other));
     let candidates: Vec<&DocumentSnapshot> = candidates.take(CONTEXT_CANDIDATES_MAX).collect();
     workspace.check(candidates.iter().copied()).await;
+    if workspace.take_newly_refused() {
+        // No prompt is continued with its text.
+        connection.completer().configure(snapshot.engine().clone(), snapshot.settings.options);
+    }
     let mut files: Vec<ContextFile> = candidates
         .into_iter()
         .filter(|other| workspace.verdict(other).is_ok())

@@ -71,14 +71,15 @@ impl ConnectionSettings {
         roots.extend(added);
     }
 
-    /// Overlays the settings in `view` with those of the editor, and returns the new problems. When the model or the
-    /// completion options change, `configure` is called before they take effect.
+    /// Overlays the settings in `view` with those of the editor, and returns the new problems. When the model, the
+    /// completion options or what is excluded change, `configure` is called before they take effect.
     pub(super) fn apply(&self, view: &View, configure: impl FnOnce(&EffectiveSettings)) -> Vec<Problem> {
         let editor_settings = self.editor_settings.lock().expect("lock poisoned");
         let roots = self.roots.lock().expect("lock poisoned").clone();
         let new = EffectiveSettings::new(view, self.overrides.as_ref(), &editor_settings, &roots, &self.git);
         let mut current = self.effective.write().expect("lock poisoned");
-        if !Arc::ptr_eq(&current.served, &new.served) || current.options != new.options {
+        let has_same_rules = current.workspace.has_rules_of(&new.workspace);
+        if !Arc::ptr_eq(&current.served, &new.served) || current.options != new.options || !has_same_rules {
             configure(&new);
         }
         let is_new = |problem: &&Problem| !current.problems.contains(problem);

@@ -11,7 +11,7 @@ use super::connection::Connection;
 const PATTERNS: [&str; 2] = ["**/.gitignore", "**/.git/info/exclude"];
 
 pub(super) async fn did_change_watched_files(connection: Arc<Connection>, _: DidChangeWatchedFilesParams) {
-    connection.settings().workspace.forget();
+    connection.settings().workspace.outdate();
 }
 
 /// Asks for these notifications.

@@ -246,6 +246,31 @@ fn rules_that_change_and_folders_that_are_added_count() {
 }
 
 #[test]
+fn what_is_excluded_later_leaves_the_prompts() {
+    let (_dir, root) = folder(&[("repo/.git/HEAD", "")]);
+    let [context, file] = ["repo/context.py", "repo/a.py"].map(|path| uri(&root.join(path)));
+    let mut editor = Editor::in_folder(&uri(&root), Value::Null);
+    editor.open(&context, "python", &format!("# {MARK}\n"));
+    editor.open(&file, "python", "x = \n");
+    let ask = |editor: &mut Editor, version: i64| {
+        let at = json!({"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 0}});
+        editor.client.change(&file, version, json!([{"range": at, "text": format!("v{version} = 1\n")}]));
+        assert!(editor.items(&file) > 0);
+        editor.server.asked().body["prompt"].as_str().unwrap().contains(MARK)
+    };
+    assert!(ask(&mut editor, 2));
+    fs::write(root.join("repo/.gitignore"), "context.py\n").unwrap();
+    editor.client.notify("workspace/didChangeWatchedFiles", json!({"changes": []}));
+    assert!(!ask(&mut editor, 3));
+    fs::remove_file(root.join("repo/.gitignore")).unwrap();
+    editor.client.notify("workspace/didChangeWatchedFiles", json!({"changes": []}));
+    editor.items(&file);
+    let settings = json!({"settings": {"disabled.globs": ["context.*"]}});
+    editor.client.notify("workspace/didChangeConfiguration", settings);
+    assert!(!ask(&mut editor, 4));
+}
+
+#[test]
 fn secrets_are_left_out_of_prompts() {
     let mut editor = Editor::new(Value::Null);
     let key = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj";
