@@ -78,6 +78,9 @@ pub fn secrets(text: &str) -> Vec<(Range<usize>, Kind)> {
     found
 }
 
+/// Longest part of a line after a name that is looked at for the start of a value.
+const BYTES_MAX: usize = 256;
+
 #[derive(Clone, Copy)]
 enum Sign {
     PrivateKey,
@@ -230,8 +233,6 @@ fn url_password(text: &str, start: usize) -> Option<Range<usize>> {
 
 /// The random values after the name of which `part` is a part, in the same line.
 fn values(text: &str, part: Range<usize>, strength: Strength) -> Vec<Range<usize>> {
-    /// Longest part of a line that is looked at.
-    const BYTES_MAX: usize = 512;
     let is_name = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     let bytes = text.as_bytes();
     let tail = bytes[part.end..].iter().take_while(is_name).count();
@@ -243,19 +244,27 @@ fn values(text: &str, part: Range<usize>, strength: Strength) -> Vec<Range<usize
         return Vec::new();
     }
     let start = part.end + tail;
-    let line = bytes[start..].iter().take(BYTES_MAX).position(|&byte| byte == b'\n');
-    let mut end = start + line.unwrap_or((bytes.len() - start).min(BYTES_MAX));
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let rest = &text[start..end];
-    let Some(offset) = separator(rest) else { return Vec::new() };
+    let Some(offset) = separator(head(&text[start..], BYTES_MAX)) else { return Vec::new() };
     let from = start + offset;
-    let mut found = quoted(&text[from..end], strength);
+    let rest = head(&text[from..], BYTES_MAX);
+    let rest = rest.split('\n').next().unwrap_or_default();
+    let mut found = quoted(rest, strength);
     if found.is_empty() {
-        found.extend(bare(&text[from..end], strength));
+        found.extend(bare(rest, strength));
     }
-    found.into_iter().map(|range| from + range.start..from + range.end).collect()
+    // A long value goes on to its end.
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<');
+    let end = |at: usize| match at == rest.len() {
+        true => text[from + at..].find(is_end).map_or(text.len(), |length| from + at + length),
+        false => from + at,
+    };
+    found.into_iter().map(|range| from + range.start..end(range.end)).collect()
+}
+
+/// The start of a text, of at most so many bytes.
+fn head(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or_default()]
 }
 
 /// Where values begin in what follows a name; `None` where none does.
@@ -281,7 +290,10 @@ fn quoted(rest: &str, strength: Strength) -> Vec<Range<usize>> {
         let Some(open) = rest[at..].find(['"', '\'', '`']) else { break };
         let quote = &rest[at + open..=at + open];
         let start = at + open + 1;
-        let Some(length) = closing(&rest[start..], quote) else { break };
+        // A quote that closes further on is that of a long value.
+        let is_cut = rest.len() > BYTES_MAX - char::MAX.len_utf8();
+        let cut = is_cut.then_some(rest.len() - start);
+        let Some(length) = closing(&rest[start..], quote).or(cut) else { break };
         let text = &rest[start..start + length];
         let skipped = ["Bearer ", "bearer ", "Basic ", "basic ", "token "]
             .iter()
@@ -290,7 +302,7 @@ fn quoted(rest: &str, strength: Strength) -> Vec<Range<usize>> {
         if is_random(&text[skipped..], strength) {
             found.push(start + skipped..start + length);
         }
-        at = start + length + 1;
+        at = (start + length + 1).min(rest.len());
     }
     found
 }
@@ -463,6 +475,13 @@ mod tests {
         ] {
             check(line);
         }
+    }
+
+    #[test]
+    fn long_values_are_masked_to_their_end() {
+        let value = "aB3dE6gH9/".repeat(100);
+        check(&format!("secret = \"«{value}»\"\nx = 1"));
+        check(&format!("SECRET=«{value}»\nx = 1"));
     }
 
     #[test]
