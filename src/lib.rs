@@ -24,6 +24,7 @@
 //! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 1 | [`text`] | source text: languages; code, comments and strings; identifiers, delimiters, indentation |
+//! | 1 | [`privacy`] | which documents may be completed, read and sent, and which parts of a text are secrets; no settings |
 //! | 2 | [`compute`] | arithmetic on buffers behind the trait [`compute::Backend`]; shapes, not layers |
 //! | 3 | [`model`] | configuration, a table of tensors for each architecture, state, the forward pass, the tokenizer |
 //! | 4 | [`hub`] | where a model comes from: a path, the built-in starter, a catalogue and downloads; quantising it |
@@ -51,7 +52,9 @@
 //!   `compute` never sees a layer name.
 //! - Nothing below `config` reads settings or the environment (but logging, which is there before settings are), and
 //!   `config` reads none from a workspace. Open documents are what the editor sent; no other file of a workspace is
-//!   read but `.gitignore`.
+//!   read but those of git that say what it ignores, by `privacy/git.rs`, on threads that may block.
+//! - No path to a prompt but through `privacy`: its guard decides about the document, and its content rules about the
+//!   text.
 //! - No async below `lsp` (`resident` has a channel that async code can wait for). No network but in
 //!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, `hub/download`, which fetches a model
 //!   when it is told to, and `bench/keystrokes/infill.rs`, which asks the server on this machine that a benchmark is told to
@@ -64,7 +67,7 @@
 //!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`,
 //!   `bench/fidelity/{places,play,report,source,variants,verdict}.rs`, `bench/fit.rs`, `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
 //!   `cli/doctor/findings.rs`, `cli/status/dashboard.rs`,
-//!   `model/architecture`, `model/export`) do no I/O.
+//!   `model/architecture`, `model/export`, `privacy/{content,location,names,pattern}.rs`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
@@ -111,6 +114,7 @@ pub mod format;
 pub mod hub;
 pub mod lsp;
 pub mod model;
+pub mod privacy;
 pub mod resident;
 pub mod serve;
 pub mod session;

@@ -5,11 +5,14 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use tracing::{Metadata, Subscriber};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt;
 
-/// Protocol libraries, which log whole messages, and so documents, at debug and trace level.
-const WIRES: [&str; 4] = ["tower_lsp_server=warn", "ureq=warn", "ureq_proto=warn", "rustls=warn"];
+/// The only crate that logs. Others write messages, characters and paths, and so documents, at one level or another.
+const CRATE: &str = "fimd";
 
 /// Log retention, in days.
 const DAYS_MAX: usize = 7;
@@ -26,18 +29,27 @@ pub enum Target<'p> {
 /// their location only, since their messages may quote text.
 pub fn start(target: Target, level: &str) -> Result<()> {
     let filter = EnvFilter::try_from_env("FIMD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let wires = WIRES.map(|wire| wire.parse().expect("the directive is well formed"));
-    let filter = wires.into_iter().fold(filter, EnvFilter::add_directive);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).compact();
     match target {
-        Target::Stderr => log.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init(),
-        Target::Files(dir) => log.with_writer(files(dir)?).with_ansi(false).init(),
+        Target::Stderr => install(log.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).finish()),
+        Target::Files(dir) => install(log.with_writer(files(dir)?).with_ansi(false).finish()),
     }
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map_or_else(|| "an unknown location".into(), ToString::to_string);
         tracing::error!("fimd has a bug at {location}; please report it");
     }));
     Ok(())
+}
+
+/// Makes `subscriber` the one of this process, for events of this crate. Those of the crate `log`, which others use, have
+/// no way to it.
+fn install(subscriber: impl Subscriber + Send + Sync) {
+    let is_ours = |metadata: &Metadata| {
+        let rest = metadata.target().strip_prefix(CRATE);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let subscriber = subscriber.with(FilterFn::new(is_ours));
+    tracing::subscriber::set_global_default(subscriber).expect("logging is started once");
 }
 
 fn files(dir: &Path) -> Result<RollingFileAppender> {

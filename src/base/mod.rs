@@ -1,11 +1,12 @@
-//! Foundations: number formats, the thread pool, cancellation, random numbers, logging, hashes of texts, and what
-//! clients of servers share.
+//! Foundations: number formats, the thread pool, cancellation, random numbers, logging, escaped text, hashes of texts, and
+//! what clients of servers share.
 
 pub mod cancel;
 pub mod client;
 pub mod digest;
 pub mod disk;
 pub mod dtype;
+pub mod escape;
 pub mod logging;
 pub mod memory;
 pub mod pool;

@@ -1,7 +1,7 @@
 //! Arguments and output that commands share.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 use sysinfo::System;
 
 use super::message;
+use crate::base::escape;
 use crate::complete::fim::Order;
 use crate::compute::cpu::Level;
 use crate::config::{Configuration, Flag, Settings};
@@ -229,13 +230,32 @@ pub(super) fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
     text.split(',').map(|id| id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))).collect()
 }
 
-/// Prints one JSON object and nothing else.
+/// Prints one JSON object and nothing else. What a terminal might obey is escaped as JSON escapes it.
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
-    print(&(serde_json::to_string(value)? + "\n"))
+    let mut text = String::new();
+    for c in serde_json::to_string(value)?.chars() {
+        if escape::is_unsafe(c) {
+            let units = &mut [0; 2];
+            c.encode_utf16(units).iter().for_each(|unit| text += &format!("\\u{unit:04x}"));
+        } else {
+            text.push(c);
+        }
+    }
+    write(&(text + "\n"))
 }
 
-/// Writes to stdout, without colours unless it is a terminal. A closed pipe is no error.
+/// Prints text that a model generated: as it is, but on a terminal without what that might obey.
+pub(super) fn print_generated(text: &str) -> Result<()> {
+    if std::io::stdout().is_terminal() { write(&escape::text(text)) } else { write(text) }
+}
+
+/// Writes to stdout, without colours unless it is a terminal. Of what a terminal might obey, only colours pass.
 pub(super) fn print(text: &str) -> Result<()> {
+    write(&escape::styled(text))
+}
+
+/// A closed pipe is no error.
+fn write(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

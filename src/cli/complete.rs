@@ -9,8 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::args::{self, EngineArgs, PromptArgs};
+use super::guard;
+use crate::base::escape;
 use crate::complete::{Completion, Document, Lines, Request, driver};
-use crate::daemon::{self, Client, CompletionRequest, Response};
+use crate::config::Configuration;
+use crate::daemon::{self, Client, CompletionRequest, Response, absolute};
+use crate::privacy::content;
 
 /// Lines shown before and after the completion.
 const LINES_AROUND: usize = 4;
@@ -81,11 +85,13 @@ impl FromStr for Position {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let Position { file, line, column } = &args.position;
+    let configuration = args::configuration(&[args.prompt.flags(), args.engine.flags()].concat())?;
+    guard::check(&configuration, file)?;
     let text = args::read_text(file)?;
     let cursor = offset(&text, *line, *column).with_context(|| file.display().to_string())?;
     let (completion, load_ms) = match args.engine.daemon(args.no_daemon)? {
-        Some(daemon) => (args.request(daemon, &text, cursor)?, 0.0),
-        None => args.complete(&text, cursor)?,
+        Some(daemon) => (args.request(daemon, &configuration, &text, cursor)?, 0.0),
+        None => args.complete(&configuration, &text, cursor)?,
     };
     let shown = completion.as_ref().map_or("", |completion| completion.text.as_str());
 
@@ -105,14 +111,22 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
 impl Args {
     /// Completes in the daemon.
-    fn request(&self, daemon: Client, text: &str, cursor: usize) -> Result<Option<Completion>> {
+    fn request(
+        &self,
+        daemon: Client,
+        configuration: &Configuration,
+        text: &str,
+        cursor: usize,
+    ) -> Result<Option<Completion>> {
+        let (prefix, suffix) = parts(text, cursor);
         let request = daemon::Request::Complete(CompletionRequest {
             path: self.position.file.display().to_string(),
-            prefix: text[..cursor].to_owned(),
-            suffix: text[cursor..].to_owned(),
+            file: absolute(&self.position.file)?,
+            prefix,
+            suffix,
             is_multi_line: self.multiline,
             max_tokens: self.max_tokens,
-            overrides: args::configuration(&self.prompt.flags())?.client_overrides(),
+            overrides: configuration.client_overrides(),
         });
         match daemon.request(&request)? {
             Response::Completion(completion) => Ok(completion),
@@ -121,8 +135,13 @@ impl Args {
     }
 
     /// Completes in this process; also returns the load time in milliseconds.
-    fn complete(&self, text: &str, cursor: usize) -> Result<(Option<Completion>, f64)> {
-        let configuration = args::configuration(&[self.prompt.flags(), self.engine.flags()].concat())?;
+    fn complete(
+        &self,
+        configuration: &Configuration,
+        text: &str,
+        cursor: usize,
+    ) -> Result<(Option<Completion>, f64)> {
+        let (prefix, suffix) = parts(text, cursor);
         let settings = configuration.settings();
         let served = self.engine.spec(settings)?.serve()?;
         let options = settings.prompt(served.profile);
@@ -132,10 +151,16 @@ impl Args {
             lines: if self.multiline { Lines::Multi } else { Lines::Auto },
             max_tokens: self.max_tokens,
             is_invoked: true,
-            ..Request::of(Document::new(path, &text[..cursor], &text[cursor..]))
+            ..Request::of(Document::new(path, prefix, suffix))
         };
         Ok((driver::once(&served.engine, options, request)?, load_ms))
     }
+}
+
+/// The text before and after the cursor, without its secrets.
+fn parts(text: &str, cursor: usize) -> (String, String) {
+    let (prefix, suffix) = text.split_at(cursor);
+    content::masked_parts(prefix.to_owned(), suffix.to_owned())
 }
 
 /// Byte offset of a line and character column, both from 1. The end of a line is a valid column.
@@ -172,7 +197,7 @@ fn render(text: &str, cursor: usize, ghost: &str) -> String {
             }
             let line = line.trim_end_matches('\r');
             if !line.is_empty() {
-                let _ = write!(out, "{style}{line}{style:#}");
+                let _ = write!(out, "{style}{}{style:#}", escape::text(line));
             }
         }
     }

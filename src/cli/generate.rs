@@ -6,11 +6,14 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::args::{self, EngineArgs};
+use super::guard;
 use crate::base::Cancel;
+use crate::config::Configuration;
 use crate::daemon::{Client, Generation, Request, Response};
 use crate::decode::drafts::DraftCost;
 use crate::decode::sample::Sampling;
 use crate::decode::{self, Generated};
+use crate::privacy::content;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -79,19 +82,21 @@ struct Prompt {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    let configuration = args::configuration(&args.engine.flags())?;
+    let generation = args.generation(&configuration)?;
     match args.engine.daemon(args.no_daemon)? {
-        Some(daemon) => args.request(daemon),
-        None => args.generate(),
+        Some(daemon) => args.request(daemon, generation),
+        None => args.generate(&configuration, &generation),
     }
 }
 
 impl Args {
     /// Generates in the daemon.
-    fn request(&self, mut daemon: Client) -> Result<()> {
-        daemon.send(&Request::Generate(Box::new(self.generation()?)))?;
+    fn request(&self, mut daemon: Client, generation: Generation) -> Result<()> {
+        daemon.send(&Request::Generate(Box::new(generation)))?;
         loop {
             match daemon.response()? {
-                Response::Text(text) if !self.json => args::print(&text)?,
+                Response::Text(text) if !self.json => args::print_generated(&text)?,
                 Response::Text(_) => {}
                 Response::Generated(prompt, generated) => return self.finish(&prompt, &generated, true),
                 _ => bail!("unexpected reply from the daemon"),
@@ -100,15 +105,14 @@ impl Args {
     }
 
     /// Generates in this process.
-    fn generate(&self) -> Result<()> {
-        let configuration = args::configuration(&self.engine.flags())?;
+    fn generate(&self, configuration: &Configuration, generation: &Generation) -> Result<()> {
         let mut opened = self.engine.spec(configuration.settings())?.open()?;
-        let task = self.generation()?.task(opened.tokenizer())?;
+        let task = generation.task(opened.tokenizer())?;
         let cancel = Cancel::new();
         let mut printed = Ok(());
         let mut show = |text: &str| {
             if !self.json && printed.is_ok() {
-                printed = args::print(text);
+                printed = args::print_generated(text);
                 if printed.is_err() {
                     cancel.cancel();
                 }
@@ -122,10 +126,10 @@ impl Args {
         self.finish(&task.prompt, &generated, tokenizer.is_some())
     }
 
-    fn generation(&self) -> Result<Generation> {
+    fn generation(&self, configuration: &Configuration) -> Result<Generation> {
         let Self { temperature, top_k, top_p, seed, .. } = *self;
         Ok(Generation {
-            text: self.prompt.read()?,
+            text: self.prompt.read(configuration)?,
             ids: self.prompt.ids.clone(),
             max_tokens: self.max_tokens,
             sampling: Sampling { temperature, top_k, top_p, seed },
@@ -157,11 +161,14 @@ impl Args {
 }
 
 impl Prompt {
-    /// The prompt, where it is text.
-    fn read(&self) -> Result<Option<String>> {
+    /// The prompt, where it is text. That of a file is read as an editor's would be.
+    fn read(&self, configuration: &Configuration) -> Result<Option<String>> {
         match (&self.text, &self.file) {
             (Some(text), _) => Ok(Some(text.clone())),
-            (_, Some(file)) => args::read_text(file).map(Some),
+            (_, Some(file)) => {
+                guard::check(configuration, file)?;
+                Ok(Some(content::masked(args::read_text(file)?)))
+            }
             _ => Ok(None),
         }
     }

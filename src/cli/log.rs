@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::{args, message};
+use crate::base::escape;
 use crate::daemon::RuntimeDir;
 
 #[derive(clap::Args)]
@@ -26,8 +27,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let text = args::read_text(&file)?;
     let lines: Vec<&str> = text.lines().collect();
-    let end: String =
-        lines[lines.len().saturating_sub(args.lines)..].iter().map(|line| format!("{line}\n")).collect();
+    let end: String = lines[lines.len().saturating_sub(args.lines)..]
+        .iter()
+        .map(|line| escape::line(line) + "\n")
+        .collect();
     args::print(&end)?;
     message::hint(format_args!("this is the end of {}", file.display()));
     Ok(())

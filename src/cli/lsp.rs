@@ -35,6 +35,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
 fn serve(args: &Args) -> Result<Exit> {
     lower_priority();
+    lsp::remove_left_explanations();
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
     let configuration = args::logged_configuration(&flags)?;
     let spec = args.engine.spec(configuration.settings())?;

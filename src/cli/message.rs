@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::base::escape;
+
 pub(super) const ERROR: Style = AnsiColor::Red.on_default().bold();
 pub(super) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
@@ -25,5 +27,5 @@ pub(super) fn hint(text: impl Display) {
 }
 
 fn print(style: Style, kind: &str, text: &dyn Display) {
-    anstream::eprintln!("{style}{kind}:{style:#} {text}");
+    anstream::eprintln!("{style}{kind}:{style:#} {}", escape::text(&text.to_string()));
 }

@@ -8,6 +8,7 @@ mod config;
 mod daemon;
 mod doctor;
 mod generate;
+mod guard;
 mod guide;
 mod imatrix;
 mod load;

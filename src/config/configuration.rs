@@ -163,8 +163,12 @@ impl Configuration {
         self.update();
     }
 
+    /// The value that counts: that of the strongest source, or a stricter one of the user where that is the editor.
     pub(super) fn strongest(&self, name: &str) -> Option<(&Source, &Value)> {
-        self.given.get(name)?.last_key_value()
+        let mut values = self.given.get(name)?.iter().rev();
+        let strongest = values.next()?;
+        let of_user = values.next().filter(|_| *strongest.0 == Source::Editor);
+        Some(of_user.filter(|(_, value)| is_stricter(name, value, strongest.1)).unwrap_or(strongest))
     }
 
     /// Updates the effective settings.
@@ -175,6 +179,18 @@ impl Configuration {
             *slot = self.strongest(name).expect("it has a value").1.clone();
         }
         self.settings = serde_json::from_value(all).expect("every value was checked");
+    }
+}
+
+/// Whether `value` excludes more than `other`, for a setting that decides what is read.
+fn is_stricter(name: &str, value: &Value, other: &Value) -> bool {
+    match name {
+        "enabled" | "hover.enabled" => *value == Value::Bool(false),
+        "trigger" => value.as_str() == Some("manual"),
+        "context.tokens_max" => {
+            value.as_u64().zip(other.as_u64()).is_some_and(|(value, other)| value < other)
+        }
+        _ => false,
     }
 }
 

@@ -162,6 +162,16 @@ settings! {
             globs: Vec<String> = Vec::new(), Editor, Kind::Texts;
         }
 
+        /// What is never read.
+        privacy: Privacy {
+            /// Names of files with secrets, besides those that fimd knows, as patterns of a `.gitignore`: they are neither
+            /// completed nor used as context nor sent.
+            secret_files: Vec<String> = Vec::new(), Editor, Kind::Texts;
+            /// Files that may be, although their names are those of files with secrets, as patterns of a `.gitignore`:
+            /// `[".env.example"]`. `fimd doctor FILE` names the rule that excludes a file.
+            allow: Vec<String> = Vec::new(), Process, Kind::Texts;
+        }
+
         /// Time limits of a completion.
         budget: Budget {
             /// Soft time limit in milliseconds: an automatic completion then stops at the end of its line.

@@ -11,6 +11,9 @@
 //! No file of a workspace is read: a cloned repository must not choose a model, enable completion, or set where code
 //! is sent. Nor can an editor set settings of the process ([`Scope::Process`]): it may pass on those of a workspace.
 //!
+//! What an editor passes on can exclude more than the user's own settings, and never less: `enabled`, `hover.enabled`,
+//! `trigger` and `context.tokens_max` are then the stricter of both, and of lists of what is excluded both count.
+//!
 //! One process serves many editors, each with an environment and flags of its own:
 //! [`Configuration::client_overrides`] serialises those, [`Configuration::with_client`] applies them.
 //!
@@ -22,6 +25,7 @@ mod definition;
 mod edit;
 mod hub;
 mod options;
+mod privacy;
 mod process;
 mod remote;
 mod render;
@@ -33,6 +37,7 @@ pub use definition::*;
 pub use edit::set;
 pub use hub::hub;
 pub use options::CONTEXT_DEFAULT;
+pub use privacy::git_files;
 pub use process::{RUNTIME_DIR_VARIABLE, file};
 pub use render::{markdown, schema, template, vscode};
 pub use source::{Flag, Problem, Source};

@@ -59,6 +59,43 @@ fn the_strongest_source_counts() {
 }
 
 #[test]
+fn an_editor_can_exclude_more_and_never_less() {
+    let editor = |editor: &Value, file: &'static str| {
+        let (configuration, problems) =
+            configured(&Given { file, editor: editor.clone(), ..Given::default() });
+        assert_eq!(problems, Vec::<String>::new());
+        configuration
+    };
+    for (name, strict, lax) in [
+        ("enabled", "false", "true"),
+        ("hover.enabled", "false", "true"),
+        ("trigger", "'manual'", "'automatic'"),
+        ("context.tokens_max", "0", "512"),
+    ] {
+        let value = |text: &str| serde_json::from_str::<Value>(&text.replace('\'', "\"")).unwrap();
+        for (of_user, of_editor) in [(strict, lax), (lax, strict)] {
+            let file = format!("{name} = {of_user}").leak();
+            let configuration = editor(&json!({ name: value(of_editor) }), file);
+            assert!(shown(&configuration, name).starts_with(&value(strict).to_string()), "{name}");
+            let settings = serde_json::to_value(configuration.settings()).unwrap();
+            assert_eq!(settings.pointer(&format!("/{}", name.replace('.', "/"))), Some(&value(strict)));
+        }
+    }
+    let file = "disabled.globs = ['*.a']\ndisabled.languages = ['a']\nprivacy.secret_files = ['a']";
+    for given in [json!([]), json!(["!*.a", "!a"]), json!(["b"])] {
+        let lists =
+            json!({"disabled.globs": given, "disabled.languages": given, "privacy.secret_files": given});
+        let privacy = editor(&lists, file).privacy();
+        let of_editor: Vec<String> = serde_json::from_value(given).unwrap();
+        assert_eq!(privacy.files, [vec!["*.a".to_owned()], of_editor.clone()]);
+        assert_eq!(privacy.languages, [vec!["a".to_owned()], of_editor.clone()]);
+        assert_eq!(privacy.secrets, [vec!["a".to_owned()], of_editor]);
+    }
+    let (_, problems) = configured(&Given { editor: json!({"privacy.allow": [".env"]}), ..Given::default() });
+    assert!(problems[0].contains("privacy.allow is shared by all editors"), "{problems:?}");
+}
+
+#[test]
 fn every_setting_can_be_given_by_every_source() {
     for setting in SETTINGS {
         let (text, value) = match &setting.kind {

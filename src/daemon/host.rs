@@ -13,6 +13,7 @@ use super::runtime_dir::RuntimeDir;
 use super::state::Host;
 use super::system::{WatchedFile, check_peer, listen, terminated};
 use crate::config::{self, Configuration};
+use crate::lsp;
 use crate::resident::{Resident, Spec};
 
 /// Between two checks of the idle timeout and of the settings file.
@@ -27,6 +28,7 @@ pub type Configure<'c> = &'c dyn Fn(Option<&Configuration>) -> Result<(Configura
 pub fn run(runtime_dir: &RuntimeDir, configure: Configure) -> Result<bool> {
     let Some(_lock) = runtime_dir.lock()? else { return Ok(false) };
     runtime_dir.clear_stopped();
+    lsp::remove_left_explanations();
     let file = WatchedFile::new(config::file());
     let (configuration, spec) = configure(None)?;
     let resident = Resident::start(spec.clone(), configuration)?;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -118,8 +118,11 @@ pub enum Request {
 /// A cursor in a file, and how to complete there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CompletionRequest {
-    /// Path of the file.
+    /// Path of the file, as the prompt has it.
     pub path: String,
+    /// Its absolute path, by which the daemon decides whether it may be read.
+    #[serde(default)]
+    pub file: PathBuf,
     /// The text before the cursor.
     pub prefix: String,
     /// The text after it.
@@ -286,7 +289,9 @@ pub(super) fn line(message: &impl Serialize) -> Result<String> {
 
 /// One line as a message.
 pub(super) fn parse<'l, M: Deserialize<'l>>(line: &'l str) -> Result<M> {
-    serde_json::from_str(line).context("invalid message: the peer does not speak fimd's protocol")
+    // The error of the parser may quote text.
+    let invalid = |_| anyhow!("invalid message: the peer does not speak fimd's protocol");
+    serde_json::from_str(line).map_err(invalid)
 }
 
 /// A path that is valid in another process.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use interprocess::local_socket::tokio::Stream;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
@@ -118,7 +118,8 @@ async fn respond(
         },
         Request::Complete(request) => {
             let completed = tokio::task::spawn_blocking(move || complete(&host.resident, request)).await;
-            match completed.context("fimd failed on this request").flatten() {
+            // The message of a panic may quote text.
+            match completed.unwrap_or_else(|_| bail!("fimd failed on this request")) {
                 Ok(completion) => Response::Completion(completion),
                 Err(error) => Response::Failed(format!("{error:#}")),
             }
@@ -131,6 +132,9 @@ async fn respond(
 fn complete(resident: &Resident, request: CompletionRequest) -> Result<Option<Completion>> {
     let view = resident.view();
     let configuration = view.configuration.with_client(&request.overrides);
+    if let Err(refusal) = configuration.check_file(&request.file, &[], resident.git().clone()) {
+        bail!("fimd does not read {}: {refusal}", request.path);
+    }
     let options = configuration.settings().prompt(view.served.profile);
     let request = complete::Request {
         lines: if request.is_multi_line { Lines::Multi } else { Lines::Auto },

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::message::{Program, Status};
 use super::runtime_dir::RuntimeDir;
 use crate::base::process::memory_bytes;
-use crate::resident::Resident;
+use crate::resident::{Resident, View};
 
 pub(super) struct Host {
     pub resident: Arc<Resident>,
@@ -37,6 +37,12 @@ impl Host {
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
+    /// Problems with settings, and with rules of git.
+    fn problems(&self, view: &View) -> Vec<String> {
+        let settings = view.configuration.problems().iter().map(ToString::to_string);
+        settings.chain(self.resident.git().problems()).collect()
+    }
+
     pub(super) fn status(&self) -> Status {
         let (view, spec) = (self.resident.view(), self.resident.requested());
         let state = match (&view.loading, &view.pause) {
@@ -55,7 +61,7 @@ impl Host {
             log_file: self.runtime_dir.log_file(),
             state: state.into(),
             failure: view.failure.clone(),
-            problems: view.configuration.problems().iter().map(ToString::to_string).collect(),
+            problems: self.problems(&view),
             model: view.served.info.clone(),
             is_fallback: view.served.is_fallback,
             loading: view.loading.as_ref().map(|loading| (loading.name.clone(), loading.percentage)),

@@ -8,8 +8,9 @@ use tower_lsp::jsonrpc::{Error, ErrorCode, Result};
 use super::connection::Connection;
 use super::snapshot::Snapshot;
 use crate::assist::{Action, Job, Problem, Refusal, Subject};
-use crate::base::Cancel;
+use crate::base::{Cancel, escape};
 use crate::decode::Generated;
+use crate::privacy::content;
 use crate::serve::{self, Priority};
 
 /// `LSPErrorCodes.RequestFailed`: a valid request failed; clients show the message.
@@ -32,13 +33,16 @@ pub(super) struct ActionRequest {
 
 /// The error that shows `refusal` to the user.
 pub(super) fn request_failed(refusal: Refusal) -> Error {
-    Error { code: ErrorCode::ServerError(REQUEST_FAILED), message: refusal.0.into(), data: None }
+    let message = escape::text(&refusal.0).into_owned().into();
+    Error { code: ErrorCode::ServerError(REQUEST_FAILED), message, data: None }
 }
 
-/// The document with this URI. Fails when settings exclude it from prompts.
-pub(super) fn readable(connection: &Connection, uri: &str) -> Result<Snapshot> {
-    let snapshot = connection.snapshot(uri).filter(Snapshot::may_read);
-    snapshot.ok_or_else(|| request_failed(Refusal("fimd is disabled for this document".into())))
+/// The document with this URI. Fails where it may not be part of prompts.
+pub(super) async fn readable(connection: &Connection, uri: &str) -> Result<Snapshot> {
+    let refused = |why: String| request_failed(Refusal(format!("fimd does not read this document: {why}")));
+    let snapshot = connection.snapshot(uri).ok_or_else(|| refused("it is not open".into()))?;
+    snapshot.check().await.map_err(refused)?;
+    Ok(snapshot)
 }
 
 /// The code at a selection.
@@ -46,15 +50,35 @@ pub(super) fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
     let text = &snapshot.document.text;
     let chars = snapshot.encoding.to_chars(text, range);
     let bytes = text.char_to_byte(chars.start)..text.char_to_byte(chars.end);
-    Subject::new(text.to_string(), snapshot.path(), snapshot.document.language.clone(), bytes)
+    Subject::new(
+        content::masked(text.to_string()),
+        snapshot.path(),
+        snapshot.document.language.clone(),
+        bytes,
+    )
 }
 
 /// The job of a request.
 pub(super) fn job(snapshot: &Snapshot, request: ActionRequest) -> Result<Job> {
     let no_code = || request_failed(Refusal("no code at this position".into()));
     let mut subject = subject(snapshot, request.range).ok_or_else(no_code)?;
-    subject.problems = request.problems.into_iter().take(PROBLEMS_MAX).collect();
+    if request.action == Action::Fix {
+        check_has_no_secrets(snapshot, &subject)?;
+    }
+    let problems = request.problems.into_iter().take(PROBLEMS_MAX);
+    let masked = |problem: Problem| Problem { message: content::masked(problem.message), ..problem };
+    subject.problems = problems.map(masked).collect();
     Job::new(snapshot.engine(), &snapshot.settings.assist(), request.action, subject).map_err(request_failed)
+}
+
+/// Fails where lines to rewrite have secrets: the model is not shown those, so it cannot keep them.
+fn check_has_no_secrets(snapshot: &Snapshot, subject: &Subject) -> Result<()> {
+    let lines = snapshot.document.text.byte_slice(subject.lines.clone());
+    if lines == subject.text[subject.lines.clone()] {
+        return Ok(());
+    }
+    let why = "these lines have a secret, which fimd leaves out of prompts: select others";
+    Err(request_failed(Refusal(why.into())))
 }
 
 enum JobEvent {

@@ -18,6 +18,8 @@ pub(super) struct Capabilities {
     pub configuration: bool,
     /// Supports dynamic registration of `workspace/didChangeConfiguration`.
     pub register_configuration: bool,
+    /// Supports dynamic registration of `workspace/didChangeWatchedFiles`.
+    pub register_watched_files: bool,
     /// Supports `fimd/status`.
     pub status: bool,
     /// Supports `fimd/explanation`.
@@ -56,6 +58,7 @@ impl Capabilities {
         let hover = text_document.and_then(|can| can.hover.as_ref());
         let formats = hover.and_then(|can| can.content_format.as_ref());
         let change = workspace.and_then(|can| can.did_change_configuration.as_ref());
+        let watched = workspace.and_then(|can| can.did_change_watched_files.as_ref());
         let supports = |notification: &str| {
             client.experimental.as_ref().is_some_and(|can| can["fimd"][notification] == true)
         };
@@ -66,6 +69,7 @@ impl Capabilities {
             show_document: window.and_then(|can| can.show_document.as_ref()).is_some_and(|can| can.support),
             configuration: workspace.is_some_and(|can| can.configuration == Some(true)),
             register_configuration: change.is_some_and(|can| can.dynamic_registration == Some(true)),
+            register_watched_files: watched.is_some_and(|can| can.dynamic_registration == Some(true)),
             status: supports("status"),
             explanation: supports("explanation"),
             code_action: CodeActionSupport::of(text_document.and_then(|can| can.code_action.as_ref())),

@@ -34,7 +34,7 @@ pub(super) async fn code_action(
     if is_automatic && !has_problems && range.start == range.end {
         return Ok(Vec::new());
     }
-    let Ok(snapshot) = readable(&connection, &text_document.uri.0) else { return Ok(Vec::new()) };
+    let Ok(snapshot) = readable(&connection, &text_document.uri.0).await else { return Ok(Vec::new()) };
     let Some(subject) = subject(&snapshot, range) else { return Ok(Vec::new()) };
 
     let mut actions = Vec::new();

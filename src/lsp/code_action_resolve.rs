@@ -39,7 +39,7 @@ pub(super) async fn edit(
     token: Option<ProgressToken>,
     title: String,
 ) -> Result<WorkspaceEdit> {
-    let (snapshot, action) = (readable(connection, &request.uri)?, request.action);
+    let (snapshot, action) = (readable(connection, &request.uri).await?, request.action);
     if snapshot.document.revision != request.revision {
         return Err(Error::content_modified());
     }

@@ -7,10 +7,11 @@ use tower_lsp::jsonrpc::{Error, Result};
 use super::connection::Connection;
 use super::documents::DocumentSnapshot;
 use super::snapshot::Snapshot;
-use super::workspace::path_of;
+use crate::base::escape;
 use crate::complete::driver::Completer;
 use crate::complete::service::{EditorRequest, RequestId, Service, Trigger};
 use crate::complete::{ContextFile, Document};
+use crate::privacy::{content, path_of};
 
 /// Larger documents are not used as context.
 const CONTEXT_BYTES_MAX: usize = 1 << 18;
@@ -18,6 +19,8 @@ const CONTEXT_BYTES_MAX: usize = 1 << 18;
 const CONTEXT_TOKEN_BYTES_MAX: usize = 8;
 /// Most other documents to use as context.
 const CONTEXT_FILES_MAX: usize = 8;
+/// Most of them whose verdicts are made for one request.
+const CONTEXT_CANDIDATES_MAX: usize = 16;
 
 /// Cancels a request when dropped, unless it was answered.
 struct CancelOnDrop<'a>(&'a Completer, RequestId);
@@ -36,16 +39,23 @@ pub(super) async fn complete(
     suffix: String,
     trigger: Trigger,
 ) -> Result<Vec<String>> {
-    if !snapshot.answers(trigger) {
+    if !snapshot.answers(trigger).await {
+        // The status says why, where rules cannot be read.
+        connection.signal_activity();
         return Ok(Vec::new());
     }
+    let context = context(connection, snapshot).await;
+    if !connection.is_current(snapshot) {
+        return Err(Error::content_modified());
+    }
+    let (prefix, suffix) = content::masked_parts(prefix, suffix);
     let completer = connection.completer();
     let id = completer.next_id();
     // The client's `$/cancelRequest` drops this future, and the guard with it.
     let _guard = CancelOnDrop(completer, id);
     let (answer, record_answer) = oneshot::channel();
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
-    let document = document.with_context(context(connection, snapshot));
+    let document = document.with_context(context);
     let editor_request =
         EditorRequest { id, key: snapshot.document.uri.clone(), document: document.into(), trigger };
     // Fails once the client has cancelled.
@@ -59,25 +69,41 @@ pub(super) async fn complete(
         tracing::error!("a completion was dropped without an answer");
         return Ok(Vec::new());
     };
-    Ok(items.into_iter().map(|item| item.text).collect())
+    let text = &snapshot.document.text;
+    Ok(items.into_iter().map(|item| item.text).filter(|item| !hides_text(item, text)).collect())
+}
+
+/// Whether a completion has characters that control the display, or show nothing, and that the document has none of.
+fn hides_text(completion: &str, text: &Rope) -> bool {
+    let is_new = |c: char| {
+        escape::is_unsafe(c) && !matches!(c, '\n' | '\r' | '\t') && !text.chars().any(|other| other == c)
+    };
+    completion.chars().any(is_new)
 }
 
 /// Prewarms the prompt of a document at the likely position of the next request.
-pub(super) fn prewarm(connection: &Connection, uri: &str) {
-    let Some(snapshot) = connection.snapshot(uri).filter(Snapshot::may_complete) else { return };
+pub(super) async fn prewarm(connection: &Connection, uri: &str) {
+    let Some(snapshot) = connection.snapshot(uri) else { return };
+    if !snapshot.may_complete().await {
+        return;
+    }
+    let context = context(connection, &snapshot).await;
+    if !connection.is_current(&snapshot) {
+        return;
+    }
     let rope = &snapshot.document.text;
-    let text = rope.to_string();
+    let text = content::masked(rope.to_string());
     let cursor = match snapshot.document.cursor {
         Some(cursor) => rope.char_to_byte(cursor.min(rope.len_chars())),
         None => Service::first_cursor(&text),
     };
     let (prefix, suffix) = text.split_at(cursor);
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
-    connection.completer().opened(uri, document.with_context(context(connection, &snapshot)));
+    connection.completer().opened(uri, document.with_context(context));
 }
 
 /// Other open documents as context, the most recently changed or focused last. No file is read.
-fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFile> {
+async fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFile> {
     let (workspace, prompt) = (&snapshot.settings.workspace, &snapshot.settings.options.prompt);
     if prompt.context_tokens_max == 0 {
         return Vec::new();
@@ -90,12 +116,22 @@ fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFile> {
             |other: &str| other != uri && other.starts_with("file:") && path_of(other) == path_of(uri);
         is_file(&snapshot.document.uri) || others.iter().any(|other| is_file(&other.uri))
     };
-    let mut files: Vec<ContextFile> = others
-        .iter()
-        .filter(|other| is_context(other) && !is_shadowed(&other.uri))
-        .filter(|other| workspace.allows(&other.uri, &other.language))
+    let candidates = others.iter().filter(|other| is_context(other) && !is_shadowed(&other.uri));
+    let candidates = candidates.filter(|other| workspace.may_be_read(other));
+    let candidates: Vec<&DocumentSnapshot> = candidates.take(CONTEXT_CANDIDATES_MAX).collect();
+    workspace.check(candidates.iter().copied()).await;
+    if workspace.take_newly_refused() {
+        // No prompt is continued with its text.
+        connection.completer().configure(snapshot.engine().clone(), snapshot.settings.options);
+    }
+    let mut files: Vec<ContextFile> = candidates
+        .into_iter()
+        .filter(|other| workspace.verdict(other).is_ok())
         .take(CONTEXT_FILES_MAX)
-        .map(|other| ContextFile { path: workspace.relative(&other.uri), text: head(&other.text, bytes_max) })
+        .map(|other| ContextFile {
+            path: workspace.relative(&other.uri),
+            text: content::masked(head(&other.text, bytes_max)),
+        })
         .collect();
     files.reverse();
     files

@@ -7,6 +7,8 @@ use tower_lsp::Client;
 use tower_lsp::gen_lsp_types::{ConfigurationItem, DidChangeConfigurationParams, MessageType, Registration};
 
 use super::connection::Connection;
+use super::watched_files;
+use crate::base::escape;
 use crate::config::{Problem, SECTION};
 
 /// Replaces the client's settings; with null they are requested from the client.
@@ -39,20 +41,25 @@ async fn request(client: Client, connection: Weak<Connection>) {
     warn(&client, &problems).await;
 }
 
-/// Registers for changes of settings, where the client supports it.
+/// Registers for changes of settings and of the rules of git, where the client supports it.
 pub(super) fn register(connection: &Connection) {
-    if !connection.capabilities().register_configuration {
-        return;
-    }
+    let capabilities = connection.capabilities();
+    let configuration = || Registration {
+        id: "fimd/configuration".into(),
+        method: "workspace/didChangeConfiguration".into(),
+        register_options: Some(json!({"section": SECTION})),
+    };
+    let wanted = [
+        capabilities.register_configuration.then(configuration),
+        capabilities.register_watched_files.then(watched_files::registration),
+    ];
     let client = connection.client().clone();
     tokio::spawn(async move {
-        let registration = Registration {
-            id: "fimd/configuration".into(),
-            method: "workspace/didChangeConfiguration".into(),
-            register_options: Some(json!({"section": SECTION})),
-        };
-        if let Err(error) = client.register_capability(vec![registration]).await {
-            tracing::warn!("cannot register for changes of settings: {error}");
+        for registration in wanted.into_iter().flatten() {
+            let method = registration.method.clone();
+            if let Err(error) = client.register_capability(vec![registration]).await {
+                tracing::warn!("cannot register for {method}: {error}");
+            }
         }
     });
 }
@@ -61,6 +68,7 @@ pub(super) fn register(connection: &Connection) {
 pub(super) async fn warn(client: &Client, problems: &[Problem]) {
     for problem in problems {
         tracing::warn!("invalid setting: {problem}");
-        client.show_message(MessageType::Warning, format!("fimd: {problem}")).await;
+        let message = format!("fimd: {problem}");
+        client.show_message(MessageType::Warning, escape::text(&message)).await;
     }
 }

@@ -19,11 +19,11 @@ use super::hover_cache::HoverCache;
 use super::position::Encoding;
 use super::settings::{ConnectionSettings, EffectiveSettings};
 use super::snapshot::Snapshot;
-use super::workspace::path_of;
 use crate::complete::driver::Completer;
 use crate::complete::service::Trigger;
 use crate::complete::stats::Observer;
 use crate::config::Problem;
+use crate::privacy::path_of;
 use crate::resident::{Editor, Membership, Resident, View};
 
 /// Most files kept for `window/showDocument`; the oldest are deleted first.
@@ -78,7 +78,7 @@ impl Connection {
         let given = params.initialization_options.clone().unwrap_or_default();
         let Options { overrides, observer, notice: _ } = options;
         let editor = editor(params, &roots);
-        let settings = ConnectionSettings::new(&view, overrides, given, roots);
+        let settings = ConnectionSettings::new(&view, overrides, given, roots, resident.git().clone());
         let activity = Arc::new(Notify::new());
         let activity_signal = activity.clone();
         let observer: Observer = Arc::new(move |record| {
@@ -147,6 +147,7 @@ impl Connection {
 
     pub(super) fn close(&self, uri: &str) {
         self.documents.close(uri);
+        self.settings().workspace.close(uri);
         self.completer.closed(uri);
     }
 
@@ -189,6 +190,12 @@ impl Connection {
             self.settings.replace(given);
         }
         self.apply(&self.resident.view())
+    }
+
+    /// Adds and removes workspace folders.
+    pub(super) fn change_roots(&self, added: Vec<String>, removed: &[String]) {
+        self.settings.change_roots(added, removed);
+        self.apply(&self.resident.view());
     }
 
     /// Applies the settings of the editor to a changed model or changed settings of the process. Returns the new problems.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -23,9 +23,12 @@ use super::assist::{ActionRequest, job, progress_message, readable, request_fail
 use super::connection::Connection;
 use super::progress::Progress;
 use crate::assist::{Action, Outcome};
+use crate::base::escape;
 
 /// Percent-encoded in the path of a URI.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// What the names of files begin with; the number of the process follows.
+const PREFIX: &str = "fimd-explanation-";
 /// Least time between two notifications.
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -67,7 +70,7 @@ impl Stream {
     /// Replaces the text.
     fn show(&self, markdown: &str) {
         // The receiving task outlives this sender.
-        let _ = self.texts.send(markdown.to_owned());
+        let _ = self.texts.send(escape::text(markdown).into_owned());
     }
 
     async fn finish(self) {
@@ -98,7 +101,7 @@ pub(super) async fn explain(
     token: Option<ProgressToken>,
 ) -> Result<()> {
     let Selection { uri, range } = selection;
-    let snapshot = readable(connection, &uri)?;
+    let snapshot = readable(connection, &uri).await?;
     let symbol = subject(&snapshot, range).and_then(|subject| subject.symbol);
     let title =
         symbol.map_or_else(|| "Explanation".into(), |symbol| format!("Explanation of {}", symbol.name));
@@ -133,6 +136,7 @@ pub(super) async fn explain(
 
 /// Shows Markdown to a client that does not support `fimd/explanation`: in a file if possible, or else in a message.
 fn show(connection: &Connection, title: &str, markdown: &str) {
+    let markdown = &*escape::text(markdown);
     let mut uri = None;
     if connection.capabilities().show_document {
         match write(&format!("# {title}\n\n{markdown}\n")) {
@@ -163,12 +167,49 @@ fn show(connection: &Connection, title: &str, markdown: &str) {
 
 /// Writes a temporary file that only the user can read.
 fn write(markdown: &str) -> std::io::Result<NamedTempFile> {
-    let dir = dirs::runtime_dir().unwrap_or_else(std::env::temp_dir).join("fimd");
+    let dir = folder();
     let dir = if fs::create_dir_all(&dir).is_ok() { dir } else { std::env::temp_dir() };
-    let mut builder = tempfile::Builder::new();
-    let mut file = builder.prefix("explanation-").suffix(".md").tempfile_in(dir)?;
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    let mut file = tempfile::Builder::new().prefix(&prefix).suffix(".md").tempfile_in(dir)?;
     file.write_all(markdown.as_bytes())?;
     Ok(file)
+}
+
+fn folder() -> PathBuf {
+    dirs::runtime_dir().unwrap_or_else(std::env::temp_dir).join("fimd")
+}
+
+/// Removes the files of processes that ended without doing so.
+pub fn remove_left_explanations() {
+    for dir in [folder(), std::env::temp_dir()] {
+        remove_left(&dir);
+    }
+}
+
+fn remove_left(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().and_then(writer).is_some_and(|process| !is_running(process)) {
+            // It may be that of another user.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The process that wrote the file of an explanation, by its name.
+fn writer(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.strip_suffix(".md")?.split_once('-')?.0.parse().ok()
+}
+
+#[cfg(unix)]
+fn is_running(process: u32) -> bool {
+    let process = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+    process.is_some_and(|process| rustix::process::test_kill_process(process) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+fn is_running(process: u32) -> bool {
+    process == std::process::id()
 }
 
 /// The `file:` URI of a path.
@@ -194,6 +235,21 @@ mod tests {
         }
         drop(file);
         assert!(!path.exists());
+        let dir = tempfile::tempdir().unwrap();
+        let own = format!("fimd-explanation-{}-x.md", std::process::id());
+        // No process has that number.
+        let left = format!("fimd-explanation-{}-x.md", i32::MAX);
+        for name in [&own, &left, "explanation-1.md", "fimd-explanation-x.md"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        remove_left(dir.path());
+        let is_there = |name: &str| dir.path().join(name).exists();
+        assert!(
+            is_there(&own)
+                && !is_there(&left)
+                && is_there("explanation-1.md")
+                && is_there("fimd-explanation-x.md")
+        );
         assert_eq!(uri_of(Path::new("/a b/é.md")), "file:///a%20b/%C3%A9.md");
     }
 }

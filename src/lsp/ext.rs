@@ -13,7 +13,7 @@ use super::connection::Connection;
 pub(super) async fn did_focus(connection: Arc<Connection>, params: Value) {
     if let Some(uri) = params["textDocument"]["uri"].as_str() {
         connection.focus(uri);
-        prewarm(&connection, uri);
+        prewarm(&connection, uri).await;
     }
 }
 

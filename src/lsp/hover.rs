@@ -13,6 +13,8 @@ use crate::assist::Subject;
 use crate::assist::cache::CachedText;
 use crate::assist::documentation::CommentSlot;
 use crate::assist::symbol::{self, Symbol};
+use crate::base::escape;
+use crate::privacy::content;
 use crate::text::Language;
 
 /// Most other documents to search for a definition, and the most bytes of each.
@@ -25,12 +27,12 @@ pub(super) async fn hover(connection: Arc<Connection>, params: HoverParams) -> R
     let at = params.text_document_position_params;
     let Some(snapshot) = connection.snapshot(&at.text_document.uri.0) else { return Ok(None) };
     let options = &snapshot.settings.settings.hover;
-    if !options.enabled || !snapshot.may_complete() {
+    if !options.enabled || !snapshot.may_complete().await {
         return Ok(None);
     }
     let text = &snapshot.document.text;
     let at = text.char_to_byte(snapshot.encoding.to_char(text, at.position));
-    let Some(subject) = undocumented(&connection, &snapshot, at) else { return Ok(None) };
+    let Some(subject) = undocumented(&connection, &snapshot, at).await else { return Ok(None) };
     let budget = Duration::from_millis(options.budget_ms);
     let assist = snapshot.settings.assist();
     let cached = connection.hovers().documentation(&snapshot.served, &assist, subject, budget).await;
@@ -38,10 +40,10 @@ pub(super) async fn hover(connection: Arc<Connection>, params: HoverParams) -> R
 }
 
 /// The undocumented definition, or the one called, at the byte `at`.
-fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -> Option<Subject> {
+async fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -> Option<Subject> {
     let (document, path) = (&snapshot.document, snapshot.path());
     let language = Language::of(&document.language, &path);
-    let text = document.text.to_string();
+    let text = content::masked(document.text.to_string());
     let subject = |text: String, path: String, of: &DocumentSnapshot, symbol: Symbol| {
         let is_undocumented = CommentSlot::of(&symbol, language).is_some();
         is_undocumented.then(|| Subject::of_symbol(text, path, of.language.clone(), symbol))
@@ -57,13 +59,15 @@ fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -> Opti
         return subject(text, path, document, symbol);
     }
     let workspace = &snapshot.settings.workspace;
-    let others = connection.others(snapshot).into_iter().filter(|other| {
-        other.text.len_bytes() <= OTHER_BYTES_MAX && workspace.allows(&other.uri, &other.language)
-    });
-    others.take(OTHERS_MAX).find_map(|other| {
+    let others = connection.others(snapshot).into_iter();
+    let others = others.filter(|other| other.text.len_bytes() <= OTHER_BYTES_MAX);
+    let others: Vec<DocumentSnapshot> =
+        others.filter(|other| workspace.may_be_read(other)).take(OTHERS_MAX).collect();
+    workspace.check(&others).await;
+    others.into_iter().filter(|other| workspace.verdict(other).is_ok()).find_map(|other| {
         let path = workspace.relative(&other.uri);
         let is_alike = Language::of(&other.language, &path).is_like(language);
-        let text = other.text.to_string();
+        let text = content::masked(other.text.to_string());
         let symbol = symbol::named(&text, name, language).filter(|_| is_alike)?;
         subject(text, path, &other, symbol)
     })
@@ -75,6 +79,6 @@ fn render(cached: CachedText, takes_markdown: bool) -> Hover {
         true => (MarkupKind::Markdown, "*written by fimd*"),
         false => (MarkupKind::PlainText, "(written by fimd)"),
     };
-    let value = format!("{}{suffix}\n\n{note}", cached.text);
+    let value = format!("{}{suffix}\n\n{note}", escape::text(&cached.text));
     Hover { contents: MarkupContent { kind, value }.into(), range: None }
 }

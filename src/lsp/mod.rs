@@ -4,7 +4,8 @@
 //! in a file of its own. Most handlers first take a `snapshot` of a document and the `settings` in effect. `complete`
 //! and `assist` have what several handlers share, `ext` the custom methods, and `status` notifies the client of the
 //! state of the model. Below, `capabilities` has those of the client, `documents` the open documents, `position`
-//! converts position encodings, and `workspace` decides which files are excluded. `wire` keeps malformed messages from
+//! converts position encodings, and `workspace` has the verdicts of
+//! [`privacy`](crate::privacy) about them. `wire` keeps malformed messages from
 //! the server.
 //!
 //! - A document change is applied before the first `await` of its handler: messages are handled in
@@ -27,17 +28,18 @@ mod documents;
 mod execute_command;
 mod explain;
 mod ext;
+mod folders;
 mod hover;
 mod hover_cache;
 mod inline_completion;
 mod position;
 mod progress;
-mod secret;
 mod server;
 mod settings;
 mod snapshot;
 mod status;
 mod sync;
+mod watched_files;
 pub(crate) mod wire;
 mod workspace;
 
@@ -48,6 +50,7 @@ use tower_lsp::Server;
 
 pub use bridge::{ConnectReason, Duplex, bridge};
 pub use connection::Options;
+pub use explain::remove_left_explanations;
 pub use wire::{Exit, frame, read_blocking};
 
 use crate::resident::Resident;

@@ -5,16 +5,17 @@ use std::sync::{Arc, OnceLock};
 use tower_lsp::gen_lsp_types::{
     CodeActionOptions, CompletionOptions, ExecuteCommandOptions, InitializeParams, InitializeResult,
     InitializedParams, MessageType, ServerCapabilities, ServerInfo, TextDocumentSyncKind,
-    TextDocumentSyncOptions,
+    TextDocumentSyncOptions, WorkspaceFoldersServerCapabilities, WorkspaceOptions,
 };
 use tower_lsp::jsonrpc::{Error, Result};
 use tower_lsp::{Client, ClientSocket, LanguageServer, LspService};
 
 use super::connection::{Connection, Options};
 use super::{
-    code_action, code_action_resolve, completion, configuration, execute_command, ext, hover,
-    inline_completion, status, sync, wire,
+    code_action, code_action_resolve, completion, configuration, execute_command, ext, folders, hover,
+    inline_completion, status, sync, watched_files, wire,
 };
+use crate::base::escape;
 use crate::resident::Resident;
 
 /// Characters that open the completion menu, besides those of identifiers. Few: the menu opens at each of them.
@@ -43,6 +44,12 @@ pub(super) fn service(resident: Arc<Resident>, options: Options) -> (LspService<
         })
         .custom_method("workspace/didChangeConfiguration", |server: &Server, params| {
             configuration::did_change_configuration(server.connection(), params)
+        })
+        .custom_method("workspace/didChangeWorkspaceFolders", |server: &Server, params| {
+            folders::did_change_workspace_folders(server.connection(), params)
+        })
+        .custom_method("workspace/didChangeWatchedFiles", |server: &Server, params| {
+            watched_files::did_change_watched_files(server.connection(), params)
         })
         .custom_method("textDocument/inlineCompletion", |server: &Server, params| {
             inline_completion::inline_completion(server.connection(), params)
@@ -108,7 +115,8 @@ impl LanguageServer for Server {
         status::spawn(connection);
         configuration::register(connection);
         if let Some(notice) = &self.options.notice {
-            self.client.show_message(MessageType::Warning, format!("fimd: {notice}")).await;
+            let message = format!("fimd: {notice}");
+            self.client.show_message(MessageType::Warning, escape::text(&message)).await;
         }
         configuration::warn(&self.client, &connection.settings().problems).await;
     }
@@ -140,7 +148,10 @@ fn capabilities(connection: &Connection) -> ServerCapabilities {
         commands: execute_command::COMMANDS.map(String::from).into(),
         ..Default::default()
     };
+    let folders =
+        WorkspaceFoldersServerCapabilities { supported: Some(true), change_notifications: Some(true.into()) };
     ServerCapabilities {
+        workspace: Some(WorkspaceOptions { workspace_folders: Some(folders), ..Default::default() }),
         position_encoding: Some(connection.encoding().kind()),
         text_document_sync: Some(sync.into()),
         inline_completion_provider: Some(true.into()),

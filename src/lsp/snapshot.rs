@@ -20,21 +20,22 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether explicit requests about the document are allowed.
-    pub(super) fn may_read(&self) -> bool {
-        self.settings.may_read(&self.document)
+    /// Whether explicit requests about the document are allowed, or else why not.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        self.settings.workspace.check([&self.document]).await;
+        self.settings.check(&self.document)
     }
 
     /// Whether automatic requests are: completions, prewarming and hovers.
-    pub(super) fn may_complete(&self) -> bool {
-        !self.is_paused && self.may_read()
+    pub(super) async fn may_complete(&self) -> bool {
+        !self.is_paused && self.check().await.is_ok()
     }
 
     /// Whether a completion is computed for a request with this trigger.
-    pub(super) fn answers(&self, trigger: Trigger) -> bool {
+    pub(super) async fn answers(&self, trigger: Trigger) -> bool {
         let is_wanted =
             trigger == Trigger::Invoked || self.settings.settings.trigger == TriggerMode::Automatic;
-        is_wanted && self.may_complete()
+        is_wanted && self.may_complete().await
     }
 
     /// The path of the document relative to its workspace folder.

@@ -12,6 +12,7 @@ use tower_lsp::{Bounded, Client, NotCancellable, OngoingProgress};
 
 use super::configuration;
 use super::connection::Connection;
+use crate::base::escape;
 use crate::resident::View;
 
 /// Least time between two notifications.
@@ -62,10 +63,15 @@ impl Status {
         };
         Self {
             state,
-            model: view.served.name().to_owned(),
+            model: escape::line(view.served.name()).into_owned(),
             message: match &view.loading {
                 Some(loading) => Some(format!("loading {}", loading.name)),
-                None => view.failure.clone().or_else(|| settings.problems.first().map(ToString::to_string)),
+                None => view
+                    .failure
+                    .clone()
+                    .or_else(|| settings.problems.first().map(ToString::to_string))
+                    .or_else(|| settings.workspace.problem())
+                    .map(|message| escape::text(&message).into_owned()),
             },
             percentage: view.loading.as_ref().map(|loading| loading.percentage),
             busy: connection.completer().is_busy(),
@@ -102,7 +108,8 @@ async fn follow(connection: Weak<Connection>) {
         }
         if view.failure != failure {
             if let Some(message) = &view.failure {
-                client.show_message(MessageType::Error, format!("fimd: {message}")).await;
+                let message = format!("fimd: {message}");
+                client.show_message(MessageType::Error, escape::text(&message)).await;
             }
             failure.clone_from(&view.failure);
         }

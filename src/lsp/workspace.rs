@@ -1,268 +1,191 @@
-//! Workspace folders, and which files are excluded: secret, ignored by git, or disabled.
+//! Workspace folders, and the verdicts about documents: which may be completed and read.
 //!
-//! Only `.gitignore` files are read.
+//! A verdict needs the disk, which may be slow, or hang. So it is made on a thread that may block, one at a time for
+//! an editor, and remembered; a keystroke waits for none but the first, and for one that is out of date after a break.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use percent_encoding::percent_decode_str;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
 
-use super::secret::is_secret;
-use crate::config::Disabled;
+use super::documents::DocumentSnapshot;
+use crate::privacy::git::Git;
+use crate::privacy::{Guard, Location, Options, Refusal};
+
+/// Age from which on a verdict is made again before it is used.
+const FRESH: Duration = Duration::from_secs(2);
+/// Longest wait for a verdict; without one a document is refused.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The workspace folders of an editor, and the rules that exclude files.
 pub(super) struct Workspace {
-    /// Longest first.
-    roots: Vec<String>,
-    disabled: Disabled,
-    globs: Gitignore,
-    ignored: Ignored,
+    guard: Arc<Guard>,
+    verdicts: Arc<Verdicts>,
+    /// Held while verdicts are made: a file system that hangs takes one thread of an editor, and not more.
+    turn: Arc<Mutex<()>>,
+}
+
+/// What is known about documents, by their URIs.
+#[derive(Default)]
+struct Verdicts {
+    known: DashMap<String, Verdict>,
+    /// Whether one may be that rules cannot be read.
+    has_problem: AtomicBool,
+    /// Whether a document that was let pass is refused now.
+    is_newly_refused: AtomicBool,
+}
+
+struct Verdict {
+    result: Result<(), Refusal>,
+    language: String,
+    made: Instant,
+    /// Whether what it follows from has changed.
+    is_outdated: bool,
+}
+
+/// A document that a verdict is made about.
+#[derive(Clone)]
+struct Due {
+    uri: String,
+    location: Location,
+    language: String,
 }
 
 impl Workspace {
-    pub(super) fn new(roots: &[String], disabled: Disabled) -> Self {
-        let mut roots: Vec<String> =
-            roots.iter().map(|uri| path_of(uri).trim_end_matches('/').to_owned()).collect();
-        roots.sort_by_key(|root| std::cmp::Reverse(root.len()));
-        let mut globs = GitignoreBuilder::new("/");
-        for glob in &disabled.globs {
-            if let Err(error) = globs.add_line(None, glob) {
-                tracing::warn!("disabled.globs: {error}");
-            }
-        }
-        let globs = globs.build().unwrap_or_else(|_| Gitignore::empty());
-        Self { roots, disabled, globs, ignored: Ignored::default() }
+    pub(super) fn new(roots: &[String], options: Options, git: Arc<Git>) -> Self {
+        let guard = Arc::new(Guard::new(options, roots, git));
+        Self { guard, verdicts: Arc::default(), turn: Arc::default() }
+    }
+
+    /// Whether both exclude the same.
+    pub(super) fn has_rules_of(&self, other: &Self) -> bool {
+        self.guard.has_rules_of(&other.guard)
     }
 
     /// The path of a document relative to its workspace folder, or its file name where it is in none.
     pub(super) fn relative(&self, uri: &str) -> String {
-        let path = path_of(uri);
-        let relative_to =
-            |root: &String| Some(path.strip_prefix(root.as_str())?.strip_prefix('/')?.to_owned());
-        let name = || path.rsplit('/').next().unwrap_or_default().to_owned();
-        self.roots.iter().find_map(relative_to).unwrap_or_else(name)
+        self.guard.relative(uri)
     }
 
-    /// Whether a document may be completed and used as context.
-    pub(super) fn allows(&self, uri: &str, language: &str) -> bool {
-        let path = path_of(uri);
-        if is_secret(&path) || is_disabled(&self.disabled.languages, language) {
-            return false;
-        }
-        let relative = PathBuf::from("/").join(self.relative(uri));
-        if self.globs.matched_path_or_any_parents(&relative, false).is_ignore() {
-            return false;
-        }
-        !(uri.starts_with("file:") && self.ignored.contains(Path::new(native(&path))))
+    /// The verdict about a document, as far as it is known: [`Workspace::check`] sees to that.
+    pub(super) fn verdict(&self, document: &DocumentSnapshot) -> Result<(), Refusal> {
+        // It may have become out of date since.
+        self.verdicts
+            .get(&document.uri, &document.language, FRESH + WAIT_MAX)
+            .unwrap_or(Err(Refusal::Pending))
     }
-}
 
-/// Whether the last pattern that matches `language` is one without `!`.
-fn is_disabled(patterns: &[String], language: &str) -> bool {
-    let matches = |pattern: &&str| {
-        let name = pattern.strip_prefix('!').unwrap_or(pattern);
-        name == "*" || name == language
-    };
-    let last = patterns.iter().map(String::as_str).rfind(matches);
-    last.is_some_and(|pattern| !pattern.starts_with('!'))
-}
-
-/// The path of a URI of any scheme, decoded.
-pub(super) fn path_of(uri: &str) -> String {
-    let path = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    let path = path.strip_prefix("//").map_or(path, |rest| &rest[rest.find('/').unwrap_or(0)..]);
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    percent_decode_str(path).decode_utf8_lossy().into_owned()
-}
-
-/// The native path: `c:/a` for `/c:/a`.
-fn native(path: &str) -> &str {
-    match path.as_bytes() {
-        [b'/', drive, b':', ..] if drive.is_ascii_alphabetic() => &path[1..],
-        _ => path,
+    /// Whether nothing is known that excludes a document.
+    pub(super) fn may_be_read(&self, document: &DocumentSnapshot) -> bool {
+        self.verdicts.get(&document.uri, &document.language, FRESH).is_none_or(|verdict| verdict.is_ok())
     }
-}
 
-/// Files that git ignores, by the rules of the innermost repository.
-#[derive(Default)]
-struct Ignored {
-    /// The rules of a file, with its modification time.
-    rules: DashMap<PathBuf, (SystemTime, Arc<Gitignore>)>,
-    /// The user's global rules.
-    global: OnceLock<Gitignore>,
-}
+    /// Makes the verdicts about documents that are missing or out of date, and waits for them, but not long.
+    pub(super) async fn check(&self, documents: impl IntoIterator<Item = &DocumentSnapshot>) {
+        self.make(documents, FRESH).await;
+    }
 
-impl Ignored {
-    /// Whether `path` or one of its parents is ignored.
-    fn contains(&self, path: &Path) -> bool {
-        let has_parts = |path: &Path| path.components().all(|part| part != std::path::Component::ParentDir);
-        let folders: Vec<&Path> = path.ancestors().skip(1).collect();
-        let is_root = |folder: &&Path| folder.join(".git").exists();
-        let Some(depth) = folders.iter().position(is_root).filter(|_| has_parts(path)) else {
-            return false;
+    /// Makes the verdict about a document before it is out of date.
+    pub(super) async fn renew(&self, document: &DocumentSnapshot) {
+        self.make([document], FRESH / 2).await;
+    }
+
+    /// Why the rules for some of the documents cannot be read.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.verdicts.problem()
+    }
+
+    /// Whether a document is refused that was not before. Its text may be in prompts.
+    pub(super) fn take_newly_refused(&self) -> bool {
+        self.verdicts.is_newly_refused.swap(false, Ordering::Relaxed)
+    }
+
+    /// Forgets the verdict about a document that is closed.
+    pub(super) fn close(&self, uri: &str) {
+        self.verdicts.known.remove(uri);
+    }
+
+    /// Has all verdicts made again: what they follow from has changed.
+    pub(super) fn outdate(&self) {
+        self.verdicts.known.iter_mut().for_each(|mut verdict| verdict.is_outdated = true);
+    }
+
+    /// Makes the verdicts that are older than `age_max`.
+    async fn make<'d>(&self, documents: impl IntoIterator<Item = &'d DocumentSnapshot>, age_max: Duration) {
+        let is_due = |document: &&DocumentSnapshot| {
+            self.verdicts.get(&document.uri, &document.language, age_max).is_none()
         };
-        let root = folders[depth];
-        // The rules of inner folders take precedence.
-        let rules: Vec<(&Path, Arc<Gitignore>)> = folders[..=depth]
-            .iter()
-            .filter_map(|folder| Some((*folder, self.rules(folder, &folder.join(".gitignore"))?)))
-            .collect();
-        let exclude = self.rules(root, &root.join(".git/info/exclude"));
-        let global = self.global.get_or_init(|| Gitignore::global().0);
-        let is_ignored = |path: &Path, is_dir: bool| {
-            let own = rules.iter().filter(|(folder, _)| path != *folder && path.starts_with(folder));
-            let own = own.map(|(_, rules)| rules.matched(path, is_dir));
-            let shared = exclude.iter().map(|rules| rules.matched(path, is_dir));
-            let verdicts = own.chain(shared).map(|verdict| (verdict.is_ignore(), verdict.is_whitelist()));
-            let mut verdicts = verdicts.filter(|&(ignored, kept)| ignored || kept);
-            match verdicts.next() {
-                Some((is_ignored, _)) => is_ignored,
-                None => path.strip_prefix(root).is_ok_and(|path| global.matched(path, is_dir).is_ignore()),
-            }
+        let due = documents.into_iter().filter(is_due).map(Due::new).filter(|due| !self.refuses_name(due));
+        let due: Vec<Due> = due.collect();
+        if due.is_empty() {
+            return;
+        }
+        let (guard, verdicts, turn) = (self.guard.clone(), self.verdicts.clone(), self.turn.clone());
+        let made = async move {
+            let turn = turn.lock_owned().await;
+            let make = move || {
+                // Another task may have made some meanwhile.
+                let is_due = |due: &Due| verdicts.get(&due.uri, &due.language, age_max).is_none();
+                for due in due.into_iter().filter(is_due) {
+                    let result = guard.check(&due.location, &due.language);
+                    verdicts.insert(due, result);
+                }
+                drop(turn);
+            };
+            // It fails when the runtime ends.
+            let _ = spawn_blocking(make).await;
         };
-        folders[..depth].iter().any(|folder| is_ignored(folder, true)) || is_ignored(path, false)
+        // Without a verdict the document is refused.
+        let _ = timeout(WAIT_MAX, made).await;
     }
 
-    /// The rules in `file`, relative to `folder`; `None` where there is no such file.
-    fn rules(&self, folder: &Path, file: &Path) -> Option<Arc<Gitignore>> {
-        let changed = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
-        if let Some(cached) = self.rules.get(file).filter(|cached| cached.0 == changed) {
-            return Some(cached.1.clone());
+    /// Whether the verdict needs no disk, and is a refusal, which is remembered.
+    fn refuses_name(&self, due: &Due) -> bool {
+        let result = self.guard.check_name(&due.location, &due.language);
+        let is_refused = result.is_err();
+        if is_refused {
+            self.verdicts.insert(due.clone(), result);
         }
-        let mut builder = GitignoreBuilder::new(folder);
-        if builder.add(file).is_some() {
-            tracing::warn!("a .gitignore has invalid rules");
-        }
-        let rules = Arc::new(builder.build().ok()?);
-        self.rules.insert(file.to_owned(), (changed, rules.clone()));
-        Some(rules)
+        is_refused
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn uris_have_paths() {
-        for (uri, path) in [
-            ("file:///home/me/a.rs", "/home/me/a.rs"),
-            ("file://host/share/a%20b.rs", "/share/a b.rs"),
-            ("file:///c%3A/%E4%B8%96.py", "/c:/世.py"),
-            ("file:///home/me/%2Eenv", "/home/me/.env"),
-            ("untitled:Untitled-1", "Untitled-1"),
-            ("vscode-notebook-cell:/n.ipynb#W0", "/n.ipynb"),
-            ("100%", "100%"),
-            ("a:%zz%4", "%zz%4"),
-            ("", ""),
-        ] {
-            assert_eq!(path_of(uri), path);
-        }
-        assert_eq!((native("/c:/a"), native("/c/a"), native("/")), ("c:/a", "/c/a", "/"));
+impl Verdicts {
+    /// The verdict about a document, if it is younger than `age_max`.
+    fn get(&self, uri: &str, language: &str, age_max: Duration) -> Option<Result<(), Refusal>> {
+        let verdict = self.known.get(uri)?;
+        let is_valid =
+            !verdict.is_outdated && verdict.language == language && verdict.made.elapsed() < age_max;
+        is_valid.then(|| verdict.result.clone())
     }
 
-    #[test]
-    fn paths_are_relative_to_the_innermost_folder() {
-        let roots = ["file:///a".into(), "file:///a/b/".into()];
-        let workspace = Workspace::new(&roots, Disabled::default());
-        for (uri, path) in [
-            ("file:///a/c.rs", "c.rs"),
-            ("file:///a/b/c.rs", "c.rs"),
-            ("file:///a/bc/d.rs", "bc/d.rs"),
-            ("file:///e/f.rs", "f.rs"),
-            ("untitled:Untitled-1", "Untitled-1"),
-        ] {
-            assert_eq!(workspace.relative(uri), path);
-        }
+    fn insert(&self, due: Due, result: Result<(), Refusal>) {
+        let is_refused = result.is_err();
+        let verdict = Verdict { result, language: due.language, made: Instant::now(), is_outdated: false };
+        let before = self.known.insert(due.uri, verdict);
+        let was_read = before.is_some_and(|before| before.result.is_ok());
+        self.has_problem.fetch_or(is_refused, Ordering::Relaxed);
+        self.is_newly_refused.fetch_or(is_refused && was_read, Ordering::Relaxed);
     }
 
-    #[test]
-    fn files_are_disabled_by_language_and_pattern() {
-        let disabled = Disabled {
-            languages: vec!["markdown".into()],
-            globs: vec!["*.csv".into(), "/vendor/".into(), "!keep.csv".into()],
-        };
-        let workspace = Workspace::new(&["file:///a".into()], disabled);
-        for (uri, language, is_allowed) in [
-            ("file:///a/b.rs", "rust", true),
-            ("file:///a/b.rs", "markdown", false),
-            ("file:///a/b/c.csv", "text", false),
-            ("file:///a/keep.csv", "text", true),
-            ("file:///a/vendor/b/c.rs", "rust", false),
-            ("file:///a/b/vendor/c.rs", "rust", true),
-            ("file:///a/.env", "text", false),
-            ("untitled:b.csv", "text", false),
-            ("", "", true),
-        ] {
-            assert_eq!(workspace.allows(uri, language), is_allowed, "{uri} {language}");
+    fn problem(&self) -> Option<String> {
+        if !self.has_problem.load(Ordering::Relaxed) {
+            return None;
         }
+        let unreadable = |refusal: &Refusal| matches!(refusal, Refusal::Unreadable { .. });
+        let problem = self.known.iter().find_map(|verdict| verdict.result.clone().err().filter(unreadable));
+        self.has_problem.store(problem.is_some(), Ordering::Relaxed);
+        problem.map(|refusal| refusal.to_string())
     }
+}
 
-    #[test]
-    fn negated_patterns_enable_again() {
-        for (languages, globs, uri, language, is_allowed) in [
-            (&["*", "!rust"][..], &[][..], "file:///a/b.rs", "rust", true),
-            (&["*", "!rust"], &[], "file:///a/b.py", "python", false),
-            (&["!rust", "*"], &[], "file:///a/b.rs", "rust", false),
-            (&["rust", "!rust"], &[], "file:///a/b.rs", "rust", true),
-            (&["!rust"], &[], "file:///a/b.py", "python", true),
-            (&[], &["*", "!*.rs"], "file:///a/b.rs", "rust", true),
-            (&[], &["*", "!*.rs"], "file:///a/b.py", "python", false),
-            (&[], &["/gen/*", "!/gen/kept.rs"], "file:///a/gen/kept.rs", "rust", true),
-            (&[], &["/gen/*", "!/gen/kept.rs"], "file:///a/gen/other.rs", "rust", false),
-            (&["rust"], &["!*.rs"], "file:///a/b.rs", "rust", false),
-        ] {
-            let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
-            let disabled = Disabled { languages: texts(languages), globs: texts(globs) };
-            let workspace = Workspace::new(&["file:///a".into()], disabled);
-            assert_eq!(workspace.allows(uri, language), is_allowed, "{languages:?} {globs:?} {uri}");
-        }
-    }
-
-    #[test]
-    fn files_that_git_ignores_are_excluded() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        for folder in ["repo/.git/info", "repo/src/deep", "repo/target/kept", "repo/inner/.git"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        fs::write(root.join(".gitignore"), "*\n").unwrap();
-        fs::write(root.join("repo/.gitignore"), "/target\n*.gen.rs\nlocal/\n").unwrap();
-        fs::write(root.join("repo/src/.gitignore"), "!kept.gen.rs\nown.rs\n").unwrap();
-        fs::write(root.join("repo/target/kept/.gitignore"), "!*\n").unwrap();
-        fs::write(root.join("repo/.git/info/exclude"), "notes.md\n").unwrap();
-        let workspace = Workspace::new(&[], Disabled::default());
-        let allows = |path: &str| workspace.allows(&format!("file://{}/{path}", root.display()), "");
-        for (path, is_allowed) in [
-            ("repo/src/a.rs", true),
-            ("repo/src/a.gen.rs", false),
-            ("repo/src/kept.gen.rs", true),
-            ("repo/src/deep/kept.gen.rs", true),
-            ("repo/src/own.rs", false),
-            ("repo/own.rs", true),
-            ("repo/target/a.rs", false),
-            ("repo/target/kept/a.rs", false),
-            ("repo/src/target/a.rs", true),
-            ("repo/src/local/a.rs", false),
-            ("repo/src/notes.md", false),
-            ("repo/inner/a.gen.rs", true),
-            ("repo/src/../a.gen.rs", true),
-            ("outside.rs", true),
-        ] {
-            assert_eq!(allows(path), is_allowed, "{path}");
-        }
-        fs::write(root.join("repo/.gitignore"), "src\n").unwrap();
-        let later = SystemTime::now() + std::time::Duration::from_secs(5);
-        fs::File::options()
-            .write(true)
-            .open(root.join("repo/.gitignore"))
-            .unwrap()
-            .set_modified(later)
-            .unwrap();
-        assert!(!allows("repo/src/a.rs") && allows("repo/a.gen.rs"));
+impl Due {
+    fn new(document: &DocumentSnapshot) -> Self {
+        let (uri, language) = (document.uri.clone(), document.language.clone());
+        Self { location: Location::of_uri(&uri), uri, language }
     }
 }

@@ -21,7 +21,8 @@ pub use open::{LocalSession, Opened, Spec, check};
 pub use served::{ModelInfo, Served, served};
 
 use crate::complete::stats::{Shared, Statistics};
-use crate::config::Configuration;
+use crate::config::{self, Configuration};
+use crate::privacy::git::Git;
 
 /// A snapshot of what editors need to know.
 #[derive(Clone)]
@@ -93,6 +94,8 @@ pub struct Resident {
     /// Number of the newest load, which supersedes earlier ones.
     loads: AtomicU64,
     spec: Mutex<Option<Spec>>,
+    /// What git ignores, for all editors.
+    git: Arc<Git>,
 }
 
 /// Removes an editor from the list when dropped.
@@ -119,6 +122,7 @@ impl Resident {
             idle_since: Mutex::new(Instant::now()),
             loads: AtomicU64::new(0),
             spec: Mutex::default(),
+            git: Arc::new(Git::new(config::git_files())),
         })
     }
 
@@ -138,6 +142,11 @@ impl Resident {
     /// The current snapshot.
     pub fn view(&self) -> View {
         self.view.borrow().clone()
+    }
+
+    /// What git ignores.
+    pub fn git(&self) -> &Arc<Git> {
+        &self.git
     }
 
     /// Notifies of changes.

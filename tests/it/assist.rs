@@ -218,6 +218,21 @@ fn an_explanation_is_a_file_that_goes_with_the_session() {
 }
 
 #[test]
+fn lines_with_secrets_are_not_fixed() {
+    let mut editor = editor(tiny::chatting_folder(), modern());
+    let text = "password = 'hunter2-Zq9xK'\nother = 1\n";
+    editor.client.change(URI, 2, json!([{"text": text}]));
+    let fix = editor.action(at(0, 0, 5), "fix");
+    let id = editor.client.request("codeAction/resolve", fix);
+    let message = editor.client.response(&json!(id))["error"]["message"].clone();
+    assert!(message.as_str().unwrap().contains("have a secret"), "{message}");
+    let fix = editor.action(at(1, 0, 5), "fix");
+    let id = editor.client.request("codeAction/resolve", fix);
+    let response = editor.client.response(&json!(id));
+    assert!(!response.to_string().contains("have a secret"), "{response}");
+}
+
+#[test]
 fn action_data_from_the_client_is_untrusted() {
     let mut editor = editor(tiny::chatting_folder(), modern());
     let action = editor.action(at(3, 4, 4), "document");

@@ -137,6 +137,7 @@ fn initialize_declares_the_capabilities() {
         let capabilities = json!({
             "positionEncoding": agreed,
             "textDocumentSync": {"openClose": true, "change": 2},
+            "workspace": {"workspaceFolders": {"supported": true, "changeNotifications": true}},
             "inlineCompletionProvider": true,
             "hoverProvider": true,
             "codeActionProvider": {"codeActionKinds": ["quickfix", "refactor.rewrite"], "resolveProvider": true},

@@ -19,6 +19,7 @@ mod late;
 mod layering;
 mod load;
 mod lsp;
+mod privacy;
 mod pull;
 mod quantize;
 mod reference;

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The server's reaction to a request.
 #[derive(Clone)]
-enum Act {
+pub enum Act {
     /// Streams these texts, with a pause before each, and then the end.
     Stream(&'static [&'static str], Duration),
     /// Streams them with log-probabilities of so much each.
@@ -42,14 +42,14 @@ enum Act {
 }
 
 /// A received request.
-struct Asked {
+pub struct Asked {
     head: String,
-    body: Value,
+    pub body: Value,
 }
 
 /// A server with a list of reactions, the last of which repeats.
-struct Server {
-    url: String,
+pub struct Server {
+    pub url: String,
     asked: mpsc::Receiver<Asked>,
     /// Connections that the client closed during a response.
     dropped: mpsc::Receiver<()>,
@@ -57,7 +57,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(acts: &[Act]) -> Self {
+    pub fn new(acts: &[Act]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (tell, asked) = mpsc::channel();
@@ -87,11 +87,11 @@ impl Server {
         }
     }
 
-    fn engine(&self) -> Engine {
+    pub fn engine(&self) -> Engine {
         engine(self.options())
     }
 
-    fn asked(&self) -> Asked {
+    pub fn asked(&self) -> Asked {
         self.asked.recv_timeout(PATIENCE).expect("the server was asked")
     }
 }

@@ -17,10 +17,40 @@ export function explicitSettings(
     const settings: Record<string, unknown> = {};
     for (const name of declared) {
         const inspected = inspect(name);
-        const value = inspected?.workspaceValue ?? inspected?.globalValue;
+        const value = combined(name, inspected?.globalValue ?? undefined, inspected?.workspaceValue ?? undefined);
         if (value !== undefined && value !== null) settings[name] = value;
     }
     return settings;
+}
+
+/**
+ * The value of the workspace, or of the user where there is none. A workspace can exclude more than the user, and never
+ * less: it may be somebody else's.
+ */
+function combined(name: string, user: unknown, workspace: unknown): unknown {
+    if (user === undefined || workspace === undefined) return workspace ?? user;
+    switch (name) {
+        case 'enabled':
+        case 'hover.enabled':
+            return user === false ? user : workspace;
+        case 'trigger':
+            return user === 'manual' ? user : workspace;
+        case 'context.tokens_max':
+            return Math.min(Number(user), Number(workspace));
+        case 'disabled.languages':
+        case 'disabled.globs':
+        case 'privacy.secret_files':
+            return union(user, workspace);
+        default:
+            return workspace;
+    }
+}
+
+/** Both lists, without what in that of the workspace would take something out of the user's. */
+function union(user: unknown, workspace: unknown): unknown {
+    if (!Array.isArray(user) || !Array.isArray(workspace)) return workspace;
+    const excluded = user.length === 0 ? workspace : workspace.filter((item) => !String(item).startsWith('!'));
+    return [...user, ...excluded] as unknown[];
 }
 
 interface Section {

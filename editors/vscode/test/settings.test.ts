@@ -13,8 +13,27 @@ test('only what the user set is sent, false and empty values too', () => {
     expect(explicitSettings(names, (name) => values[name])).toEqual({
         enabled: false,
         'budget.soft_ms': 400,
-        'disabled.languages': [],
+        'disabled.languages': ['csv'],
     });
+});
+
+test('a workspace can exclude more than the user, and never less', () => {
+    const both = (globalValue: unknown, workspaceValue: unknown) => ({ globalValue, workspaceValue });
+    for (const [name, user, workspace, sent] of [
+        ['enabled', false, true, false],
+        ['enabled', true, false, false],
+        ['hover.enabled', false, true, false],
+        ['trigger', 'manual', 'automatic', 'manual'],
+        ['trigger', 'automatic', 'manual', 'manual'],
+        ['context.tokens_max', 0, 512, 0],
+        ['context.tokens_max', 512, 0, 0],
+        ['disabled.globs', ['*.csv'], ['!*.csv', '*.txt'], ['*.csv', '*.txt']],
+        ['disabled.languages', [], ['*', '!rust'], ['*', '!rust']],
+        ['privacy.secret_files', ['a'], [], ['a']],
+        ['alternatives', 3, 1, 1],
+    ] as const) {
+        expect(explicitSettings([name], () => both(user, workspace))).toEqual({ [name]: sent });
+    }
 });
 
 test('the settings of the server are those of the generated section', () => {

@@ -1,11 +1,15 @@
 //! `fimd doctor`: what this machine offers, what is installed, and what to do about problems.
 //!
+//! With files, `file` says instead what the rules of privacy are for them.
+//!
 //! `probe` collects [`Facts`](findings::Facts), and `findings` decides what they mean.
 
+mod file;
 mod findings;
 mod probe;
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -19,9 +23,16 @@ pub(super) struct Args {
     /// Print one JSON object, with the facts that the findings follow from
     #[arg(long)]
     json: bool,
+
+    /// Say whether these files may be completed, read and sent, or else by which rule not
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    if !args.files.is_empty() {
+        return file::run(&args.files, args.json);
+    }
     let facts = probe::probe()?;
     let findings = findings(&facts);
     let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::wire::{self, Exit};
+use crate::base::escape;
 use link::Link;
 use replay::{Kind, SessionRecord};
 
@@ -215,7 +216,7 @@ where
     /// Shows the user why connecting failed, unless the previous attempt failed for the same reason.
     async fn report(&mut self, error: &anyhow::Error) -> Result<(), Closed> {
         tracing::error!("{error:#}");
-        let message = format!("fimd: {error:#}");
+        let message = escape::text(&format!("fimd: {error:#}")).into_owned();
         if self.record.is_initialized() && self.last_error != message {
             self.notify("window/showMessage", json!({"type": 1, "message": message})).await?;
         }

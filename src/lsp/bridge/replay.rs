@@ -26,6 +26,8 @@ pub(super) struct SessionRecord {
     encoding: Option<Encoding>,
     /// The last `workspace/didChangeConfiguration`.
     configuration: Option<Vec<u8>>,
+    /// Every `workspace/didChangeWorkspaceFolders`.
+    folder_changes: Vec<Vec<u8>>,
     documents: Documents,
     /// Requests of the editor, as id and method, by their ids.
     pending: HashMap<String, (Value, String)>,
@@ -87,6 +89,7 @@ impl SessionRecord {
             ("shutdown", _) => self.is_shutting_down = true,
             ("exit", _) => return Kind::Exit,
             ("workspace/didChangeConfiguration", _) => self.configuration = Some(message.to_owned()),
+            ("workspace/didChangeWorkspaceFolders", _) => self.folder_changes.push(message.to_owned()),
             ("textDocument/didOpen", _) => {
                 if let Ok(params) = serde_json::from_str::<DidOpenTextDocumentParams>(params) {
                     let document = params.text_document;
@@ -161,6 +164,7 @@ impl SessionRecord {
         if self.is_initialized {
             messages.push(notification("initialized", json!({})));
             messages.extend(self.configuration.clone());
+            messages.extend(self.folder_changes.clone());
         }
         // The latest document is opened last.
         for snapshot in self.documents.others("").iter().rev() {

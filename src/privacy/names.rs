@@ -1,0 +1,297 @@
+//! Recognises files with credentials by their names. Pure.
+
+use std::sync::LazyLock;
+
+use super::pattern::Patterns;
+
+/// Patterns of such files and folders, as of a `.gitignore`, in lower case; case does not count.
+const NAMES: &str = "
+*.env
+*.env[!a-z]*
+.env*
+env.local
+.flaskenv
+.dev.vars
+.npmrc
+.pypirc
+.netrc*
+_netrc*
+.authinfo*
+.git-credentials*
+**/.git/config
+.pgpass*
+pgpass.conf
+.my.cnf*
+.mylogin.cnf
+.htpasswd*
+htpasswd
+.htdigest
+.dockercfg
+**/.docker/config.json
+.kube/
+kubeconfig*
+*.kubeconfig*
+*.tfstate
+*.tfstate[!a-z]*
+*.tfvars
+*.tfvars[!a-z]*
+secrets.y*ml*
+secret.y*ml*
+*[-_.]secret.y*ml*
+*[-_.]secrets.y*ml*
+secrets[-_.]*.y*ml*
+secrets.json*
+secret.json
+*[-_.]secrets.json
+secrets.toml
+secrets.ini
+secrets.properties
+secrets.xml
+secrets.txt
+secrets.conf
+secrets.cfg
+secrets.tf
+secrets.hcl
+.secret
+.secrets
+*.secret
+*.secrets
+secrets/
+.secrets/
+vault.y*ml*
+vault.json
+*[-_.]vault.y*ml
+.vault*
+vault[-_]pass*
+credentials*
+.credentials*
+*[-_.]credentials
+*[-_.]credentials.json
+*[-_.]credentials.y*ml
+*[-_.]credentials.csv
+service[-_]account*.json
+serviceaccount*.json
+*[-_.]service[-_]account*.json
+*-firebase-adminsdk*.json
+google-services.json
+client[-_]secret*.json
+application_default_credentials.json
+gha-creds-*.json
+gcloud/
+.boto
+.s3cfg
+.s3cmd
+.terraformrc
+terraform.rc
+.terraform.d/
+**/.m2/settings*.xml
+settings-security.xml
+**/.gradle/gradle.properties
+*.jks*
+*.keystore*
+keystore
+*.bks
+*.p8
+*.p12*
+*.pfx*
+*.pkcs12*
+*.pkcs8*
+*.pem
+*.pem[!a-z]*
+*.key
+*.key[!a-z]*
+*.ppk*
+*.kdb
+*.kdbx*
+*.kdb[!a-z]*
+*.asc
+*.gpg
+*.pgp
+*.agekey
+*.jwk
+*.jwks
+*.ovpn
+*.keytab*
+*.keychain*
+*.keyring
+*.agilekeychain
+*.mobileprovision
+*.token
+.token
+token.json
+token.txt
+tokens.json
+*id_rsa*
+*id_dsa*
+*id_ecdsa*
+*id_ed25519*
+*identity.rsa
+.ssh/
+.aws/
+.azure/
+.gnupg/
+.oci/
+.password-store/
+.cloudflared/
+.bluemix/
+**/.config/gh/
+**/.config/hub
+.renviron*
+.rhosts
+.snowsql/
+.databrickscfg
+kaggle.json
+rclone.conf
+auth.json
+.msmtprc*
+.esmtprc*
+.fetchmailrc*
+.muttrc*
+.offlineimaprc
+.ftpconfig
+.ftppass
+sftp-config.json
+sftp.json
+.remote-sync.json
+filezilla.xml
+sitemanager.xml
+recentservers.xml
+webservers.xml
+local.settings.json
+localsettings.php
+wp-config.php*
+otr.private_key
+proftpdpasswd
+robomongo.json
+*passwords.txt
+*passwords.csv
+*password.txt
+passwords
+passwd
+shadow
+gshadow
+master.passwd
+wallet.dat
+*.wallet
+*_history
+.histfile
+.zhistory
+.lesshst
+.viminfo
+";
+
+static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| Patterns::parse(NAMES, true));
+
+/// The pattern by which the file at `path`, with the separator `/`, is likely to have credentials.
+pub(super) fn secret_pattern(path: &str) -> Option<&'static str> {
+    PATTERNS.covering(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_files_are_recognised_by_name() {
+        for path in [
+            "home/me/app/.env",
+            ".env.production",
+            ".envrc",
+            "prod.env",
+            "config/staging.env",
+            "prod.env.bak",
+            "a.env.local",
+            "srv/tls/Server.PEM",
+            "srv/tls/server.key",
+            "server.key.bak",
+            "server.key~",
+            "server.key (1)",
+            "cert.pem.old",
+            "home/me/id_rsa",
+            "id_rsa.bak",
+            "backup_id_rsa",
+            "id_ecdsa-old",
+            "keys/id_ed25519.pub",
+            "home/me/.ssh/config",
+            "home/me/.aws/sso/cache.json",
+            "c:/app/secrets/values.yaml",
+            ".npmrc",
+            ".pypirc",
+            ".netrc",
+            "_netrc",
+            ".git-credentials",
+            ".pgpass",
+            ".my.cnf",
+            ".htpasswd",
+            "me/.docker/config.json",
+            ".docker/config.json",
+            "me/.kube/config",
+            "a.tfstate",
+            "terraform.tfstate.backup",
+            "x/prod.tfvars",
+            "prod.auto.tfvars.json",
+            "secrets.yml",
+            "secrets.yaml",
+            "secrets.json",
+            "app-secrets.yaml",
+            "vault.yml",
+            "credentials",
+            "credentials.json",
+            "credentials.yml.enc",
+            "service-account.json",
+            "service-account-prod.json",
+            "service_account.json",
+            "client_secret.json",
+            "client_secret_1.apps.googleusercontent.com.json",
+            "application_default_credentials.json",
+            ".vault-token",
+            ".terraformrc",
+            "me/.cargo/credentials.toml",
+            "me/.m2/settings.xml",
+            "release.jks",
+            "app.keystore",
+            "app.keystore.bak",
+            "a.p12",
+            "b.pfx",
+            "c.kdbx",
+            "d.ppk",
+            "app/.streamlit/secrets.toml",
+            ".Renviron",
+            ".bash_history",
+            ".psql_history",
+            "me/.config/gcloud/a.db",
+            "me/.config/gh/hosts.yml",
+            "wp-config.php",
+            ".password-store/x.gpg",
+            "master.key",
+            "AuthKey_X.p8",
+        ] {
+            assert!(secret_pattern(path).is_some(), "{path}");
+        }
+        for path in [
+            "",
+            "src/main.rs",
+            "src/environment.rs",
+            "src/secrets.rs",
+            "src/key/keyboard.c",
+            "pem",
+            "env.d.ts",
+            "env.py",
+            "src/environment.prod.ts",
+            "token.rs",
+            "tokens.py",
+            "src/vault/mod.rs",
+            "keys.ts",
+            "monkey.py",
+            "history.py",
+            "settings.xml",
+            "config.json",
+            "key.rs",
+            "docker/config.json",
+            "src/password.rs",
+            "account.json",
+        ] {
+            assert_eq!(secret_pattern(path), None, "{path}");
+        }
+    }
+}
