@@ -6,7 +6,7 @@ use super::gate::{self, Dropped};
 use super::nesting::Nesting;
 use super::options::Options;
 use super::request::{Completion, Document, Lines, Request};
-use super::trim::{inside_fence, trim, without_fence};
+use super::trim::{inside_fence, is_limit, trim, without_fence};
 use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
 use crate::text::language::Blocks;
@@ -103,7 +103,14 @@ pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<St
     let Document { prefix, suffix, .. } = &*request.document;
     let place = place_of(&request.document);
     let indentation = Indentation::new(place.outline(), prefix, suffix);
-    let text = trim(output, &place, indentation, &stop_at(request, &place), reason)?;
+    let stop = stop_at(request, &place);
+    let text = match trim(output, &place, &indentation, &stop, reason) {
+        // Of a fragment there is nothing complete: whoever asks for it sees it as it is.
+        Err(Dropped::Blank) if request.is_invoked && is_limit(reason) => {
+            trim(output, &place, &indentation, &stop, StopReason::EndToken)?
+        }
+        text => text?,
+    };
     if request.follows_accept && is_accepted_again(&text, &place) {
         return Err(Dropped::Repeats);
     }
@@ -175,7 +182,9 @@ fn block_indent(place: &Place) -> usize {
 
 /// Whether a completion at this place may have several lines: where code follows on the line, it has one.
 fn may_have_lines(place: &Place) -> bool {
-    place.is_free() || place.rest.trim_start().starts_with([')', ']', '}', '"', '\'', '`'])
+    let rest = place.rest.trim_start();
+    let goes_on = rest.starts_with([';', ':', ',', '{']);
+    rest.starts_with([')', ']', '}', '"', '\'', '`']) || place.is_free() && !goes_on
 }
 
 #[cfg(test)]

@@ -13,14 +13,13 @@ use crate::text::{Class, Delimiters, Indentation, indentation};
 pub fn trim(
     text: &str,
     place: &Place,
-    indentation: Indentation,
+    indentation: &Indentation,
     stop: &Stop,
     reason: StopReason,
 ) -> Result<String, Dropped> {
     let text = indentation.apply(&text.replace("\r\n", "\n"), place.starts_line());
     let text = without_half_character(without_repeated_whitespace(&text, place));
-    let is_torn = matches!(reason, StopReason::Length | StopReason::Context | StopReason::Time)
-        && !text.trim_end_matches([' ', '\t']).ends_with('\n');
+    let is_torn = is_limit(reason) && !text.trim_end_matches([' ', '\t']).ends_with('\n');
     let cut = stop.clone().end(text, reason);
     let is_ruled = reason != StopReason::EndToken || cut.is_some_and(|cut| cut < text.len());
     let is_torn = is_torn && cut.is_none();
@@ -38,6 +37,11 @@ pub fn trim(
         return Err(Dropped::Repeats);
     }
     Ok(joined(text, place, stop, is_ruled))
+}
+
+/// Whether a text that ended for this reason may end anywhere.
+pub fn is_limit(reason: StopReason) -> bool {
+    matches!(reason, StopReason::Length | StopReason::Context | StopReason::Time)
 }
 
 /// Whether `text` repeats the two equal lines above the cursor, or several others there.
@@ -79,7 +83,12 @@ fn whole_pieces<'a>(text: &'a str, place: &Place, stop: &Stop) -> &'a str {
             return lines;
         }
     }
-    let mut piece = &body[..string_start(body, stop).unwrap_or(body.len())];
+    let string = string_start(body, stop);
+    let mut piece = body[..string.unwrap_or(body.len())].trim_end();
+    if string.is_some() && piece.ends_with(|c| "+*/%=<>&|^".contains(c)) {
+        // Without the operand it would be another expression.
+        return "";
+    }
     while let Some(c) = piece.chars().next_back().filter(|&c| is_dangling(c)) {
         piece = piece[..piece.len() - c.len_utf8()].trim_end();
     }
@@ -251,206 +260,4 @@ fn unescaped(text: &str, quote: char) -> impl Iterator<Item = usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::without_fence;
-    use crate::base::random::Mmix;
-    use crate::complete::rules::trimmed;
-    use crate::complete::{Document, Lines, Request};
-    use crate::decode::StopReason;
-
-    /// `document` has the cursor at `$0`, `output` is what the model writes there.
-    #[track_caller]
-    fn check(document: &str, output: &str, expected: Option<&str>) {
-        check_in(None, document, output, expected);
-    }
-
-    /// The same in the file `path`.
-    #[track_caller]
-    fn check_in(path: Option<&str>, document: &str, output: &str, expected: Option<&str>) {
-        let (prefix, suffix) = document.split_once("$0").unwrap();
-        for crlf in [false, true] {
-            let ends = |text: &str| if crlf { text.replace('\n', "\r\n") } else { text.to_owned() };
-            let request = Request::of(Document::new(path.map(String::from), ends(prefix), ends(suffix)));
-            let is_crlf = request.document.uses_crlf();
-            let expected = expected.map(|text| if is_crlf { ends(text) } else { text.into() });
-            for output in [output.to_owned(), ends(output)] {
-                assert_eq!(
-                    trimmed(&request, &output, StopReason::EndToken).ok(),
-                    expected,
-                    "{document:?}, CRLF {crlf}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn python() {
-        check("def add(a, b):\n    $0\n", "    return a + b\n\nprint(1)\n", Some("return a + b"));
-        check("def add(a, b):$0\n", "\n    return a + b\n\ndef sub", Some("\n    return a + b"));
-        check("class A:\n    def f(self):\n    $0\n", "    return 1\n", Some("    return 1"));
-        check("print($0)\n", "x)\n", Some("x"));
-        check("print($0)\n", "f(x), g(y))  # done\n", Some("f(x), g(y)"));
-        check("print(\"$0\")\n", "it's \\\"here\\\"\")\n", Some("it's \\\"here\\\""));
-        check("for x in $0:\n    pass\n", "range(3):\n", Some("range(3)"));
-        check("x = $0\n", " 1  \n", Some("1"));
-        check("a = 1\n$0\nb = 2\n", "b = 2\n", None);
-        check("run()\nrun()\n$0", "run()\n", None);
-        check(
-            "# All primes below n.\n$0",
-            "def primes(n):\n    s = 1\n\n    return s\n\nx",
-            Some("def primes(n):\n    s = 1\n\n    return s"),
-        );
-        check(
-            "def f():\n    \"\"\"One.\"\"\"\n    $0",
-            "a = 1\n\n    return a\n\nx",
-            Some("a = 1\n\n    return a"),
-        );
-    }
-
-    #[test]
-    fn rust() {
-        check("fn f() {$0}\n", "\n    body();\n}\n", Some("\n    body();\n"));
-        check("mod m {\n    fn f() {$0}\n}\n", "\n        body();\n    }\n", Some("\n        body();\n    "));
-        check("fn f() {\n    $0\n}\n", "let x = 1;\n    x\n}\n\nfn g", Some("let x = 1;\n    x"));
-        check("fn f() {\n    $0", "let x = 1;\n    x\n}\n\nfn g", Some("let x = 1;\n    x\n}"));
-        check("    let v: Vec<$0> = x;\n", "u8> = x;\n", Some("u8"));
-        check("    let v = Vec::<$0>", "Option<fn() -> u8>>::new();\n", Some("Option<fn() -> u8>"));
-        check("    s.push('$0')\n", "🦀')\n", Some("🦀"));
-        check(
-            "/// Twice.\n$0\n\nfn g() {}\n",
-            "fn f<'a>(x: &'a u8) -> u8 {\n    x * 2\n}\n\nfn h",
-            Some("fn f<'a>(x: &'a u8) -> u8 {\n    x * 2\n}"),
-        );
-        check("if a {$0} else {\n", "\n    b();\n} else {\n    c();\n}", Some("\n    b();\n"));
-        check("    x.iter()$0;\n", ".sum();\n", Some(".sum()"));
-    }
-
-    #[test]
-    fn typescript() {
-        check("items.forEach((item) => {$0});\n", "\n  use(item);\n});\n", Some("\n  use(item);\n"));
-        check("const s = `$0`;\n", "a ${b}`;\n", Some("a ${b}"));
-        check("const a = [$0];\n", "1, f([2])];\n", Some("1, f([2])"));
-        check("const n:$0\n", " number = 1;\nconst m", Some(" number = 1;"));
-        check("if (a$0) {\n", " && b) {\n", Some(" && b"));
-    }
-
-    #[test]
-    fn go() {
-        check(
-            "func f() error {\n\t$0\n}\n",
-            "\tif err != nil {\n\t\treturn err\n\t}\n\treturn nil\n}\n",
-            Some("if err != nil {\n\t\treturn err\n\t}\n\treturn nil"),
-        );
-        check("\tfmt.Println($0)\n", "\"a)\", b)\n", Some("\"a)\", b"));
-        check("\tx := $0\n\ty := 2\n", "1\n\ty := 2\n", Some("1"));
-    }
-
-    #[test]
-    fn c() {
-        check("int main(void)\n{\n\t$0\n}\n", "return 0;\n}\n", Some("return 0;"));
-        check("\tfor (int i = 0; $0)\n", "i < n; i++) {\n", Some("i < n; i++"));
-        check("#include $0\n", "<stdio.h>\n#include", Some("<stdio.h>"));
-        check(
-            "/* Sum. */\n$0",
-            "int sum(int a)\n{\n\treturn a;\n}\n\nint x",
-            Some("int sum(int a)\n{\n\treturn a;\n}"),
-        );
-    }
-
-    #[test]
-    fn lua() {
-        check("local function f(x)\n  $0\nend\n", "return x\nend\n", Some("return x"));
-        check("for i = 1, 3 do\n  $0", "print(i)\nend\nprint(2)", Some("print(i)\nend"));
-        check("t[$0] = 1\n", "#t + 1] = 1", Some("#t + 1"));
-        check("x = 1$0\n", "\n\n", None);
-    }
-
-    #[test]
-    fn indentation_is_the_documents() {
-        check(
-            "class A:\n\tdef f(self):\n\t\t$0\n",
-            "        x = 1\n        return x\n",
-            Some("x = 1\n\t\treturn x"),
-        );
-        check("func f() {\n\tif x {$0}\n}\n", "\n        return\n    }\n", Some("\n\t\treturn\n\t"));
-        check("func f() {\n\tif x {$0}\n}\n", "\n    return\n  }\n", Some("\n\t\treturn\n\t"));
-        check("function f() {\n  if (a) {$0}\n}\n", "\n\t\treturn;\n\t}\n", Some("\n    return;\n  "));
-        check("def f():$0\n", "\n\treturn 1\n", Some("\n\treturn 1"));
-        check("/* a\n * b */\nint f() {\n\t$0\n}\n", "\treturn 1;\n}\n", Some("return 1;"));
-    }
-
-    #[test]
-    fn comments_are_the_languages() {
-        let lua = "return 1 -- done (\nend\n";
-        check_in(Some("a.lua"), "if x then\n  $0\nend\n", lua, Some("return 1 -- done ("));
-        check_in(Some("a.py"), "x = ($0)\n", "a // b) + c\n", Some("a // b"));
-        check_in(Some("a.py"), "def f():\n    \"\"\"$0\n", "Adds (a\nand b.\n", Some("Adds (a"));
-        check_in(
-            Some("a.py"),
-            "def f():\n    $0\n",
-            "\"\"\"Adds.\n\nAnd more.\n\"\"\"\n    return 1\n\nx",
-            Some("\"\"\"Adds.\n\nAnd more.\n\"\"\"\n    return 1"),
-        );
-        check_in(Some("a.rs"), "fn f<'a>($0)\n", "x: &'a A<'a, 'b>) {\n", Some("x: &'a A<'a, 'b>"));
-        check_in(Some("a.c"), "for (; i; $0)\n", "i--)\n", Some("i--"));
-        check_in(
-            Some("a.c"),
-            "switch (x) {$0}\n",
-            "\ncase 1:\n    f();\n}\ng();",
-            Some("\ncase 1:\n    f();\n"),
-        );
-        check_in(Some("a.ts"), "function f() {\n  $0\n}\n", "return `a\n}`;\n}\n", Some("return `a\n}`;"));
-        check_in(
-            Some("a.go"),
-            "func f() {\n\t$0\n}\n",
-            "s := `a\n}`\n\tg(s)\n}\n",
-            Some("s := `a\n}`\n\tg(s)"),
-        );
-    }
-
-    #[test]
-    fn the_suffix_is_not_repeated() {
-        check("    let a = 1;\n    $0\n    let b = 2;\n", "let b = 2;\n", None);
-        check("let x = foo($0);\n", "a, b);\n", Some("a, b"));
-        check("const x = f({ $0 });\n", "a: 1 });\n", Some("a: 1"));
-        check("x := []int{$0}\n", "1, 2}\n", Some("1, 2"));
-        check("int a[] = {$0};\n", "1, 2};\n", Some("1, 2"));
-        check("local t = {$0}\n", "1, 2}\n", Some("1, 2"));
-        check("d = {\"a\": [$0]}\n", "1, 2]}\n", Some("1, 2"));
-        // Two lines that stand above already.
-        check("// One.\na(1);\nb(2);\n// One.\n$0", "a(1);\nb(2);\n", Some("a(1);\nb(2);"));
-        check("{\na(1);\nb(2);\n{\n$0", "{\na(1);\nb(2);\n{\n", Some("{"));
-    }
-
-    #[test]
-    fn fences_are_dropped() {
-        for (text, expected) in [
-            ("```rust\nlet x = 1;\n```\nDone.", "let x = 1;"),
-            ("```\nlet x", "let x"),
-            ("```\n```\n", ""),
-            ("let x = 1;\n```", "let x = 1;\n```"),
-            ("```", "```"),
-        ] {
-            assert_eq!(without_fence(text), expected);
-        }
-    }
-
-    #[test]
-    fn no_text_is_too_strange() {
-        const PIECES: [&str; 20] = [
-            "{", "}", "(", ")", "\n", "\r\n", "\r", "\t", "    ", "\"", "'", "\\", "🦀", "é", "end", "x",
-            ">", ":", "// ", ";",
-        ];
-        let mut random = Mmix(1);
-        let mut text =
-            |pieces: usize| -> String { (0..pieces).map(|_| PIECES[random.below(PIECES.len())]).collect() };
-        for round in 0..3000 {
-            let (prefix, suffix, output) = (text(round % 13), text(round % 7), text(round % 17));
-            for lines in [Lines::Auto, Lines::Single, Lines::Multi] {
-                let request = Request { lines, ..Request::new(prefix.clone(), suffix.clone()) };
-                let text = trimmed(&request, &output, StopReason::EndToken).ok();
-                assert!(text.is_none_or(|text| !text.trim().is_empty()), "{request:?} {output:?}");
-            }
-        }
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use crate::complete::context;
 use crate::complete::fim::{Format, Order};
 use crate::complete::{Document, Lines, Options, Request, rules};
 use crate::decode::{Generated, StopReason};
+use crate::text::Language;
 use crate::text::words::first_word;
 
 /// Most texts that are accepted one after the other.
@@ -200,8 +201,9 @@ fn request(place: &Place, file: &str, trigger: Trigger, follows_accept: bool) ->
 
 /// Whether one line is all that is shown.
 fn is_single_line(request: &Request) -> bool {
-    let Document { prefix, suffix, .. } = &*request.document;
-    !request.is_invoked && !rules::is_multi_line(&context::Place::new(prefix, suffix))
+    let Document { path, prefix, suffix, .. } = &*request.document;
+    let place = context::Place::new(prefix, suffix).in_language(Language::of_path(path.as_deref()));
+    !request.is_invoked && !rules::is_multi_line(&place)
 }
 
 /// Whether less than the first line is shown because that is how completion is meant to be: it does not leave the block that
