@@ -130,8 +130,10 @@ fn table(out: &mut Formatter, head: &str, shares: &[Share]) -> fmt::Result {
     Ok(())
 }
 
-/// What is wrong with an answer: how it is named, and what is counted as one.
-fn fault_of(answer: &Answer) -> (Variant, Trigger, Option<Fault>) {
+/// What answers are grouped by: no fault is that of an answer which is worse than its first line.
+type Group = (Variant, Trigger, Option<Fault>);
+
+fn fault_of(answer: &Answer) -> Group {
     let fault = match answer.verdict {
         Verdict::Wrong(fault) => Some(fault),
         _ => None,
@@ -156,7 +158,7 @@ fn fault_name(fault: Option<Fault>) -> &'static str {
 
 impl Report {
     /// The faulty answers by kind of fault.
-    fn by_fault(&self) -> Vec<((Variant, Trigger, Option<Fault>), Vec<&Answer>)> {
+    fn by_fault(&self) -> Vec<(Group, Vec<&Answer>)> {
         let mut sorted: Vec<&Answer> = self.faulty.iter().collect();
         sorted.sort_by_key(|answer| fault_of(answer));
         let groups = sorted.chunk_by(|a, b| fault_of(a) == fault_of(b));
