@@ -21,7 +21,7 @@
 //!
 //! | layer | module | what it knows |
 //! |---|---|---|
-//! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging |
+//! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging, files that others wrote |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 1 | [`text`] | source text: languages; code, comments and strings; identifiers, delimiters, indentation |
 //! | 1 | [`privacy`] | which documents may be completed, read and sent, and which parts of a text are secrets; no settings |

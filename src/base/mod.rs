@@ -7,6 +7,7 @@ pub mod digest;
 pub mod disk;
 pub mod dtype;
 pub mod escape;
+pub mod file;
 pub mod logging;
 pub mod memory;
 pub mod pool;
