@@ -98,7 +98,7 @@ async fn respond(
         Request::Pause { minutes } => {
             match minutes.map(|m| Duration::try_from_secs_f64(m * 60.0)).transpose() {
                 Ok(time) => {
-                    host.resident.pause(time);
+                    lsp::pause(&host.resident, time);
                     Response::Done
                 }
                 Err(error) => Response::Failed(format!("invalid duration: {error}")),

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use memmap2::Mmap;
 use serde::Deserialize;
 
 use crate::base::dtype::DType;
 use crate::base::file;
+use mmap::Mapped;
 
 /// A byte range of a mapped file, of the program itself or of memory. Clones share it.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub struct Bytes {
 #[derive(Clone)]
 enum Owner {
     Embedded(&'static [u8]),
-    Mapped(Arc<Mmap>),
+    Mapped(Arc<Mapped>),
     Owned(Arc<[u8]>),
 }
 
@@ -45,7 +45,7 @@ impl Bytes {
         Self { owner: Owner::Embedded(bytes), range: 0..bytes.len() }
     }
 
-    fn mapped(map: Arc<Mmap>) -> Self {
+    fn mapped(map: Arc<Mapped>) -> Self {
         let range = 0..map.len();
         Self { owner: Owner::Mapped(map), range }
     }
