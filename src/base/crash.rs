@@ -152,8 +152,14 @@ mod unix {
             }
         }
         write(b"\n");
-        // SAFETY: what was done before was kept before this handler was set.
-        unsafe { libc::sigaction(signal, (*BEFORE.0.get())[i].as_ptr(), std::ptr::null_mut()) };
+        // SAFETY: what was done before was kept before this handler was set, and signals allow both calls. A fault comes
+        // again when this returns, a signal that a process has sent does not.
+        unsafe {
+            libc::sigaction(signal, (*BEFORE.0.get())[i].as_ptr(), std::ptr::null_mut());
+            if (*info).si_code <= 0 {
+                libc::raise(signal);
+            }
+        }
     }
 
     fn write(bytes: &[u8]) {

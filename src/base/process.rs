@@ -12,6 +12,11 @@ pub fn address_space_bytes(pid: u32) -> u64 {
     read(pid, sysinfo::Process::virtual_memory)
 }
 
+/// Whether a process exists.
+pub fn exists(pid: u32) -> bool {
+    read(pid, |_| 1) == 1
+}
+
 fn read(pid: u32, field: fn(&sysinfo::Process) -> u64) -> u64 {
     let (pid, mut system) = (Pid::from_u32(pid), System::new());
     let kind = ProcessRefreshKind::nothing().with_memory();

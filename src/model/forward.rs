@@ -53,7 +53,7 @@ impl<B: Backend> Model<B> {
     /// Loads the weights of `dir` into `backend`. Fails, before anything is allocated, where memory does not suffice.
     pub fn load(dir: &ModelDir, config: Config, options: ModelOptions, mut backend: B) -> Result<Self> {
         ensure!(options.batch_max > 0 && options.positions_max > 0, "the context cannot be empty");
-        let estimate = MemoryEstimate::new(&config, &options, &backend);
+        let estimate = MemoryEstimate::new(&config, options.positions_max, options.batch_max, &backend);
         let checked = estimate.check(options.positions_max, backend.memory().host.free);
         checked.with_context(|| dir.origin().to_owned())?;
         let weights = layout::load(dir, &config, &mut backend)?;

@@ -5,7 +5,6 @@ use anyhow::{Result, ensure};
 
 use super::architecture::{self, Arrangement, Part};
 use super::config::{Config, FfnShape, MixerShape, MoeShape};
-use super::forward::ModelOptions;
 use super::state::blocks_for;
 use crate::compute::Backend;
 
@@ -34,7 +33,7 @@ pub(super) struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    pub(super) fn new<B: Backend>(config: &Config, options: &ModelOptions, backend: &B) -> Self {
+    pub(super) fn new<B: Backend>(config: &Config, positions: usize, batch: usize, backend: &B) -> Self {
         let attention_layers = config.attention_shapes().count();
         let block = backend.kv_block_bytes(attention_layers, &config.attention()) as u64;
         let parts = architecture::tensors(config);
@@ -43,9 +42,8 @@ impl MemoryEstimate {
         Self {
             copied,
             states: STATE_COPIES * f32s(state),
-            scratch: scratch_bytes(config, options.batch_max)
-                + padded_experts(config, &parts, options.batch_max),
-            kv: block.saturating_mul(blocks_for(options.positions_max) as u64),
+            scratch: scratch_bytes(config, batch) + padded_experts(config, &parts, batch),
+            kv: block.saturating_mul(blocks_for(positions) as u64),
         }
     }
 

@@ -77,8 +77,8 @@ impl Spec {
         let starter = hub::open(None)?;
         let tokenizer = Tokenizer::read(&starter)?.context("the starter model has no tokenizer")?;
         let remote = Remote::new(options.clone(), tokenizer)?;
-        let name = remote.describe();
-        Ok(Served { remote: Some(name), ..served(remote.engine(), PromptProfile::remote()) })
+        let (name, back_off) = (remote.describe(), Some(remote.back_off()));
+        Ok(Served { remote: Some(name), back_off, ..served(remote.engine(), PromptProfile::remote()) })
     }
 
     /// Name for messages before it is loaded.

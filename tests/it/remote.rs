@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fimd::base::Cancel;
 use fimd::complete::fim::Order;
-use fimd::complete::remote::{Options, Remote, Template, Token};
+use fimd::complete::remote::{Options, Remote, Template, Token, TokenSource};
 use fimd::complete::{self, Request, driver};
 use fimd::decode::{Budget, Generated, StopReason, Task};
 use fimd::model::Tokenizer;
@@ -229,11 +229,11 @@ fn a_prompt_is_sent_and_a_completion_received() {
         (Template::Server, "import os\nx = os.", Some("\ny = 1\n")),
     ] {
         let server = Server::new(&[WORD]);
-        let token = Some(Token::new("sesame").unwrap());
+        let token = Some(TokenSource::Text(Token::new("sesame").unwrap()));
         let model = Some("coder".to_owned());
         let engine = engine(Options { template, token, model, ..server.options() });
         let options = complete::Options::new(Order::PsmAnchored);
-        let completion = driver::once(&engine, options, request()).unwrap().unwrap();
+        let completion = driver::once(&engine, options, request(), &Cancel::new()).unwrap().unwrap();
         assert_eq!((&*completion.text, completion.stop), ("word", StopReason::EndToken));
         assert_eq!(completion.timings.decode_tokens, 2);
         let Asked { head, body } = server.asked();
@@ -255,7 +255,8 @@ fn completions_are_judged_by_log_probabilities() {
         [(Act::Likely(&["word"], -0.1), true), (Act::Likely(&["word"], -9.0), false), (WORD, true)]
     {
         let server = Server::new(&[act]);
-        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap();
+        let request = Request::new("x = ", "\n");
+        let shown = driver::once(&server.engine(), options, request, &Cancel::new()).unwrap();
         assert_eq!(shown.is_some(), is_shown);
     }
 }
