@@ -273,7 +273,9 @@ fn special_tokens_end_a_completion() {
         &["word()\u{fffd}"],
     ] {
         let server = Server::new(&[Act::Stream(texts, NOW)]);
-        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap().unwrap();
+        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n"), &Cancel::new())
+            .unwrap()
+            .unwrap();
         assert_eq!(shown.text, "word()", "{texts:?}");
         let stops = server.asked().body["stop"].clone();
         for stop in ["<|im_end|>", "<fim_middle>", "<EOT>", "<｜end▁of▁sentence｜>"] {
@@ -283,7 +285,8 @@ fn special_tokens_end_a_completion() {
     // A server that takes four stop sequences only.
     let few = Act::Status(400, String::new(), "at most 4 stop sequences");
     let server = Server::new(&[few, WORD]);
-    let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap().unwrap();
+    let shown =
+        driver::once(&server.engine(), options, Request::new("x = ", "\n"), &Cancel::new()).unwrap().unwrap();
     assert_eq!(shown.text, "word");
     let counts = server.asked.try_iter().map(|asked| asked.body["stop"].as_array().unwrap().len());
     assert_eq!(counts.collect::<Vec<_>>(), [26, 4]);
