@@ -182,8 +182,7 @@ where
         if silence > SILENCE_MAX && !self.is_hung {
             self.is_hung = true;
             let text = format!(
-                "fimd: the daemon has not responded for {} s; `fimd status` names its process, and a new daemon starts when \
-                 that is ended",
+                "fimd: the daemon has not responded for {} s; end its process, `fimd daemon`, and a new one starts",
                 silence.as_secs()
             );
             tracing::error!("{text}");
