@@ -42,7 +42,7 @@ pub struct Options {
     pub model: Option<String>,
     /// Authenticates the user.
     pub token: Option<TokenSource>,
-    /// Timeout of connecting, and of each read and write; a request may take [`REQUEST_TIMEOUTS`] of these in all.
+    /// Timeout of connecting, and of each read and write; a request may take three of these in all.
     pub timeout: Duration,
     /// Retries after a failed connection, or a busy server.
     pub retries: u32,
