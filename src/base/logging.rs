@@ -15,7 +15,6 @@ use super::log_file::LogFile;
 /// The only crate that logs. Others write messages, characters and paths, and so documents, at one level or another.
 const CRATE: &str = "fimd";
 
-
 /// Destination of the log.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'p> {
@@ -33,7 +32,9 @@ pub fn start(target: Target, level: &str) -> Result<()> {
     let log = log.log_internal_errors(false);
     match target {
         Target::Stderr => install(log.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).finish()),
-        Target::Files(dir) => install(log.with_writer(Arc::new(LogFile::open(dir)?)).with_ansi(false).finish()),
+        Target::Files(dir) => {
+            install(log.with_writer(Arc::new(LogFile::open(dir)?)).with_ansi(false).finish())
+        }
     }
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map_or_else(

@@ -50,8 +50,8 @@ use tower_lsp::Server;
 
 pub use bridge::{ConnectReason, Duplex, bridge};
 pub use connection::Options;
-pub use explain::remove_left_explanations;
 pub use execute_command::pause;
+pub use explain::remove_left_explanations;
 pub use wire::{Exit, frame, read_blocking};
 
 use crate::resident::Resident;
