@@ -21,7 +21,7 @@
 //!
 //! | layer | module | what it knows |
 //! |---|---|---|
-//! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging |
+//! | 0 | [`base`] | number formats, thread pool, cancellation, random numbers, logging, files that others wrote |
 //! | 1 | [`format`](mod@format) | bytes on disk as typed tensors; no model |
 //! | 1 | [`text`] | source text: languages; code, comments and strings; identifiers, delimiters, indentation |
 //! | 1 | [`privacy`] | which documents may be completed, read and sent, and which parts of a text are secrets; no settings |
@@ -59,7 +59,7 @@
 //!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, `hub/download`, which fetches a model
 //!   when it is told to, and `bench/keystrokes/infill.rs`, which asks the server on this machine that a benchmark is told to
 //!   compare with.
-//! - `unsafe` only in `base/pool.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
+//! - `unsafe` only in `base/{crash,pool}.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
 //!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,nesting,options,plan,record,request,retained,rules,stats,trim}.rs`,
@@ -82,9 +82,9 @@
 //! | `fimd-engine`, one per engine | `serve` | the session with its model, its backend and its caches; with a remote backend, the connection | for as long as a generation takes; waits for the queue |
 //! | `fimd-pool-N` | `base/pool.rs` | nothing: a loop of the engine's thread lends them its buffers, and returns when all are done | spins for a moment, then sleeps until the next loop |
 //! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its response | in the network; the engine's thread ends it by shutting the connection down |
+//! | `fimd-token`, while a program prints the token | `complete/remote` | what it has printed | until that program ends, which has a time limit |
 //! | `fimd-hash`, one per file that is downloaded | `hub` | the checksum so far | until there is more to read |
 //! | `fimd-loader`, one per load | `resident` | the model until it is loaded and swapped in | on the disk; a superseded one stops early |
-//! | `fimd-pause`, one per pause with an end | `resident` | nothing | sleeps until then |
 //! | two workers of tokio | `daemon`, or `cli` for `--no-daemon` | connections, sessions with editors, their documents | never for long: what does goes to tokio's blocking threads |
 //! | the only one of a bridge | `cli` | the state of an editor's session, to replay it to a new daemon | never |
 //!

@@ -1,27 +1,25 @@
 //! Logging, never to stdout, which carries results or the LSP wire. Document text is never logged.
 
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tracing::{Metadata, Subscriber};
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::SubscriberExt;
 
+use super::log_file::LogFile;
+
 /// The only crate that logs. Others write messages, characters and paths, and so documents, at one level or another.
 const CRATE: &str = "fimd";
-
-/// Log retention, in days.
-const DAYS_MAX: usize = 7;
 
 /// Destination of the log.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'p> {
     Stderr,
-    /// Files in this folder, one per day.
+    /// Files in this folder, of bounded size.
     Files(&'p Path),
 }
 
@@ -30,12 +28,19 @@ pub enum Target<'p> {
 pub fn start(target: Target, level: &str) -> Result<()> {
     let filter = EnvFilter::try_from_env("FIMD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).compact();
+    // Where the log cannot be written, neither can what is said of that.
+    let log = log.log_internal_errors(false);
     match target {
         Target::Stderr => install(log.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).finish()),
-        Target::Files(dir) => install(log.with_writer(files(dir)?).with_ansi(false).finish()),
+        Target::Files(dir) => {
+            install(log.with_writer(Arc::new(LogFile::open(dir)?)).with_ansi(false).finish())
+        }
     }
     std::panic::set_hook(Box::new(|panic| {
-        let location = panic.location().map_or_else(|| "an unknown location".into(), ToString::to_string);
+        let location = panic.location().map_or_else(
+            || "an unknown location".into(),
+            |at| format!("{}:{}:{}", without_build_folder(at.file()), at.line(), at.column()),
+        );
         tracing::error!("fimd has a bug at {location}; please report it");
     }));
     Ok(())
@@ -52,9 +57,29 @@ fn install(subscriber: impl Subscriber + Send + Sync) {
     tracing::subscriber::set_global_default(subscriber).expect("logging is started once");
 }
 
-fn files(dir: &Path) -> Result<RollingFileAppender> {
-    let describe = || format!("cannot write logs in {}", dir.display());
-    fs::create_dir_all(dir).with_context(describe)?;
-    let rotation = RollingFileAppender::builder().rotation(Rotation::DAILY).max_log_files(DAYS_MAX);
-    rotation.filename_prefix("fimd").filename_suffix("log").build(dir).with_context(describe)
+/// The path of a source file without the folders of who has built the program.
+fn without_build_folder(path: &str) -> &str {
+    let is_separator = |c| c == '/' || c == '\\';
+    let Some(at) = path.rfind("/src/").or_else(|| path.rfind("\\src\\")) else { return path };
+    path[..at].rfind(is_separator).map_or(path, |start| &path[start + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_name_no_build_folder() {
+        for (path, expected) in [
+            ("src/lsp/mod.rs", "src/lsp/mod.rs"),
+            (
+                "/home/me/.cargo/registry/src/index.crates.io-1/ropey-1.6.1/src/rope.rs",
+                "ropey-1.6.1/src/rope.rs",
+            ),
+            ("/rustc/01f6ddf/library/core/src/option.rs", "core/src/option.rs"),
+            (r"C:\u\me\ropey-1.6.1\src\rope.rs", r"ropey-1.6.1\src\rope.rs"),
+        ] {
+            assert_eq!(without_build_folder(path), expected);
+        }
+    }
 }

@@ -3,10 +3,13 @@
 
 pub mod cancel;
 pub mod client;
+pub mod crash;
 pub mod digest;
 pub mod disk;
 pub mod dtype;
 pub mod escape;
+pub mod file;
+pub mod log_file;
 pub mod logging;
 pub mod memory;
 pub mod pool;

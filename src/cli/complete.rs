@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::args::{self, EngineArgs, PromptArgs};
 use super::guard;
-use crate::base::escape;
+use crate::base::{Cancel, escape};
 use crate::complete::{Completion, Document, Lines, Request, driver};
 use crate::config::Configuration;
 use crate::daemon::{self, Client, CompletionRequest, Response, absolute};
@@ -153,7 +153,7 @@ impl Args {
             is_invoked: true,
             ..Request::of(Document::new(path, prefix, suffix))
         };
-        Ok((driver::once(&served.engine, options, request)?, load_ms))
+        Ok((driver::once(&served.engine, options, request, &Cancel::new())?, load_ms))
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let spec = args.engine.spec(configuration.settings())?;
         Ok((configuration, spec))
     };
-    let ran = daemon::run(&runtime_dir, &configure)?;
+    let ran = daemon::run(&runtime_dir, args.detached, &configure)?;
     // Two editors that start at once both start a daemon; one is enough.
     ensure!(ran || args.detached, "a daemon runs already; `fimd status` shows it");
     Ok(())

@@ -7,7 +7,7 @@ use super::args::{self, EngineArgs, PromptArgs};
 use super::daemon::lower_priority;
 use crate::daemon::{Purpose, RuntimeDir, connect_editor};
 use crate::lsp::{self, ConnectReason, Exit};
-use crate::resident::Resident;
+use crate::resident::{LoadMarker, Resident};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -39,7 +39,7 @@ fn serve(args: &Args) -> Result<Exit> {
     let flags = [args.prompt.flags(), args.engine.flags()].concat();
     let configuration = args::logged_configuration(&flags)?;
     let spec = args.engine.spec(configuration.settings())?;
-    let resident = Resident::start(spec, configuration)?;
+    let resident = Resident::start(spec, configuration, LoadMarker::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the runtime of the language server")?;
     let exit = runtime.block_on(lsp::serve(stdin(), stdout(), resident, lsp::Options::default()));

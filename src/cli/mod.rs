@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::base::logging;
+use crate::base::{crash, logging};
 
 /// Log level of commands, unless `FIMD_LOG` overrides it.
 const LOG_LEVEL: &str = "warn";
@@ -125,6 +125,8 @@ Examples:
 
 /// Runs the program. Exit code: 0 on success, 1 on an error, 2 on invalid usage.
 pub fn run() -> ExitCode {
+    crash::forbid_dumps();
+    crash::name_signals();
     let cli = Cli::parse();
     let started = match &cli.command {
         Some(Command::Daemon(args)) => args.start_logging(),

@@ -172,8 +172,13 @@ impl Drop for Completer {
     }
 }
 
-/// Completes one request and waits for it.
-pub fn once(engine: &Engine, options: options::Options, request: Request) -> Result<Option<Completion>> {
+/// Completes one request and waits for it, or until it is cancelled.
+pub fn once(
+    engine: &Engine,
+    options: options::Options,
+    request: Request,
+    cancel: &Cancel,
+) -> Result<Option<Completion>> {
     let options = options.for_model(engine.tokenizer());
     let (planned_request, mut planner) = (request.clone(), Planner::new(options));
     let (send, receive) = mpsc::channel();
@@ -182,7 +187,7 @@ pub fn once(engine: &Engine, options: options::Options, request: Request) -> Res
         priority: Priority::Interactive,
         not_before: None,
         task: Plan::lazy(move |input| plan(&mut planner, "once", &planned_request, Window::Large, input)),
-        cancel: Cancel::new(),
+        cancel: cancel.clone(),
         listener: Box::new(move |event| {
             if let serve::Event::Done(result) = event {
                 let _ = send.send(result);

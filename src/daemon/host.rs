@@ -8,13 +8,14 @@ use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
 use tokio::time::sleep;
 
+use super::last_words::LastWords;
 use super::peer;
 use super::runtime_dir::RuntimeDir;
 use super::state::Host;
 use super::system::{WatchedFile, check_peer, listen, terminated};
 use crate::config::{self, Configuration};
 use crate::lsp;
-use crate::resident::{Resident, Spec};
+use crate::resident::{LoadMarker, Resident, Spec};
 
 /// Between two checks of the idle timeout and of the settings file.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,14 +25,16 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Reads the settings of the daemon, which were those given before, and the model that they name.
 pub type Configure<'c> = &'c dyn Fn(Option<&Configuration>) -> Result<(Configuration, Spec)>;
 
-/// Serves until shut down by request or idle timeout. Returns false at once when another daemon runs.
-pub fn run(runtime_dir: &RuntimeDir, configure: Configure) -> Result<bool> {
+/// Serves until shut down by request or idle timeout. Returns false at once when another daemon runs. One that is
+/// detached keeps its last words for the next.
+pub fn run(runtime_dir: &RuntimeDir, is_detached: bool, configure: Configure) -> Result<bool> {
     let Some(_lock) = runtime_dir.lock()? else { return Ok(false) };
+    let mut last_words = is_detached.then(|| LastWords::begin(runtime_dir));
     runtime_dir.clear_stopped();
     lsp::remove_left_explanations();
     let file = WatchedFile::new(config::file());
     let (configuration, spec) = configure(None)?;
-    let resident = Resident::start(spec.clone(), configuration)?;
+    let resident = Resident::start(spec.clone(), configuration, LoadMarker::at(runtime_dir.load_marker()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -41,8 +44,10 @@ pub fn run(runtime_dir: &RuntimeDir, configure: Configure) -> Result<bool> {
         let listener = listen(runtime_dir)?;
         let host = Arc::new(Host::new(resident, runtime_dir.clone()));
         tracing::info!("listening at {}", host.runtime_dir.socket_path().display());
+        last_words.iter_mut().for_each(LastWords::detach);
         serve(&host, listener, file, spec, configure).await;
         tracing::info!("shutting down");
+        host.resident.end_loads();
         Ok(true)
     });
     runtime.shutdown_background();

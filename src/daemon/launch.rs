@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::client::Client;
 use super::runtime_dir::RuntimeDir;
+use crate::config::RUNTIME_DIR_VARIABLE;
 
 /// How long a daemon may take to start; it listens before a large model is loaded.
 pub(super) const START_MAX: Duration = Duration::from_secs(20);
@@ -51,7 +52,12 @@ pub fn start(runtime_dir: &RuntimeDir) -> Result<()> {
 
 fn spawn(runtime_dir: &RuntimeDir, how: &str, errors: Stdio) -> Result<Child> {
     let program = env::current_exe().context("cannot find the program fimd")?;
-    Command::new(&program)
+    let mut command = Command::new(&program);
+    // The daemon runs in another folder than the editor, where a relative path would be another one.
+    if env::var_os(RUNTIME_DIR_VARIABLE).is_some_and(|dir| !dir.is_empty()) {
+        command.env(RUNTIME_DIR_VARIABLE, runtime_dir.dir());
+    }
+    command
         .args(["daemon", how])
         .current_dir(runtime_dir.dir())
         .stdin(Stdio::null())
@@ -70,8 +76,9 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn new(runtime_dir: &RuntimeDir) -> Result<Self> {
         let errors = runtime_dir.dir().join(format!("start-{}.log", std::process::id()));
-        let file = File::create(&errors).with_context(|| format!("cannot write {}", errors.display()))?;
-        Ok(Self { child: spawn(runtime_dir, "--launch", file.into())?, errors })
+        // On a full disk it starts, but cannot say why if it does not.
+        let file = File::create(&errors).map_or_else(|_| Stdio::null(), Stdio::from);
+        Ok(Self { child: spawn(runtime_dir, "--launch", file)?, errors })
     }
 
     /// Fails when it could not start. A clean exit means that another daemon runs.

@@ -191,6 +191,9 @@ pub struct Status {
     pub problems: Vec<String>,
     /// The model in use; none for a remote backend.
     pub model: Option<ModelInfo>,
+    /// Seconds for which a remote server that is busy is left alone.
+    #[serde(default)]
+    pub back_off_s: Option<u64>,
     /// Whether that is the fallback model, in use until another is loaded.
     #[serde(rename = "is_stand_in")]
     pub is_fallback: bool,

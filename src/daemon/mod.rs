@@ -7,6 +7,7 @@
 mod client;
 mod connect;
 mod host;
+mod last_words;
 mod launch;
 mod message;
 mod peer;

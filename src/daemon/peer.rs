@@ -80,7 +80,7 @@ fn apply_model_overrides(host: &Host, overrides: &ModelOverrides) -> Option<Stri
 async fn respond(
     host: Arc<Host>,
     request: Request,
-    reader: impl AsyncBufRead + Unpin,
+    mut reader: impl AsyncBufRead + Unpin,
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> Result<()> {
     let response = match request {
@@ -98,7 +98,7 @@ async fn respond(
         Request::Pause { minutes } => {
             match minutes.map(|m| Duration::try_from_secs_f64(m * 60.0)).transpose() {
                 Ok(time) => {
-                    host.resident.pause(time);
+                    lsp::pause(&host.resident, time);
                     Response::Done
                 }
                 Err(error) => Response::Failed(format!("invalid duration: {error}")),
@@ -117,7 +117,17 @@ async fn respond(
             None => Response::Failed("this daemon cannot load models".into()),
         },
         Request::Complete(request) => {
-            let completed = tokio::task::spawn_blocking(move || complete(&host.resident, request)).await;
+            let cancel = Cancel::new();
+            let flag = cancel.clone();
+            let work = tokio::task::spawn_blocking(move || complete(&host.resident, request, &flag));
+            let completed = tokio::select! {
+                completed = work => completed,
+                // No more messages are valid: this is the end of the connection.
+                _ = reader.read_u8() => {
+                    cancel.cancel();
+                    return Ok(());
+                }
+            };
             // The message of a panic may quote text.
             match completed.unwrap_or_else(|_| bail!("fimd failed on this request")) {
                 Ok(completion) => Response::Completion(completion),
@@ -129,7 +139,7 @@ async fn respond(
     write(writer, &response).await
 }
 
-fn complete(resident: &Resident, request: CompletionRequest) -> Result<Option<Completion>> {
+fn complete(resident: &Resident, request: CompletionRequest, cancel: &Cancel) -> Result<Option<Completion>> {
     let view = resident.view();
     let configuration = view.configuration.with_client(&request.overrides);
     if let Err(refusal) = configuration.check_file(&request.file, &[], resident.git().clone()) {
@@ -142,7 +152,7 @@ fn complete(resident: &Resident, request: CompletionRequest) -> Result<Option<Co
         is_invoked: true,
         ..complete::Request::of(Document::new(Some(request.path), request.prefix, request.suffix))
     };
-    driver::once(&view.served.engine, options, request)
+    driver::once(&view.served.engine, options, request, cancel)
 }
 
 async fn generate(

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use interprocess::local_socket::{Name, prelude::*};
 
+use crate::base::log_file;
 use crate::config::RUNTIME_DIR_VARIABLE;
 
 /// Longest path of a socket that every system accepts, in bytes.
@@ -30,7 +31,9 @@ impl RuntimeDir {
     /// folder for temporary files. Fails when other users could enter it.
     pub fn find() -> Result<Self> {
         let dir = match env::var_os(RUNTIME_DIR_VARIABLE) {
-            Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+            Some(dir) if !dir.is_empty() => {
+                std::path::absolute(dir).with_context(|| format!("{RUNTIME_DIR_VARIABLE} is no path"))?
+            }
             _ => default_dir(),
         };
         make_private(&dir)?;
@@ -60,8 +63,17 @@ impl RuntimeDir {
 
     /// The newest file of the log, if there is one.
     pub fn log_file(&self) -> Option<PathBuf> {
-        let files = fs::read_dir(self.log_dir()).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-        files.filter(|path| is_log(path)).max()
+        Some(self.log_dir().join(log_file::NAME)).filter(|path| path.exists())
+    }
+
+    /// What a detached daemon says on stderr.
+    pub(super) fn last_words(&self) -> PathBuf {
+        self.dir.join("last-words")
+    }
+
+    /// The mark that a model is being loaded.
+    pub(super) fn load_marker(&self) -> PathBuf {
+        self.dir.join("loading")
     }
 
     /// Path of the socket, for messages.
@@ -111,12 +123,6 @@ impl RuntimeDir {
     fn stop_marker(&self) -> PathBuf {
         self.dir.join("stopped")
     }
-}
-
-/// Whether a file of the log has this path; the names of these ascend by day.
-fn is_log(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("fimd.") && name.ends_with(".log")
 }
 
 #[cfg(unix)]

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::message::{Program, Status};
 use super::runtime_dir::RuntimeDir;
 use crate::base::process::memory_bytes;
+use crate::complete::remote::BackOff;
 use crate::resident::{Resident, View};
 
 pub(super) struct Host {
@@ -63,6 +64,7 @@ impl Host {
             failure: view.failure.clone(),
             problems: self.problems(&view),
             model: view.served.info.clone(),
+            back_off_s: view.served.back_off.as_ref().and_then(BackOff::left).map(|left| left.as_secs()),
             is_fallback: view.served.is_fallback,
             loading: view.loading.as_ref().map(|loading| (loading.name.clone(), loading.percentage)),
             is_paused: view.pause.is_some(),

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use memmap2::Mmap;
 use serde::Deserialize;
 
 use crate::base::dtype::DType;
+use crate::base::file;
+use mmap::Mapped;
 
 /// A byte range of a mapped file, of the program itself or of memory. Clones share it.
 #[derive(Clone)]
@@ -28,7 +29,7 @@ pub struct Bytes {
 #[derive(Clone)]
 enum Owner {
     Embedded(&'static [u8]),
-    Mapped(Arc<Mmap>),
+    Mapped(Arc<Mapped>),
     Owned(Arc<[u8]>),
 }
 
@@ -44,7 +45,7 @@ impl Bytes {
         Self { owner: Owner::Embedded(bytes), range: 0..bytes.len() }
     }
 
-    fn mapped(map: Arc<Mmap>) -> Self {
+    fn mapped(map: Arc<Mapped>) -> Self {
         let range = 0..map.len();
         Self { owner: Owner::Mapped(map), range }
     }
@@ -150,6 +151,11 @@ const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+
+/// Largest `config.json` and chat template, in bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Largest file that lists tokens or tensors, in bytes: several times the largest known.
+const TABLE_BYTES_MAX: u64 = 1 << 26;
 
 impl ModelDir {
     /// Opens a checkpoint folder, one `.safetensors` file with `config.json` beside it, a `.gguf` file, any
@@ -280,7 +286,7 @@ impl ModelDir {
         let mut model = Self::new(&path.display().to_string(), Description::Folder(folder));
         for file in files {
             let name = file.display().to_string();
-            model.add(&name, safetensors::read(&name, &Bytes::mapped(mmap::map(file)?))?)?;
+            model.add(&name, safetensors::read(&name, &Bytes::mapped(mmap::map(file, u64::MAX)?))?)?;
         }
         Ok(model)
     }
@@ -321,12 +327,13 @@ fn gguf_in(dir: &Path) -> Result<Option<PathBuf>> {
 
 impl Folder {
     fn open(dir: &Path) -> Result<Self> {
-        let config_path = dir.join(CONFIG);
-        let config =
-            fs::read(&config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
+        let config = file::read(&dir.join(CONFIG), CONFIG_BYTES_MAX)?;
         let tokenizer_path = dir.join(TOKENIZER);
-        let tokenizer =
-            tokenizer_path.exists().then(|| mmap::map(&tokenizer_path)).transpose()?.map(Bytes::mapped);
+        let tokenizer = tokenizer_path
+            .exists()
+            .then(|| mmap::map(&tokenizer_path, TABLE_BYTES_MAX))
+            .transpose()?
+            .map(Bytes::mapped);
         Ok(Self { config, tokenizer, path: Some(dir.to_owned()) })
     }
 
@@ -335,13 +342,12 @@ impl Folder {
         let Some(dir) = &self.path else { return Ok(None) };
         let (own, settings) = (dir.join(CHAT_TEMPLATE), dir.join(TOKENIZER_CONFIG));
         if own.exists() {
-            let text = fs::read_to_string(&own).with_context(|| format!("cannot read {}", own.display()))?;
-            return Ok(Some(text));
+            return file::read_text(&own, CONFIG_BYTES_MAX).map(Some);
         }
         if !settings.exists() {
             return Ok(None);
         }
-        let text = fs::read(&settings).with_context(|| format!("cannot read {}", settings.display()))?;
+        let text = file::read(&settings, TABLE_BYTES_MAX)?;
         let settings: TokenizerConfig = serde_json::from_slice(&text)
             .with_context(|| format!("{} does not describe a tokenizer", settings.display()))?;
         Ok(settings.chat_template.and_then(ChatTemplate::default))
@@ -389,7 +395,7 @@ impl Index {
         if !path.exists() {
             return Ok(None);
         }
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = file::read(&path, TABLE_BYTES_MAX)?;
         let index = serde_json::from_slice(&text)
             .with_context(|| format!("{} is not an index of safetensors shards", path.display()))?;
         Ok(Some(index))

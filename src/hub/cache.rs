@@ -10,6 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::reference::{Reference, Repo};
 use super::select::{self, Listed, Selected, Variant};
+use crate::base::file;
+
+/// Longest name of a commit, in bytes.
+const REVISION_BYTES_MAX: u64 = 1 << 10;
 
 /// The folder that all repositories lie in, whether or not it is there.
 #[derive(Clone, Debug)]
@@ -177,7 +181,7 @@ impl Cache {
 
     /// The newest first.
     fn snapshots(&self, repo: &Repo) -> Vec<PathBuf> {
-        let main = fs::read_to_string(self.main(repo)).unwrap_or_default();
+        let main = file::read_text(&self.main(repo), REVISION_BYTES_MAX).unwrap_or_default();
         let mut snapshots = entries(&self.repo(repo).join("snapshots"));
         snapshots.sort_by_key(|path| (name_of(path) != main.trim(), path.clone()));
         snapshots

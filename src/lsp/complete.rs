@@ -21,6 +21,8 @@ const CONTEXT_TOKEN_BYTES_MAX: usize = 8;
 const CONTEXT_FILES_MAX: usize = 8;
 /// Most of them whose verdicts are made for one request.
 const CONTEXT_CANDIDATES_MAX: usize = 16;
+/// Most open documents that are looked at for these.
+const CONTEXT_LOOKED_AT_MAX: usize = 256;
 
 /// Cancels a request when dropped, unless it was answered.
 struct CancelOnDrop<'a>(&'a Completer, RequestId);
@@ -109,7 +111,7 @@ async fn context(connection: &Connection, snapshot: &Snapshot) -> Vec<ContextFil
         return Vec::new();
     }
     let bytes_max = prompt.context_tokens_max * CONTEXT_TOKEN_BYTES_MAX;
-    let others = connection.others(snapshot);
+    let others: Vec<DocumentSnapshot> = connection.others(snapshot).take(CONTEXT_LOOKED_AT_MAX).collect();
     // An older state of an open file, as editors show it beside the file, has another scheme.
     let is_shadowed = |uri: &str| {
         let is_file =

@@ -169,7 +169,7 @@ impl Connection {
     }
 
     /// The other open documents, the most recently changed or focused first.
-    pub(super) fn others(&self, snapshot: &Snapshot) -> Vec<DocumentSnapshot> {
+    pub(super) fn others(&self, snapshot: &Snapshot) -> impl Iterator<Item = DocumentSnapshot> {
         self.documents.others(&snapshot.document.uri)
     }
 

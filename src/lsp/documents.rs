@@ -1,6 +1,8 @@
 //! The open documents of a client.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use dashmap::DashMap;
 use ropey::Rope;
@@ -14,6 +16,8 @@ use crate::complete::edit::Change;
 #[derive(Default)]
 pub(super) struct Documents {
     open: DashMap<String, Document>,
+    /// Their URIs by `last_used`. While it is locked, no entry of `open` is taken.
+    by_use: Mutex<BTreeMap<u64, String>>,
     revisions: AtomicU64,
 }
 
@@ -43,7 +47,6 @@ pub(super) struct DocumentSnapshot {
     pub revision: u64,
     /// The character after the last change, if it was changed.
     pub cursor: Option<usize>,
-    last_used: u64,
 }
 
 /// The parameters of `textDocument/didChange`.
@@ -82,7 +85,10 @@ impl Documents {
             last_used: revision,
             cursor: None,
         };
-        self.open.insert(uri, document);
+        self.note_use(&uri, revision);
+        if let Some(before) = self.open.insert(uri, document) {
+            self.by_use().remove(&before.last_used);
+        }
     }
 
     /// Applies changes in order and returns them. Changes of a document that is not open are ignored.
@@ -103,20 +109,25 @@ impl Documents {
         }
         document.version = version;
         document.revision = self.next();
+        self.by_use().remove(&document.last_used);
         document.last_used = document.revision;
+        self.note_use(uri, document.last_used);
         content_changes.iter().map(|change| document.apply(change, encoding)).collect()
     }
 
     pub(super) fn close(&self, uri: &str) {
-        if self.open.remove(uri).is_none() {
-            tracing::warn!("ignored the close of a document that is not open");
+        match self.open.remove(uri) {
+            Some((_, document)) => drop(self.by_use().remove(&document.last_used)),
+            None => tracing::warn!("ignored the close of a document that is not open"),
         }
     }
 
     /// Records that a document has the focus.
     pub(super) fn touch(&self, uri: &str) {
         if let Some(mut document) = self.open.get_mut(uri) {
+            self.by_use().remove(&document.last_used);
             document.last_used = self.next();
+            self.note_use(uri, document.last_used);
         }
     }
 
@@ -125,18 +136,30 @@ impl Documents {
         self.open.get(uri).map(|document| document.snapshot(uri))
     }
 
-    /// The other open documents, the most recently changed or focused first.
-    pub(super) fn others(&self, uri: &str) -> Vec<DocumentSnapshot> {
-        let others = self.open.iter().filter(|document| document.key() != uri);
-        let mut others: Vec<DocumentSnapshot> =
-            others.map(|document| document.snapshot(document.key())).collect();
-        others.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.last_used));
-        others
+    /// The other open documents, the most recently changed or focused first. Each costs its own snapshot only, however
+    /// many are open.
+    pub(super) fn others(&self, uri: &str) -> impl Iterator<Item = DocumentSnapshot> {
+        let mut before = u64::MAX;
+        let next = move || {
+            let (used, next) =
+                self.by_use().range(..before).next_back().map(|(&used, uri)| (used, uri.clone()))?;
+            before = used;
+            Some(next)
+        };
+        std::iter::from_fn(next).filter(move |other| other != uri).filter_map(|other| self.snapshot(&other))
     }
 
     /// Whether a document is still open and unchanged since the snapshot with this revision.
     pub(super) fn is_current(&self, uri: &str, revision: u64) -> bool {
         self.open.get(uri).is_some_and(|document| document.revision == revision)
+    }
+
+    fn note_use(&self, uri: &str, at: u64) {
+        self.by_use().insert(at, uri.to_owned());
+    }
+
+    fn by_use(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.by_use.lock().expect("lock poisoned")
     }
 
     fn next(&self) -> u64 {
@@ -153,7 +176,6 @@ impl Document {
             language: self.language.clone(),
             revision: self.revision,
             cursor: self.cursor,
-            last_used: self.last_used,
         }
     }
 
@@ -341,7 +363,7 @@ mod tests {
         apply(&documents, "b", 2, &[], Encoding::Utf8);
         documents.touch("a");
         documents.touch("unknown");
-        let uris: Vec<String> = documents.others("c").into_iter().map(|other| other.uri).collect();
+        let uris: Vec<String> = documents.others("c").map(|other| other.uri).collect();
         assert_eq!(uris, ["a", "b", "d"]);
     }
 }

@@ -12,7 +12,7 @@ use tower_lsp::jsonrpc::{Error, Result};
 use super::code_action_resolve::edit;
 use super::connection::Connection;
 use super::explain::explain;
-use crate::resident::PAUSE_MINUTES_MAX;
+use crate::resident::{PAUSE_MINUTES_MAX, Resident};
 
 /// Explains a selection: `[{uri, range}]`.
 pub(super) const EXPLAIN: &str = "fimd.explain";
@@ -39,11 +39,24 @@ pub(super) async fn execute_command(
             // Not awaited: a handler that waits for the client would block further messages.
             tokio::spawn(apply(connection.client().clone(), edit));
         }
-        PAUSE => connection.resident().pause(duration(&arguments)?),
+        PAUSE => pause(connection.resident(), duration(&arguments)?),
         RESUME => connection.resident().resume(),
         unknown => return Err(Error::invalid_params(format!("unknown command {unknown}"))),
     }
     Ok(Value::Null)
+}
+
+/// Pauses completion in all editors, for a duration or until resumed.
+pub fn pause(resident: &Arc<Resident>, duration: Option<Duration>) {
+    let pause = resident.pause(duration);
+    let Some(until) = pause.until else { return };
+    let resident = Arc::downgrade(resident);
+    tokio::spawn(async move {
+        tokio::time::sleep_until(until.into()).await;
+        if let Some(resident) = resident.upgrade() {
+            resident.end_pause(pause);
+        }
+    });
 }
 
 async fn apply(client: Client, edit: WorkspaceEdit) {

@@ -59,7 +59,7 @@ async fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -
         return subject(text, path, document, symbol);
     }
     let workspace = &snapshot.settings.workspace;
-    let others = connection.others(snapshot).into_iter();
+    let others = connection.others(snapshot);
     let others = others.filter(|other| other.text.len_bytes() <= OTHER_BYTES_MAX);
     let others: Vec<DocumentSnapshot> =
         others.filter(|other| workspace.may_be_read(other)).take(OTHERS_MAX).collect();

@@ -50,6 +50,7 @@ use tower_lsp::Server;
 
 pub use bridge::{ConnectReason, Duplex, bridge};
 pub use connection::Options;
+pub use execute_command::pause;
 pub use explain::remove_left_explanations;
 pub use wire::{Exit, frame, read_blocking};
 

@@ -1,9 +1,10 @@
 //! The forward pass.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::config::Config;
 use super::layout;
+use super::memory::MemoryEstimate;
 use super::state::{BlockPool, Checkpoint, Kept, Sequence, Trace, blocks_for};
 use super::weights::{MixerWeights, WeightBytes, Weights};
 use crate::base::Cancel;
@@ -49,9 +50,12 @@ pub struct Model<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
-    /// Loads the weights of `dir` into `backend`.
+    /// Loads the weights of `dir` into `backend`. Fails, before anything is allocated, where memory does not suffice.
     pub fn load(dir: &ModelDir, config: Config, options: ModelOptions, mut backend: B) -> Result<Self> {
         ensure!(options.batch_max > 0 && options.positions_max > 0, "the context cannot be empty");
+        let estimate = MemoryEstimate::new(&config, options.positions_max, options.batch_max, &backend);
+        let checked = estimate.check(options.positions_max, backend.memory().host.free);
+        checked.with_context(|| dir.origin().to_owned())?;
         let weights = layout::load(dir, &config, &mut backend)?;
         let attention_layers = config.attention_shapes().count();
         let block_bytes = backend.kv_block_bytes(attention_layers, &config.attention());

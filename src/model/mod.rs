@@ -6,6 +6,7 @@ pub mod experts;
 pub mod export;
 pub mod forward;
 pub mod layout;
+mod memory;
 pub mod state;
 pub mod tokenizer;
 pub mod weights;

@@ -4,19 +4,22 @@
 //! While a large model is loaded, the starter is the fallback model. In a model swap the old model is served until the
 //! new one is loaded.
 
+mod marker;
 mod open;
 mod served;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use marker::LoadMarker;
 pub use open::{LocalSession, Opened, Spec, check};
 pub use served::{ModelInfo, Served, served};
 
@@ -96,6 +99,7 @@ pub struct Resident {
     spec: Mutex<Option<Spec>>,
     /// What git ignores, for all editors.
     git: Arc<Git>,
+    marker: LoadMarker,
 }
 
 /// Removes an editor from the list when dropped.
@@ -107,6 +111,10 @@ pub struct Membership {
 impl Resident {
     /// From a model that is loaded already.
     pub fn of(served: Served, configuration: Configuration) -> Arc<Self> {
+        Self::with_marker(served, configuration, LoadMarker::default())
+    }
+
+    fn with_marker(served: Served, configuration: Configuration, marker: LoadMarker) -> Arc<Self> {
         let view = View {
             served: Arc::new(served),
             loading: None,
@@ -123,15 +131,20 @@ impl Resident {
             loads: AtomicU64::new(0),
             spec: Mutex::default(),
             git: Arc::new(Git::new(config::git_files())),
+            marker,
         })
     }
 
-    /// Loads a model, with the starter as the fallback model until a large one is loaded.
-    pub fn start(spec: Spec, configuration: Configuration) -> Result<Arc<Self>> {
+    /// Loads a model, with the starter as the fallback model until a large one is loaded, or for good where loading it
+    /// has ended the process before.
+    pub fn start(spec: Spec, configuration: Configuration, marker: LoadMarker) -> Result<Arc<Self>> {
         let is_fallback = spec.model.is_some() && spec.remote.is_none();
         let served = if is_fallback { spec.starter().serve()? } else { spec.serve()? };
-        let resident = Self::of(Served { is_fallback, ..served }, configuration);
-        if is_fallback {
+        let has_ended_another = is_fallback && marker.names(&spec.name());
+        let resident = Self::with_marker(Served { is_fallback, ..served }, configuration, marker);
+        if has_ended_another {
+            resident.refuse(spec);
+        } else if is_fallback {
             resident.load(spec);
         } else {
             *resident.spec() = Some(spec);
@@ -159,6 +172,23 @@ impl Resident {
         self.spec().clone()
     }
 
+    /// Serves the fallback model instead of one that has ended the process before.
+    fn refuse(&self, spec: Spec) {
+        let name = spec.name();
+        let failure = format!(
+            "loading {name} has ended the daemon before this one; `fimd log` tells how, and `fimd load` tries it again"
+        );
+        tracing::error!("{failure}");
+        *self.spec() = Some(spec);
+        self.view.send_modify(|view| view.failure = Some(failure));
+    }
+
+    /// Forgets that a model is being loaded: the process is about to end for another reason.
+    pub fn end_loads(&self) {
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        self.marker.clear();
+    }
+
     /// Loads a model in the background, then swaps it for the current one.
     pub fn load(self: &Arc<Self>, spec: Spec) {
         let number = self.loads.fetch_add(1, Ordering::Relaxed) + 1;
@@ -169,12 +199,15 @@ impl Resident {
             view.loading = Some(Loading { name: name.clone(), percentage: 0 });
             view.failure = None;
         });
+        self.marker.set(&name);
         let resident = self.clone();
         let work = move || {
-            let result = resident.open(&spec, number);
+            let opened = catch_unwind(AssertUnwindSafe(|| resident.open(&spec, number)));
+            let result = opened.unwrap_or_else(|_| Err(anyhow!("fimd has a bug that this model meets")));
             if !resident.is_newest(number) {
                 return;
             }
+            resident.marker.clear();
             if let Err(error) = &result {
                 tracing::error!("cannot load {name}: {error:#}");
             }
@@ -212,19 +245,16 @@ impl Resident {
         self.loads.load(Ordering::Relaxed) == number
     }
 
-    /// Pauses completion for a duration, or until [`Resident::resume`].
-    pub fn pause(self: &Arc<Self>, duration: Option<Duration>) {
+    /// Pauses completion until [`Resident::resume`], or until the caller ends the pause after its duration.
+    pub fn pause(&self, duration: Option<Duration>) -> Pause {
         let pause = Pause { until: duration.map(|duration| Instant::now() + duration) };
         self.view.send_modify(|view| view.pause = Some(pause));
-        let Some(duration) = duration else { return };
-        let resident = Arc::downgrade(self);
-        let work = move || {
-            thread::sleep(duration);
-            if let Some(resident) = resident.upgrade() {
-                resident.view.send_if_modified(|view| view.pause.take_if(|now| *now == pause).is_some());
-            }
-        };
-        thread::Builder::new().name("fimd-pause".into()).spawn(work).expect("the system can start a thread");
+        pause
+    }
+
+    /// Ends this pause, unless another one has taken its place.
+    pub fn end_pause(&self, pause: Pause) {
+        self.view.send_if_modified(|view| view.pause.take_if(|now| *now == pause).is_some());
     }
 
     /// Ends a pause.

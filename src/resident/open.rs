@@ -1,6 +1,7 @@
 //! From files to a model that runs.
 
 use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -76,8 +77,8 @@ impl Spec {
         let starter = hub::open(None)?;
         let tokenizer = Tokenizer::read(&starter)?.context("the starter model has no tokenizer")?;
         let remote = Remote::new(options.clone(), tokenizer)?;
-        let name = remote.describe();
-        Ok(Served { remote: Some(name), ..served(remote.engine(), PromptProfile::remote()) })
+        let (name, back_off) = (remote.describe(), Some(remote.back_off()));
+        Ok(Served { remote: Some(name), back_off, ..served(remote.engine(), PromptProfile::remote()) })
     }
 
     /// Name for messages before it is loaded.
@@ -89,8 +90,15 @@ impl Spec {
         }
     }
 
-    /// Opens the model.
+    /// Opens the model. A panic while it is read is an error like any other.
     pub fn open(&self) -> Result<Opened> {
+        let opened = catch_unwind(AssertUnwindSafe(|| self.read()));
+        opened.unwrap_or_else(|_| {
+            bail!("{}: fimd has a bug that this model meets; please report it", self.name())
+        })
+    }
+
+    fn read(&self) -> Result<Opened> {
         let started = Instant::now();
         let dir = hub::open(self.model.as_deref())?;
         let config = Config::read(&dir)?;

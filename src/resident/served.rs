@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::complete::PromptProfile;
+use crate::complete::remote::BackOff;
 use crate::serve::Engine;
 
 /// A model with its engine.
@@ -13,13 +14,15 @@ pub struct Served {
     pub info: Option<ModelInfo>,
     /// Name for messages of a remote backend.
     pub remote: Option<String>,
+    /// How long its server is left alone.
+    pub back_off: Option<BackOff>,
     /// Whether it is the fallback model, served until another is loaded.
     pub is_fallback: bool,
 }
 
 /// A model that is loaded already.
 pub fn served(engine: Engine, profile: impl Into<PromptProfile>) -> Served {
-    Served { engine, profile: profile.into(), info: None, remote: None, is_fallback: false }
+    Served { engine, profile: profile.into(), info: None, remote: None, back_off: None, is_fallback: false }
 }
 
 impl Served {

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each target uses one of these functions")]
 
 use fimd::format::{Bytes, ModelDir};
-use fimd::model::{Config, Tokenizer};
+use fimd::model::tokenizer::chat::{Message, Role};
+use fimd::model::{Config, Tokenizer, architecture};
 
 /// Reads a GGUF file.
 pub fn gguf(bytes: &[u8]) {
@@ -13,6 +14,25 @@ pub fn gguf(bytes: &[u8]) {
 /// Reads a safetensors file.
 pub fn safetensors(bytes: &[u8]) {
     read(ModelDir::from_safetensors("input", b"{}", None, &Bytes::from(bytes.to_vec())));
+}
+
+/// Reads the small files of a folder, with zero bytes between them: `config.json`, `tokenizer.json` and a chat template.
+/// Then encodes a text and renders a chat.
+pub fn folder(bytes: &[u8]) {
+    let mut parts = bytes.split(|&byte| byte == 0);
+    let mut next = || parts.next().unwrap_or_default();
+    let (config, tokenizer, template) = (next(), next(), next());
+    let tokenizer = Bytes::from(tokenizer.to_vec());
+    let no_tensors = Bytes::from(b"\x02\0\0\0\0\0\0\0{}".to_vec());
+    let Ok(dir) = ModelDir::from_safetensors("input", config, Some(tokenizer), &no_tensors) else { return };
+    drop(Config::read(&dir).map(|config| architecture::tensors(&config)));
+    let Ok(Some(tokenizer)) = Tokenizer::read(&dir) else { return };
+    let tokenizer = tokenizer.with_chat(&String::from_utf8_lossy(template));
+    let text = "fn a(b: &str) -> usize {\n    b.len() // \u{e9}\u{4e16} <|im_end|>\n}\n";
+    let ids = tokenizer.encode_with_specials(text);
+    assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
+    drop((tokenizer.decode(&ids), tokenizer.encode_open(text), tokenizer.fim()));
+    drop(tokenizer.encode_chat(&[Message::new(Role::System, "a"), Message::new(Role::User, text)]));
 }
 
 fn read(opened: anyhow::Result<ModelDir>) {

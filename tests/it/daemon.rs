@@ -77,6 +77,21 @@ impl User {
         }
     }
 
+    /// Waits until so many editors are connected to a daemon, which may only start now.
+    #[cfg(unix)]
+    fn wait_for_editors(&self, count: usize) {
+        let started = Instant::now();
+        loop {
+            let status: Value =
+                serde_json::from_slice(&self.run(&["status", "--json"]).stdout).unwrap_or_default();
+            if status["editors"].as_array().is_some_and(|editors| editors.len() == count) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{status:#}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// An editor that has started `fimd lsp` and opened a document.
     fn editor(&self, args: &[&str], text: &str) -> Client {
         let mut client = Client::spawn(self.command(&[&["lsp"], args].concat()));
@@ -449,4 +464,79 @@ mod strangers {
         let output = Command::new("id").arg("-u").output();
         output.is_ok_and(|output| output.stdout == b"0\n")
     }
+}
+
+/// The log of the user's daemon.
+fn log(user: &User) -> String {
+    std::fs::read_to_string(user.runtime().join("fimd.log")).unwrap_or_default()
+}
+
+#[test]
+fn a_model_that_has_ended_the_daemon_is_not_loaded_again() {
+    let (user, model) = (User::new(), tiny::folder());
+    let path = model.path().to_str().unwrap();
+    std::fs::write(user.settings(), format!("model = {path:?}\n")).unwrap();
+    let ready = |status: &Value| status["state"] == "ready" && status["is_stand_in"] == false;
+    let mut editor = user.editor(&[], STACK);
+    user.wait(ready);
+    user.ok(&["stop"]);
+    assert!(!user.runtime().join("loading").exists() && !user.runtime().join("last-words").exists());
+
+    std::fs::write(user.runtime().join("loading"), path).unwrap();
+    let mut other = user.editor(&[], STACK);
+    let status = user.wait(|status| status["state"] == "failed");
+    assert!(status["failure"].as_str().unwrap().contains("has ended the daemon before"), "{status:#}");
+    assert!(log(&user).contains("has ended the daemon before"), "{}", log(&user));
+    assert!(ghost(&mut other, 3, 15).is_some(), "the starter answers");
+    let told = other.notification("window/showMessage");
+    assert!(told["message"].as_str().unwrap().contains("has ended the daemon before"), "{told}");
+    user.ok(&["load", path]);
+    user.wait(ready);
+    editor.forget_unread();
+    other.forget_unread();
+}
+
+#[cfg(unix)]
+#[test]
+fn the_next_daemon_logs_how_the_one_before_has_ended() {
+    let user = User::new();
+    for (signal, expected) in [("-ABRT", "fimd ends with SIGABRT"), ("-9", "killed without a word")] {
+        let mut editor = user.editor(&[], STACK);
+        assert!(ghost(&mut editor, 3, 15).is_some());
+        let pid = user.status()["pid"].as_u64().unwrap();
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+        let started = Instant::now();
+        while !log(&user).contains(expected) {
+            assert!(started.elapsed() < PATIENCE, "{signal}: {}", log(&user));
+            thread::sleep(Duration::from_millis(50));
+        }
+        editor.forget_unread();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_bridge_ends_with_the_process_of_its_editor() {
+    let user = User::new();
+    let mut editor = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut bridge = user
+        .command(&["lsp"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let params = json!({"processId": editor.id(), "rootUri": null, "capabilities": {}});
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
+    let mut pipe = bridge.stdin.take().unwrap();
+    std::io::Write::write_all(&mut pipe, &fimd::lsp::frame(request.to_string().as_bytes())).unwrap();
+    user.wait_for_editors(1);
+    editor.kill().unwrap();
+    editor.wait().unwrap();
+    let started = Instant::now();
+    while bridge.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < PATIENCE, "the pipe is open, but the editor is gone");
+        thread::sleep(Duration::from_millis(50));
+    }
+    drop(pipe);
 }

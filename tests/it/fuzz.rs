@@ -5,6 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fimd::base::dtype::DType;
 use fimd::base::random::Mmix;
@@ -22,6 +23,11 @@ const CASES: u64 = 20_000;
 
 /// No allocation may be larger, whatever a file of a few KB claims.
 const ALLOCATION_BYTES_MAX: usize = 8 << 20;
+/// The same where tables are as long as the greatest token id, which is limited.
+const TABLE_BYTES_MAX: usize = 64 << 20;
+
+/// How long folders take at most, which are slow to read.
+const FOLDERS_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The system's allocator, which remembers the largest allocation of each thread.
 struct Watching;
@@ -61,12 +67,17 @@ static ALLOCATOR: Watching = Watching;
 
 #[test]
 fn gguf_files_are_read_or_refused() {
-    check(readers::gguf, &seeds("gguf"));
+    check(readers::gguf, &seeds("gguf"), ALLOCATION_BYTES_MAX, Duration::MAX);
 }
 
 #[test]
 fn safetensors_files_are_read_or_refused() {
-    check(readers::safetensors, &seeds("safetensors"));
+    check(readers::safetensors, &seeds("safetensors"), ALLOCATION_BYTES_MAX, Duration::MAX);
+}
+
+#[test]
+fn folders_are_read_or_refused() {
+    check(readers::folder, &seeds("folder"), TABLE_BYTES_MAX, FOLDERS_TIME_MAX);
 }
 
 /// With FIMD_WRITE_SEEDS set, writes them.
@@ -83,10 +94,15 @@ fn the_seeds_are_what_is_built_here() {
     }
 }
 
+/// FIMD_FUZZ_SECONDS sets another time, which alone then ends it.
 #[track_caller]
-fn check(read: fn(&[u8]), seeds: &[Vec<u8>]) {
+fn check(read: fn(&[u8]), seeds: &[Vec<u8>], allocation_bytes_max: usize, time_max: Duration) {
     let mut random = Mmix(1);
-    for case in 0..CASES {
+    let seconds = std::env::var("FIMD_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let (cases, time_max) =
+        seconds.map_or((CASES, time_max), |seconds| (u64::MAX, Duration::from_secs(seconds)));
+    let started = Instant::now();
+    for case in (0..cases).take_while(|_| started.elapsed() < time_max) {
         let mut bytes = seeds[random.below(seeds.len())].clone();
         for _ in 0..1 + random.below(3) {
             mutate(&mut bytes, &mut random, seeds);
@@ -94,7 +110,7 @@ fn check(read: fn(&[u8]), seeds: &[Vec<u8>]) {
         LARGEST.set(0);
         assert!(catch_unwind(|| read(&bytes)).is_ok(), "case {case}: {bytes:02x?}");
         let largest = LARGEST.get();
-        assert!(largest <= ALLOCATION_BYTES_MAX, "case {case} allocates {largest} bytes: {bytes:02x?}");
+        assert!(largest <= allocation_bytes_max, "case {case} allocates {largest} bytes: {bytes:02x?}");
     }
 }
 
@@ -102,7 +118,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Mmix, seeds: &[Vec<u8>]) {
     const INTEGERS: [u64; 12] =
         [0, 1, 2, 31, 255, 1 << 16, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, 1 << 60, u64::MAX / 2, u64::MAX];
     let at = random.below(bytes.len());
-    match random.below(6) {
+    match random.below(7) {
         0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
         1 => bytes.truncate(at),
         2 => {
@@ -120,6 +136,11 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Mmix, seeds: &[Vec<u8>]) {
         4 => {
             let end = bytes.len().min(at + random.below(64));
             bytes.drain(at..end);
+        }
+        5 => {
+            let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let integer = INTEGERS[random.below(INTEGERS.len())].to_string();
+            bytes.splice(at..at + digits, integer.bytes());
         }
         _ => {
             let other = &seeds[random.below(seeds.len())];
@@ -157,11 +178,64 @@ fn built_seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             "empty.safetensors",
             safetensors::serialize(Vec::<(&str, TensorView)>::new(), None).unwrap(),
         ),
+        ("folder", "qwen3_next.folder", folder_seed(QWEN3_NEXT, r#"{"type": "NFC"}"#, CHATML)),
+        (
+            "folder",
+            "qwen2.folder",
+            folder_seed(
+                QWEN2,
+                r#"{"type": "Replace", "pattern": {"String": "l"}, "content": "llll"}"#,
+                CHAINS,
+            ),
+        ),
         ("gguf", "types.gguf", types_seed().bytes()),
         ("gguf", "metadata.gguf", metadata_seed().bytes()),
         ("gguf", "model.gguf", model_seed().bytes()),
         ("gguf", "tokenizer.gguf", tokenizer_seed().bytes()),
     ]
+}
+
+const QWEN3_NEXT: &str = r#"{"model_type":"qwen3_next","vocab_size":512,"hidden_size":8,"num_hidden_layers":2,
+"num_attention_heads":1,"num_key_value_heads":1,"head_dim":8,"rms_norm_eps":1e-6,"max_position_embeddings":64,
+"tie_word_embeddings":true,"layer_types":["linear_attention","full_attention"],"rope_theta":1e4,
+"linear_num_key_heads":1,"linear_num_value_heads":1,"linear_key_head_dim":8,"linear_value_head_dim":8,
+"linear_conv_kernel_dim":4,"num_experts":2,"num_experts_per_tok":1,"moe_intermediate_size":8,
+"shared_expert_intermediate_size":8,"mlp_only_layers":[]}"#;
+
+const QWEN2: &str = r#"{"model_type":"qwen2","vocab_size":512,"hidden_size":8,"num_hidden_layers":1,
+"num_attention_heads":1,"num_key_value_heads":1,"rms_norm_eps":1e-6,"max_position_embeddings":64,
+"intermediate_size":8,"rope_parameters":{"rope_theta":1e4,"rope_type":"default"},
+"quantization_config":{"quant_method":"fp8","weight_block_size":[128,128]}}"#;
+
+const CHATML: &str = "{% macro turn(role, text) %}<|im_start|>{{ role ~ '\\n' + text }}<|im_end|>\n{% endmacro %}\
+{%- set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ turn(m.role, m['content'] | trim) }}\
+{% endfor %}{% if add_generation_prompt and ns.n %}<|im_start|>assistant\n{% elif x is defined %}{{ x | tojson }}{% endif %}";
+
+const CHAINS: &str =
+    "{{ a.b.c[0](1)|d|e is f if g else not -1 }}{% for i in range(9) %}{{ messages[::-1] }}{% endfor %}";
+
+/// The small files of a folder.
+fn folder_seed(config: &str, normalizer: &str, template: &str) -> Vec<u8> {
+    let vocab: Vec<String> =
+        byte_tokens().zip(0..).map(|(token, id)| format!("{}:{id}", serde_json::json!(token))).collect();
+    let split = r#"{"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|\\p{L}+|."},"behavior":"Isolated","invert":false}"#;
+    let bytes = r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}"#;
+    let tokenizer = format!(
+        r#"{{"added_tokens":[{{"id":257,"content":"<|im_end|>"}}],"normalizer":{normalizer},
+"pre_tokenizer":{{"type":"Sequence","pretokenizers":[{split},{bytes}]}},
+"model":{{"type":"BPE","vocab":{{{},"le":256}},"merges":[["l","e"]]}}}}"#,
+        vocab.join(",")
+    );
+    [config, &tokenizer, template].join("\0").into_bytes()
+}
+
+/// How each byte is spelled.
+fn byte_tokens() -> impl Iterator<Item = String> {
+    let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut moved = '\u{100}'..;
+    (0..=255u8).map(move |byte| {
+        if is_printable(&byte) { char::from(byte) } else { moved.next().unwrap() }.to_string()
+    })
 }
 
 /// A block of each type.
@@ -231,11 +305,8 @@ fn model_seed() -> Gguf {
 
 /// All tokens of one byte, a merge and a special token.
 fn tokenizer_seed() -> Gguf {
-    let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let mut moved = '\u{100}'..;
-    let bytes = (0..=255u8)
-        .map(|byte| if is_printable(&byte) { char::from(byte) } else { moved.next().unwrap() }.to_string());
-    let tokens: Vec<String> = bytes.chain(["ab".into(), "<|endoftext|>".into(), "[PAD]".into()]).collect();
+    let tokens: Vec<String> =
+        byte_tokens().chain(["ab".into(), "<|endoftext|>".into(), "[PAD]".into()]).collect();
     let mut types = vec![1; 257];
     types.extend([3, 5]);
     let mut seed = Gguf { metadata: Vec::new(), tensors: Vec::new() };

@@ -54,7 +54,7 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         rule: "unsafe",
         names: &["unsafe_code"],
-        places: &["lib.rs", "main.rs", "base/pool.rs", "format/mmap.rs", "compute/cpu/"],
+        places: &["lib.rs", "main.rs", "base/crash.rs", "base/pool.rs", "format/mmap.rs", "compute/cpu/"],
     },
 ];
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fimd::base::Cancel;
 use fimd::complete::fim::Order;
-use fimd::complete::remote::{Options, Remote, Template, Token};
+use fimd::complete::remote::{Options, Remote, Template, Token, TokenSource};
 use fimd::complete::{self, Request, driver};
 use fimd::decode::{Budget, Generated, StopReason, Task};
 use fimd::model::Tokenizer;
@@ -229,11 +229,11 @@ fn a_prompt_is_sent_and_a_completion_received() {
         (Template::Server, "import os\nx = os.", Some("\ny = 1\n")),
     ] {
         let server = Server::new(&[WORD]);
-        let token = Some(Token::new("sesame").unwrap());
+        let token = Some(TokenSource::Text(Token::new("sesame").unwrap()));
         let model = Some("coder".to_owned());
         let engine = engine(Options { template, token, model, ..server.options() });
         let options = complete::Options::new(Order::PsmAnchored);
-        let completion = driver::once(&engine, options, request()).unwrap().unwrap();
+        let completion = driver::once(&engine, options, request(), &Cancel::new()).unwrap().unwrap();
         assert_eq!((&*completion.text, completion.stop), ("word", StopReason::EndToken));
         assert_eq!(completion.timings.decode_tokens, 2);
         let Asked { head, body } = server.asked();
@@ -255,7 +255,8 @@ fn completions_are_judged_by_log_probabilities() {
         [(Act::Likely(&["word"], -0.1), true), (Act::Likely(&["word"], -9.0), false), (WORD, true)]
     {
         let server = Server::new(&[act]);
-        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap();
+        let request = Request::new("x = ", "\n");
+        let shown = driver::once(&server.engine(), options, request, &Cancel::new()).unwrap();
         assert_eq!(shown.is_some(), is_shown);
     }
 }
@@ -272,7 +273,9 @@ fn special_tokens_end_a_completion() {
         &["word()\u{fffd}"],
     ] {
         let server = Server::new(&[Act::Stream(texts, NOW)]);
-        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap().unwrap();
+        let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n"), &Cancel::new())
+            .unwrap()
+            .unwrap();
         assert_eq!(shown.text, "word()", "{texts:?}");
         let stops = server.asked().body["stop"].clone();
         for stop in ["<|im_end|>", "<fim_middle>", "<EOT>", "<｜end▁of▁sentence｜>"] {
@@ -282,7 +285,8 @@ fn special_tokens_end_a_completion() {
     // A server that takes four stop sequences only.
     let few = Act::Status(400, String::new(), "at most 4 stop sequences");
     let server = Server::new(&[few, WORD]);
-    let shown = driver::once(&server.engine(), options, Request::new("x = ", "\n")).unwrap().unwrap();
+    let shown =
+        driver::once(&server.engine(), options, Request::new("x = ", "\n"), &Cancel::new()).unwrap().unwrap();
     assert_eq!(shown.text, "word");
     let counts = server.asked.try_iter().map(|asked| asked.body["stop"].as_array().unwrap().len());
     assert_eq!(counts.collect::<Vec<_>>(), [26, 4]);
@@ -368,16 +372,26 @@ fn time_limits_end_stalled_responses() {
             time *= 2;
         }
     }
-    // A retry that would be too late is not made, and Retry-After is respected.
+    // A retry that would be too late is not made, and Retry-After is respected, of which a minute counts at most.
     let server = Server::new(&[status(429, "retry-after: 3600\r\n")]);
     let engine = server.engine();
     for expected in ["status 429", "Retry-After"] {
-        let (result, _) = generate(&engine, until(PATIENCE), &Cancel::new());
+        let (result, _) = generate(&engine, until(Duration::from_secs(10)), &Cancel::new());
         let error = result.unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
     assert_eq!(server.asked.try_iter().count(), 1);
-    // Without a time limit, the timeout does.
+    // More than a clock can count is no other than that.
+    let server = Server::new(&[status(429, &format!("retry-after: {}\r\n", u64::MAX))]);
+    let (result, _) = generate(&server.engine(), until(Duration::from_secs(10)), &Cancel::new());
+    assert!(result.unwrap_err().contains("status 429"));
+    // Without a time limit, three times the timeout end a response that drips.
+    let server = Server::new(&[Act::Stream(&["word "; 10_000], Duration::from_millis(50))]);
+    let options = Options { timeout: Duration::from_millis(500), retries: 1, ..server.options() };
+    let (result, _) = generate(&self::engine(options), Budget::default(), &Cancel::new());
+    let error = result.unwrap_err();
+    assert!(error.contains("has not finished within 1 s"), "{error}");
+    // And the timeout itself one that sends nothing.
     let server = Server::new(&[Act::Hang]);
     let impatient =
         self::engine(Options { timeout: Duration::from_millis(200), retries: 1, ..server.options() });
@@ -393,7 +407,7 @@ fn time_limits_end_stalled_responses() {
 #[test]
 fn a_cancel_closes_the_connection() {
     let endless = Act::Stream(&["word "; 10_000], Duration::from_millis(50));
-    for act in [Act::Hang, endless, status(503, "retry-after: 3600\r\n")] {
+    for act in [Act::Hang, endless, status(503, "retry-after: 30\r\n")] {
         let hangs_up = !matches!(act, Act::Status(..));
         let server = Server::new(&[act]);
         let (engine, cancel) = (server.engine(), Cancel::new());

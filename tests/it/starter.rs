@@ -31,7 +31,7 @@ fn complete(documents: &[(&str, &str)], order: Order) -> Vec<(String, String)> {
     let answer = |document: &str| {
         let (prefix, suffix) = document.split_once("$0").unwrap();
         let request = Request { max_tokens: 48, ..Request::new(prefix, suffix) };
-        let completion = driver::once(&engine, Options::new(order), request).unwrap();
+        let completion = driver::once(&engine, Options::new(order), request, &Cancel::new()).unwrap();
         completion.map(|completion| completion.text).unwrap_or_default()
     };
     documents.iter().map(|(document, expected)| (answer(document), (*expected).into())).collect()

@@ -108,6 +108,9 @@ fn describe(status: &Status) -> String {
         row(name, value);
     }
     let (usage, budget) = (&status.engine.usage, status.cache_bytes_max);
+    if let Some(seconds) = status.back_off_s {
+        row("server", format!("busy; it is asked again in {seconds} s"));
+    }
     row("memory", HumanBytes(status.memory_bytes).to_string());
     row(
         "cache",

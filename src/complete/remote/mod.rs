@@ -8,6 +8,7 @@
 //! - One request at a time, as with a local model; a newer one cancels it by closing the connection.
 //! - Errors contain nothing of request or response bodies, as both have document text.
 
+mod token;
 mod transport;
 mod wire;
 
@@ -28,6 +29,8 @@ use transport::{Exchange, Failure, POLL, Received, Transport};
 use wire::{CompletionRequest, Piece, Support};
 
 pub use crate::base::client::Token;
+pub use token::TokenSource;
+pub use transport::BackOff;
 pub use wire::Template;
 
 /// Options of the remote backend.
@@ -38,8 +41,8 @@ pub struct Options {
     /// The name of the model; by default the server's choice.
     pub model: Option<String>,
     /// Authenticates the user.
-    pub token: Option<Token>,
-    /// Timeout of connecting, and of each read and write.
+    pub token: Option<TokenSource>,
+    /// Timeout of connecting, and of each read and write; a request may take three of these in all.
     pub timeout: Duration,
     /// Retries after a failed connection, or a busy server.
     pub retries: u32,
@@ -48,6 +51,9 @@ pub struct Options {
     /// Most tokens of a prompt and its completion together.
     pub context: usize,
 }
+
+/// Most timeouts that a request without a time limit of its own may take.
+const REQUEST_TIMEOUTS: u32 = 3;
 
 /// The remote backend.
 pub struct Remote {
@@ -71,6 +77,11 @@ impl Remote {
         format!("{model} at {}", self.transport.host())
     }
 
+    /// How long the server is left alone.
+    pub fn back_off(&self) -> BackOff {
+        self.transport.back_off()
+    }
+
     /// An engine whose tasks run on the server.
     pub fn engine(mut self) -> Engine {
         let (tokenizer, context) = (self.tokenizer.clone(), self.options.context);
@@ -89,15 +100,21 @@ impl Remote {
         if task.max_tokens == 0 {
             return Ok(vec![Generated::empty(StopReason::Length)]);
         }
-        let (started, until) = (Instant::now(), task.budget.until);
+        let started = Instant::now();
+        let total = started + self.options.timeout * REQUEST_TIMEOUTS;
+        let until = Some(task.budget.until.map_or(total, |until| until.min(total)));
         let mut attempts = 0..self.options.retries;
         loop {
             let mut stop = self.transport.wait_turn(until, cancel)?;
             if stop.is_none() {
-                match self.attempt(task, cancel, started, show) {
+                match self.attempt(task, cancel, (started, total), show) {
                     Ok(generated) => return Ok(vec![generated]),
                     Err(Failure::NoLogprobs) => self.support.logprobs = false,
                     Err(Failure::FewStops) => self.support.stops = false,
+                    Err(Failure::Unauthorized(error)) => {
+                        self.transport.forget_token();
+                        return Err(error);
+                    }
                     Err(Failure::Permanent(error)) => return Err(error),
                     Err(Failure::Retryable(error, after)) => {
                         let attempt = attempts.next();
@@ -116,15 +133,16 @@ impl Remote {
         &mut self,
         task: &Task,
         cancel: &Cancel,
-        started: Instant,
+        (started, total): (Instant, Instant),
         show: &mut dyn FnMut(&str),
     ) -> Result<Generated, Failure> {
+        self.transport.authenticate(cancel).map_err(Failure::Permanent)?;
         let Options { model, template, .. } = &self.options;
         let request =
             CompletionRequest::new(task, &self.tokenizer, *template, model.as_deref(), self.support);
         let exchange = self.transport.send(request.body.to_string());
         let mut answer = ResponseReader::new(task, request.withheld, started, self.support);
-        let ended = answer.listen(&exchange, cancel, show);
+        let ended = answer.listen(&exchange, total, cancel, show);
         self.transport.end(exchange, matches!(ended, Ok(ResponseEnd::Read)));
         ended.map(|_| answer.finish())
     }
@@ -181,6 +199,7 @@ impl<'a> ResponseReader<'a> {
     fn listen(
         &mut self,
         exchange: &Exchange,
+        total: Instant,
         cancel: &Cancel,
         show: &mut dyn FnMut(&str),
     ) -> Result<ResponseEnd, Failure> {
@@ -191,6 +210,10 @@ impl<'a> ResponseReader<'a> {
             }
             if let Some(length) = self.task.budget.check(&self.out.text) {
                 return Ok(self.cut(length, StopReason::Time));
+            }
+            if Instant::now() >= total {
+                let limit = total.saturating_duration_since(self.started).as_secs();
+                return self.cut_off(anyhow!("the remote server has not finished within {limit} s"));
             }
             let ended = match exchange.answer.recv_timeout(POLL) {
                 Ok(Received::Status(status, after)) => {
@@ -259,7 +282,11 @@ impl<'a> ResponseReader<'a> {
             Err(error) => error.context("the remote server cannot be reached"),
             Ok(()) => anyhow!("the remote server closed the connection early"),
         };
-        // Whole lines of a partial response are usable.
+        self.cut_off(error)
+    }
+
+    /// Ends a response that is not complete; whole lines of it are usable.
+    fn cut_off(&mut self, error: anyhow::Error) -> Result<ResponseEnd, Failure> {
         let text = &self.out.text;
         match text.rfind('\n').filter(|&end| !text[..end].trim().is_empty()) {
             Some(end) => {
@@ -307,6 +334,7 @@ fn status_failure(status: u16, after: Option<Duration>, text: &str, support: Sup
     };
     let error = anyhow!("the remote server responded with status {status}{advice}");
     match status {
+        401 | 403 => Failure::Unauthorized(error),
         429 | 500..=599 => Failure::Retryable(error, after),
         _ => Failure::Permanent(error),
     }

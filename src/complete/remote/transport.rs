@@ -1,7 +1,7 @@
 //! The HTTP connection, the thread that reads from it, retries, back-off and timeouts.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
+use super::token::TokenSource;
 use crate::base::Cancel;
 use crate::base::client::{Token, back_off, is_loopback};
 use crate::decode::StopReason;
@@ -20,6 +21,8 @@ pub(super) const POLL: Duration = Duration::from_millis(10);
 const BACK_OFF: Duration = Duration::from_millis(200);
 /// The longest back-off.
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+/// The longest time that a server is left alone, whatever it asks for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Most bytes of a response, or of a line of one.
 const RESPONSE_BYTES_MAX: u64 = 1 << 24;
 /// Most bytes of an error response.
@@ -30,12 +33,31 @@ const LINES_MAX: usize = 64;
 /// The connection to one server.
 pub(super) struct Transport {
     endpoint: Uri,
+    source: Option<TokenSource>,
+    /// What was read of it.
     token: Option<Token>,
     timeout: Duration,
     /// With an idle connection to reuse.
     idle: Option<Agent>,
     /// From the server's Retry-After.
-    not_before: Option<Instant>,
+    not_before: BackOff,
+}
+
+/// Until when a server is left alone. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct BackOff(Arc<Mutex<Option<Instant>>>);
+
+impl BackOff {
+    /// How long that is from now; none when it may be asked.
+    pub fn left(&self) -> Option<Duration> {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until?.checked_duration_since(Instant::now())
+    }
+
+    fn set(&self, wait: Option<Duration>) {
+        let until = wait.map(|wait| Instant::now() + wait.min(RETRY_AFTER_MAX));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
 }
 
 /// A request that was sent.
@@ -48,6 +70,8 @@ pub(super) struct Exchange {
 pub(super) enum Failure {
     /// Another attempt may succeed, after this time if there is a Retry-After.
     Retryable(anyhow::Error, Option<Duration>),
+    /// The server refuses the token.
+    Unauthorized(anyhow::Error),
     /// Another one would end the same way.
     Permanent(anyhow::Error),
     /// The server does not support log-probabilities.
@@ -65,12 +89,29 @@ pub(super) enum Received {
 
 impl Transport {
     /// To the server at `url`. Nothing is sent yet.
-    pub(super) fn new(url: &str, token: Option<Token>, timeout: Duration) -> Result<Self> {
+    pub(super) fn new(url: &str, source: Option<TokenSource>, timeout: Duration) -> Result<Self> {
         let endpoint = endpoint(url)?;
         if endpoint.scheme_str() == Some("http") && !is_loopback(endpoint.host().unwrap_or_default()) {
             tracing::warn!("remote.url is http: document text is sent unencrypted over the network");
         }
-        Ok(Self { endpoint, token, timeout, idle: None, not_before: None })
+        Ok(Self { endpoint, source, token: None, timeout, idle: None, not_before: BackOff::default() })
+    }
+
+    pub(super) fn back_off(&self) -> BackOff {
+        self.not_before.clone()
+    }
+
+    /// Reads the token, unless that was done.
+    pub(super) fn authenticate(&mut self, cancel: &Cancel) -> Result<()> {
+        if let (None, Some(source)) = (&self.token, &self.source) {
+            self.token = Some(source.read(cancel)?);
+        }
+        Ok(())
+    }
+
+    /// Reads the token again before the next request: the server has refused it.
+    pub(super) fn forget_token(&mut self) {
+        self.token = None;
     }
 
     /// Where requests are sent to.
@@ -93,7 +134,7 @@ impl Transport {
             request = request.header("authorization", token.bearer());
         }
         let work = move || {
-            let answer = request.send(&body).map_err(anyhow::Error::from);
+            let answer = request.send(&body).map_err(explain);
             // A send fails once the request has ended.
             let _ = match answer {
                 Ok(answer) => relay(answer, &send),
@@ -120,14 +161,13 @@ impl Transport {
         until: Option<Instant>,
         cancel: &Cancel,
     ) -> Result<Option<StopReason>> {
-        let wait = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
-        let stop = sleep(wait.unwrap_or_default(), until, cancel);
+        let stop = sleep(self.not_before.left().unwrap_or_default(), until, cancel);
         ensure!(
             stop != Some(StopReason::Time),
             "the Retry-After of the remote server exceeds the time limit"
         );
         if stop.is_none() {
-            self.not_before = None;
+            self.not_before.set(None);
         }
         Ok(stop)
     }
@@ -142,15 +182,28 @@ impl Transport {
         until: Option<Instant>,
         cancel: &Cancel,
     ) -> Result<Option<StopReason>> {
-        self.not_before = after.map(|after| Instant::now() + after);
+        self.not_before.set(after);
         let Some(attempt) = attempt else { return Err(error) };
-        let wait = after.unwrap_or_else(|| back_off(attempt, BACK_OFF, BACK_OFF_MAX));
+        let wait = self.not_before.left().unwrap_or_else(|| back_off(attempt, BACK_OFF, BACK_OFF_MAX));
         if until.is_some_and(|until| Instant::now() + wait >= until) {
             return Err(error);
         }
         tracing::debug!("retrying in {} ms: {error:#}", wait.as_millis());
         Ok(sleep(wait, until, cancel))
     }
+}
+
+/// An error of the connection, with what to do about it where that is known.
+fn explain(error: ureq::Error) -> anyhow::Error {
+    let text = error.to_string().to_ascii_lowercase();
+    let is_tls = ["certificate", "rustls", "tls"].iter().any(|word| text.contains(word));
+    let error = anyhow::Error::from(error);
+    if !is_tls {
+        return error;
+    }
+    error.context(
+        "its certificate is not accepted; SSL_CERT_FILE names a file with that of a private authority (`fimd guide remote`)",
+    )
 }
 
 fn agent(timeout: Duration) -> Agent {

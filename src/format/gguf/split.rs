@@ -46,7 +46,7 @@ pub(crate) fn is_later_part(path: &Path) -> bool {
 }
 
 fn open_part(path: &Path) -> Result<(Metadata, Vec<(String, Entry)>)> {
-    let bytes = Bytes::mapped(mmap::map(path)?);
+    let bytes = Bytes::mapped(mmap::map(path, u64::MAX)?);
     read(&path.display().to_string(), &bytes)
 }
 

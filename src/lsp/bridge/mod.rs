@@ -12,10 +12,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 
 use super::wire::{self, Exit};
-use crate::base::escape;
+use crate::base::{escape, process};
 use link::Link;
 use replay::{Kind, SessionRecord};
 
@@ -39,7 +39,12 @@ const UPTIME_MIN: Duration = Duration::from_secs(10);
 /// After more early failures in a row, reconnecting waits for [`RETRY_DELAY`].
 const EARLY_FAILURES_MAX: u32 = 2;
 
-/// Serves one editor until it sends `exit` or closes `input`. `connect` finds or starts a daemon; it returns `None`
+/// Between two checks of the editor and the daemon.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A daemon that is silent for longer, though it is asked, is hung.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// Serves one editor until it sends `exit`, closes `input` or is gone. `connect` finds or starts a daemon; it returns `None`
 /// when the user has stopped it.
 pub async fn bridge<C>(
     input: impl AsyncRead + Send + Unpin + 'static,
@@ -66,9 +71,12 @@ where
         connected_at: None,
         retry_at: None,
         early_failures: 0,
+        heard_at: Instant::now(),
+        is_hung: false,
         last_error: String::new(),
         exit: Exit::Unclean,
     };
+    let mut heartbeat = interval(HEARTBEAT);
     loop {
         let link = &mut bridge.link;
         let received = async {
@@ -88,6 +96,7 @@ where
                 Some(message) => bridge.on_editor_message(&message).await,
                 None => Err(Closed),
             },
+            _ = heartbeat.tick() => bridge.on_heartbeat().await,
         };
         if handled.is_err() {
             return bridge.exit;
@@ -108,6 +117,9 @@ struct Bridge<O, C> {
     retry_at: Option<Instant>,
     /// Early failures in a row.
     early_failures: u32,
+    /// When the daemon last said something.
+    heard_at: Instant,
+    is_hung: bool,
     /// Why connecting failed, as shown to the user; empty after a success.
     last_error: String,
     exit: Exit,
@@ -119,7 +131,11 @@ where
     C: AsyncFn(ConnectReason) -> Result<Option<Duplex>>,
 {
     async fn on_editor_message(&mut self, message: &[u8]) -> Result<(), Closed> {
+        let is_first = self.record.editor_process().is_none();
         let kind = self.record.record_editor_message(message);
+        if is_first && self.record.editor_process().is_some_and(|pid| !process::exists(pid)) {
+            self.record.forget_editor_process();
+        }
         match kind {
             Kind::Exit => {
                 if let Some(link) = &mut self.link {
@@ -149,7 +165,33 @@ where
     }
 
     async fn on_daemon_message(&mut self, message: &[u8]) -> Result<(), Closed> {
+        (self.heard_at, self.is_hung) = (Instant::now(), false);
         if self.record.record_daemon_message(message) { self.send_to_editor(message).await } else { Ok(()) }
+    }
+
+    /// Ends with the editor, which may leave its end of the pipe to another process, and tells of a hung daemon once.
+    async fn on_heartbeat(&mut self) -> Result<(), Closed> {
+        if self.record.editor_process().is_some_and(|pid| !process::exists(pid)) {
+            tracing::warn!("the editor is gone");
+            return Err(Closed);
+        }
+        if !self.record.is_handshake_done() || self.link.is_none() {
+            return Ok(());
+        }
+        let silence = self.heard_at.elapsed();
+        if silence > SILENCE_MAX && !self.is_hung {
+            self.is_hung = true;
+            let text = format!(
+                "fimd: the daemon has not responded for {} s; end its process, `fimd daemon`, and a new one starts",
+                silence.as_secs()
+            );
+            tracing::error!("{text}");
+            self.notify("window/showMessage", json!({"type": 1, "message": text})).await?;
+        }
+        if silence > HEARTBEAT && !self.is_hung {
+            return self.send_to_daemon(&replay::heartbeat()).await;
+        }
+        Ok(())
     }
 
     async fn on_disconnect(&mut self) -> Result<(), Closed> {
@@ -209,6 +251,7 @@ where
         self.link = Link::open(connection, &self.record).await;
         if self.link.is_some() {
             (self.connected_at, self.retry_at) = (Some(Instant::now()), None);
+            (self.heard_at, self.is_hung) = (Instant::now(), false);
         }
         Ok(self.link.is_some())
     }

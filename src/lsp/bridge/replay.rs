@@ -14,6 +14,8 @@ use crate::lsp::position::Encoding;
 
 /// The id of a replayed `initialize`.
 const REPLAY_ID: &str = "fimd/again";
+/// The id and method of a heartbeat, which any daemon answers, if only with an error.
+const HEARTBEAT: &str = "fimd/heartbeat";
 
 /// The state of a session with an editor, as its messages tell it.
 #[derive(Default)]
@@ -24,6 +26,8 @@ pub(super) struct SessionRecord {
     is_shutting_down: bool,
     wants_status: bool,
     encoding: Option<Encoding>,
+    /// The process of the editor, where it was seen.
+    editor_process: Option<u32>,
     /// The last `workspace/didChangeConfiguration`.
     configuration: Option<Vec<u8>>,
     /// Every `workspace/didChangeWorkspaceFolders`.
@@ -57,6 +61,11 @@ struct Envelope<'m> {
     params: Option<&'m RawValue>,
 }
 
+/// A request that shows whether the daemon responds.
+pub(super) fn heartbeat() -> Vec<u8> {
+    json!({"jsonrpc": "2.0", "id": HEARTBEAT, "method": HEARTBEAT}).to_string().into_bytes()
+}
+
 impl SessionRecord {
     pub(super) fn is_shutting_down(&self) -> bool {
         self.is_shutting_down
@@ -73,6 +82,16 @@ impl SessionRecord {
     /// Whether a daemon has answered `initialize`.
     pub(super) fn is_handshake_done(&self) -> bool {
         self.is_handshake_done
+    }
+
+    /// The process of the editor.
+    pub(super) fn editor_process(&self) -> Option<u32> {
+        self.editor_process
+    }
+
+    /// Records that the editor's process is not to be seen, as from a container.
+    pub(super) fn forget_editor_process(&mut self) {
+        self.editor_process = None;
     }
 
     /// Records a message of the editor.
@@ -120,6 +139,7 @@ impl SessionRecord {
         if let Ok(client) = serde_json::from_str::<InitializeParams>(params.get()) {
             self.encoding = Some(Encoding::negotiate(&client));
             self.wants_status = Capabilities::of(&client.capabilities).status;
+            self.editor_process = client.process_id.and_then(|pid| u32::try_from(pid).ok());
         }
         self.initialize_params = Some(params);
     }
@@ -167,7 +187,8 @@ impl SessionRecord {
             messages.extend(self.folder_changes.clone());
         }
         // The latest document is opened last.
-        for snapshot in self.documents.others("").iter().rev() {
+        let documents: Vec<_> = self.documents.others("").collect();
+        for snapshot in documents.iter().rev() {
             let document = json!({
                 "uri": snapshot.uri,
                 "languageId": snapshot.language,

@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::architecture::Architecture;
-use super::{Config, FfnShape, LayerShape, MixerShape, MoeShape, SIZE_MAX};
+use super::{
+    Config, EXPERTS_MAX, FfnShape, LAYERS_MAX, LayerShape, MixerShape, MoeShape, SIZE_MAX, STATE_ELEMENTS_MAX,
+};
 use crate::compute::{AttentionShape, DeltaShape};
 
 /// Which mixer a layer has, as `layer_types` spells it.
@@ -107,7 +109,11 @@ impl Raw {
     pub(super) fn check(self, architecture: Architecture) -> Result<Config> {
         let vocab = sized("vocab_size", self.vocab_size)?;
         let hidden = sized("hidden_size", self.hidden_size)?;
-        sized("num_hidden_layers", self.num_hidden_layers)?;
+        let layers = self.num_hidden_layers;
+        ensure!(
+            (1..=LAYERS_MAX).contains(&layers),
+            "num_hidden_layers is {layers}; it must lie between 1 and {LAYERS_MAX}"
+        );
         ensure!(self.max_position_embeddings > 0, "max_position_embeddings is 0");
         ensure!(
             self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0,
@@ -197,6 +203,10 @@ impl Raw {
     fn moe(&self, architecture: Architecture) -> Result<MoeShape> {
         let experts = required("num_experts", self.num_experts)?;
         let top_k = required("num_experts_per_tok", self.num_experts_per_tok)?;
+        ensure!(
+            experts * self.num_hidden_layers <= EXPERTS_MAX,
+            "num_experts is {experts}; all layers together may have {EXPERTS_MAX}"
+        );
         ensure!(top_k <= experts, "num_experts_per_tok ({top_k}) exceeds num_experts ({experts})");
         let shared_width = architecture
             .has_shared_expert()
@@ -225,6 +235,12 @@ impl Raw {
             "linear_num_value_heads ({}) is not a multiple of linear_num_key_heads ({})",
             shape.value_heads,
             shape.key_heads
+        );
+        let elements = shape.state_len().max(shape.conv_len());
+        ensure!(
+            elements <= STATE_ELEMENTS_MAX,
+            "the recurrent state of a layer has {elements} elements (linear_num_value_heads, linear_key_head_dim, \
+             linear_value_head_dim, linear_conv_kernel_dim); at most {STATE_ELEMENTS_MAX} are supported"
         );
         Ok(shape)
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::SIZE_MAX;
+use super::LAYERS_MAX;
 use super::architecture::Architecture;
 use super::json::{LayerType, Raw};
 use crate::format::{ModelDir, gguf::Metadata};
@@ -108,7 +108,7 @@ impl Keys<'_> {
         let layers = blocks.checked_sub(nextn);
         let layers =
             layers.with_context(|| format!("{nextn_key} ({nextn}) exceeds {blocks_key} ({blocks})"))?;
-        ensure!(layers <= SIZE_MAX, "{blocks_key} is {blocks}; it must lie between 1 and {SIZE_MAX}");
+        ensure!(layers <= LAYERS_MAX, "{blocks_key} is {blocks}; it must lie between 1 and {LAYERS_MAX}");
         Ok(layers)
     }
 

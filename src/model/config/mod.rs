@@ -89,6 +89,13 @@ const MULTIMODAL_ROOT: &str = "model.language_model";
 /// No size in a configuration may exceed this: products of three sizes then fit 64 bits.
 const SIZE_MAX: usize = 1 << 20;
 
+/// Most layers, some ten times those of the deepest known model.
+const LAYERS_MAX: usize = 1 << 10;
+/// Most routed experts of all layers together: each has names of its own.
+const EXPERTS_MAX: usize = 1 << 17;
+/// Most f32 elements of the recurrent state of a layer: 256 MiB, some hundred times the largest known.
+const STATE_ELEMENTS_MAX: usize = 1 << 26;
+
 impl Config {
     /// Reads and checks what `dir` says of its model. Fails when something is missing, contradictory or of
     /// another architecture.

@@ -11,13 +11,14 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::date::strftime;
+use super::limits::{Bounded, check_tokens, print};
 
 /// Instructions that rendering may take: a template is part of a model, and models are untrusted.
 const FUEL: u64 = 1 << 20;
 /// How deep macros may call each other.
 const RECURSION_MAX: usize = 100;
 /// Longer templates are no templates, in bytes.
-const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+const TEMPLATE_BYTES_MAX: usize = 1 << 16;
 /// Most spaces that a template indents JSON by.
 const INDENT_MAX: usize = 16;
 
@@ -73,6 +74,7 @@ impl ChatTemplate {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(anyhow!("the chat template has {} bytes", source.len()));
         }
+        check_tokens(source, syntax()?).context("the chat template is damaged")?;
         let this = Self { source: without_generation_blocks(source), eos: eos.to_owned() };
         this.environment().context("the chat template is damaged")?;
         Ok(this)
@@ -95,7 +97,8 @@ impl ChatTemplate {
     /// As transformers sets Jinja up: blocks take their line with them, and strings have Python's methods.
     fn environment(&self) -> Result<Environment<'_>, Error> {
         let mut environment = Environment::new();
-        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.set_syntax(syntax()?);
+        environment.set_formatter(print);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION_MAX);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -108,6 +111,10 @@ impl ChatTemplate {
         environment.add_template(NAME, &self.source)?;
         Ok(environment)
     }
+}
+
+fn syntax() -> Result<SyntaxConfig, Error> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()
 }
 
 fn seconds_now() -> u64 {
@@ -139,14 +146,16 @@ fn without_generation_blocks(source: &str) -> String {
 fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
     let format = Python::new(&options)?;
     options.assert_all_used()?;
-    let mut bytes = Vec::new();
+    let mut bytes = Bounded::default();
     if format.sorts_keys {
+        // What is too long as text would be much longer in memory.
+        serde_json::to_writer(&mut Bounded::default(), &value).map_err(wrong)?;
         let value = sorted(serde_json::to_value(&value).map_err(wrong)?);
         value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, format)).map_err(wrong)?;
     } else {
         value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, format)).map_err(wrong)?;
     }
-    String::from_utf8(bytes).map_err(wrong)
+    String::from_utf8(bytes.0).map_err(wrong)
 }
 
 fn wrong(error: impl std::fmt::Display) -> Error {
@@ -389,6 +398,70 @@ mod tests {
         let today = strftime("%F", seconds_now());
         let yesterday = strftime("%F", seconds_now() - 86_400);
         assert!([&today, &yesterday].contains(&&text), "{text}");
+    }
+
+    #[test]
+    fn long_chains_are_refused() {
+        let many = |text: &str| text.repeat(10_000);
+        let conditions = format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(4000));
+        for template in [
+            format!("{{{{ {}1 }}}}", many("-")),
+            format!("{{{{ {}1 }}}}", many("not ")),
+            format!("{{{{ a{} }}}}", many(".b")),
+            format!("{{{{ a{} }}}}", many("[0]")),
+            format!("{{{{ a{} }}}}", many("[0:1]")),
+            format!("{{{{ a{} }}}}", many("()")),
+            format!("{{{{ a{} }}}}", many("|b")),
+            format!("{{{{ a{} }}}}", many(" is b")),
+            format!("{{{{ a{} }}}}", many(" if b else c")),
+            format!("{{{{ {}1 }}}}", many("[")),
+            format!("{{{{ 1{} }}}}", many(" ~ 1")),
+            format!("{{{{ 1{} }}}}", many(" or 1")),
+            format!("{{{{ 2{} }}}}", many(" ** 2")),
+            format!("{{% set a = 1{} %}}", many(" + 1")),
+            format!("{{% filter a{} %}}{{% endfilter %}}", many("|b")),
+            format!("{{% if a == 1{} %}}{{% endif %}}", many(" == 1")),
+            conditions,
+        ] {
+            let error = format!("{:#}", render(&template, &[(User, "a")]).unwrap_err());
+            let start: String = template.chars().take(20).collect();
+            let has_reason = ["tokens", "branches", "bytes"].iter().any(|word| error.contains(word));
+            assert!(has_reason, "{start}: {error}");
+        }
+        let long =
+            format!("{{{{ 0{} }}}}{}", " + 1".repeat(120), "{% if a %}{% elif b %}{% endif %}".repeat(100));
+        assert_eq!(render(&long, &[]).unwrap(), "120");
+    }
+
+    #[test]
+    fn lists_of_variables_are_refused() {
+        for template in [
+            "{{ [a, a] }}",
+            "{% set x = {'a': [1], 'b': x} %}",
+            "{% if a in [a] %}{% endif %}",
+            "{{ f([x])[0] }}",
+        ] {
+            let error = format!("{:#}", render(template, &[]).unwrap_err());
+            assert!(error.contains("lists and maps of variables"), "{template}: {error}");
+        }
+        let template =
+            "{% set x = ['a', {'b': none}] %}{{ x[0] }}{{ messages[0]['role'] }}{{ x[1:]|length }}";
+        assert_eq!(render(template, &[(User, "")]).unwrap(), "auser1");
+    }
+
+    #[test]
+    fn what_a_template_makes_is_bounded() {
+        for template in [
+            "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+            "{% set n = namespace(x=1) %}{% set n.x = n %}{{ n }}",
+            "{{ 'a' * 99999999 }}",
+            "{{ ('a' * 9999)|replace('a', 'a' * 9999) }}",
+            "{% for i in range(90000) %}{{ 'a' * 9999 }}{% endfor %}",
+            "{{ messages|tojson * 1000000 }}",
+        ] {
+            let error = render(template, &[(User, "a")]).map(|text| text.len()).unwrap_err();
+            assert!(format!("{error:#}").contains("refuses"), "{template}: {error:#}");
+        }
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //! the name of a rule that splits text into words, which the file does not hold.
 
 use anyhow::{Context, Result, bail, ensure};
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::models::bpe::{BPE, Merges};
 use tokenizers::normalizers::NFC;
 
-use super::words::Words;
-use super::{Added, Parts, is_spelled_special};
+use super::words::{Words, pre_tokenizer};
+use super::{Added, Parts, Vocab, is_spelled_special};
 use crate::format::gguf::Metadata;
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -53,7 +53,12 @@ pub(super) fn parts(metadata: &Metadata) -> Result<Option<Parts>> {
     }
     let bpe = BPE::builder().vocab_and_merges(vocab, merges(metadata)?).build();
     let bpe = bpe.map_err(|error| anyhow::anyhow!("{MERGES} do not fit the vocabulary: {error}"))?;
-    Ok(Some(Parts { bpe, normalizer: Some(NFC.into()), pre_tokenizer: words.pre_tokenizer()?, added }))
+    Ok(Some(Parts {
+        bpe,
+        normalizer: Some(NFC.into()),
+        pre_tokenizer: pre_tokenizer(words.pattern())?,
+        added,
+    }))
 }
 
 fn merges(metadata: &Metadata) -> Result<Merges> {

@@ -8,6 +8,8 @@
 pub mod chat;
 mod date;
 mod gguf;
+mod json;
+mod limits;
 pub mod specials;
 pub mod words;
 
@@ -15,8 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 use crate::format::{Description, ModelDir};
@@ -47,6 +48,9 @@ const STOPS: [&str; 8] = [
 
 /// Ids above this are a damaged file, not a vocabulary: tables are as long as the greatest id.
 const ID_MAX: u32 = 1 << 22;
+
+/// Most added tokens: each is looked for in every text that may hold some.
+const SPECIALS_MAX: usize = 1 << 12;
 
 /// The tokenizer of one model.
 pub struct Tokenizer {
@@ -85,29 +89,6 @@ pub fn is_spelled_special(text: &str) -> bool {
     text.len() > 4 && text.starts_with("<|") && text.ends_with("|>")
 }
 
-/// The parts of the file that matter, unparsed: the vocabulary is large.
-#[derive(Deserialize)]
-struct File<'a> {
-    #[serde(borrow)]
-    added_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow)]
-    normalizer: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pre_tokenizer: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Kind {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
-
-fn parse<'a, T: Deserialize<'a>>(part: &'static str, text: Option<&'a RawValue>) -> Result<Option<T>> {
-    text.map_or(Ok(None), |text| serde_json::from_str(text.get())).context(part)
-}
-
 #[derive(Deserialize)]
 struct Added {
     id: u32,
@@ -120,25 +101,6 @@ struct Parts {
     normalizer: Option<NormalizerWrapper>,
     pre_tokenizer: PreTokenizerWrapper,
     added: Vec<Added>,
-}
-
-impl Parts {
-    fn from_json(json: &[u8]) -> Result<Self> {
-        let file: File = serde_json::from_slice(json).context("it is not a JSON object")?;
-        let added: Vec<Added> = parse("added_tokens", file.added_tokens)?.unwrap_or_default();
-        let kind: Kind = parse("model", file.model)?.context("it has no model")?;
-        if let Some(kind) = kind.kind.filter(|kind| kind != "BPE") {
-            bail!("its model is {kind:?}, only byte-level BPE is supported");
-        }
-        let pre_tokenizer: PreTokenizerWrapper = parse("pre_tokenizer", file.pre_tokenizer)?
-            .context("it has no pre-tokenizer, only byte-level BPE is supported")?;
-        if !is_byte_level(&pre_tokenizer) {
-            bail!("its pre-tokenizer is {}, only byte-level BPE is supported", kind_of(&pre_tokenizer));
-        }
-        let normalizer: Option<NormalizerWrapper> = parse("normalizer", file.normalizer)?;
-        let bpe = parse("model", file.model)?.context("it has no model")?;
-        Ok(Self { bpe, normalizer, pre_tokenizer, added })
-    }
 }
 
 impl Tokenizer {
@@ -171,13 +133,18 @@ impl Tokenizer {
 
     /// Reads a `tokenizer.json`. `name` is what errors call it, usually its path.
     pub fn from_bytes(name: &str, json: &[u8]) -> Result<Self> {
-        Parts::from_json(json)
+        json::parts(json)
             .and_then(|parts| Self::new(name, parts))
             .with_context(|| format!("cannot use the tokenizer {name}"))
     }
 
     fn new(name: &str, parts: Parts) -> Result<Self> {
         let Parts { bpe, normalizer, pre_tokenizer, added } = parts;
+        ensure!(
+            added.len() <= SPECIALS_MAX,
+            "it has {} added tokens; at most {SPECIALS_MAX} are supported",
+            added.len()
+        );
         let vocab = bpe.get_vocab();
         let alphabet = alphabet();
         if let Some(missing) = alphabet.keys().find(|c| !vocab.contains_key(&c.to_string())) {
@@ -438,19 +405,6 @@ fn is_incomplete(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
-fn is_byte_level(pre_tokenizer: &PreTokenizerWrapper) -> bool {
-    match pre_tokenizer {
-        PreTokenizerWrapper::ByteLevel(_) => true,
-        PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref().iter().any(is_byte_level),
-        _ => false,
-    }
-}
-
-fn kind_of(part: &impl serde::Serialize) -> String {
-    let kind = serde_json::to_value(part).ok().and_then(|value| Some(value.get("type")?.to_string()));
-    kind.unwrap_or_else(|| "unknown".into())
-}
-
 /// The character GPT-2 writes for each byte: printable ones stand for themselves, the others are
 /// moved up from U+0100 in order (openai/gpt-2, `encoder.py`, `bytes_to_unicode`).
 fn alphabet() -> HashMap<char, u8> {
@@ -611,6 +565,45 @@ pub(crate) mod tests {
             (with("/model/type", json!("Unigram")), "\"Unigram\", only byte-level BPE"),
             (with("/pre_tokenizer", json!({"type": "Whitespace"})), "\"Whitespace\", only byte-level BPE"),
             (with("/pre_tokenizer", Value::Null), "no pre-tokenizer"),
+            (
+                with("/pre_tokenizer/pretokenizers/0", json!({"type": "FixedLength", "length": 0})),
+                "\"FixedLength\"",
+            ),
+            (with("/pre_tokenizer/pretokenizers/0/behavior", json!("Removed")), "splits otherwise"),
+            (with("/pre_tokenizer/pretokenizers/0/pattern", json!({"String": ""})), "splits otherwise"),
+            (
+                with("/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("(?<n>a)?".repeat(200))),
+                "1600 bytes",
+            ),
+            (with("/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("(?=a)\\w".repeat(40))), "40 groups"),
+            (with("/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("(a+)+\\1")), "refers back"),
+            (
+                with("/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("((((a{100}){100}){100}){100})")),
+                "pattern of words",
+            ),
+            (with("/pre_tokenizer/pretokenizers/1/add_prefix_space", json!(true)), "a combination"),
+            (
+                with("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": ""})),
+                "\"Precompiled\"",
+            ),
+            (
+                with(
+                    "/normalizer",
+                    json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Replace"}]}),
+                ),
+                "\"Replace\", only \"NFC\"",
+            ),
+            (with("/model", json!({"vocab": {}, "merges": [], "unk_token": "a"})), "sets unk_token"),
+            (
+                with("/model", json!({"vocab": {}, "merges": [], "continuing_subword_prefix": "##"})),
+                "continuing_subword_prefix",
+            ),
+            (with("/model/merges", json!([["x", "y"]])), "do not fit"),
+            (with("/model/merges", json!(["xy"])), "not a pair"),
+            (
+                with("/added_tokens", (0..5000).map(|id| json!({"id": id, "content": "x"})).collect()),
+                "5000 added tokens",
+            ),
             (with("/model/vocab", json!({"a": 0})), "model"),
             (with("/model/vocab/a", json!(u32::MAX)), "out of range"),
             (with("/model/vocab/a", json!(98)), "two tokens have the id 98"),

@@ -1,7 +1,7 @@
 //! How text is split into the words that byte-level BPE never merges across. GGUF files name the rule and do not hold
 //! it.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
@@ -48,13 +48,38 @@ impl Words {
     pub fn of_pattern(pattern: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|words| words.pattern() == pattern)
     }
+}
 
-    /// The rule and the byte alphabet, as the `tokenizers` crate has them.
-    pub(super) fn pre_tokenizer(self) -> Result<PreTokenizerWrapper> {
-        let pattern = SplitPattern::Regex(self.pattern().into());
-        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
-        let split = split.map_err(|error| anyhow!("the pattern of words: {error}"))?;
-        let bytes = ByteLevel::new(false, true, false);
-        Ok(Sequence::new(vec![split.into(), bytes.into()]).into())
-    }
+/// Words by a regular expression, then the byte alphabet, as the `tokenizers` crate has them.
+pub(super) fn pre_tokenizer(pattern: &str) -> Result<PreTokenizerWrapper> {
+    check(pattern)?;
+    let pattern = SplitPattern::Regex(pattern.into());
+    let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+    let split = split.map_err(|error| anyhow!("the pattern of words: {error}"))?;
+    let bytes = ByteLevel::new(false, true, false);
+    Ok(Sequence::new(vec![split.into(), bytes.into()]).into())
+}
+
+/// Longest pattern, in bytes: several times the longest known.
+const PATTERN_BYTES_MAX: usize = 1 << 10;
+/// Most groups with flags or that look ahead: the parts between these are compiled one by one, each of some megabytes.
+const EXTENDED_GROUPS_MAX: usize = 8;
+
+/// Fails for patterns that could take much memory: long ones, or those that name or refer back to groups.
+fn check(pattern: &str) -> Result<()> {
+    let bytes = pattern.len();
+    ensure!(
+        bytes <= PATTERN_BYTES_MAX,
+        "the pattern of words has {bytes} bytes; at most {PATTERN_BYTES_MAX} are read"
+    );
+    let groups = pattern.matches("(?").count();
+    ensure!(groups <= EXTENDED_GROUPS_MAX, "the pattern of words has {groups} groups that begin with \"(?\"");
+    let is_reference = |pair: &[u8]| pair[0] == b'\\' && (pair[1].is_ascii_digit() || pair[1] == b'k');
+    let has_references = pattern.as_bytes().windows(2).any(is_reference);
+    let has_names = ["(?<", "(?P"].iter().any(|start| pattern.contains(start));
+    ensure!(
+        !has_references && !has_names,
+        "the pattern of words names groups, looks behind or refers back, which no supported model's does"
+    );
+    Ok(())
 }
