@@ -94,10 +94,10 @@ fn every_type_keeps_the_prediction() {
         ("mxfp4", 0.1, 0.4),
         ("q5_1", 0.05, 0.3),
         ("q4_1", 0.1, 0.45),
-        ("q3_k_m", 0.3, 0.9),
-        ("iq3_m", 0.3, 0.9),
-        ("q2_k", 1.2, 2.0),
-        ("iq2_m", 1.2, 2.0),
+        ("q3_k_m", 0.15, 0.65),
+        ("iq3_m", 0.15, 0.65),
+        ("q2_k", 0.6, 1.3),
+        ("iq2_m", 0.15, 0.65),
     ] {
         let file = dir.path().join(format!("{mix}.gguf"));
         quantize(&starter(), &file, mix).unwrap();
