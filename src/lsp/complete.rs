@@ -50,7 +50,7 @@ pub(super) async fn complete(
     if !connection.is_current(snapshot) {
         return Err(Error::content_modified());
     }
-    let (prefix, suffix) = content::masked_parts(prefix, suffix);
+    let (prefix, suffix) = connection.masked(&snapshot.document.uri, prefix, suffix);
     let completer = connection.completer();
     let id = completer.next_id();
     // The client's `$/cancelRequest` drops this future, and the guard with it.
@@ -94,12 +94,13 @@ pub(super) async fn prewarm(connection: &Connection, uri: &str) {
         return;
     }
     let rope = &snapshot.document.text;
-    let text = content::masked(rope.to_string());
+    let text = rope.to_string();
     let cursor = match snapshot.document.cursor {
         Some(cursor) => rope.char_to_byte(cursor.min(rope.len_chars())),
         None => Service::first_cursor(&text),
     };
     let (prefix, suffix) = text.split_at(cursor);
+    let (prefix, suffix) = connection.masked(uri, prefix.to_owned(), suffix.to_owned());
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
     connection.completer().opened(uri, document.with_context(context));
 }

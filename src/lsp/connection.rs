@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use tempfile::NamedTempFile;
@@ -23,6 +23,7 @@ use crate::complete::driver::Completer;
 use crate::complete::service::Trigger;
 use crate::complete::stats::Observer;
 use crate::config::Problem;
+use crate::privacy::content::Known;
 use crate::privacy::path_of;
 use crate::resident::{Editor, Membership, Resident, View};
 
@@ -51,6 +52,8 @@ pub(super) struct Connection {
     documents: Documents,
     completer: Completer,
     hovers: HoverCache,
+    /// Of the document that was completed last: by its URI.
+    secrets: Mutex<(String, Known)>,
     resident: Arc<Resident>,
     settings: ConnectionSettings,
     /// Wakes the task that sends `fimd/status`.
@@ -94,6 +97,7 @@ impl Connection {
             documents: Documents::default(),
             completer: Completer::new(engine, settings.effective().options, total, Some(observer)),
             hovers: HoverCache::new(format!("{number}/hover")),
+            secrets: Mutex::default(),
             settings,
             activity,
             counts_triggers_from_zero: AtomicBool::new(false),
@@ -127,6 +131,15 @@ impl Connection {
 
     pub(super) fn hovers(&self) -> &HoverCache {
         &self.hovers
+    }
+
+    /// The text of the document `uri` around the cursor without its secrets.
+    pub(super) fn masked(&self, uri: &str, before: String, after: String) -> (String, String) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        if secrets.0 != uri {
+            *secrets = (uri.to_owned(), Known::default());
+        }
+        secrets.1.masked_parts(before, after)
     }
 
     pub(super) fn open(&self, document: TextDocumentItem) {

@@ -39,25 +39,78 @@ pub fn masked(text: String) -> String {
 
 /// The same for a text that the cursor splits.
 pub fn masked_parts(before: String, after: String) -> (String, String) {
-    let mut text = before;
-    let at = text.len();
-    text.push_str(&after);
-    let secrets = secrets(&text);
-    if !secrets.is_empty() {
-        text = mask(&text, &secrets);
+    Known::default().masked_parts(before, after)
+}
+
+/// The secrets of a text that is edited again and again: only the lines that have changed are searched.
+#[derive(Default)]
+pub struct Known {
+    text: String,
+    secrets: Vec<(Range<usize>, Kind)>,
+    has_keys: bool,
+}
+
+impl Known {
+    /// [`masked_parts`] of the text as it is now.
+    pub fn masked_parts(&mut self, before: String, after: String) -> (String, String) {
+        let at = before.len();
+        let text = before + &after;
+        self.update(&text);
+        if self.secrets.is_empty() {
+            let before = text[..at].to_owned();
+            self.text = text;
+            return (before, after);
+        }
+        let mut before = mask(&text, &self.secrets);
+        self.text = text;
+        let after = before.split_off(at);
+        (before, after)
     }
-    let after = if secrets.is_empty() { after } else { text[at..].to_owned() };
-    text.truncate(at);
-    (text, after)
+
+    /// Finds the secrets of `text`. All but private keys are inside of lines.
+    fn update(&mut self, text: &str) {
+        let (old, new) = changed_lines(&self.text, text);
+        let (found, has_keys) = search(&text[new.clone()]);
+        if has_keys || self.has_keys {
+            (self.secrets, self.has_keys) = search(text);
+            return;
+        }
+        let at = |end: usize| self.secrets.partition_point(|(range, _)| range.start < end);
+        let (first, last) = (at(old.start), at(old.end));
+        for (range, _) in &mut self.secrets[last..] {
+            *range = range.start + new.end - old.end..range.end + new.end - old.end;
+        }
+        let moved =
+            found.into_iter().map(|(range, kind)| (new.start + range.start..new.start + range.end, kind));
+        self.secrets.splice(first..last, moved);
+    }
+}
+
+/// The lines that differ, as bytes of both texts.
+fn changed_lines(old: &str, new: &str) -> (Range<usize>, Range<usize>) {
+    let same = |pair: &(u8, u8)| pair.0 == pair.1;
+    let prefix = old.bytes().zip(new.bytes()).take_while(same).count();
+    let start = old.as_bytes()[..prefix].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let rest = old.len().min(new.len()) - start;
+    let suffix = old.bytes().rev().zip(new.bytes().rev()).take(rest).take_while(same).count();
+    let end = old.len() - suffix;
+    let line_end = old.as_bytes()[end..].iter().position(|&byte| byte == b'\n').map_or(suffix, |at| at + 1);
+    (start..end + line_end, start..end + line_end + new.len() - old.len())
 }
 
 /// The secrets in a text, in bytes, in their order.
 pub fn secrets(text: &str) -> Vec<(Range<usize>, Kind)> {
+    search(text).0
+}
+
+/// The same, and whether there are headers of private keys.
+fn search(text: &str) -> (Vec<(Range<usize>, Kind)>, bool) {
     let mut found: Vec<(Range<usize>, Kind)> = Vec::new();
-    let mut line_done = 0;
+    let (mut line_done, mut has_keys) = (0, false);
     for hit in SIGNS.find_iter(text) {
         match SIGN_KINDS[hit.pattern().as_usize()] {
             Sign::PrivateKey => {
+                has_keys = true;
                 found.extend(private_key(text, hit.end()).into_iter().map(|range| (range, Kind::PrivateKey)))
             }
             Sign::Token(start, length_min) => {
@@ -75,7 +128,7 @@ pub fn secrets(text: &str) -> Vec<(Range<usize>, Kind)> {
         }
     }
     found.sort_by_key(|(range, _)| range.start);
-    found
+    (found, has_keys)
 }
 
 /// Longest part of a line after a name that is looked at for the start of a value.
@@ -433,6 +486,40 @@ mod tests {
             })
             .collect();
         assert_eq!(masked(text), expected);
+    }
+
+    #[test]
+    fn edits_find_what_the_whole_text_has() {
+        const PIECES: [&str; 12] = [
+            "password = \"hunter2-Zq9xK\"",
+            "-----BEGIN rsa PRIVATE KEY-----\n",
+            "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQDx\n",
+            "-----END RSA PRIVATE KEY-----\n",
+            "\n",
+            "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+            "postgres://me:pa55word@db/x",
+            "api",
+            "_key: 9f86d081884c7d65",
+            "é = 1; ",
+            " ",
+            "\"",
+        ];
+        let mut random = crate::base::random::Mmix(3);
+        for _ in 0..40 {
+            let (mut known, mut text) = (Known::default(), String::new());
+            for _ in 0..60 {
+                let mut cut = || {
+                    let at = random.below(text.len() + 1);
+                    (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap()
+                };
+                let (one, other) = (cut(), cut());
+                let start = one.min(other);
+                let end = if random.below(3) == 0 { one.max(other) } else { start };
+                text.replace_range(start..end, PIECES[random.below(PIECES.len())]);
+                let (before, after) = known.masked_parts(text[..start].into(), text[start..].into());
+                assert_eq!(before + &after, masked(text.clone()));
+            }
+        }
     }
 
     #[test]
