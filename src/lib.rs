@@ -45,8 +45,8 @@
 //! They are absences, so they are easy to lose; `tests/it/layering.rs` checks those that show in the text.
 //!
 //! - No module names one of its own layer or of a later one. The files of a module import each other in one direction.
-//! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/mmap.rs` and the
-//!   bytes it hands out name memmap2.
+//! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/{mmap,slots}.rs`
+//!   name memmap2.
 //! - `model` never learns where a request came from; `complete` and `assist` never see a tensor: of `model` they name
 //!   the tokenizer, of `session` what it says of a generation, and nothing of `compute` and `format`;
 //!   `compute` never sees a layer name.
@@ -59,15 +59,17 @@
 //!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, `hub/download`, which fetches a model
 //!   when it is told to, and `bench/keystrokes/infill.rs`, which asks the server on this machine that a benchmark is told to
 //!   compare with.
-//! - `unsafe` only in `base/{crash,pool}.rs`, `format/mmap.rs` and `compute/cpu`, in files that expect it and say what for; each
+//! - `unsafe` only in `base/{crash,pool}.rs`, `format/{mmap,slots}.rs` and `compute/cpu`, in files that expect it and say what for; each
 //!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,nesting,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`,
-//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`,
-//!   `bench/fidelity/{places,play,report,source,variants,verdict}.rs`, `bench/fit.rs`, `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
+//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/{experts,fit,plan}.rs`,
+//!   `bench/fidelity/{places,play,report,source,variants,verdict}.rs`,
+//!   `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
 //!   `cli/doctor/findings.rs`, `cli/status/dashboard.rs`,
-//!   `model/architecture`, `model/export`, `privacy/{content,location,names,pattern}.rs`) do no I/O.
+//!   `model/architecture`, `model/experts/{policy,tiers}.rs`, `model/export`,
+//!   `privacy/{content,location,names,pattern}.rs`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
@@ -81,6 +83,7 @@
 //! |---|---|---|---|
 //! | `fimd-engine`, one per engine | `serve` | the session with its model, its backend and its caches; with a remote backend, the connection | for as long as a generation takes; waits for the queue |
 //! | `fimd-pool-N` | `base/pool.rs` | nothing: a loop of the engine's thread lends them its buffers, and returns when all are done | spins for a moment, then sleeps until the next loop |
+//! | `fimd-experts`, one per model whose experts do not all fit in memory, with `fimd-pool-N` for reads | `model/experts/store.rs` | nothing: it fills slots that are free, and reads the next layer's experts ahead | on the disk; waits for a pass |
 //! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its response | in the network; the engine's thread ends it by shutting the connection down |
 //! | `fimd-token`, while a program prints the token | `complete/remote` | what it has printed | until that program ends, which has a time limit |
 //! | `fimd-hash`, one per file that is downloaded | `hub` | the checksum so far | until there is more to read |

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod pool;
 pub mod process;
 pub mod random;
+pub mod reads;
 pub mod timings;
 
 pub use cancel::Cancel;

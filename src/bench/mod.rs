@@ -2,11 +2,13 @@
 //! the rules of completion make of a correct answer.
 
 pub mod daemon;
+pub mod experts;
 pub mod fidelity;
 pub mod fit;
 pub mod kernels;
 pub mod keystrokes;
 pub mod machine;
+pub mod plan;
 pub mod random;
 pub mod report;
 pub mod soak;

@@ -43,6 +43,8 @@ pub struct Report {
     pub first: First,
     pub prefill: Vec<Prefill>,
     pub decode: Decode,
+    /// Where experts came from in decoding; none where all weights are mapped.
+    pub experts: Option<Experts>,
     /// Peak memory up to the end of decoding, in bytes; none where it is unknown.
     pub peak_memory_bytes: Option<u64>,
     /// FNV-1a hash of the last logits, hexadecimal: equal for bit-identical runs.
@@ -85,6 +87,25 @@ pub struct Decode {
     pub gb_per_s: f64,
     /// That as a share of the memory bandwidth.
     pub memory_share: f64,
+}
+
+/// Experts that memory does not all hold, in the last run of decoding.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Experts {
+    /// Slots of each layer.
+    pub slots: usize,
+    /// Share of the visits that found the expert in memory.
+    pub hit_rate: f64,
+    /// Experts that a token read from disk.
+    pub misses_per_token: f64,
+    /// Bytes that it read.
+    pub bytes_per_token: f64,
+    /// Bytes of the experts that it missed.
+    pub missed_bytes_per_token: f64,
+    /// What the disk gave while a pass waited for it, in GB/s.
+    pub read_gb_per_s: f64,
+    /// Share of the time that passes waited for it.
+    pub reading_share: f64,
 }
 
 /// The speed of a deeper model: a line through the times at two depths.
@@ -166,6 +187,19 @@ impl Report {
             first.ms,
             figure(first.tokens_per_s),
         )?;
+        if let Some(experts) = &self.experts {
+            writeln!(
+                f,
+                "{} experts of each layer fit in memory; {:.1} % of the visits hit them. A token read {:.1} experts, {}, at \
+                 {:.2} GB/s, which was {:.0} % of its time.",
+                experts.slots,
+                100.0 * experts.hit_rate,
+                experts.misses_per_token,
+                gigabytes(experts.bytes_per_token as u64),
+                experts.read_gb_per_s,
+                100.0 * experts.reading_share,
+            )?;
+        }
         if let Some(bytes) = self.peak_memory_bytes {
             writeln!(f, "Peak memory {}.", gigabytes(bytes))?;
         }

@@ -7,11 +7,12 @@ use anyhow::{Result, ensure};
 use super::fit::{self, Depth, Spread};
 use super::machine::{self, Machine};
 use super::random;
-use super::report::{Decode, Estimate, Estimated, First, Prefill, Report, Subject};
+use super::report::{Decode, Estimate, Estimated, Experts, First, Prefill, Report, Subject};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
 use crate::model::WeightBytes;
+use crate::model::experts::store::ExpertUsage;
 use crate::session::Session;
 
 /// Options of the benchmark.
@@ -94,6 +95,7 @@ pub fn run<B: Backend>(
         },
         prefill: prefill(workload, &deep, &weights, bandwidth),
         decode: decode(workload, &deep, &weights, bandwidth),
+        experts: deep.experts.map(|usage| experts(&usage, &deep, &weights)),
         peak_memory_bytes,
         logits_hash: format!("{:016x}", deep.logits_hash),
         estimate,
@@ -110,6 +112,8 @@ struct Measured {
     /// Of one token.
     decode_ms: Spread,
     logits_hash: u64,
+    /// In the last run of decoding.
+    experts: Option<ExpertUsage>,
 }
 
 /// The seed of prompts and continuations.
@@ -129,14 +133,16 @@ fn measure<B: Backend>(
     let first_ms = prefill_ms(session, &tokens(first_tokens))?;
 
     let mut prefill: Vec<Vec<f64>> = vec![Vec::new(); workload.prompts.len()];
-    let mut decode = Vec::new();
+    let (mut decode, mut experts) = (Vec::new(), None);
     for run in 1..=workload.runs {
         for (&len, times) in workload.prompts.iter().zip(&mut prefill) {
             say(format!("run {run} of {}: prefill, {len} tokens", workload.runs));
             times.push(prefill_ms(session, &tokens(len))?);
         }
         say(format!("run {run} of {}: decode", workload.runs));
+        let before = session.usage().experts.unwrap_or_default();
         decode.push(decode_ms(session, &tokens(workload.generate + 1))?);
+        experts = session.usage().experts.map(|after| after.since(&before));
     }
     ensure!(
         session.logits().iter().all(|logit| logit.is_finite()),
@@ -147,6 +153,7 @@ fn measure<B: Backend>(
         first_ms,
         prefill_ms: prefill.into_iter().map(Spread::of).collect(),
         decode_ms: Spread::of(decode),
+        experts,
         logits_hash: fnv1a(session.logits().iter().flat_map(|logit| logit.to_le_bytes())),
     })
 }
@@ -200,6 +207,22 @@ fn decode(workload: &Workload, measured: &Measured, weights: &WeightBytes, bandw
         weight_bytes,
         gb_per_s: bytes_per_s / 1e9,
         memory_share: bytes_per_s / bandwidth,
+    }
+}
+
+fn experts(usage: &ExpertUsage, measured: &Measured, weights: &WeightBytes) -> Experts {
+    let tokens = (usage.tokens as f64).max(1.0);
+    let misses = (usage.visits - usage.hits - usage.ahead) as f64 / tokens;
+    let visited_bytes = weights.experts as f64 * weights.experts_visited;
+    let visits = usage.visits as f64 / tokens;
+    Experts {
+        slots: usage.slots,
+        hit_rate: usage.hit_rate(),
+        misses_per_token: misses,
+        bytes_per_token: usage.bytes_per_token(),
+        missed_bytes_per_token: visited_bytes * misses / visits.max(1.0),
+        read_gb_per_s: usage.fetch_rate() / 1e9,
+        reading_share: usage.fetch_ns as f64 / 1e6 / tokens / measured.decode_ms.median,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Models with the exact shapes of a real one, fewer layers and random weights, for the same speed per layer.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -8,11 +9,11 @@ use anyhow::{Context, Result};
 use super::random::{self, RandomTensor};
 use super::vocabulary;
 use crate::compute::{AttentionShape, DeltaShape};
-use crate::format::gguf::{TensorInfo, Writer};
+use crate::format::gguf::{TensorInfo, Value, Writer};
 use crate::hub;
 use crate::model::architecture::{Field, LayerField};
 use crate::model::config::{Architecture, Config, FfnShape, LayerShape, MixerShape, MoeShape};
-use crate::model::export::{self, Recipe, Vocabulary};
+use crate::model::export::{self, ExpertLayout, ExportTensor, Recipe, Vocabulary};
 
 /// Layers that repeat in hybrid models: three of DeltaNet and one of attention. Depths that are multiples of it have
 /// the same mix of layers.
@@ -253,17 +254,26 @@ pub struct Synthetic {
     config: Config,
     recipe: Recipe,
     tensors: Vec<(Field, TensorInfo)>,
+    /// What tensors are aligned to, where that is not usual.
+    alignment: Option<u32>,
 }
 
 impl Synthetic {
     /// The model `config` in the types of `recipe`. Fails for models that GGUF has no names for.
-    pub fn new(name: &str, config: Config, recipe: Recipe) -> Result<Self> {
+    pub fn new(name: &str, config: Config, recipe: Recipe, layout: ExpertLayout) -> Result<Self> {
         let layers = config.layers.len();
-        let tensors = export::tensors(&config)?.into_iter().map(|(tensor, part)| {
+        let info = |tensor: ExportTensor, dtype| TensorInfo { name: tensor.name, dtype, shape: tensor.shape };
+        let mut chosen = Vec::new();
+        for (tensor, part) in export::tensors(&config)? {
             let dtype = recipe.choose(&tensor, layers).dtype;
-            (part.field, TensorInfo { name: tensor.name, dtype, shape: tensor.shape })
-        });
-        Ok(Self { name: name.into(), tensors: tensors.collect(), config, recipe })
+            chosen.push((tensor, (part.field, dtype)));
+        }
+        let in_pieces = layout == ExpertLayout::Pieces;
+        let chosen = if in_pieces { export::by_expert(chosen, |&of_all, _| of_all) } else { chosen };
+        let tensors =
+            chosen.into_iter().map(|(tensor, (field, dtype))| (field, info(tensor, dtype))).collect();
+        let alignment = in_pieces.then_some(export::EXPERT_ALIGNMENT);
+        Ok(Self { name: name.into(), tensors, config, recipe, alignment })
     }
 
     /// Bytes of all tensors.
@@ -276,7 +286,8 @@ impl Synthetic {
     pub fn write(&self, path: &Path, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
         let tokenizer = vocabulary::grow(hub::STARTER_TOKENIZER, self.config.vocab)?;
         let vocabulary = Vocabulary { tokenizer: &tokenizer, chat_template: None, eos: None };
-        let metadata = export::metadata(&self.config, &self.recipe, &self.name, Some(vocabulary))?;
+        let mut metadata = export::metadata(&self.config, &self.recipe, &self.name, Some(vocabulary))?;
+        metadata.extend(self.alignment.map(|bytes| ("general.alignment".to_owned(), Value::U32(bytes))));
         let infos: Vec<TensorInfo> = self.tensors.iter().map(|(_, info)| info.clone()).collect();
 
         let mut writer = Writer::create(path, &metadata, &infos)?;
@@ -296,10 +307,17 @@ impl Synthetic {
     }
 }
 
+/// The folder of generated files.
+pub fn folder() -> Result<PathBuf> {
+    let cache = dirs::cache_dir().context("the system names no cache folder; say --write FILE.gguf")?;
+    let folder = cache.join("fimd");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
+    Ok(folder)
+}
+
 /// Where a file of this request is kept, so that it is made only once.
 pub fn cached(name: &str, layers: usize, quant: &str) -> Result<PathBuf> {
-    let cache = dirs::cache_dir().context("the system names no cache folder; say --write FILE.gguf")?;
-    Ok(cache.join("fimd").join(file_name(name, layers, quant)))
+    Ok(folder()?.join(file_name(name, layers, quant)))
 }
 
 /// What to call the file of a request.

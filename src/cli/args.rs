@@ -13,10 +13,10 @@ use super::message;
 use crate::base::escape;
 use crate::complete::fim::Order;
 use crate::compute::cpu::Level;
-use crate::config::{Configuration, Flag, Settings};
+use crate::config::{self, Configuration, Flag, Settings};
 use crate::daemon::{Client, ModelOverrides, RuntimeDir, absolute};
 use crate::model::Config;
-use crate::resident::{LocalSession, Opened, Spec};
+use crate::resident::{ExpertMemory, LocalSession, Opened, Spec};
 
 /// The error of a command that needs a daemon.
 pub(super) const NO_DAEMON: &str = "no daemon runs; an editor starts it, or `fimd daemon`";
@@ -36,6 +36,15 @@ pub(super) struct EngineArgs {
     /// Memory budget of the prefix cache, in MiB [default: a tenth of the memory, at most 4096]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub cache: Option<u32>,
+
+    /// Record which experts tokens visit to this file, for `fimd bench experts`; it holds no text
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub trace: Option<PathBuf>,
+
+    /// Memory budget of the model with its caches, in MiB: experts that do not fit are read from disk [default: what is
+    /// free, less a margin]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ram_budget: Option<u32>,
 
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -121,7 +130,9 @@ impl EngineArgs {
         let context = self.context.map(|tokens| flag("--context", "context.length", tokens));
         let cache = self.cache.map(|mib| flag("--cache", "cache.bytes_max", u64::from(mib) << 20));
         let threads = self.compute.threads.map(|threads| flag("--threads", "threads", threads));
-        [model, context, cache, threads].into_iter().flatten().collect()
+        let ram =
+            self.ram_budget.map(|mib| flag("--ram-budget", "experts.ram_bytes_max", u64::from(mib) << 20));
+        [model, context, cache, threads, ram].into_iter().flatten().collect()
     }
 
     /// The model that `settings` name, the flags among them.
@@ -133,6 +144,12 @@ impl EngineArgs {
             context: settings.context.length,
             cache_bytes_max: settings.cache_bytes_max(),
             threads: threads(settings.threads),
+            experts: ExpertMemory {
+                ram_bytes_max: settings.experts.ram_bytes_max,
+                locks: settings.experts.lock,
+                remembered_in: config::experts_dir(),
+            },
+            trace: self.trace.clone(),
             ..self.compute.spec()
         })
     }
@@ -144,6 +161,7 @@ impl EngineArgs {
             starter: false,
             context: self.context,
             cache_bytes_max: self.cache.map(|mib| u64::from(mib) << 20),
+            ram_bytes_max: self.ram_budget.map(|mib| u64::from(mib) << 20),
             threads: self.compute.threads.map(usize::from),
             kernels: self.compute.kernels.map(|level| level.to_string()),
             exact: self.compute.exact,
@@ -152,7 +170,7 @@ impl EngineArgs {
 
     /// The daemon, if one runs and no flag needs the model in this process.
     pub(super) fn daemon(&self, no_daemon: bool) -> Result<Option<Client>> {
-        if no_daemon || self.model_overrides()? != ModelOverrides::default() {
+        if no_daemon || self.trace.is_some() || self.model_overrides()? != ModelOverrides::default() {
             return Ok(None);
         }
         Client::connect(&RuntimeDir::find()?)
@@ -162,7 +180,8 @@ impl EngineArgs {
     fn spec_alone(&self) -> Result<Spec> {
         let configuration = Configuration::of_flags(&self.flags());
         let configuration = configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        self.spec(configuration.settings())
+        let spec = self.spec(configuration.settings())?;
+        Ok(Spec { experts: ExpertMemory { remembered_in: None, ..spec.experts.clone() }, ..spec })
     }
 
     /// Opens the model that the flags alone name.
@@ -202,6 +221,8 @@ impl ComputeArgs {
     pub(super) fn spec(&self) -> Spec {
         Spec {
             model: None,
+            experts: ExpertMemory::default(),
+            trace: None,
             remote: None,
             context: None,
             cache_bytes_max: 0,

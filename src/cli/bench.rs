@@ -10,8 +10,10 @@ use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{self, ComputeArgs, EngineArgs};
+use super::quantize::Layout;
 use crate::base::disk;
 use crate::base::dtype::DType;
+use crate::bench::experts::{self, Rates};
 use crate::bench::keystrokes::client::Client;
 use crate::bench::keystrokes::infill::{Address, Infill};
 use crate::bench::keystrokes::session::Session;
@@ -22,6 +24,7 @@ use crate::bench::synthetic::{self, Published, Synthetic};
 use crate::bench::{daemon, fidelity, kernels, machine, soak};
 use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
+use crate::model::experts::trace::Trace;
 use crate::model::export::Recipe;
 use crate::resident::Served;
 
@@ -51,6 +54,8 @@ enum Benchmark {
     Daemon(DaemonArgs),
     /// Measure what the rules of completion make of a correct answer, at places of your own source files
     Fidelity(FidelityArgs),
+    /// Replay which experts tokens visited, with policies and sizes of memory for them
+    Experts(ExpertsArgs),
 }
 
 /// Measures the built-in starter model, the one that --model names, or a synthetic one.
@@ -71,6 +76,10 @@ struct SpeedArgs {
     /// Its weight types: q4_k_m, mxfp4, or one type for every matrix
     #[arg(long, value_name = "MIX", default_value = "Q4_K_M", requires = "synthetic", value_parser = quant)]
     quant: Quant,
+
+    /// How its experts are laid out, see `fimd quantize`
+    #[arg(long, value_name = "LAYOUT", default_value = "stacked", requires = "synthetic")]
+    layout: Layout,
 
     /// Write it to this GGUF file or folder instead of the cache folder
     #[arg(long, value_name = "FILE|DIR", requires = "synthetic")]
@@ -195,6 +204,74 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Benchmark::Soak(args) => run_soak(args),
         Benchmark::Daemon(args) => run_daemon(args),
         Benchmark::Fidelity(args) => run_fidelity(args),
+        Benchmark::Experts(args) => run_experts(args),
+    }
+}
+
+/// Shows for parts of the experts that are in memory which policy finds how many of the visited ones there, beside
+/// Belady's optimum, which knows the future; and the speed that the rates of memory and disk then allow.
+///
+/// Any command that takes --trace records such a file: `fimd bench keystrokes --trace FILE` while it replays typing
+/// sessions, `fimd daemon --trace FILE` while you work.
+#[derive(clap::Args)]
+struct ExpertsArgs {
+    /// What --trace recorded
+    #[arg(long, value_name = "FILE")]
+    trace: PathBuf,
+
+    /// Parts of the experts that are in memory, in percent
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "6.25,12.5,25,50", value_parser = percent)]
+    memory: Vec<f64>,
+
+    /// Memory bandwidth in GB/s [default: measured]
+    #[arg(long, value_name = "GB/S", value_parser = rate)]
+    memory_rate: Option<f64>,
+
+    /// What the disk reads in a second, in GB [default: measured where the trace is]
+    #[arg(long, value_name = "GB/S", value_parser = rate)]
+    disk_rate: Option<f64>,
+
+    /// Plot the hit rates to an SVG file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn run_experts(args: &ExpertsArgs) -> Result<()> {
+    let trace = Trace::read(&args.trace)?;
+    let memory = || machine::bandwidth_at_a_glance(args::threads(None)) / 1e9;
+    let disk = match args.disk_rate {
+        Some(rate) => rate,
+        None => machine::disk_rate(parent(&args.trace))? / 1e9,
+    };
+    let rates = Rates { memory: 1e9 * args.memory_rate.unwrap_or_else(memory), disk: 1e9 * disk };
+    let shares: Vec<f64> = args.memory.iter().map(|percent| percent / 100.0).collect();
+    let report = experts::replay(&trace, &shares, rates);
+    if let Some(path) = &args.plot {
+        fs::write(path, report.svg()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
+}
+
+/// The folder of a file.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err("must be a number above 0, up to 100".into()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (1e-3..=1e5).contains(&rate) => Ok(rate),
+        _ => Err("must be a number from 0.001 to 100000".into()),
     }
 }
 
@@ -510,10 +587,11 @@ fn synthetic(args: &SpeedArgs, published: &Published) -> Result<Measured> {
     let (name, all_layers) = (published.name, published.layers);
     ensure!(args.layers <= all_layers, "{name} has {all_layers} layers; --layers {} is more", args.layers);
     let Quant { name: quant, recipe } = &args.quant;
-    let model = |layers| Synthetic::new(name, published.config(layers), *recipe);
+    let kind = if args.layout == Layout::Experts { format!("{quant}-in-pieces") } else { quant.clone() };
+    let model = |layers| Synthetic::new(name, published.config(layers), *recipe, args.layout.into());
     let path = match &args.write {
-        None => synthetic::cached(name, args.layers, quant)?,
-        Some(path) if path.is_dir() => path.join(synthetic::file_name(name, args.layers, quant)),
+        None => synthetic::cached(name, args.layers, &kind)?,
+        Some(path) if path.is_dir() => path.join(synthetic::file_name(name, args.layers, &kind)),
         Some(path) => path.clone(),
     };
     if args.write.is_some() || !path.exists() {
@@ -539,7 +617,7 @@ fn write(model: &Synthetic, path: &Path) -> Result<()> {
     const SEED: u64 = 1;
     let shown = path.display();
     ensure!(!path.exists(), "{shown} exists; remove it, or measure it with --model");
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = parent(path);
     fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
     let bytes = model.bytes()?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;

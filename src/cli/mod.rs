@@ -18,6 +18,7 @@ mod message;
 mod models;
 mod overview;
 mod pause;
+mod plan;
 mod pull;
 mod quantize;
 mod score;
@@ -81,6 +82,8 @@ Examples:
     ///
     /// The speed is an upper bound: memory bandwidth divided by the bytes of weights that a token reads.
     Models(models::Args),
+    /// Show what of a model fits in memory, and the speed that this machine allows
+    Plan(plan::Args),
     /// Make a model on disk the default, now and after a restart
     #[command(after_help = "\
 Examples:
@@ -154,6 +157,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Imatrix(args) => imatrix::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Models(args) => models::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Use(args) => use_model::run(args),
         Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),

@@ -16,7 +16,7 @@ use crate::base::dtype::DType;
 use crate::format::ModelDir;
 use crate::format::imatrix::Importance;
 use crate::hub::quantize::{Deviation, Outcome, Plan};
-use crate::model::export::{Recipe, exportable};
+use crate::model::export::{ExpertLayout, Recipe, exportable};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -24,7 +24,8 @@ Examples:
   fimd quantize Qwen3-Coder-Next-FP8 coder.gguf
   fimd quantize Qwen3-Coder-Next-FP8 coder.gguf --mix q8_0 --experts mxfp4
   fimd quantize coder-bf16.gguf coder.gguf --mix iq3_m --imatrix coder.imatrix
-  fimd quantize coder-q8_0.gguf coder.gguf --report report.txt")]
+  fimd quantize coder-q8_0.gguf coder.gguf --report report.txt
+  fimd quantize coder.gguf coder-experts.gguf --layout experts")]
 pub(super) struct Args {
     /// Checkpoint folder, .safetensors or .gguf file
     #[arg(value_name = "IN")]
@@ -60,6 +61,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
 
+    /// How routed experts are laid out: stacked, as other programs read them, or each expert in one piece, which is read at
+    /// once from disk where memory does not hold all
+    #[arg(long, value_name = "LAYOUT", default_value = "stacked")]
+    layout: Layout,
+
     /// Write a report on each tensor: a table, or JSON lines if the name ends in .json or .jsonl; - for stdout
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -73,6 +79,22 @@ pub(super) struct Args {
     force: bool,
 }
 
+/// How routed experts lie in a file.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Layout {
+    Stacked,
+    Experts,
+}
+
+impl From<Layout> for ExpertLayout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Stacked => ExpertLayout::Stacked,
+            Layout::Experts => ExpertLayout::Pieces,
+        }
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<()> {
     let output = args.output.display();
     let is_gguf = args.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
@@ -84,6 +106,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Some(file) => plan.weighted(&Importance::read(file)?, file)?,
         None => plan,
     };
+    let plan = if args.layout == Layout::Experts { plan.by_expert()? } else { plan };
     let mut report = args.report.as_deref().map(Report::create).transpose()?;
 
     let started = Instant::now();

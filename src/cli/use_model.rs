@@ -54,7 +54,7 @@ fn stronger(configuration: &Configuration) -> Option<String> {
 }
 
 /// The model that is meant; none for the one in the program.
-fn find(text: &str) -> Result<Option<PathBuf>> {
+pub(super) fn find(text: &str) -> Result<Option<PathBuf>> {
     if text == STARTER {
         return Ok(None);
     }

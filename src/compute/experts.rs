@@ -91,6 +91,6 @@ pub trait ExpertBytes: Send + Sync {
     /// Reads experts as records ([`ExpertShape::record_bytes`]), one after the other.
     fn fetch(&self, ids: &[ExpertId], into: &mut [u8]) -> io::Result<()>;
 
-    /// Told of the experts that the rows of a pass visit in a layer, ascending, before they are asked for.
-    fn visited(&self, layer: usize, experts: &[u32]);
+    /// Told of the experts that the rows of a pass visit in a layer, `[rows, top_k]`, before they are asked for.
+    fn visited(&self, layer: usize, top_k: usize, experts: &[u32]);
 }

@@ -231,6 +231,16 @@ settings! {
                 unset: "a tenth of the memory, at most 4 GiB", as "4_294_967_296";
         }
 
+        /// Models with experts that are larger than the memory: some experts stay there, the others are read from disk.
+        experts: Experts {
+            /// Memory budget of a model with its prefix cache, in bytes. It must hold what every token reads and some
+            /// experts of each layer: `fimd plan` shows what it is divided into.
+            ram_bytes_max: Option<u64> = None, Process, Kind::Integer(1..=1 << 50),
+                unset: "what is free, less a margin", as "17_179_869_184";
+            /// Whether the memory of experts is locked, so that the system never swaps it out.
+            lock: bool = false, Process, Kind::Bool;
+        }
+
         /// A remote backend, used instead of the model on this machine.
         remote: Remote {
             /// URL of an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as `https://host:8000`: your code is sent there

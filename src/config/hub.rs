@@ -23,6 +23,11 @@ pub fn hub() -> Result<Options> {
     options(&|name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from), home.as_deref())
 }
 
+/// Where it is remembered which experts were in memory; none where the system has no folder for caches.
+pub fn experts_dir() -> Option<PathBuf> {
+    Some(dirs::cache_dir()?.join("fimd").join("experts"))
+}
+
 /// The same from any environment and folder for caches.
 fn options(variable: &dyn Fn(&str) -> Option<PathBuf>, caches: Option<&Path>) -> Result<Options> {
     let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());

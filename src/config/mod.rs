@@ -35,7 +35,7 @@ mod value;
 pub use configuration::{Configuration, SECTION};
 pub use definition::*;
 pub use edit::set;
-pub use hub::hub;
+pub use hub::{experts_dir, hub};
 pub use options::CONTEXT_DEFAULT;
 pub use privacy::git_files;
 pub use process::{RUNTIME_DIR_VARIABLE, file};

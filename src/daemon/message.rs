@@ -12,7 +12,7 @@ use crate::complete::Completion;
 use crate::complete::stats::Statistics;
 use crate::decode::{Generated, Task, sample::Sampling};
 use crate::model::tokenizer::Tokenizer;
-use crate::resident::{Connected, ModelInfo, Spec};
+use crate::resident::{Connected, ExpertMemory, ModelInfo, Spec};
 use crate::serve::Gauge;
 
 /// Incremented by an incompatible change.
@@ -83,6 +83,8 @@ pub struct ModelOverrides {
     pub context: Option<u32>,
     /// Budget of the prefix cache, in bytes.
     pub cache_bytes_max: Option<u64>,
+    /// Memory budget of the model, in bytes.
+    pub ram_bytes_max: Option<u64>,
     /// Compute threads.
     pub threads: Option<usize>,
     /// Name of a SIMD level.
@@ -277,9 +279,14 @@ impl ModelOverrides {
             model: if self.starter { None } else { self.model.clone().or_else(|| before.model.clone()) },
             context: self.context.or(before.context.filter(|_| same_model)),
             cache_bytes_max: self.cache_bytes_max.unwrap_or(before.cache_bytes_max),
+            experts: ExpertMemory {
+                ram_bytes_max: self.ram_bytes_max.or(before.experts.ram_bytes_max),
+                ..before.experts.clone()
+            },
             threads: self.threads.unwrap_or(before.threads),
             level,
             exact: self.exact || before.exact,
+            trace: before.trace.clone().filter(|_| same_model),
             remote: before.remote.clone().filter(|_| same_model),
         })
     }

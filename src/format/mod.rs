@@ -5,6 +5,7 @@ pub mod gguf;
 pub mod imatrix;
 mod mmap;
 mod safetensors;
+pub mod slots;
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,7 +18,8 @@ use serde::Deserialize;
 
 use crate::base::dtype::DType;
 use crate::base::file;
-use mmap::Mapped;
+pub use mmap::MappedFile;
+use slots::SlotBytes;
 
 /// A byte range of a mapped file, of the program itself or of memory. Clones share it.
 #[derive(Clone)]
@@ -29,8 +31,9 @@ pub struct Bytes {
 #[derive(Clone)]
 enum Owner {
     Embedded(&'static [u8]),
-    Mapped(Arc<Mapped>),
+    Mapped(Arc<MappedFile>),
     Owned(Arc<[u8]>),
+    Slot(SlotBytes),
 }
 
 impl From<Vec<u8>> for Bytes {
@@ -45,9 +48,27 @@ impl Bytes {
         Self { owner: Owner::Embedded(bytes), range: 0..bytes.len() }
     }
 
-    fn mapped(map: Arc<Mapped>) -> Self {
+    fn mapped(map: Arc<MappedFile>) -> Self {
         let range = 0..map.len();
         Self { owner: Owner::Mapped(map), range }
+    }
+
+    fn of_slot(slot: SlotBytes) -> Self {
+        let range = 0..slot.len();
+        Self { owner: Owner::Slot(slot), range }
+    }
+
+    /// The mapped file that they are in, and where they begin there.
+    pub fn place(&self) -> Option<(&Arc<MappedFile>, u64)> {
+        match &self.owner {
+            Owner::Mapped(file) => Some((file, self.range.start as u64)),
+            _ => None,
+        }
+    }
+
+    /// The same bytes in memory of the program.
+    pub fn to_owned(&self) -> Self {
+        self.to_vec().into()
     }
 
     /// A part of these bytes, `range` counting from their start. Panics when it is outside.
@@ -68,6 +89,7 @@ impl Deref for Bytes {
             Owner::Embedded(bytes) => bytes,
             Owner::Mapped(map) => map,
             Owner::Owned(bytes) => bytes,
+            Owner::Slot(slot) => slot,
         };
         &all[self.range.clone()]
     }
@@ -258,6 +280,15 @@ impl ModelDir {
             }
         };
         Ok(Tensor { name: name.clone(), dtype, shape: entry.shape.clone(), bytes: entry.bytes.clone() })
+    }
+
+    /// The mapped files that hold tensors.
+    pub fn files(&self) -> Vec<Arc<MappedFile>> {
+        let mut files: Vec<_> =
+            self.tensors.values().filter_map(|entry| Some(entry.bytes.place()?.0.clone())).collect();
+        files.sort_by(|a, b| a.path().cmp(b.path()));
+        files.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        files
     }
 
     fn new(origin: &str, description: Description) -> Self {

@@ -11,6 +11,7 @@ use crate::format::ModelDir;
 use crate::format::imatrix::{Importance, Sums};
 use crate::model::architecture::{self, Field, LayerField, Part, Role};
 use crate::model::config::Config;
+use crate::model::experts::ExpertOptions;
 use crate::model::{LogitRows, Model, ModelOptions, layout};
 
 /// Evaluates `tokens` in chunks of `chunk_tokens`, each from an empty context; `progress` is told of evaluated tokens.
@@ -24,7 +25,9 @@ pub fn record(
 ) -> Result<Importance> {
     let config = Config::read(dir)?;
     let gguf_config = config.clone().as_in_gguf();
-    let size = ModelOptions { positions_max: chunk_tokens, kv_bytes_max: 0, batch_max: chunk_tokens };
+    let experts = ExpertOptions::MAPPED;
+    let size =
+        ModelOptions { positions_max: chunk_tokens, kv_bytes_max: 0, batch_max: chunk_tokens, experts };
     let mut model = Model::load(dir, config, size, Cpu::recording(options))?;
     let blocks: Vec<_> = (0..model.blocks().total()).filter_map(|_| model.take_block(None)).collect();
     let mut sequence = model.sequence()?;

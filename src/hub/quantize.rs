@@ -26,6 +26,7 @@ const PIECE_ELEMENTS: usize = 1 << 17;
 const BATCH_PIECES: usize = 64;
 
 const FILE_TYPE: &str = "general.file_type";
+const ALIGNMENT: &str = "general.alignment";
 
 /// A file to be written. Everything is validated but the elements.
 pub struct Plan<'a> {
@@ -182,6 +183,28 @@ impl<'a> Plan<'a> {
         }
         tensors.sort_by(|a, b| a.order().cmp(&b.order()));
         Ok(Self { dir, config, metadata, tensors })
+    }
+
+    /// The same with each expert in one piece. Fails where the experts are fused, or apart already.
+    pub fn by_expert(mut self) -> Result<Self> {
+        let has_fused = self.tensors.iter().any(|planned| planned.tensor.name.contains("gate_up_exps"));
+        let has_stacked = self.tensors.iter().any(|planned| planned.tensor.role.is_of_experts());
+        ensure!(has_stacked, "{}: the model has no experts", self.dir.origin());
+        ensure!(!has_fused, "{}: gate and up of its experts are in one tensor", self.dir.origin());
+        let tensors = self.tensors.into_iter().map(|planned| {
+            let Planned { tensor, choice, source, weights } = planned;
+            (tensor, (choice, source, weights))
+        });
+        let part = |(choice, source, weights): &(Choice, Source, Vec<f32>), rows: Range<usize>| {
+            let cols = weights.len() / (source.rows() / rows.len());
+            let first = rows.start / rows.len() * cols;
+            (*choice, source.part(rows), weights[first..first + cols].to_vec())
+        };
+        let planned = |(tensor, (choice, source, weights))| Planned { tensor, choice, source, weights };
+        self.tensors = export::by_expert(tensors.collect(), part).into_iter().map(planned).collect();
+        self.metadata.retain(|(key, _)| key != ALIGNMENT);
+        self.metadata.push((ALIGNMENT.into(), Value::U32(export::EXPERT_ALIGNMENT)));
+        Ok(self)
     }
 
     /// Size of the file's tensors, in bytes.

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 
 use super::config::Config;
+use super::experts::ExpertOptions;
+use super::experts::store::ExpertUsage;
 use super::layout;
 use super::memory::MemoryEstimate;
 use super::state::{BlockPool, Checkpoint, Kept, Sequence, Trace, blocks_for};
@@ -15,7 +17,7 @@ use crate::format::ModelDir;
 const BLOCKS_MAX: u64 = 1 << 14;
 
 /// How a model is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelOptions {
     /// Most positions of a sequence.
     pub positions_max: usize,
@@ -23,6 +25,8 @@ pub struct ModelOptions {
     pub kv_bytes_max: u64,
     /// Most tokens of one forward pass.
     pub batch_max: usize,
+    /// How routed experts are kept.
+    pub experts: ExpertOptions,
 }
 
 /// Which rows of a forward pass need logits.
@@ -56,7 +60,7 @@ impl<B: Backend> Model<B> {
         let estimate = MemoryEstimate::new(&config, options.positions_max, options.batch_max, &backend);
         let checked = estimate.check(options.positions_max, backend.memory().host.free);
         checked.with_context(|| dir.origin().to_owned())?;
-        let weights = layout::load(dir, &config, &mut backend)?;
+        let weights = layout::load(dir, &config, &options.experts, &mut backend)?;
         let attention_layers = config.attention_shapes().count();
         let block_bytes = backend.kv_block_bytes(attention_layers, &config.attention());
         let more = options.kv_bytes_max / (block_bytes as u64).max(1);
@@ -81,6 +85,11 @@ impl<B: Backend> Model<B> {
     /// How large its weights are.
     pub fn weight_bytes(&self) -> WeightBytes {
         self.weights.bytes
+    }
+
+    /// What the store of its experts did; none where all weights are mapped.
+    pub fn expert_usage(&self) -> Option<ExpertUsage> {
+        self.weights.store.as_ref().map(|store| store.usage())
     }
 
     /// How it is run.
@@ -169,6 +178,11 @@ impl<B: Backend> Model<B> {
         assert!(tokens.iter().all(|&token| (token as usize) < self.config.vocab));
         assert!(blocks.len() >= blocks_for(sequence.len + rows));
 
+        self.weights
+            .files
+            .iter()
+            .try_for_each(|file| file.check())
+            .map_err(|e| Interrupted::Device(e.into()))?;
         let (backend, x) = (&mut self.backend, &mut self.x);
         backend.begin(&Pass { start: sequence.len, rows, blocks, cancel, keep });
         backend.embed(&self.weights.embedding, tokens, x);

@@ -1,6 +1,10 @@
 //! The weights of a model where its backend wants them.
 
+use std::sync::Arc;
+
+use super::experts::store::Store;
 use crate::compute::{AttentionWeights, Backend, DeltaWeights, HeadWeights, MoeWeights};
+use crate::format::MappedFile;
 
 /// All weights.
 pub struct Weights<B: Backend> {
@@ -12,6 +16,10 @@ pub struct Weights<B: Backend> {
     pub head: HeadWeights<B>,
     /// How large they are.
     pub bytes: WeightBytes,
+    /// The mapped files that they are in.
+    pub files: Vec<Arc<MappedFile>>,
+    /// What keeps the experts of a model that memory does not hold.
+    pub store: Option<Arc<Store>>,
 }
 
 /// How many bytes of weights there are of each kind, as stored.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use marker::LoadMarker;
-pub use open::{LocalSession, Opened, Spec, check};
+pub use open::{ExpertMemory, LocalSession, Opened, Spec, check};
 pub use served::{ModelInfo, Served, served};
 
 use crate::complete::stats::{Shared, Statistics};
@@ -227,6 +227,10 @@ impl Resident {
             return spec.serve();
         }
         let opened = spec.open()?;
+        if opened.session.model().expert_usage().is_some() {
+            // Its experts are read into memory of the program, in the background.
+            return opened.into_served();
+        }
         spec.read_ahead(|share| {
             let percentage = (share * 100.0) as u32;
             self.view.send_if_modified(|view| match &mut view.loading {

@@ -12,11 +12,13 @@ use crate::base::memory;
 use crate::base::timings::milliseconds;
 use crate::complete::PromptProfile;
 use crate::complete::remote::{self, Remote};
-use crate::compute::Backend;
 use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
+use crate::compute::{Backend, KV_BLOCK};
 use crate::config::CONTEXT_DEFAULT;
 use crate::format::ModelDir;
 use crate::hub;
+use crate::model::experts::trace::Recorder;
+use crate::model::experts::{Budget, ExpertOptions};
 use crate::model::{Config, Model, ModelOptions, Tokenizer, architecture, layout};
 use crate::serve::Engine;
 use crate::session::{self, SessionOptions};
@@ -31,6 +33,43 @@ const PAGE_BYTES: usize = 4096;
 const STEP_BYTES: usize = 1 << 24;
 /// Share of the free memory that a model may be read ahead into.
 const MEMORY_SHARE: f64 = 0.8;
+
+/// Memory that is left to others where no budget is named: this share of what is free,
+const MARGIN_SHARE: u64 = 16;
+/// and at least this many bytes.
+const MARGIN_BYTES_MIN: u64 = 1 << 29;
+/// Memory for everything but weights and caches, in bytes: activations, the tokenizer, the program.
+const PROGRAM_BYTES: u64 = 384 << 20;
+
+/// Memory for a model whose experts may not all fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpertMemory {
+    /// Budget of the model with its caches, in bytes; by default what is free less a margin.
+    pub ram_bytes_max: Option<u64>,
+    /// Whether the memory of experts is locked.
+    pub locks: bool,
+    /// The folder in which is remembered which experts were in memory.
+    pub remembered_in: Option<PathBuf>,
+}
+
+impl ExpertMemory {
+    /// What is left for weights when everything else takes `others` bytes.
+    fn budget(&self, others: u64) -> Budget {
+        let others = others + PROGRAM_BYTES;
+        match self.ram_bytes_max {
+            Some(bytes) => Budget::Given(bytes.saturating_sub(others)),
+            None => {
+                let free = memory::host().free;
+                Budget::Free(free.saturating_sub(others + margin(free)))
+            }
+        }
+    }
+}
+
+/// What is left to others of so much free memory.
+fn margin(free: u64) -> u64 {
+    (free / MARGIN_SHARE).max(MARGIN_BYTES_MIN)
+}
 
 /// Which model to run, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +86,10 @@ pub struct Spec {
     pub level: Level,
     /// Whether weights are dequantised to f32 instead of quantising activations.
     pub exact: bool,
+    /// Memory for weights.
+    pub experts: ExpertMemory,
+    /// A file to which the experts that tokens visit are recorded.
+    pub trace: Option<PathBuf>,
     /// A remote backend, used instead of a local model.
     pub remote: Option<remote::Options>,
 }
@@ -68,7 +111,7 @@ pub struct Opened {
 impl Spec {
     /// The starter model with the same options.
     pub fn starter(&self) -> Self {
-        Self { model: None, context: None, remote: None, ..self.clone() }
+        Self { model: None, context: None, trace: None, remote: None, ..self.clone() }
     }
 
     /// Opens the model, or the remote backend, and starts its engine.
@@ -154,6 +197,15 @@ impl Spec {
         Ok(())
     }
 
+    /// Bytes of a model of this configuration besides its weights, with a margin for others where `shares`.
+    pub fn other_bytes(&self, config: &Config, shares: bool) -> Result<u64> {
+        let block_bytes =
+            Cpu::new(self.cpu()).kv_block_bytes(config.attention_shapes().count(), &config.attention());
+        let sequence = self.positions_max(config)?.div_ceil(KV_BLOCK) as u64 * block_bytes as u64;
+        let margin = if shares { margin(memory::host().free) } else { 0 };
+        Ok(self.cache_bytes_max + sequence + PROGRAM_BYTES + margin)
+    }
+
     /// Opens the first `layers` layers of the model, without a tokenizer.
     pub fn open_layers(&self, layers: usize) -> Result<LocalSession> {
         let dir = hub::open(self.model.as_deref())?;
@@ -190,7 +242,15 @@ impl Spec {
         let block_bytes = backend.kv_block_bytes(config.attention_shapes().count(), &config.attention());
         let saved = backend.saved_bytes(config.delta_shapes().count(), &config.delta());
         let (kv_bytes_max, state_bytes_max) = session::split_budget(self.cache_bytes_max, block_bytes, saved);
-        let options = ModelOptions { positions_max, batch_max: BATCH_MAX.min(positions_max), kv_bytes_max };
+        let sequence = positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes as u64;
+        let experts = ExpertOptions {
+            budget: self.experts.budget(self.cache_bytes_max + sequence),
+            locks: self.experts.locks,
+            remembered_in: self.experts.remembered_in.clone(),
+            recorder: self.trace.as_deref().map(Recorder::new),
+        };
+        let batch_max = BATCH_MAX.min(positions_max);
+        let options = ModelOptions { positions_max, batch_max, kv_bytes_max, experts };
         let model = Model::load(dir, config, options, backend)?;
         session::Session::new(model, SessionOptions { state_bytes_max })
     }

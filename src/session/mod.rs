@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Cancel;
 use crate::compute::{Backend, BlockId, Interrupted, KV_BLOCK, Keep, SavedBytes};
+use crate::model::experts::store::ExpertUsage;
 use crate::model::state::{Checkpoint, Trace};
 use crate::model::{LogitRows, Model, Sequence};
 use keep::Plan;
@@ -114,6 +115,9 @@ pub struct Usage {
     pub kv_bytes: u64,
     /// Bytes of checkpoints and traces.
     pub state_bytes: u64,
+    /// Use of the memory for experts, where it does not hold all.
+    #[serde(default)]
+    pub experts: Option<ExpertUsage>,
 }
 
 impl<B: Backend> BlockRefs for Model<B> {
@@ -334,7 +338,7 @@ impl<B: Backend> Session<B> {
 
     fn enforce_budget(&mut self) {
         loop {
-            let Usage { kv_bytes, state_bytes } = self.usage();
+            let Usage { kv_bytes, state_bytes, .. } = self.usage();
             let has_many_states = state_bytes > self.options.state_bytes_max;
             let has_many_blocks = kv_bytes > self.model.options().kv_bytes_max;
             let is_full = has_many_states || has_many_blocks || self.store.is_crowded();
@@ -383,7 +387,7 @@ impl<B: Backend> Session<B> {
     /// Memory of the prefix cache.
     pub fn usage(&self) -> Usage {
         let kv_bytes = self.model.blocks().used() as u64 * self.model.block_bytes() as u64;
-        Usage { kv_bytes, state_bytes: self.store.bytes() as u64 }
+        Usage { kv_bytes, state_bytes: self.store.bytes() as u64, experts: self.model.expert_usage() }
     }
 
     /// Most tokens of a sequence.

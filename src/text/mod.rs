@@ -4,7 +4,6 @@
 //! other literals of language families; a [`Lexer`] reads text one character at a time, so that it can follow a
 //! generation.
 
-pub mod blocks;
 pub mod delimiters;
 pub mod families;
 mod heads;
@@ -15,7 +14,6 @@ pub mod outline;
 mod recent;
 pub mod syntax;
 pub mod tags;
-pub mod whitespace;
 pub mod words;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::Config;
 use fimd::model::config::{FfnShape, MixerShape};
+use fimd::model::export::ExpertLayout;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -43,7 +44,8 @@ fn small(name: &str) -> Config {
 
 /// Writes the model in the types of `quant`; returns the bytes its tensors were said to have.
 fn write_model(path: &Path, config: &Config, quant: &str, seed: u64) -> u64 {
-    let model = Synthetic::new("small", config.clone(), quant.parse().unwrap()).unwrap();
+    let model =
+        Synthetic::new("small", config.clone(), quant.parse().unwrap(), ExpertLayout::Stacked).unwrap();
     let mut written = 0;
     model.write(path, seed, &mut |bytes| written += bytes).unwrap();
     assert_eq!(written, model.bytes().unwrap());
@@ -197,8 +199,8 @@ fn bench_speed_refuses_what_it_cannot_measure() {
     let check =
         |args: &[&str], code, words: &[&str]| check_fails(&[&["bench", "speed"], args].concat(), code, words);
     let synthetic = ["--synthetic", "qwen3-coder-next"];
-    for layers in ["0", "6", "68", "x"] {
-        check(&[&synthetic[..], &["--layers", layers]].concat(), 2, &["--layers", "multiple of 4 up to 64"]);
+    for layers in ["0", "6", "52", "x"] {
+        check(&[&synthetic[..], &["--layers", layers]].concat(), 2, &["--layers", "multiple of 4 up to 48"]);
     }
     check(&[&synthetic[..], &["--quant", "q3_k_x"]].concat(), 2, &["--quant", "q4_k_m"]);
     check(&[&synthetic[..], &["--model", "x.gguf"]].concat(), 2, &["--model"]);
@@ -222,4 +224,33 @@ fn a_soak_counts_every_response() {
     // Whether one is late depends on the machine; the command says it.
     assert_eq!(output.status.success(), report["late"] == 0, "{report}");
     check_fails(&["bench", "daemon", "--requests", "9", "--seconds", "9"], 2, &["--requests", "--seconds"]);
+}
+
+#[test]
+fn recorded_routing_is_replayed() {
+    let dir = TempDir::new().unwrap();
+    let (trace, plot) = (dir.path().join("trace"), dir.path().join("plot.svg"));
+    let (trace, plot) = (trace.to_str().unwrap(), plot.to_str().unwrap());
+    json(&["generate", "--prompt", "fn main() {", "--max-tokens", "6", "--trace", trace, "--json"]);
+    let rates = ["--memory-rate", "10", "--disk-rate", "0.5"];
+    let report =
+        json(&[&["bench", "experts", "--trace", trace, "--plot", plot, "--json"][..], &rates].concat());
+    assert!(report["decoded_tokens"].as_u64().unwrap() >= 3, "{report}");
+    let lines = report["lines"].as_array().unwrap();
+    let hits = |line: &Value| line["points"][1]["hit_rate"].as_f64().unwrap();
+    let best = hits(lines.last().unwrap());
+    assert!(lines.iter().all(|line| hits(line) <= best) && best > 0.0);
+    assert!(fs::read_to_string(plot).unwrap().starts_with("<svg"));
+    check_fails(&["bench", "experts", "--trace", plot], 1, &["is not a trace of experts"]);
+}
+
+#[test]
+fn a_plan_follows_from_sizes_and_rates() {
+    let plan = |arguments: &[&str]| json(&[&["plan", "--json"][..], arguments].concat());
+    let large = plan(&["--synthetic", "qwen3-coder-next", "--ram-budget", "24000"]);
+    let slots = large["place"]["tiers"]["slots"].as_u64().unwrap();
+    assert!((150..=260).contains(&slots), "{large}");
+    let [text, uniform] = ["text", "uniform"].map(|routing| large[routing]["tokens_per_s"].as_f64().unwrap());
+    assert!(text > uniform && uniform > 0.0);
+    assert!(large["advice"].as_array().unwrap().len() >= 2, "{large}");
 }

@@ -155,8 +155,8 @@ impl ExpertBytes for Absent {
         Ok(())
     }
 
-    fn visited(&self, layer: usize, experts: &[u32]) {
-        self.bytes.visited(layer, experts);
+    fn visited(&self, layer: usize, top_k: usize, experts: &[u32]) {
+        self.bytes.visited(layer, top_k, experts);
     }
 }
 
@@ -427,6 +427,18 @@ fn absent_experts_compute_the_same_to_the_bit() {
             "{case}"
         );
     }
+}
+
+#[test]
+fn more_absent_experts_than_are_fetched_at_a_time_compute_the_same() {
+    let dir = tiny::folder_with(&["linear_attention", "full_attention"], 100);
+    let dir = ModelDir::open(dir.path()).unwrap();
+    let tokens: Vec<u32> = (0..120).map(|i| i * 7 % 256).collect();
+    let mut late = load::session(open(&dir, &Arc::default()).unwrap());
+    late.sync(&tokens, &[], &Cancel::new()).unwrap();
+    let mut here = load::session(load::model::<Cpu>(&dir, 2, 8, load::options(256, 256)).unwrap());
+    here.sync(&tokens, &[], &Cancel::new()).unwrap();
+    assert_eq!(late.logits(), here.logits());
 }
 
 #[test]

@@ -20,7 +20,7 @@ const RESERVED: &[Reserved] = &[
         places: &["resident/mod.rs", "lsp/", "daemon/", "cli/", "bench/keystrokes/client.rs"],
     },
     Reserved { rule: "intrinsics", names: &["std::arch", "core::arch"], places: &["compute/cpu/"] },
-    Reserved { rule: "mapped files", names: &["memmap2"], places: &["format/"] },
+    Reserved { rule: "mapped files", names: &["memmap2"], places: &["format/mmap.rs", "format/slots.rs"] },
     Reserved {
         rule: "no network outside",
         names: &["std::net", "TcpStream", "TcpListener", "UdpSocket", "tokio::net"],
@@ -54,7 +54,15 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         rule: "unsafe",
         names: &["unsafe_code"],
-        places: &["lib.rs", "main.rs", "base/crash.rs", "base/pool.rs", "format/mmap.rs", "compute/cpu/"],
+        places: &[
+            "lib.rs",
+            "main.rs",
+            "base/crash.rs",
+            "base/pool.rs",
+            "format/mmap.rs",
+            "format/slots.rs",
+            "compute/cpu/",
+        ],
     },
 ];
 
@@ -108,7 +116,9 @@ const PURE: &[&str] = &[
     "bench/fidelity/source.rs",
     "bench/fidelity/variants.rs",
     "bench/fidelity/verdict.rs",
+    "bench/experts.rs",
     "bench/fit.rs",
+    "bench/plan.rs",
     "bench/keystrokes/plot.rs",
     "bench/keystrokes/report.rs",
     "bench/keystrokes/session.rs",
@@ -120,6 +130,8 @@ const PURE: &[&str] = &[
     "hub/select.rs",
     "lsp/bridge/replay.rs",
     "model/architecture/",
+    "model/experts/policy.rs",
+    "model/experts/tiers.rs",
     "model/export/",
     "privacy/content.rs",
     "privacy/location.rs",

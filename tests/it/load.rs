@@ -3,6 +3,7 @@
 use fimd::compute::Backend;
 use fimd::compute::cpu::{Cpu, CpuOptions, Level, Precision};
 use fimd::format::ModelDir;
+use fimd::model::experts::ExpertOptions;
 use fimd::model::{Config, Model, ModelOptions, Tokenizer};
 use fimd::session::{Session, SessionOptions};
 
@@ -59,7 +60,7 @@ pub fn layers<B: TestBackend>(
 
 /// Sizes of a model for one sequence, and for as much again.
 pub fn options(positions_max: usize, batch_max: usize) -> ModelOptions {
-    ModelOptions { positions_max, batch_max, kv_bytes_max: 1 << 30 }
+    ModelOptions { positions_max, batch_max, kv_bytes_max: 1 << 30, experts: ExpertOptions::MAPPED }
 }
 
 /// A session that forgets nothing.

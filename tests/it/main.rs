@@ -10,6 +10,7 @@ mod convert;
 mod daemon;
 mod doctor;
 mod engine;
+mod experts;
 mod fuzz;
 mod gguf;
 mod guide;

@@ -46,11 +46,16 @@ pub fn folder() -> TempDir {
 
 /// Writes a model that says the same with such layers.
 pub fn folder_of(mixers: [&str; 2]) -> TempDir {
+    folder_with(&mixers, 4)
+}
+
+/// Writes a model with such layers that each have `experts` experts.
+pub fn folder_with(mixers: &[&str], experts: usize) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
-    write("config.json", config(mixers).to_string().as_bytes());
+    write("config.json", config(mixers, experts).to_string().as_bytes());
     write("tokenizer.json", tokenizer().to_string().as_bytes());
-    let tensors = weights(mixers);
+    let tensors = weights(mixers, experts);
     let views = tensors
         .iter()
         .map(|(name, (shape, bytes))| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
@@ -70,7 +75,7 @@ pub fn chatting_folder() -> TempDir {
 pub fn engine(dir: &Path) -> Engine {
     let dir = ModelDir::open(dir).unwrap();
     let options = load::options(CONTEXT, 64);
-    let open = move |dir: &ModelDir| load::session(load::model::<Cpu>(dir, 1, 16, options).unwrap());
+    let open = move |dir: &ModelDir| load::session(load::model::<Cpu>(dir, 1, 16, options.clone()).unwrap());
     let (session, tokenizer) = (open(&dir), load::tokenizer(&dir));
     Engine::start(session, tokenizer, move || Ok(open(&dir)))
 }
@@ -96,16 +101,16 @@ pub fn hold(engine: &Engine) -> mpsc::Sender<()> {
     release
 }
 
-fn config(mixers: [&str; 2]) -> serde_json::Value {
+fn config(mixers: &[&str], experts: usize) -> serde_json::Value {
     json!({
         "model_type": "qwen3_next", "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": false,
-        "max_position_embeddings": CONTEXT, "vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": 2,
+        "max_position_embeddings": CONTEXT, "vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": mixers.len(),
         "layer_types": mixers,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
         "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
         "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
         "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
-        "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": true,
+        "num_experts": experts, "num_experts_per_tok": 2, "norm_topk_prob": true,
         "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
     })
 }
@@ -134,7 +139,7 @@ fn tokenizer() -> serde_json::Value {
 
 type Weights = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
-fn weights(mixers: [&str; 2]) -> Weights {
+fn weights(mixers: &[&str], experts: usize) -> Weights {
     let mut all = Weights::new();
     let mut numbers = Mmix(1);
     let mut random = move || numbers.unit();
@@ -145,13 +150,13 @@ fn weights(mixers: [&str; 2]) -> Weights {
     add("model.embed_tokens.weight".into(), &[VOCAB, HIDDEN], &mut |i| f32::from(i / HIDDEN == i % HIDDEN));
     add("lm_head.weight".into(), &[VOCAB, HIDDEN], &mut |i| f32::from(i / HIDDEN == following(i % HIDDEN)));
     add("model.norm.weight".into(), &[HIDDEN], &mut |_| 0.0);
-    for (layer, mixer) in mixers.into_iter().enumerate() {
+    for (layer, mixer) in mixers.iter().enumerate() {
         let mut add = |name: &str, shape: &[usize], scale: f32| {
             add(format!("model.layers.{layer}.{name}"), shape, &mut |_| scale * random());
         };
         add("input_layernorm.weight", &[HIDDEN], 0.1);
         add("post_attention_layernorm.weight", &[HIDDEN], 0.1);
-        let (mixer, tensors): (_, &[(&str, &[usize], f32)]) = match mixer {
+        let (mixer, tensors): (_, &[(&str, &[usize], f32)]) = match *mixer {
             "linear_attention" => (
                 "linear_attn",
                 &[
@@ -179,9 +184,10 @@ fn weights(mixers: [&str; 2]) -> Weights {
         for (name, shape, scale) in tensors {
             add(&format!("{mixer}.{name}"), shape, *scale);
         }
-        add("mlp.gate.weight", &[4, HIDDEN], 0.1);
+        add("mlp.gate.weight", &[experts, HIDDEN], 0.1);
         add("mlp.shared_expert_gate.weight", &[1, HIDDEN], 0.1);
-        for expert in ["experts.0", "experts.1", "experts.2", "experts.3", "shared_expert"] {
+        let routed = (0..experts).map(|expert| format!("experts.{expert}"));
+        for expert in routed.chain(["shared_expert".into()]) {
             add(&format!("mlp.{expert}.gate_proj.weight"), &[16, HIDDEN], 0.1);
             add(&format!("mlp.{expert}.up_proj.weight"), &[16, HIDDEN], 0.1);
             add(&format!("mlp.{expert}.down_proj.weight"), &[HIDDEN, 16], 0.01);

@@ -34,13 +34,43 @@ pub fn svg(runs: &[Run]) -> String {
     times(&mut svg, runs);
     tokens(&mut svg, runs);
     for (i, run) in runs.iter().enumerate() {
-        let (x, y) = (60.0 + 300.0 * (i % 3) as f64, 322.0 + 20.0 * (i / 3) as f64);
-        let colour = colour(i);
-        let _ =
-            writeln!(svg, "<rect x=\"{x}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{colour}\"/>", y - 6.0);
-        text(&mut svg, x + 20.0, y, "start", &run.title());
+        legend(&mut svg, i, &run.title());
     }
     svg + "</svg>\n"
+}
+
+/// An SVG of curves through points of two shares, named below.
+pub fn shares(title: &str, below: &str, curves: &[(String, Vec<(f64, f64)>)]) -> String {
+    let height = 322.0 + 20.0 * curves.len().div_ceil(3) as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
+         font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
+    );
+    let panel = Panel { left: 60.0, right: 930.0 };
+    panel.frame(&mut svg, title, below);
+    for percent in [0, 25, 50, 75, 100] {
+        let share = f64::from(percent) / 100.0;
+        panel.tick_below(&mut svg, share, &format!("{percent} %"));
+        panel.tick_beside(&mut svg, share, &format!("{percent} %"));
+    }
+    for (i, (name, points)) in curves.iter().enumerate() {
+        let path: Vec<String> = points.iter().map(|&(along, up)| panel.point(along, up)).collect();
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>",
+            path.join("L"),
+            colour(i)
+        );
+        legend(&mut svg, i, name);
+    }
+    svg + "</svg>\n"
+}
+
+fn legend(svg: &mut String, i: usize, name: &str) {
+    let (x, y) = (60.0 + 300.0 * (i % 3) as f64, 322.0 + 20.0 * (i / 3) as f64);
+    let colour = colour(i);
+    let _ = writeln!(svg, "<rect x=\"{x}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{colour}\"/>", y - 6.0);
+    text(svg, x + 20.0, y, "start", name);
 }
 
 fn times(svg: &mut String, runs: &[Run]) {

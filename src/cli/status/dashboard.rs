@@ -2,7 +2,7 @@
 
 use indicatif::HumanBytes;
 
-use super::{complaints, latency, line, model, percent, speed, state};
+use super::{complaints, experts, latency, line, model, percent, speed, state};
 use crate::daemon::Status;
 
 /// The heights of a sparkline.
@@ -19,6 +19,7 @@ pub(super) fn dashboard(status: &Status) -> String {
     let cache = HumanBytes(usage.kv_bytes + usage.state_bytes);
     let memory = HumanBytes(status.memory_bytes);
     text += &line("memory", &format!("{memory}, cache {cache} of {}", HumanBytes(status.cache_bytes_max)));
+    text += &experts(status).map_or_else(String::new, |experts| line("experts", &experts));
     text += &line("speed", &speed(status).unwrap_or_else(|| "nothing computed yet".into()));
     text += &line("latency", &latency(status));
     text += &line("", &sparkline(&status.statistics.latest_ms));

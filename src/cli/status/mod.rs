@@ -99,6 +99,16 @@ fn line(name: &str, text: &str) -> String {
     format!("{LABEL}{name:<12}{LABEL:#}{text}\n")
 }
 
+/// Where the experts of a model come from that memory does not hold.
+fn experts(status: &Status) -> Option<String> {
+    let usage = status.engine.usage.experts?;
+    let (hits, read) = (percent(usage.hit_rate()), HumanBytes(usage.bytes_per_token() as u64));
+    Some(format!(
+        "{} of each layer in memory, {hits} of the visits hit; a token waits for {read}",
+        usage.slots
+    ))
+}
+
 fn describe(status: &Status) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| text.push_str(&line(name, &value));
@@ -122,6 +132,9 @@ fn describe(status: &Status) -> String {
             HumanBytes(usage.kv_bytes)
         ),
     );
+    if let Some(experts) = experts(status) {
+        row("experts", experts);
+    }
     if let Some(speed) = speed(status) {
         row("speed", speed);
     }

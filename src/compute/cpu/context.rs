@@ -17,7 +17,7 @@ pub(super) struct Context {
 
 /// Buffers that operations take and put back.
 #[derive(Default)]
-pub struct Scratch {
+pub(super) struct Scratch {
     /// For f32.
     pub values: BufferPool<f32>,
     /// For quantised activations.

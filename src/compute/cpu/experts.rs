@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::context::Scratch;
 use super::matrix::{Layout, MatrixRef};
-use super::scratch::Buffer;
-use crate::compute::experts::{ExpertBytes, ExpertId, ExpertShape, Part};
-use crate::format::Bytes;
+use super::scratch::{Buffer, BufferPool};
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
+
+/// Most experts that are fetched at a time: their bytes are in memory until they are computed with.
+const FETCHED_MAX: usize = 32;
 
 /// The routed experts of one layer.
 #[derive(Clone)]
@@ -30,18 +31,18 @@ pub struct Expert<'a> {
     pub down: MatrixRef<'a>,
 }
 
-/// The bytes of some experts, held while they are computed with.
-pub struct Held<'a> {
-    layouts: &'a [Layout; 3],
-    experts: Vec<[Part<Span>; 3]>,
-    /// The experts that were fetched, record after record.
-    records: Buffer<u8>,
+/// The experts that a pass visits, ascending, with the bytes of those that are in memory.
+pub struct Visited<'a> {
+    experts: &'a Experts,
+    ids: Vec<u32>,
+    resident: Vec<Option<ExpertParts>>,
 }
 
-enum Span {
-    Shared(Bytes),
-    Padded(Vec<u8>),
-    Fetched(Range<usize>),
+/// Experts with their bytes.
+pub struct Held<'a> {
+    layouts: &'a [Layout; 3],
+    /// Elements as they are read, and scales, of gate, up and down.
+    experts: Vec<[Part<Cow<'a, [u8]>>; 3]>,
 }
 
 impl Experts {
@@ -60,51 +61,86 @@ impl Experts {
         self.shape.experts
     }
 
-    /// Holds the bytes of the experts `ids`, ascending, after fetching those that are not in memory.
-    pub fn hold(&self, scratch: &Scratch, ids: &[u32]) -> io::Result<Held<'_>> {
-        self.bytes.visited(self.layer, ids);
-        let id = |expert| ExpertId { layer: self.layer as u32, expert };
-        let resident: Vec<_> = ids.iter().map(|&expert| self.bytes.resident(id(expert))).collect();
-        let missing: Vec<ExpertId> =
-            ids.iter().zip(&resident).filter(|(_, parts)| parts.is_none()).map(|(&e, _)| id(e)).collect();
-        let record_bytes = self.shape.record_bytes();
-        let mut records = scratch.bytes.take(missing.len() * record_bytes);
-        if !missing.is_empty() {
-            self.bytes.fetch(&missing, &mut records)?;
+    /// Their inner width.
+    pub fn width(&self) -> usize {
+        self.shape.matrices[0].rows
+    }
+
+    /// The experts `ids`, ascending, which are those of the rows' visits, `[rows, top_k]`.
+    pub fn visit(&self, ids: Vec<u32>, top_k: usize, visits: &[u32]) -> Visited<'_> {
+        self.bytes.visited(self.layer, top_k, visits);
+        let resident = ids.iter().map(|&expert| self.bytes.resident(self.id(expert))).collect();
+        Visited { experts: self, ids, resident }
+    }
+
+    fn id(&self, expert: u32) -> ExpertId {
+        ExpertId { layer: self.layer as u32, expert }
+    }
+
+    fn held<'a>(&'a self, parts: [Part<&'a [u8]>; 3]) -> [Part<Cow<'a, [u8]>>; 3] {
+        let mut layouts = self.layouts.iter();
+        parts.map(|Part { values, scales }| Part {
+            values: layouts.next().expect("three layouts").pad(values),
+            scales: scales.into(),
+        })
+    }
+}
+
+impl Visited<'_> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether the n-th is in memory.
+    pub fn is_resident(&self, n: usize) -> bool {
+        self.resident[n].is_some()
+    }
+
+    /// Consecutive ones whose missing bytes can be in memory at a time.
+    pub fn groups(&self) -> Vec<Range<usize>> {
+        let (mut groups, mut start, mut missing) = (Vec::new(), 0, 0);
+        for (n, parts) in self.resident.iter().enumerate() {
+            if missing == FETCHED_MAX {
+                groups.push(start..n);
+                (start, missing) = (n, 0);
+            }
+            missing += usize::from(parts.is_none());
         }
-        let mut fetched = (0..).step_by(record_bytes.max(1));
-        let experts = resident
-            .into_iter()
-            .map(|parts| match parts {
-                Some(parts) => self.shared(parts),
-                None => self.fetched(fetched.next().expect("records do not end"), &records),
-            })
-            .collect();
-        Ok(Held { layouts: &self.layouts, experts, records })
+        groups.push(start..self.len());
+        groups
     }
 
-    fn shared(&self, parts: [Part<Bytes>; 3]) -> [Part<Span>; 3] {
-        let mut layouts = self.layouts.iter();
-        parts.map(|Part { values, scales }| {
-            let values = match layouts.next().expect("three layouts").pad(&values) {
-                Cow::Owned(padded) => Span::Padded(padded),
-                Cow::Borrowed(_) => Span::Shared(values),
-            };
-            Part { values, scales: Span::Shared(scales) }
-        })
+    /// Those of a group that are in memory.
+    pub fn held(&self, group: Range<usize>) -> Held<'_> {
+        let parts = self.resident[group].iter().flatten();
+        let parts = parts.map(|parts| {
+            self.experts
+                .held(parts.each_ref().map(|part| Part { values: &*part.values, scales: &*part.scales }))
+        });
+        Held { layouts: &self.experts.layouts, experts: parts.collect() }
     }
 
-    fn fetched(&self, start: usize, records: &[u8]) -> [Part<Span>; 3] {
-        let mut layouts = self.layouts.iter();
-        let shifted = |range: Range<usize>| range.start + start..range.end + start;
-        self.shape.parts().map(|Part { values, scales }| {
-            let (values, scales) = (shifted(values), shifted(scales));
-            let values = match layouts.next().expect("three layouts").pad(&records[values.clone()]) {
-                Cow::Owned(padded) => Span::Padded(padded),
-                Cow::Borrowed(_) => Span::Fetched(values),
-            };
-            Part { values, scales: Span::Fetched(scales) }
-        })
+    /// Reads the others of a group, record after record.
+    pub fn fetch(&self, group: Range<usize>, pool: &BufferPool<u8>) -> io::Result<Buffer<u8>> {
+        let missing = group.filter(|&n| !self.is_resident(n)).map(|n| self.experts.id(self.ids[n]));
+        let missing: Vec<ExpertId> = missing.collect();
+        let mut records = pool.take(missing.len() * self.experts.shape.record_bytes());
+        if !missing.is_empty() {
+            self.experts.bytes.fetch(&missing, &mut records)?;
+        }
+        Ok(records)
+    }
+
+    /// Those of a group that were fetched to `records`.
+    pub fn fetched<'a>(&'a self, records: &'a [u8]) -> Held<'a> {
+        let record_bytes = self.experts.shape.record_bytes().max(1);
+        let parts = records.chunks_exact(record_bytes).map(|record| {
+            let of = |range: Range<usize>| &record[range];
+            let parts = self.experts.shape.parts();
+            self.experts.held(parts.map(|part| Part { values: of(part.values), scales: of(part.scales) }))
+        });
+        Held { layouts: &self.experts.layouts, experts: parts.collect() }
     }
 }
 
@@ -112,19 +148,11 @@ impl Held<'_> {
     /// The n-th of the experts.
     pub fn expert(&self, n: usize) -> Expert<'_> {
         let [gate, up, down] = &self.experts[n];
-        let view = |layout: usize, part| self.view(&self.layouts[layout], part);
-        Expert { gate: view(0, gate), up: view(1, up), down: view(2, down) }
-    }
-
-    fn view<'a>(&'a self, layout: &'a Layout, part: &'a Part<Span>) -> MatrixRef<'a> {
-        layout.view(self.bytes(&part.values), self.bytes(&part.scales))
-    }
-
-    fn bytes<'a>(&'a self, span: &'a Span) -> &'a [u8] {
-        match span {
-            Span::Shared(bytes) => bytes,
-            Span::Padded(bytes) => bytes,
-            Span::Fetched(range) => &self.records[range.clone()],
+        let [of_gate, of_up, of_down] = self.layouts;
+        Expert {
+            gate: of_gate.view(&gate.values, &gate.scales),
+            up: of_up.view(&up.values, &up.scales),
+            down: of_down.view(&down.values, &down.scales),
         }
     }
 }

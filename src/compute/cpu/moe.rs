@@ -3,11 +3,15 @@
 #![expect(unsafe_code, reason = "threads write disjoint parts of one buffer")]
 
 use std::io;
+use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use super::context::Context;
-use super::experts::Expert;
+use super::experts::{self, Expert};
 use super::matmul::{Activations, Matmul, TASK_ROWS, Writer, linear};
 use super::record::{self, Recorded, Records};
+use super::scratch::Buffer;
 use super::simd::{Kernel, Simd};
 use super::{Cpu, scalar, vector};
 use crate::base::Cancel;
@@ -29,16 +33,16 @@ pub(super) struct Visit {
 }
 
 /// An expert where its bytes are, with the rows that go through it.
+#[derive(Clone, Copy)]
 struct Visited<'a> {
     expert: Expert<'a>,
-    rows: &'a [u32],
-    weights: &'a [f32],
+    visit: &'a Visit,
     /// 0 for routed experts, 1 for the shared one: they may differ in width.
     group: usize,
-    /// Which of the visits of its group are its own.
-    visits: Vec<u32>,
-    /// What its down is called in records.
-    down: Recorded,
+    /// The first of the visits of its group that are its own.
+    first: usize,
+    /// The tensor of its down, where it is not a routed expert.
+    down: Option<&'a Arc<str>>,
 }
 
 /// `x += experts(inputs)`; `x` is `[rows, hidden]`. Fails when the bytes of an expert cannot be read.
@@ -49,40 +53,254 @@ pub(super) fn moe_ffn(
     inputs: &Activations,
     x: &mut [f32],
 ) -> io::Result<()> {
-    let mut routed = Vec::new();
-    if let Some(weights) = &weights.routed {
-        routed = visits(&route(context, weights, inputs), weights.experts.count());
-    }
-    let ids: Vec<u32> = routed.iter().map(|visit| visit.expert).collect();
-    let held = weights.routed.as_ref().map(|weights| weights.experts.hold(&context.scratch, &ids));
-    let held = held.transpose()?;
-    let shared = weights.shared.as_ref().map(|weights| (weights, shared(context, weights, inputs)));
-
-    let mut visited = Vec::with_capacity(routed.len() + 1);
-    let mut first = 0;
+    let routed = weights.routed.as_ref().map(|weights| {
+        let routing = route(context, weights, inputs);
+        let visits = visits(&routing, weights.experts.count());
+        let experts: Vec<u32> = routing.chosen.iter().map(|&(expert, _)| expert).collect();
+        let ids = visits.iter().map(|visit| visit.expert).collect();
+        (weights.experts.visit(ids, routing.top_k, &experts), visits, weights.experts.width())
+    });
+    let shared_visit = weights.shared.as_ref().map(|weights| (weights, shared(context, weights, inputs)));
+    let shared = shared_visit.as_ref().map(|(weights, visit)| {
+        let SharedWeights { expert, .. } = weights;
+        let expert = Expert { gate: expert.gate.view(), up: expert.up.view(), down: expert.down.view() };
+        Visited { expert, visit, group: 1, first: 0, down: Some(&weights.expert.down.name) }
+    });
     let layer = weights.routed.as_ref().map_or(0, |weights| weights.experts.layer());
     if let Some(records) = &mut context.records {
-        record_gates(records, layer, &routed, shared.as_ref().map(|(weights, _)| *weights), inputs);
+        let visits = routed.as_ref().map_or(&[][..], |(_, visits, _)| visits);
+        record_gates(records, layer, visits, weights.shared.as_ref(), inputs);
     }
-    for (n, Visit { expert: id, rows, weights }) in routed.iter().enumerate() {
-        let expert = held.as_ref().expect("routed experts are held").expert(n);
-        let down = Recorded::Expert { layer, expert: *id, is_down: true };
-        let visits = (first..first + rows.len() as u32).collect();
-        first += rows.len() as u32;
-        visited.push(Visited { expert, rows, weights, group: 0, visits, down });
+    let mut pass = Block { context, layer, cancel, inputs, x };
+    match &routed {
+        Some((experts, visits, width)) => pass.routed(experts, visits, *width, shared),
+        None => {
+            pass.all(&[], 0, shared);
+            Ok(())
+        }
     }
-    if let Some((weights, visit)) = &shared {
-        let expert = Expert {
-            gate: weights.expert.gate.view(),
-            up: weights.expert.up.view(),
-            down: weights.expert.down.view(),
-        };
-        let down = Recorded::Matrix(weights.expert.down.name.clone());
-        let Visit { rows, weights, .. } = visit;
-        visited.push(Visited { expert, rows, weights, group: 1, visits: rows.clone(), down });
+}
+
+/// What experts compute with.
+struct Block<'a> {
+    context: &'a mut Context,
+    /// The layer of its routed experts.
+    layer: usize,
+    cancel: &'a Cancel,
+    inputs: &'a Activations,
+    x: &'a mut [f32],
+}
+
+impl Block<'_> {
+    /// The outputs of routed experts, ascending, then that of the shared one. Experts that are not in memory are fetched
+    /// while others are computed with; sums are the same wherever they are.
+    fn routed(
+        &mut self,
+        experts: &experts::Visited,
+        visits: &[Visit],
+        width: usize,
+        shared: Option<Visited>,
+    ) -> io::Result<()> {
+        if (0..experts.len()).all(|n| experts.is_resident(n)) {
+            let held = experts.held(0..experts.len());
+            let mut first = 0;
+            let routed = visits.iter().enumerate().map(|(n, visit)| {
+                first += visit.rows.len();
+                Visited {
+                    expert: held.expert(n),
+                    visit,
+                    group: 0,
+                    first: first - visit.rows.len(),
+                    down: None,
+                }
+            });
+            self.all(&routed.collect::<Vec<_>>(), width, shared);
+            return Ok(());
+        }
+        let (groups, pool, cancel) = (experts.groups(), self.context.scratch.bytes.clone(), self.cancel);
+        thread::scope(|scope| {
+            // One group is fetched ahead.
+            let (send, receive) = mpsc::sync_channel(0);
+            let ahead = groups.clone();
+            scope.spawn(move || {
+                for group in ahead {
+                    let records = experts.fetch(group, &pool);
+                    let is_last = records.is_err() || cancel.is_cancelled();
+                    if send.send(records).is_err() || is_last {
+                        return;
+                    }
+                }
+            });
+            for group in &groups {
+                let shared = shared.filter(|_| group.end == experts.len());
+                if self.group(experts, group.clone(), visits, width, shared, &receive)?.is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
     }
-    feed_forward(context, cancel, &visited, inputs, x);
-    Ok(())
+
+    /// The outputs of a group, whose missing experts are received. Breaks when the pass was cancelled.
+    fn group(
+        &mut self,
+        experts: &experts::Visited,
+        group: Range<usize>,
+        visits: &[Visit],
+        width: usize,
+        shared: Option<Visited>,
+        receive: &mpsc::Receiver<io::Result<Buffer<u8>>>,
+    ) -> io::Result<ControlFlow<()>> {
+        let held = experts.held(group.clone());
+        let (mut resident, mut missing, mut first) = (Vec::new(), Vec::new(), 0);
+        for n in group {
+            let visit = &visits[n];
+            match experts.is_resident(n) {
+                true => resident.push(Visited {
+                    expert: held.expert(resident.len()),
+                    visit,
+                    group: 0,
+                    first,
+                    down: None,
+                }),
+                false => missing.push((visit, first)),
+            }
+            first += visit.rows.len();
+        }
+        let mut inner = self.workspace(first, width, shared);
+        let present: Vec<Visited> = resident.iter().copied().chain(shared).collect();
+        self.inner(&present, &mut inner);
+        let Ok(records) = receive.recv() else { return Ok(ControlFlow::Break(())) };
+        let records = records?;
+        let fetched = experts.fetched(&records);
+        let missing = missing.iter().enumerate();
+        let missing: Vec<Visited> = missing
+            .map(|(n, &(visit, first))| Visited {
+                expert: fetched.expert(n),
+                visit,
+                group: 0,
+                first,
+                down: None,
+            })
+            .collect();
+        self.inner(&missing, &mut inner);
+        let mut all = [resident, missing].concat();
+        all.sort_by_key(|visited| visited.visit.expert);
+        all.extend(shared);
+        self.outputs(&all, &inner);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The outputs of experts that are all in memory.
+    fn all(&mut self, routed: &[Visited], width: usize, shared: Option<Visited>) {
+        let all: Vec<Visited> = routed.iter().copied().chain(shared).collect();
+        let visits = routed.iter().map(|visited| visited.visit.rows.len()).sum();
+        let mut inner = self.workspace(visits, width, shared);
+        self.inner(&all, &mut inner);
+        self.outputs(&all, &inner);
+    }
+
+    /// Workspace for the inner activations of `visits` visits to routed experts, and of those to the shared one.
+    fn workspace(&self, visits: usize, width: usize, shared: Option<Visited>) -> [Activations; 2] {
+        let (rows, shared_width) =
+            shared.map_or((0, 0), |shared| (shared.visit.rows.len(), shared.expert.gate.rows()));
+        let scratch = &self.context.scratch;
+        [Activations::new(scratch, visits, width), Activations::new(scratch, rows, shared_width)]
+    }
+
+    /// `silu(gate n) * up n` of the visits to `visited`.
+    fn inner(&mut self, visited: &[Visited], inner: &mut [Activations; 2]) {
+        let (inputs, cancel) = (self.inputs, self.cancel);
+        let Context { options, pool, .. } = &mut *self.context;
+        let mut pieces = Vec::new();
+        for visited in visited {
+            let width = visited.expert.gate.rows();
+            pieces
+                .extend((0..width).step_by(TASK_ROWS).map(|row| (visited, row..width.min(row + TASK_ROWS))));
+        }
+        let [routed, shared] = inner;
+        let writers = [Writer::new(routed), Writer::new(shared)];
+        pool.run(pieces.len(), |task| {
+            let (Visited { expert, visit, group, first, .. }, range) = &pieces[task];
+            if cancel.is_cancelled() {
+                return;
+            }
+            let (rows, width) = (&visit.rows, range.len());
+            let mut gates = vec![0.0; rows.len() * width];
+            let product = |matrix, next, store: &mut dyn FnMut(usize, usize, &[f32])| {
+                options.level.run(Matmul { matrix, rows: range.clone(), inputs, which: rows, store, next });
+            };
+            product(expert.gate, Some((expert.up, range.start)), &mut |i, row, values| {
+                gates[i * width + row - range.start..][..values.len()].copy_from_slice(values);
+            });
+            let after = pieces.get(task + 1).map(|(visited, range)| (visited.expert.gate, range.start));
+            product(expert.up, after, &mut |i, row, values| {
+                // SAFETY: this task alone touches these columns of its expert's visits.
+                let part = unsafe { writers[*group].part(first + i, row..row + values.len()) };
+                part.values.copy_from_slice(values);
+            });
+            for (visit, gate) in (*first..).zip(gates.chunks_exact(width)) {
+                // SAFETY: as above.
+                let row = unsafe { writers[*group].part(visit, range.clone()) };
+                options.level.run(MulSilu { x: gate, out: row.values });
+                options.level.run(row);
+            }
+        });
+    }
+
+    /// Adds the weighted outputs of the experts to the rows that visit them.
+    fn outputs(&mut self, visited: &[Visited], inner: &[Activations; 2]) {
+        let Some(Visited { expert: first_expert, .. }) = visited.first() else { return };
+        let (hidden, cancel) = (first_expert.down.rows(), self.cancel);
+        let visits: Vec<Vec<u32>> = visited.iter().map(Visited::visits).collect();
+        if let Some(records) = &mut self.context.records {
+            for (Visited { visit, group, down, .. }, visits) in visited.iter().zip(&visits) {
+                let expert = Recorded::Expert { layer: self.layer, expert: visit.expert, is_down: true };
+                let key = down.map_or(expert, |name| Recorded::Matrix(name.clone()));
+                record::add(records, key, visits.iter().map(|&row| inner[*group].row(row as usize)));
+            }
+        }
+        let out = Disjoint::new(self.x);
+        let Context { options, pool, .. } = &mut *self.context;
+        pool.run(hidden.div_ceil(TASK_ROWS), |task| {
+            let rows = task * TASK_ROWS..hidden.min((task + 1) * TASK_ROWS);
+            for (i, (Visited { expert, visit, group, .. }, visits)) in visited.iter().zip(&visits).enumerate()
+            {
+                if cancel.is_cancelled() {
+                    return;
+                }
+                let store = &mut |i: usize, row: usize, values: &[f32]| {
+                    let at = visit.rows[i] as usize * hidden + row;
+                    // SAFETY: each task writes the columns of its own matrix rows.
+                    let out = unsafe { out.part(at..at + values.len()) };
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out += visit.weights[i] * value;
+                    }
+                };
+                let inputs = &inner[*group];
+                let next = match visited.get(i + 1) {
+                    Some(next) => (next.expert.down, rows.start),
+                    None => (first_expert.down, rows.end),
+                };
+                options.level.run(Matmul {
+                    matrix: expert.down,
+                    rows: rows.clone(),
+                    inputs,
+                    which: visits,
+                    store,
+                    next: Some(next),
+                });
+            }
+        });
+    }
+}
+
+impl Visited<'_> {
+    /// Its visits among those of its group.
+    fn visits(&self) -> Vec<u32> {
+        let first = self.first as u32;
+        (first..first + self.visit.rows.len() as u32).collect()
+    }
 }
 
 /// Records what gates and ups of the visited experts are multiplied with.
@@ -147,105 +365,6 @@ pub(super) fn shared(context: &mut Context, shared: &SharedWeights<Cpu>, inputs:
         rows: (0..rows as u32).collect(),
         weights: gates.map_or(vec![1.0; rows], |gates| gates.iter().map(|&x| scalar::sigmoid(x)).collect()),
     }
-}
-
-/// Adds the weighted outputs of the experts to the rows that visit them.
-fn feed_forward(
-    context: &mut Context,
-    cancel: &Cancel,
-    visited: &[Visited],
-    inputs: &Activations,
-    x: &mut [f32],
-) {
-    let Some(Visited { expert: first, .. }) = visited.first() else { return };
-    let inner = inner(context, cancel, visited, inputs);
-    if let Some(records) = &mut context.records {
-        for Visited { visits, group, down, .. } in visited {
-            let rows = visits.iter().map(|&row| inner[*group].row(row as usize));
-            record::add(records, down.clone(), rows);
-        }
-    }
-    let hidden = first.down.rows();
-    let out = Disjoint::new(x);
-    let Context { options, pool, .. } = context;
-    pool.run(hidden.div_ceil(TASK_ROWS), |task| {
-        let rows = task * TASK_ROWS..hidden.min((task + 1) * TASK_ROWS);
-        for (i, Visited { expert, rows: into, weights, group, visits, .. }) in visited.iter().enumerate() {
-            if cancel.is_cancelled() {
-                return;
-            }
-            let store = &mut |i: usize, row: usize, values: &[f32]| {
-                let at = into[i] as usize * hidden + row;
-                // SAFETY: each task writes the columns of its own matrix rows.
-                let out = unsafe { out.part(at..at + values.len()) };
-                for (out, value) in out.iter_mut().zip(values) {
-                    *out += weights[i] * value;
-                }
-            };
-            let inputs = &inner[*group];
-            let next = match visited.get(i + 1) {
-                Some(next) => (next.expert.down, rows.start),
-                None => (first.down, rows.end),
-            };
-            options.level.run(Matmul {
-                matrix: expert.down,
-                rows: rows.clone(),
-                inputs,
-                which: visits,
-                store,
-                next: Some(next),
-            });
-        }
-    });
-}
-
-/// `silu(gate n) * up n` of every visit, for each group of experts.
-fn inner(
-    context: &mut Context,
-    cancel: &Cancel,
-    visited: &[Visited],
-    inputs: &Activations,
-) -> [Activations; 2] {
-    let Context { options, pool, scratch, .. } = context;
-    let mut inner = [0, 1].map(|group| {
-        let own = || visited.iter().filter(|visited| visited.group == group);
-        let visits = own().map(|visited| visited.rows.len()).sum();
-        Activations::new(scratch, visits, own().next().map_or(0, |visited| visited.expert.gate.rows()))
-    });
-    let mut pieces = Vec::new();
-    for visited in visited {
-        let width = visited.expert.gate.rows();
-        pieces.extend((0..width).step_by(TASK_ROWS).map(|row| (visited, row..width.min(row + TASK_ROWS))));
-    }
-    let [routed, shared] = &mut inner;
-    let writers = [Writer::new(routed), Writer::new(shared)];
-    pool.run(pieces.len(), |task| {
-        let (Visited { expert, rows, group, visits, .. }, range) = &pieces[task];
-        if cancel.is_cancelled() {
-            return;
-        }
-        let width = range.len();
-        let mut gates = vec![0.0; rows.len() * width];
-        let product = |matrix, next, store: &mut dyn FnMut(usize, usize, &[f32])| {
-            options.level.run(Matmul { matrix, rows: range.clone(), inputs, which: rows, store, next });
-        };
-        product(expert.gate, Some((expert.up, range.start)), &mut |i, row, values| {
-            gates[i * width + row - range.start..][..values.len()].copy_from_slice(values);
-        });
-        let after = pieces.get(task + 1).map(|(visited, range)| (visited.expert.gate, range.start));
-        product(expert.up, after, &mut |i, row, values| {
-            // SAFETY: this task alone touches these columns of its expert's visits.
-            let part = unsafe { writers[*group].part(visits[i] as usize, row..row + values.len()) };
-            part.values.copy_from_slice(values);
-        });
-        for (visit, gate) in visits.iter().zip(gates.chunks_exact(width)) {
-            // SAFETY: as above.
-            let row = unsafe { writers[*group].part(*visit as usize, range.clone()) };
-            options.level.run(MulSilu { x: gate, out: row.values });
-            options.level.run(row);
-        }
-    });
-    inner
 }
 
 struct Softmax<'a>(&'a mut [f32]);

@@ -6,7 +6,7 @@ pub(super) const BLOCK: usize = 32;
 /// A block of activations as integers `round(x / scale)` of -127 to 127 with `scale = max |x| / 127`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct QuantBlock {
+pub(super) struct QuantBlock {
     pub quants: [i8; BLOCK],
     pub scale: f32,
     /// `scale` times the sum of the quants.

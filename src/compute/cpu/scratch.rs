@@ -48,6 +48,12 @@ impl<T: Copy + Default> Buffer<T> {
     }
 }
 
+impl<T> Clone for BufferPool<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl<T> Default for BufferPool<T> {
     fn default() -> Self {
         Self(Arc::default())

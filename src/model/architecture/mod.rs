@@ -12,7 +12,7 @@ mod table;
 
 use super::config::{Architecture, Config};
 
-pub use part::{Arrangement, Change, Field, LayerField, Part, Role, Rows, Source};
+pub use part::{Arrangement, Change, Field, LayerField, Part, Role, Rows, Source, expert_name};
 
 /// All tensors of the model, in the order of a GGUF file.
 pub fn tensors(config: &Config) -> Vec<Part> {

@@ -242,6 +242,14 @@ impl Role {
     }
 }
 
+/// The name of one expert of a stacked tensor of a GGUF file, where files keep experts apart.
+pub fn expert_name(stacked: &str, expert: usize) -> String {
+    match stacked.strip_suffix(".weight") {
+        Some(stem) => format!("{stem}.{expert}.weight"),
+        None => format!("{stacked}.{expert}"),
+    }
+}
+
 impl Source {
     /// All of a tensor.
     pub fn whole(tensor: &str, shape: &[usize]) -> Self {
@@ -252,6 +260,27 @@ impl Source {
     /// These rows as they are.
     pub fn of(rows: Rows) -> Self {
         Self { tensors: vec![rows], columns: Vec::new(), change: Change::None }
+    }
+
+    /// Some of its rows.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let mut start = 0;
+        let mut tensors = Vec::new();
+        for own in &self.tensors {
+            let mut ranges = Vec::new();
+            for range in &own.ranges {
+                let from = rows.start.max(start) - start;
+                let to = rows.end.min(start + range.len()).saturating_sub(start);
+                if from < to {
+                    ranges.push(range.start + from..range.start + to);
+                }
+                start += range.len();
+            }
+            if !ranges.is_empty() {
+                tensors.push(Rows { ranges, ..own.clone() });
+            }
+        }
+        Self { tensors, ..self.clone() }
     }
 
     /// Number of rows.

@@ -4,7 +4,7 @@
 use std::iter::once;
 use std::ops::Range;
 
-use super::part::{Arrangement, Change, Field, LayerField as F, Part, Role, Rows, Source};
+use super::part::{Arrangement, Change, Field, LayerField as F, Part, Role, Rows, Source, expert_name};
 use crate::compute::{AttentionShape, DeltaShape};
 use crate::model::config::{Config, LayerShape, MoeShape};
 
@@ -181,6 +181,11 @@ impl Layer<'_> {
         let tensors = (0..experts).map(|e| Rows::new(&name(e), &[rows, cols], once(0..rows))).collect();
         let part = self.add(field, role, [&format!("{gguf}.weight"), stored], &shape);
         part.checkpoint = vec![Source { tensors, ..part.checkpoint.remove(0) }];
+        let stacked = part.gguf[0].tensors[0].tensor.clone();
+        let own = (0..experts)
+            .map(|e| Rows::new(&expert_name(&stacked, e), &[rows, cols], once(0..rows)))
+            .collect();
+        part.gguf.push(Source { tensors: own, ..Source::whole(&stacked, &shape) });
         part
     }
 

@@ -1,12 +1,53 @@
 //! Where the bytes of routed experts are.
 
+pub mod policy;
+pub mod store;
+pub mod tiers;
+pub mod trace;
+pub mod warm;
+
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
 use crate::compute::StoredMatrix;
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
 use crate::format::Bytes;
+
+use trace::Recorder;
+
+/// How much memory weights may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// As much as there is: files are mapped, and what memory does not hold is read when it is touched.
+    Unlimited,
+    /// So many bytes. A model that needs more is refused.
+    Given(u64),
+    /// So many bytes are free. A model that needs more is mapped.
+    Free(u64),
+}
+
+/// How routed experts are kept.
+#[derive(Clone, Debug)]
+pub struct ExpertOptions {
+    /// Memory for weights. Where it does not hold all of a model, the program keeps some experts in memory of its own and
+    /// reads the others.
+    pub budget: Budget,
+    /// Whether that memory is locked.
+    pub locks: bool,
+    /// The folder in which is remembered which experts were in memory.
+    pub remembered_in: Option<PathBuf>,
+    /// What records the experts that tokens visit.
+    pub recorder: Option<Arc<Recorder>>,
+}
+
+impl ExpertOptions {
+    /// Everything is mapped, and nothing is remembered.
+    pub const MAPPED: Self =
+        Self { budget: Budget::Unlimited, locks: false, remembered_in: None, recorder: None };
+}
 
 /// The routed experts of one layer in a mapped checkpoint: the system reads them when they are touched.
 pub struct MappedExperts(Vec<ExpertParts>);
@@ -39,6 +80,11 @@ impl MappedExperts {
         });
         Ok((shape, Self(parts.collect())))
     }
+
+    /// Their bytes.
+    pub fn into_parts(self) -> Vec<ExpertParts> {
+        self.0
+    }
 }
 
 impl ExpertBytes for MappedExperts {
@@ -50,5 +96,5 @@ impl ExpertBytes for MappedExperts {
         Err(io::Error::other(format!("the checkpoint has no expert {ids:?}")))
     }
 
-    fn visited(&self, _layer: usize, _experts: &[u32]) {}
+    fn visited(&self, _layer: usize, _top_k: usize, _experts: &[u32]) {}
 }

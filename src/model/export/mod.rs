@@ -8,6 +8,7 @@ mod recipe;
 mod vocabulary;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use anyhow::{Result, ensure};
 
@@ -42,6 +43,48 @@ pub fn tensors(config: &Config) -> Result<Vec<(ExportTensor, Part)>> {
         (ExportTensor { name, shape, role, layer }, part)
     };
     Ok(named.map(tensor).collect())
+}
+
+/// What files with an expert in one piece align tensors to: what direct reads are multiples of.
+pub const EXPERT_ALIGNMENT: u32 = 4096;
+
+/// How routed experts lie in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertLayout {
+    /// All gates of a layer in one tensor, then all ups, then all downs.
+    Stacked,
+    /// Each expert in one piece.
+    Pieces,
+}
+
+/// Every stacked tensor of experts apart, gate, up and down of an expert one after the other, so that it is read at once.
+/// `part` takes the rows of an expert.
+pub fn by_expert<T>(
+    tensors: Vec<(ExportTensor, T)>,
+    part: impl Fn(&T, Range<usize>) -> T,
+) -> Vec<(ExportTensor, T)> {
+    let (mut all, mut experts): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(tensor, _)| !tensor.is_stacked());
+    experts.sort_by_key(|(tensor, _)| (tensor.layer, tensor.role == Role::ExpertsDown));
+    for layer in experts.chunk_by(|(a, _), (b, _)| a.layer == b.layer) {
+        let count = layer[0].0.shape[0];
+        all.extend((0..count).flat_map(|e| layer.iter().map(move |(tensor, from)| (e, tensor, from))).map(
+            |(e, tensor, from)| {
+                let rows = tensor.shape[1];
+                let name = architecture::expert_name(&tensor.name, e);
+                let shape = tensor.shape[1..].to_vec();
+                (ExportTensor { name, shape, ..tensor.clone() }, part(from, e * rows..(e + 1) * rows))
+            },
+        ));
+    }
+    all
+}
+
+impl ExportTensor {
+    /// Whether it is a matrix of each expert of a layer.
+    fn is_stacked(&self) -> bool {
+        self.role.is_of_experts() && self.shape.len() == 3
+    }
 }
 
 /// Whether the architecture has names for all layers, and a way to say how experts are weighed.

@@ -5,14 +5,21 @@ mod stored;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use stored::{Piece, Stored, locate};
 
-use super::architecture::{self, Arrangement, Field, LayerField, Part, Source};
-use super::config::{Config, FfnShape, MixerShape, MoeShape};
-use super::experts::MappedExperts;
+use super::architecture::{self, Arrangement, Field, LayerField, Part, Role, Source};
+use super::config::{Config, FfnShape, LayerShape, MixerShape, MoeShape};
+use super::experts::store::{Store, StoredExperts};
+use super::experts::tiers::Tiers;
+use super::experts::trace::{Header, LayerHeader, Recorded};
+use super::experts::warm::Remembered;
+use super::experts::{Budget, ExpertOptions, MappedExperts};
 use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
+use crate::base::dtype::DType;
+use crate::base::memory;
+use crate::compute::experts::{ExpertBytes, ExpertShape};
 use crate::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, DeltaProjection, DeltaShape, DeltaWeights,
     ExpertWeights, HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
@@ -20,9 +27,25 @@ use crate::compute::{
 use crate::format::{Description, ModelDir};
 
 /// Reads all weights of `dir` into `backend`, checking every shape against `config`.
-pub fn load<B: Backend>(dir: &ModelDir, config: &Config, backend: &mut B) -> Result<Weights<B>> {
+pub fn load<B: Backend>(
+    dir: &ModelDir,
+    config: &Config,
+    options: &ExpertOptions,
+    backend: &mut B,
+) -> Result<Weights<B>> {
     let parts = architecture::tensors(config).into_iter().map(|part| (part.field, part)).collect();
-    Loader { dir, config, parts, backend, bytes: Bytes::default() }.load()
+    let mut loader = Loader {
+        dir,
+        config,
+        options,
+        parts,
+        backend,
+        bytes: Bytes::default(),
+        expert_layers: Vec::new(),
+        store: None,
+    };
+    loader.open_store()?;
+    loader.load()
 }
 
 /// The names of the tensors that every token needs, in files of either kind; scales of FP8 matrices included.
@@ -33,12 +56,57 @@ pub fn trunk_names(config: &Config) -> HashSet<String> {
     names.flat_map(|name| [format!("{name}_scale_inv"), name]).collect()
 }
 
+/// Bytes of the tensors that every token needs.
+pub fn trunk_bytes(dir: &ModelDir, config: &Config) -> u64 {
+    let names = trunk_names(config);
+    let tensors = names.iter().filter(|name| dir.contains(name)).filter_map(|name| dir.tensor(name).ok());
+    tensors.map(|tensor| tensor.bytes.len() as u64).sum()
+}
+
+/// Bytes of the embedding, with its type.
+pub fn embedding(dir: &ModelDir, config: &Config) -> Result<(DType, u64)> {
+    let parts = architecture::tensors(config);
+    let part =
+        parts.iter().find(|part| part.field == Field::Embedding).context("a model without embedding")?;
+    let tensor = dir.tensor(&locate(dir, part)?.tensors[0].tensor)?;
+    Ok((tensor.dtype, tensor.bytes.len() as u64))
+}
+
+/// The routed experts of a layer, where it has some, without their bytes.
+pub fn expert_header(layer: &LayerShape) -> Option<LayerHeader> {
+    match &layer.ffn {
+        FfnShape::Dense { .. } => None,
+        FfnShape::Moe(moe) => Some(LayerHeader { experts: moe.experts, top_k: moe.top_k, record_bytes: 0 }),
+    }
+}
+
+/// The layers of `dir` that have routed experts, and the type of most of its weights. Only headers are read.
+pub fn expert_layers(dir: &ModelDir, config: &Config) -> Result<(Vec<LayerHeader>, DType)> {
+    let mut headers: Vec<_> = config.layers.iter().map(expert_header).collect();
+    let (mut dtype, _) = embedding(dir, config)?;
+    for part in architecture::tensors(config) {
+        let Field::Layer(layer, _) = part.field else { continue };
+        let stored = dir.tensor(&locate(dir, &part)?.tensors[0].tensor)?;
+        let is_matrix = part.shape.len() > 1 && part.role != Role::Exact;
+        dtype = if is_matrix { stored.dtype } else { dtype };
+        let Some(header) = headers[layer].as_mut().filter(|_| part.role.is_of_experts()) else { continue };
+        let bytes = stored.dtype.bytes(part.cols()).context("rows are whole blocks")? * part.rows();
+        header.record_bytes += bytes / header.experts;
+    }
+    Ok((headers.into_iter().flatten().collect(), dtype))
+}
+
 struct Loader<'a, B> {
     dir: &'a ModelDir,
     config: &'a Config,
+    options: &'a ExpertOptions,
     parts: HashMap<Field, Part>,
     backend: &'a mut B,
     bytes: Bytes,
+    /// The layers that have experts, so far.
+    expert_layers: Vec<LayerHeader>,
+    /// What keeps experts where memory does not hold all of them.
+    store: Option<Arc<Store>>,
 }
 
 /// What was handed to the backend so far.
@@ -50,6 +118,59 @@ struct Bytes {
 }
 
 impl<B: Backend> Loader<'_, B> {
+    /// Opens a store for the experts if they do not fit the budget.
+    fn open_store(&mut self) -> Result<()> {
+        let (budget, is_given) = match self.options.budget {
+            Budget::Unlimited => return Ok(()),
+            Budget::Given(bytes) => (bytes, true),
+            Budget::Free(bytes) => (bytes, false),
+        };
+        let layers = self.stored_experts()?;
+        let headers: Vec<LayerHeader> = layers.iter().flatten().map(StoredExperts::header).collect();
+        let trunk = trunk_bytes(self.dir, self.config);
+        let is_mapped = layers.iter().flatten().all(StoredExperts::is_mapped);
+        if headers.is_empty() || !is_mapped || Tiers::fits(budget, trunk, &headers) {
+            return Ok(());
+        }
+        let tiers = match Tiers::divide(budget, trunk, &headers) {
+            Ok(tiers) => tiers,
+            Err(error) if is_given => bail!("{}: {error}", self.dir.origin()),
+            Err(error) => {
+                tracing::warn!(
+                    "{}: {error}; the system reads its experts when they are touched",
+                    self.dir.origin()
+                );
+                return Ok(());
+            }
+        };
+        let remembered = self.remembered();
+        // What memory could cache is read through it.
+        let wants_direct = trunk + tiers.expert_bytes > memory::host().free;
+        let store = Store::open(layers, &tiers, wants_direct, self.options.locks, remembered);
+        self.store = Some(Arc::new(store.with_context(|| self.dir.origin().to_owned())?));
+        Ok(())
+    }
+
+    /// Where it is remembered which experts were useful.
+    fn remembered(&self) -> Option<Remembered> {
+        let (dir, files) = (self.options.remembered_in.as_deref()?, self.dir.files());
+        let file = files.first()?;
+        Remembered::new(dir, file.path()).inspect_err(|error| tracing::warn!("{error:#}")).ok()
+    }
+
+    /// The experts of every layer.
+    fn stored_experts(&self) -> Result<Vec<Option<StoredExperts>>> {
+        let layers = self.config.layers.iter().enumerate();
+        let stored = layers.map(|(layer, shape)| match &shape.ffn {
+            FfnShape::Dense { .. } => Ok(None),
+            FfnShape::Moe(moe) => {
+                let (shape, mapped) = self.mapped(layer, moe)?;
+                Ok(Some(StoredExperts { shape, top_k: moe.top_k, parts: mapped.into_parts() }))
+            }
+        });
+        stored.collect()
+    }
+
     fn load(mut self) -> Result<Weights<B>> {
         let config = self.config;
         let mut layers = Vec::with_capacity(config.layers.len());
@@ -81,7 +202,11 @@ impl<B: Backend> Loader<'_, B> {
                 .map_or(0.0, |moe| moe.top_k as f64 / moe.experts as f64),
             rest: self.bytes.all - self.bytes.experts - embedding_bytes,
         };
-        Ok(Weights { embedding, layers, head, bytes })
+        if let Some(recorder) = self.options.recorder.as_ref().filter(|_| !self.expert_layers.is_empty()) {
+            recorder.begin(Header::new(bytes.rest, self.expert_layers))?;
+        }
+        let files = if self.store.is_some() { Vec::new() } else { self.dir.files() };
+        Ok(Weights { embedding, layers, head, bytes, files, store: self.store })
     }
 
     fn head(&mut self) -> Result<HeadWeights<B>> {
@@ -185,7 +310,21 @@ impl<B: Backend> Loader<'_, B> {
         Ok(SharedWeights { expert, gate })
     }
 
-    fn experts(&mut self, layer: usize, shape: &MoeShape) -> Result<B::Experts> {
+    fn experts(&mut self, layer: usize, moe: &MoeShape) -> Result<B::Experts> {
+        let (shape, mapped) = self.mapped(layer, moe)?;
+        let bytes = (shape.experts * shape.record_bytes()) as u64;
+        self.bytes.all += bytes;
+        self.bytes.experts += bytes;
+        let owner: Arc<dyn ExpertBytes> = match &self.store {
+            Some(store) => store.clone(),
+            None => Arc::new(mapped),
+        };
+        let owner = self.recorded(moe.top_k, shape, owner);
+        self.backend.experts(layer, shape, owner)
+    }
+
+    /// The experts of a layer as files have them, and how they are stored.
+    fn mapped(&self, layer: usize, shape: &MoeShape) -> Result<(ExpertShape, MappedExperts)> {
         let fields = [LayerField::ExpertsGate, LayerField::ExpertsUp, LayerField::ExpertsDown];
         let [gate, up, down] = fields.map(|field| self.stored(Field::Layer(layer, field)));
         let (gate, up, down) = (gate?, up?, down?);
@@ -194,11 +333,23 @@ impl<B: Backend> Loader<'_, B> {
             all.matrix(e * rows..(e + 1) * rows)
         };
         let expert = |e| Ok([matrix(e, &gate)?, matrix(e, &up)?, matrix(e, &down)?]);
-        let (shape, mapped) = MappedExperts::new((0..shape.experts).map(expert).collect::<Result<_>>()?)?;
-        let bytes = (shape.experts * shape.record_bytes()) as u64;
-        self.bytes.all += bytes;
-        self.bytes.experts += bytes;
-        self.backend.experts(layer, shape, Arc::new(mapped))
+        MappedExperts::new((0..shape.experts).map(expert).collect::<Result<_>>()?)
+    }
+
+    /// The experts of the next layer, recorded if that is wanted.
+    fn recorded(
+        &mut self,
+        top_k: usize,
+        shape: ExpertShape,
+        bytes: Arc<dyn ExpertBytes>,
+    ) -> Arc<dyn ExpertBytes> {
+        let index = self.expert_layers.len();
+        let record_bytes = shape.record_bytes();
+        self.expert_layers.push(LayerHeader { experts: shape.experts, top_k, record_bytes });
+        match &self.options.recorder {
+            Some(recorder) => Arc::new(Recorded { bytes, recorder: recorder.clone(), index }),
+            None => bytes,
+        }
     }
 
     /// What a table may leave out.
@@ -226,7 +377,11 @@ impl<B: Backend> Loader<'_, B> {
         self.take(matrix)
     }
 
-    fn take(&mut self, matrix: StoredMatrix) -> Result<B::Matrix> {
+    fn take(&mut self, mut matrix: StoredMatrix) -> Result<B::Matrix> {
+        if self.store.is_some() {
+            // The system would give up its pages for those of files that are read.
+            matrix.values.bytes = matrix.values.bytes.to_owned();
+        }
         let scales = matrix.scale.as_ref().map_or(0, |scale| size_of_val(&scale.values[..]));
         self.bytes.all += (matrix.values.bytes.len() + scales) as u64;
         self.backend.matrix(matrix)

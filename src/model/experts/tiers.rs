@@ -1,0 +1,113 @@
+//! How memory is divided between the weights that every token reads and routed experts. Pure.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::trace::LayerHeader;
+
+/// Experts that a backend reads at a time and those it computes with meanwhile, see `compute/cpu/moe.rs`.
+const IN_PASSING: usize = 2 * 32;
+
+/// Experts of the next layer that are read ahead in a prefill.
+pub const STAGED_MAX: usize = 96;
+
+/// Tokens whose experts have slots in every layer at least.
+const TOKENS_MIN: usize = 2;
+
+/// What a budget is divided into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Tiers {
+    /// Slots of each layer for experts; all experts of a layer where it has fewer.
+    pub slots: usize,
+    /// Bytes of the weights that every token reads.
+    pub trunk_bytes: u64,
+    /// Bytes of all slots.
+    pub slot_bytes: u64,
+    /// Bytes of experts on their way.
+    pub passing_bytes: u64,
+    /// Bytes of all routed experts.
+    pub expert_bytes: u64,
+}
+
+/// A budget that holds too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSmall {
+    /// The budget, in bytes.
+    pub budget: u64,
+    /// The least that would do, in bytes.
+    pub needed: u64,
+    /// Of that the trunk.
+    pub trunk_bytes: u64,
+    /// Slots of each layer that it has to have.
+    pub slots: usize,
+}
+
+impl Tiers {
+    /// Divides `budget` bytes between a trunk and slots for the experts of `layers`. Fails when there are fewer slots than
+    /// two tokens visit experts.
+    pub fn divide(budget: u64, trunk_bytes: u64, layers: &[LayerHeader]) -> Result<Self, TooSmall> {
+        let of_all = |slots: usize| -> u64 {
+            layers.iter().map(|layer| (slots.min(layer.experts) * layer.record_bytes) as u64).sum()
+        };
+        let most = layers.iter().map(|layer| layer.experts).max().unwrap_or_default();
+        let passing = |layer: &LayerHeader| {
+            ((IN_PASSING + STAGED_MAX).min(2 * layer.experts) * layer.record_bytes) as u64
+        };
+        let passing_bytes = layers.iter().map(passing).max().unwrap_or_default();
+        let least = layers.iter().map(|layer| TOKENS_MIN * layer.top_k).max().unwrap_or_default().min(most);
+        let taken = |slots| trunk_bytes + passing_bytes + of_all(slots);
+        if taken(least) > budget {
+            return Err(TooSmall { budget, needed: taken(least), trunk_bytes, slots: least });
+        }
+        let slots = (least..most).rev().find(|&slots| taken(slots) <= budget).unwrap_or(least);
+        Ok(Self { slots, trunk_bytes, slot_bytes: of_all(slots), passing_bytes, expert_bytes: of_all(most) })
+    }
+
+    /// Whether all weights fit the budget: then the file is mapped, and there are no slots.
+    pub fn fits(budget: u64, trunk_bytes: u64, layers: &[LayerHeader]) -> bool {
+        let experts: u64 = layers.iter().map(|layer| (layer.experts * layer.record_bytes) as u64).sum();
+        trunk_bytes + experts <= budget
+    }
+
+    /// Share of the routed experts that have a slot.
+    pub fn share(&self) -> f64 {
+        self.slot_bytes as f64 / (self.expert_bytes as f64).max(1.0)
+    }
+}
+
+impl fmt::Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let Self { budget, needed, trunk_bytes, slots } = self;
+        write!(
+            f,
+            "{:.2} GB of memory are too few for this model: it needs {:.2} GB, {:.2} GB of them for what every token reads \
+             and the rest for {slots} experts of each layer; raise --ram-budget, or choose a smaller model or quantisation",
+            gigabytes(*budget),
+            gigabytes(*needed),
+            gigabytes(*trunk_bytes)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_trunk_leaves_becomes_slots() {
+        let layers = [LayerHeader { experts: 512, top_k: 10, record_bytes: 1000 }; 4];
+        let passing = (IN_PASSING + STAGED_MAX) as u64 * 1000;
+        let divide = |budget| Tiers::divide(budget, 50_000, &layers);
+        let least = 50_000 + passing + 4 * 20 * 1000;
+        let error = divide(least - 1).unwrap_err();
+        assert_eq!(error, TooSmall { budget: least - 1, needed: least, trunk_bytes: 50_000, slots: 20 });
+        assert_eq!(divide(least).unwrap().slots, 20);
+        assert_eq!(divide(least + 3999).unwrap().slots, 20);
+        let tiers = divide(least + 4000).unwrap();
+        assert_eq!((tiers.slots, tiers.slot_bytes, tiers.expert_bytes), (21, 84_000, 2_048_000));
+        assert!(Tiers::fits(2_098_000, 50_000, &layers) && !Tiers::fits(2_097_999, 50_000, &layers));
+        assert!(error.to_string().contains("for 20 experts of each layer"));
+    }
+}

@@ -1,0 +1,274 @@
+//! Records of routing: which experts the tokens of real requests visit, for `fimd bench experts`.
+//!
+//! A trace is a line of JSON, [`Header`], and then passes. A pass is its number of tokens (u32) and for each layer of
+//! the header the experts of each token, `[tokens, top_k]` (u16), all little-endian. It holds no text.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts};
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// What a trace is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The version of the format, 1.
+    pub fimd_trace: u32,
+    /// Bytes of the weights that every token reads.
+    pub trunk_bytes: u64,
+    /// The layers that have experts, in order.
+    pub layers: Vec<LayerHeader>,
+}
+
+/// A layer that has experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerHeader {
+    /// Routed experts.
+    pub experts: usize,
+    /// Experts that a token visits.
+    pub top_k: usize,
+    /// Bytes of an expert.
+    pub record_bytes: usize,
+}
+
+impl Header {
+    /// Of a model with these layers.
+    pub fn new(trunk_bytes: u64, layers: Vec<LayerHeader>) -> Self {
+        Self { fimd_trace: VERSION, trunk_bytes, layers }
+    }
+
+    fn pass_bytes(&self, tokens: usize) -> usize {
+        4 + 2 * tokens * self.layers.iter().map(|layer| layer.top_k).sum::<usize>()
+    }
+}
+
+/// A recorded trace.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// What it is of.
+    pub header: Header,
+    /// For each pass and each layer the experts of its tokens, `[tokens, top_k]`.
+    pub passes: Vec<Vec<Vec<u32>>>,
+    /// Bytes up to the end of the last whole pass.
+    whole_bytes: usize,
+}
+
+impl Trace {
+    /// Of these passes, each with the experts of its tokens for every layer of the header.
+    pub fn new(header: Header, passes: Vec<Vec<Vec<u32>>>) -> Self {
+        Self { header, passes, whole_bytes: 0 }
+    }
+
+    /// Reads a trace. A last pass that was cut short is left out.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&bytes).with_context(|| format!("{} is not a trace of experts", path.display()))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let end = bytes.iter().position(|&byte| byte == b'\n').context("it has no header")?;
+        let header: Header = serde_json::from_slice(&bytes[..end]).context("its header is invalid")?;
+        ensure!(header.fimd_trace == VERSION, "it has version {}; this is {VERSION}", header.fimd_trace);
+        let is_valid = |layer: &LayerHeader| (1..=layer.experts).contains(&layer.top_k);
+        ensure!(
+            !header.layers.is_empty() && header.layers.iter().all(is_valid),
+            "its header names invalid layers"
+        );
+        let mut this = Self { whole_bytes: end + 1, ..Self::new(header, Vec::new()) };
+        while let Some(pass) = this.pass(&bytes[this.whole_bytes..])? {
+            this.whole_bytes += this.header.pass_bytes(pass[0].len() / this.header.layers[0].top_k);
+            this.passes.push(pass);
+        }
+        Ok(this)
+    }
+
+    /// The pass that `bytes` begin with, if it is whole.
+    fn pass(&self, bytes: &[u8]) -> Result<Option<Vec<Vec<u32>>>> {
+        let Some((tokens, mut rest)) = bytes.split_first_chunk() else { return Ok(None) };
+        let tokens = u32::from_le_bytes(*tokens) as usize;
+        ensure!(tokens > 0, "pass {} has no tokens", self.passes.len());
+        if tokens > bytes.len() || self.header.pass_bytes(tokens) > bytes.len() {
+            return Ok(None);
+        }
+        let mut layers = Vec::with_capacity(self.header.layers.len());
+        for layer in &self.header.layers {
+            let (own, later) = rest.split_at(2 * tokens * layer.top_k);
+            let experts: Vec<u32> =
+                own.as_chunks().0.iter().map(|&expert| u16::from_le_bytes(expert).into()).collect();
+            let last = experts.iter().copied().max().unwrap_or_default() as usize;
+            ensure!(last < layer.experts, "pass {} visits expert {last}", self.passes.len());
+            layers.push(experts);
+            rest = later;
+        }
+        Ok(Some(layers))
+    }
+}
+
+/// Writes a trace while a model runs. What cannot be written is reported once, and ends the trace.
+#[derive(Debug)]
+pub struct Recorder {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// None before the header and after a failure.
+    file: Option<File>,
+    header: Option<Header>,
+    /// The layers of the pass in progress, as far as they have been visited.
+    pass: Vec<Vec<u16>>,
+}
+
+impl Recorder {
+    /// A recorder of the model that is loaded next.
+    pub fn new(path: &Path) -> Arc<Self> {
+        Arc::new(Self { path: path.to_owned(), state: Mutex::default() })
+    }
+
+    /// Begins the file, or continues one of the same model. Fails where there is a file of something else.
+    pub(crate) fn begin(&self, header: Header) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let describe = || format!("cannot write {}", self.path.display());
+        let exists = fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() > 0);
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.create(true).truncate(false).write(true).open(&self.path).with_context(describe)?;
+        if exists {
+            let trace = Trace::read(&self.path)?;
+            ensure!(
+                trace.header == header,
+                "{} is a trace of another model; remove it or choose another file",
+                self.path.display()
+            );
+            file.set_len(trace.whole_bytes as u64).with_context(describe)?;
+            file.seek(SeekFrom::End(0)).with_context(describe)?;
+        } else {
+            let line = serde_json::to_string(&header)? + "\n";
+            file.write_all(line.as_bytes()).with_context(describe)?;
+        }
+        *state = State { file: Some(file), header: Some(header), pass: Vec::new() };
+        Ok(())
+    }
+
+    /// The tokens of a pass visit these experts in the `index`-th layer of the header, `[tokens, top_k]`. A pass that
+    /// ends before the last layer is not recorded.
+    fn record(&self, index: usize, experts: &[u32]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
+        let (Some(file), Some(header)) = (&mut state.file, &state.header) else { return };
+        state.pass.truncate(index);
+        state.pass.push(experts.iter().map(|&expert| expert as u16).collect());
+        if state.pass.len() < header.layers.len() || index + 1 < header.layers.len() {
+            return;
+        }
+        if let Err(error) = write_pass(file, header, &state.pass) {
+            tracing::warn!("the trace ends here: cannot write {}: {error}", self.path.display());
+            state.file = None;
+        }
+        state.pass.clear();
+    }
+}
+
+fn write_pass(file: &mut File, header: &Header, pass: &[Vec<u16>]) -> io::Result<()> {
+    let tokens = pass[0].len() / header.layers[0].top_k;
+    let mut bytes = (tokens as u32).to_le_bytes().to_vec();
+    bytes.extend(pass.iter().flatten().flat_map(|expert| expert.to_le_bytes()));
+    file.write_all(&bytes)
+}
+
+/// The experts of a layer, whose visits are recorded.
+pub(crate) struct Recorded {
+    pub bytes: Arc<dyn ExpertBytes>,
+    pub recorder: Arc<Recorder>,
+    /// Which of the layers of the header it is.
+    pub index: usize,
+}
+
+impl ExpertBytes for Recorded {
+    fn resident(&self, id: ExpertId) -> Option<ExpertParts> {
+        self.bytes.resident(id)
+    }
+
+    fn fetch(&self, ids: &[ExpertId], into: &mut [u8]) -> io::Result<()> {
+        self.bytes.fetch(ids, into)
+    }
+
+    fn visited(&self, layer: usize, top_k: usize, experts: &[u32]) {
+        self.recorder.record(self.index, experts);
+        self.bytes.visited(layer, top_k, experts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let layer = LayerHeader { experts: 9, top_k: 2, record_bytes: 100 };
+        Header::new(7, vec![layer, LayerHeader { top_k: 1, ..layer }])
+    }
+
+    #[test]
+    fn traces_are_read_as_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trace");
+        let recorder = Recorder::new(&path);
+        recorder.begin(header()).unwrap();
+        recorder.record(0, &[1, 2, 3, 4]);
+        recorder.record(1, &[5, 6]);
+        recorder.record(0, &[8, 8]);
+        // The pass before was interrupted.
+        recorder.record(0, &[0, 7]);
+        recorder.record(1, &[8]);
+        let expected = [vec![vec![1, 2, 3, 4], vec![5, 6]], vec![vec![0, 7], vec![8]]];
+        assert_eq!(Trace::read(&path).unwrap().passes, expected);
+
+        // Cut short, and continued.
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(fs::metadata(&path).unwrap().len() - 1).unwrap();
+        assert_eq!(Trace::read(&path).unwrap().passes, expected[..1]);
+        let recorder = Recorder::new(&path);
+        recorder.begin(header()).unwrap();
+        recorder.record(0, &[0, 7]);
+        recorder.record(1, &[8]);
+        assert_eq!(Trace::read(&path).unwrap().passes, expected);
+        let other = Header { trunk_bytes: 8, ..header() };
+        assert!(format!("{:#}", Recorder::new(&path).begin(other).unwrap_err()).contains("another model"));
+    }
+
+    #[test]
+    fn damaged_traces_are_errors() {
+        let header = serde_json::to_string(&header()).unwrap();
+        let pass = |tokens: u32, experts: &[u16]| {
+            let experts = experts.iter().flat_map(|expert| expert.to_le_bytes());
+            [header.as_bytes(), b"\n"]
+                .concat()
+                .into_iter()
+                .chain(tokens.to_le_bytes())
+                .chain(experts)
+                .collect()
+        };
+        let invalid: [(Vec<u8>, &str); 6] = [
+            (vec![], "no header"),
+            (b"{}\n".to_vec(), "header is invalid"),
+            (header.replace("\"fimd_trace\":1", "\"fimd_trace\":2").into_bytes(), "no header"),
+            ((header.replace("\"fimd_trace\":1", "\"fimd_trace\":2") + "\n").into_bytes(), "version 2"),
+            (pass(0, &[]), "no tokens"),
+            (pass(1, &[1, 9, 3]), "visits expert 9"),
+        ];
+        for (bytes, expected) in invalid {
+            let error = format!("{:#}", Trace::parse(&bytes).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(Trace::parse(&pass(u32::MAX, &[1, 2, 3])).unwrap().passes.is_empty());
+    }
+}

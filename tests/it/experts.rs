@@ -1,0 +1,304 @@
+//! Models whose experts do not all fit their memory.
+
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use fimd::base::Cancel;
+use fimd::compute::cpu::{Cpu, Precision};
+use fimd::format::ModelDir;
+use fimd::hub::quantize::Plan;
+use fimd::model::experts::store::ExpertUsage;
+use fimd::model::experts::tiers::Tiers;
+use fimd::model::experts::trace::{LayerHeader, Recorder, Trace};
+use fimd::model::experts::{Budget, ExpertOptions};
+use fimd::model::export::Recipe;
+use fimd::model::{Config, Model, ModelOptions, layout};
+use fimd::session::{DeviceFailure, Session};
+use tempfile::TempDir;
+
+use crate::load;
+use crate::tiny;
+
+const LAYERS: [&str; 8] = [
+    "linear_attention",
+    "full_attention",
+    "linear_attention",
+    "full_attention",
+    "linear_attention",
+    "linear_attention",
+    "linear_attention",
+    "full_attention",
+];
+const EXPERTS: usize = 48;
+const TOP_K: usize = 2;
+/// Gate, up and down of an expert, in f32.
+const RECORD_BYTES: usize = 3 * 16 * 264 * 4;
+const WEIGHTS: &str = "model.safetensors";
+
+fn folder() -> TempDir {
+    tiny::folder_with(&LAYERS, EXPERTS)
+}
+
+/// What holds `slots` slots of each layer.
+fn budget(dir: &ModelDir, slots: usize) -> u64 {
+    let trunk = layout::trunk_bytes(dir, &Config::read(dir).unwrap());
+    let layer = LayerHeader { experts: EXPERTS, top_k: TOP_K, record_bytes: RECORD_BYTES };
+    let layers = [layer; LAYERS.len()];
+    let least = Tiers::divide(0, trunk, &layers).unwrap_err().needed;
+    least + ((slots - 2 * TOP_K) * LAYERS.len() * RECORD_BYTES) as u64
+}
+
+fn open(path: &Path, slots: usize) -> Result<Session<Cpu>> {
+    let dir = ModelDir::open(path).unwrap();
+    let budget = Budget::Given(budget(&dir, slots));
+    open_with(path, ExpertOptions { budget, ..ExpertOptions::MAPPED })
+}
+
+fn open_with(path: &Path, experts: ExpertOptions) -> Result<Session<Cpu>> {
+    let dir = ModelDir::open(path)?;
+    let options = ModelOptions { experts, ..load::options(512, 64) };
+    let backend = Cpu::new(load::cpu(2, 16, Precision::F32));
+    Ok(load::session(Model::load(&dir, Config::read(&dir)?, options, backend)?))
+}
+
+fn prompt(len: usize, seed: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * i * 7 + i * seed + seed) % 256) as u32).collect()
+}
+
+/// Logits after prompts of several lengths, some of them after tokens that are known.
+fn logits(session: &mut Session<Cpu>) -> Vec<Vec<f32>> {
+    let mut all = Vec::new();
+    for (len, seed) in [(1, 1), (70, 2), (3, 3), (130, 4)] {
+        let mut tokens = prompt(len, seed);
+        for _ in 0..3 {
+            session.sync(&tokens, &[], &Cancel::new()).unwrap();
+            all.push(session.logits().to_vec());
+            tokens.push(all.len() as u32);
+        }
+    }
+    all
+}
+
+fn usage(session: &Session<Cpu>) -> ExpertUsage {
+    session.usage().experts.expect("the model does not fit")
+}
+
+/// Waits until nothing is read in the background any more.
+fn settle(session: &Session<Cpu>) -> ExpertUsage {
+    let started = Instant::now();
+    let mut before = usage(session);
+    loop {
+        thread::sleep(Duration::from_millis(400));
+        let now = usage(session);
+        if now.background_bytes == before.background_bytes && now.background_bytes > 0 {
+            return now;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{now:?}");
+        before = now;
+    }
+}
+
+#[test]
+fn results_are_the_same_wherever_experts_are() {
+    let dir = folder();
+    let mut mapped = open_with(dir.path(), ExpertOptions::MAPPED).unwrap();
+    assert_eq!(mapped.usage().experts, None);
+    let expected = logits(&mut mapped);
+    for slots in [2 * TOP_K, 20] {
+        let mut session = open(dir.path(), slots).unwrap();
+        assert_eq!(usage(&session).slots, slots);
+        for (i, (found, expected)) in logits(&mut session).iter().zip(&expected).enumerate() {
+            assert!(
+                found == expected,
+                "{slots} slots, logits {i}: {}",
+                crate::reference::distance(found, expected)
+            );
+        }
+        let used = usage(&session);
+        assert!(used.hits > 0 && used.visits > used.hits && used.fetched_bytes > 0, "{used:?}");
+        let misses = used.visits - used.hits - used.ahead;
+        assert!(
+            used.fetched_bytes <= misses * RECORD_BYTES as u64,
+            "only misses are read, each once: {used:?}"
+        );
+    }
+    let whole = ExpertOptions { budget: Budget::Given(1 << 40), ..ExpertOptions::MAPPED };
+    assert_eq!(open_with(dir.path(), whole).unwrap().usage().experts, None, "what fits is mapped");
+}
+
+#[test]
+fn scales_come_along() {
+    for case in ["fp8", "qwen3_moe_fp8"] {
+        let dir = ModelDir::open(&crate::reference::folder(case)).unwrap();
+        let config = Config::read(&dir).unwrap();
+        // Three experts of each layer cannot be fewer than two tokens visit.
+        let refused = ExpertOptions { budget: Budget::Given(1), ..ExpertOptions::MAPPED };
+        let options = ModelOptions { experts: refused, ..load::options(256, 256) };
+        let backend = || Cpu::new(load::cpu(1, 16, Precision::F32));
+        let error = Model::load(&dir, config, options, backend()).err().unwrap().to_string();
+        assert!(error.contains("are too few for this model") && error.contains("--ram-budget"), "{error}");
+    }
+}
+
+#[test]
+fn free_memory_that_holds_too_little_is_no_error() {
+    let dir = folder();
+    let free = ExpertOptions { budget: Budget::Free(1), ..ExpertOptions::MAPPED };
+    assert_eq!(open_with(dir.path(), free).unwrap().usage().experts, None);
+}
+
+#[test]
+fn a_long_prompt_leaves_most_of_the_cache_and_reads_an_expert_once() {
+    let dir = folder();
+    let mut session = open(dir.path(), 24).unwrap();
+    settle(&session);
+    let before = usage(&session);
+    session.sync(&prompt(60, 5), &[], &Cancel::new()).unwrap();
+    let used = usage(&session).since(&before);
+    assert!(used.visits <= (LAYERS.len() * EXPERTS) as u64 && used.tokens == 60, "{used:?}");
+    assert!(used.hits > 0 && used.ahead > 0, "slots were filled, and the next layer is read ahead: {used:?}");
+}
+
+#[test]
+fn a_cancelled_prompt_changes_nothing() {
+    let dir = folder();
+    let mut session = open(dir.path(), 8).unwrap();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    assert!(session.sync(&prompt(60, 5), &[], &cancel).unwrap().cancelled);
+    let mut mapped = open_with(dir.path(), ExpertOptions::MAPPED).unwrap();
+    for session in [&mut session, &mut mapped] {
+        session.sync(&prompt(60, 5), &[], &Cancel::new()).unwrap();
+    }
+    assert_eq!(session.logits(), mapped.logits());
+}
+
+#[test]
+fn a_truncated_file_is_an_error() {
+    for slots in [None, Some(8)] {
+        let dir = folder();
+        let budget = slots.map(|slots| Budget::Given(budget(&ModelDir::open(dir.path()).unwrap(), slots)));
+        let budget = budget.unwrap_or(Budget::Unlimited);
+        let open = || open_with(dir.path(), ExpertOptions { budget, ..ExpertOptions::MAPPED });
+        let mut session = open().unwrap();
+        session.sync(&prompt(10, 1), &[], &Cancel::new()).unwrap();
+        let expected = session.logits().to_vec();
+        let path = dir.path().join(WEIGHTS);
+        let bytes = fs::read(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(bytes.len() as u64 / 2).unwrap();
+        let error = session.sync(&prompt(60, 2), &[], &Cancel::new()).unwrap_err();
+        assert!(error.is::<DeviceFailure>());
+        assert!(format!("{error:#}").contains("truncated"), "{error:#}");
+        assert!(open().is_err());
+        fs::write(&path, bytes).unwrap();
+        let mut session = open().unwrap();
+        session.sync(&prompt(10, 1), &[], &Cancel::new()).unwrap();
+        assert_eq!(session.logits(), expected);
+    }
+}
+
+#[test]
+fn a_replaced_file_is_the_old_one_until_it_is_loaded() {
+    let dir = folder();
+    let mut session = open(dir.path(), 8).unwrap();
+    let path = dir.path().join(WEIGHTS);
+    let other = dir.path().join("other");
+    fs::write(&other, [1; 1000]).unwrap();
+    let old = dir.path().join("old");
+    fs::hard_link(&path, &old).unwrap();
+    fs::rename(&other, &path).unwrap();
+    session.sync(&prompt(60, 2), &[], &Cancel::new()).unwrap();
+    let found = session.logits().to_vec();
+    fs::rename(&old, &path).unwrap();
+    let mut mapped = open_with(dir.path(), ExpertOptions::MAPPED).unwrap();
+    mapped.sync(&prompt(60, 2), &[], &Cancel::new()).unwrap();
+    assert_eq!(found, mapped.logits());
+}
+
+#[test]
+fn what_was_useful_is_read_again_after_a_restart() {
+    let dir = folder();
+    let remembered = tempfile::tempdir().unwrap();
+    let open = || {
+        let budget = Budget::Given(budget(&ModelDir::open(dir.path()).unwrap(), 8));
+        let remembered_in = Some(remembered.path().to_owned());
+        open_with(dir.path(), ExpertOptions { budget, remembered_in, ..ExpertOptions::MAPPED }).unwrap()
+    };
+    let ask = |session: &mut Session<Cpu>| {
+        let before = settle(session);
+        session.sync(&[1], &[], &Cancel::new()).unwrap();
+        usage(session).since(&before)
+    };
+    let mut session = open();
+    ask(&mut session);
+    for seed in 0..6 {
+        session.reset();
+        session.sync(&[1], &[], &Cancel::new()).unwrap();
+        session.sync(&[1, seed], &[], &Cancel::new()).unwrap();
+    }
+    drop(session);
+    assert_eq!(fs::read_dir(remembered.path()).unwrap().count(), 1);
+    let again = ask(&mut open());
+    assert_eq!(again.hits, again.visits, "all that the token visits was filled in first");
+}
+
+#[test]
+fn an_expert_in_one_piece_is_one_run_of_bytes() {
+    let dir = folder();
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let source = ModelDir::open(dir.path()).unwrap();
+    let recipe = "f16".parse::<Recipe>().unwrap();
+    let plan = || Plan::new(&source, &recipe, "test").unwrap();
+    let [stacked, pieces] = ["stacked.gguf", "pieces.gguf"].map(|name| dir.path().join(name));
+    plan().write(&stacked, 2, |_| {}).unwrap();
+    plan().by_expert().unwrap().write(&pieces, 2, |_| {}).unwrap();
+
+    let opened = ModelDir::open(&pieces).unwrap();
+    let place = |name: &str| {
+        let tensor = opened.tensor(&format!("blk.5.ffn_{name}_exps.7.weight")).unwrap();
+        (tensor.bytes.place().unwrap().1, tensor.bytes.len() as u64)
+    };
+    let [(gate, len), (up, _), (down, _)] = ["gate", "up", "down"].map(place);
+    let step = len.next_multiple_of(4096);
+    assert_eq!((gate % 4096, up - gate, down - up), (0, step, step));
+
+    let mut expected = open_with(&stacked, ExpertOptions::MAPPED).unwrap();
+    let expected = logits(&mut expected);
+    assert!(logits(&mut open_with(&pieces, ExpertOptions::MAPPED).unwrap()) == expected);
+    let layers =
+        [LayerHeader { experts: EXPERTS, top_k: TOP_K, record_bytes: RECORD_BYTES / 2 }; LAYERS.len()];
+    let config = Config::read(&opened).unwrap();
+    assert_eq!(layout::expert_layers(&opened, &config).unwrap().0, layers);
+    let least = Tiers::divide(0, layout::trunk_bytes(&opened, &config), &layers).unwrap_err().needed;
+    let within = ExpertOptions { budget: Budget::Given(least), ..ExpertOptions::MAPPED };
+    let mut session = open_with(&pieces, within).unwrap();
+    assert!(logits(&mut session) == expected && usage(&session).fetched_bytes > 0);
+
+    // From GGUF, and back to other types.
+    let again = dir.path().join("again.gguf");
+    let source = ModelDir::open(&stacked).unwrap();
+    Plan::new(&source, &recipe, "test").unwrap().by_expert().unwrap().write(&again, 2, |_| {}).unwrap();
+    assert!(logits(&mut open_with(&again, ExpertOptions::MAPPED).unwrap()) == expected);
+    let dense = ModelDir::open(&crate::reference::folder("qwen3_odd")).unwrap();
+    assert!(Plan::new(&dense, &recipe, "test").unwrap().by_expert().is_err());
+}
+
+#[test]
+fn routing_is_recorded() {
+    let dir = folder();
+    let path = dir.path().join("trace");
+    let recorder = Some(Recorder::new(&path));
+    let mut session = open_with(dir.path(), ExpertOptions { recorder, ..ExpertOptions::MAPPED }).unwrap();
+    session.sync(&prompt(5, 1), &[], &Cancel::new()).unwrap();
+    session.push(7, &Cancel::new()).unwrap();
+    let trace = Trace::read(&path).unwrap();
+    assert_eq!(trace.header.layers.len(), LAYERS.len());
+    let layer = LayerHeader { experts: EXPERTS, top_k: TOP_K, record_bytes: RECORD_BYTES };
+    assert!(trace.header.layers.iter().all(|own| *own == layer));
+    let tokens: Vec<usize> = trace.passes.iter().map(|pass| pass[0].len() / TOP_K).collect();
+    assert_eq!(tokens, [5, 1]);
+}
