@@ -46,11 +46,15 @@ function combined(name: string, user: unknown, workspace: unknown): unknown {
     }
 }
 
+function isList(value: unknown): value is unknown[] {
+    return Array.isArray(value);
+}
+
 /** Both lists, without what in that of the workspace would take something out of the user's. */
 function union(user: unknown, workspace: unknown): unknown {
-    if (!Array.isArray(user) || !Array.isArray(workspace)) return workspace;
+    if (!isList(user) || !isList(workspace)) return workspace;
     const excluded = user.length === 0 ? workspace : workspace.filter((item) => !String(item).startsWith('!'));
-    return [...user, ...excluded] as unknown[];
+    return [...user, ...excluded];
 }
 
 interface Section {
