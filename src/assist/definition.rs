@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::text::language::{Definitions, Language, Layout, has};
+use crate::text::language::{Definitions, Language, Layout};
+use crate::text::words::has;
 use crate::text::words::{identifier_from, is_identifier_or_dollar, skip_whitespace};
 
 /// The bytes of the name, if `line` begins a definition.

@@ -5,7 +5,9 @@
 use std::ops::Range;
 
 use super::definition;
-use crate::text::language::{self, Blocks, Documentation, Language, Layout};
+use crate::text::blocks::Blocks;
+use crate::text::language::{Documentation, Language, Layout};
+use crate::text::words::has;
 use crate::text::words::{first_word, word_at};
 use crate::text::{Delimiters, Lexer, first_block_end, indentation, open_delimiters};
 
@@ -257,9 +259,9 @@ impl<'a> Lines<'a> {
             }
             Blocks::Words { close, .. } => {
                 let head = self.text(head_last).trim_end().trim_end_matches([')', ',', ';']);
-                let is_one_line = head.rsplit_once(' ').is_some_and(|(_, word)| language::has(close, word));
+                let is_one_line = head.rsplit_once(' ').is_some_and(|(_, word)| has(close, word));
                 let next = indented + 1;
-                let closes = |line| language::has(close, first_word(self.text(line).trim_start()));
+                let closes = |line| has(close, first_word(self.text(line).trim_start()));
                 match next {
                     _ if is_one_line => head_last,
                     _ if next < self.len() && closes(next) => next,

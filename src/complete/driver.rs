@@ -1,6 +1,6 @@
 //! Executes the actions of [`super::service`]: makes prompts, runs them on the engine, and answers.
 //!
-//! Events are processed by the threads that bring them, one after the other ([`handover`](super::handover)).
+//! Events are processed by the threads that bring them, one after the other (`handover`).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

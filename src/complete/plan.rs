@@ -18,7 +18,7 @@ use crate::model::Tokenizer;
 use crate::model::tokenizer::specials::TextKind;
 use crate::session::Mark;
 use crate::text::Language;
-use crate::text::language::Blocks;
+use crate::text::blocks::Blocks;
 
 /// Least tokens for the document.
 const DOCUMENT_TOKENS_MIN: usize = 16;

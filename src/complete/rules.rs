@@ -9,7 +9,7 @@ use super::request::{Completion, Document, Lines, Request};
 use super::trim::{inside_fence, is_limit, trim, without_fence};
 use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
-use crate::text::language::Blocks;
+use crate::text::blocks::Blocks;
 use crate::text::words::has_substance;
 use crate::text::{Indentation, Language, indentation};
 

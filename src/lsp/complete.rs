@@ -1,7 +1,10 @@
 //! Shared by inline completion and the completion menu: requesting the completion at a position.
 
+use std::time::Duration;
+
 use ropey::Rope;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tower_lsp::jsonrpc::{Error, Result};
 
 use super::connection::Connection;
@@ -13,6 +16,9 @@ use crate::complete::service::{EditorRequest, RequestId, Service, Trigger};
 use crate::complete::{ContextFile, Document};
 use crate::privacy::{content, path_of};
 
+/// How much later than its budget an answer may come: the engine looks at the clock between tokens, and is not asked
+/// between the layers of a prompt.
+const MARGIN: Duration = Duration::from_millis(50);
 /// Larger documents are not used as context.
 const CONTEXT_BYTES_MAX: usize = 1 << 18;
 /// Assumed upper bound of the bytes per context token.
@@ -54,7 +60,7 @@ pub(super) async fn complete(
     let completer = connection.completer();
     let id = completer.next_id();
     // The client's `$/cancelRequest` drops this future, and the guard with it.
-    let _guard = CancelOnDrop(completer, id);
+    let guard = CancelOnDrop(completer, id);
     let (answer, record_answer) = oneshot::channel();
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
     let document = document.with_context(context);
@@ -63,7 +69,12 @@ pub(super) async fn complete(
     // Fails once the client has cancelled.
     completer.request(editor_request, Box::new(move |items| drop(answer.send(items))));
     connection.signal_activity();
-    let items = record_answer.await;
+    let options = &snapshot.settings.options.service;
+    let Ok(items) = timeout(options.debounce_max + options.hard + MARGIN, record_answer).await else {
+        // The work goes on: its result is there for the next request, and what is evaluated is not lost.
+        std::mem::forget(guard);
+        return Ok(Vec::new());
+    };
     if !connection.is_current(snapshot) {
         return Err(Error::content_modified());
     }

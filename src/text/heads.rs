@@ -1,8 +1,7 @@
 //! Heads of blocks: the lines that blocks are indented below.
 
-use super::language::{Blocks, has};
-use super::outline::Expected;
-use super::words::is_identifier;
+use super::blocks::{Blocks, Expected, PYTHON_HEADS};
+use super::words::{has, is_identifier};
 
 /// Words that may precede one that opens a block.
 const MODIFIERS: &str = "abstract async default export final inline local override private protected pub public pure \
@@ -40,7 +39,7 @@ pub(super) fn opens(blocks: Blocks, code: &str, expected: Expected) -> bool {
             let is_head = |first| code.ends_with(':') && (has(first, first_word(code)));
             let words = ends_with(code, "then do else repeat") || begins_with(code, "function", "end");
             let is_arrow = code.ends_with("=>") || code.ends_with("->");
-            is_head(super::language::PYTHON_HEADS) || words || expected == Expected::Below && is_arrow
+            is_head(PYTHON_HEADS) || words || expected == Expected::Below && is_arrow
         }
         Blocks::Parentheses { .. } | Blocks::Tags | Blocks::None => false,
     }

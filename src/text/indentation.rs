@@ -3,23 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::language::{Blocks, Language};
+use super::blocks::Blocks;
+use super::language::Language;
 use super::outline::Outline;
 use super::syntax::Class;
+use super::whitespace::TAB_STOP;
 
-/// The columns from one tab stop to the next.
-const TAB_STOP: usize = 4;
-
-/// The width of a line's indentation in columns, with tab stops every four.
-pub fn width(line: &str) -> usize {
-    let whitespace = line.chars().take_while(|c| matches!(c, ' ' | '\t'));
-    whitespace.fold(0, |width, c| if c == '\t' { (width / TAB_STOP + 1) * TAB_STOP } else { width + 1 })
-}
-
-/// The leading whitespace of a line.
-pub fn of_line(line: &str) -> &str {
-    &line[..line.len() - line.trim_start().len()]
-}
+pub use super::whitespace::{of_line, width};
 
 /// How a document is indented around the cursor, and what a text inserted there is to be fitted to.
 #[derive(Clone, Debug)]

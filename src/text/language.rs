@@ -1,8 +1,9 @@
 //! The table of languages. A new language is added here: its file names and identifiers, its syntax (see
 //! [`families`]), its blocks, its definitions and their documentation.
 
-use super::outline::Expected;
+use super::blocks::{Blocks, Expected, PYTHON_HEADS};
 use super::syntax::Syntax;
+use super::words::has;
 use super::{families, heads, tags};
 
 /// A programming language, or another kind of text.
@@ -19,49 +20,6 @@ pub struct Language {
     pub blocks: Blocks,
     /// How to recognise definitions, if they are supported.
     pub definitions: Option<Definitions>,
-}
-
-/// What opens and closes blocks, besides delimiters at the end of a line. Lists of words are separated by spaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blocks {
-    /// Braces; also arrows, and these words and signs at the end of a line.
-    Braces { last: &'static str },
-    /// A line that begins with one of these words and ends with a colon; indentation delimits the block.
-    Colon { first: &'static str },
-    /// Words.
-    Words {
-        /// Words that open a block where a statement begins with them, unless one of `close` follows.
-        first: &'static str,
-        /// Words and signs that open one at the end of a line.
-        last: &'static str,
-        /// Words that close one; where there are none, indentation delimits it.
-        close: &'static str,
-        ignores_case: bool,
-    },
-    /// Parentheses; `heads` are the forms whose bodies are written on lines of their own. A `*` stands for any end.
-    Parentheses { heads: &'static str },
-    /// Tags.
-    Tags,
-    /// Targets of a makefile, above their recipes.
-    Recipes,
-    /// `\begin` and `\end`.
-    Environments,
-    /// What most languages have.
-    Any,
-    /// No blocks.
-    None,
-}
-
-impl Blocks {
-    /// Whether they are between braces.
-    pub fn are_braces(self) -> bool {
-        matches!(self, Self::Braces { .. })
-    }
-
-    /// Whether those of several languages are never indented less deeply than what opens them, but may be level with it.
-    pub fn may_be_flat(self) -> bool {
-        matches!(self, Self::Tags | Self::Environments)
-    }
 }
 
 /// How definitions and their documentation are written.
@@ -153,11 +111,6 @@ impl Language {
     }
 }
 
-/// Whether `word` is one of `words`, which are separated by spaces.
-pub fn has(words: &str, word: &str) -> bool {
-    words.split(' ').any(|one| one == word && !one.is_empty())
-}
-
 const fn language(
     name: &'static str,
     files: &'static str,
@@ -208,10 +161,6 @@ const LUA: Definitions = Definitions {
 const BRACES: Blocks = braces("");
 const TAGS: Blocks = Blocks::Tags;
 const NONE: Blocks = Blocks::None;
-
-/// Words that open blocks in Python before a colon.
-pub(super) const PYTHON_HEADS: &str =
-    "async case class def elif else except finally for if match try while with";
 
 const fn braces(last: &'static str) -> Blocks {
     Blocks::Braces { last }

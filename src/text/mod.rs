@@ -4,6 +4,7 @@
 //! other literals of language families; a [`Lexer`] reads text one character at a time, so that it can follow a
 //! generation.
 
+pub mod blocks;
 pub mod delimiters;
 pub mod families;
 mod heads;
@@ -14,6 +15,7 @@ pub mod outline;
 mod recent;
 pub mod syntax;
 pub mod tags;
+pub mod whitespace;
 pub mod words;
 
 #[cfg(test)]

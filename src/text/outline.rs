@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
+use super::blocks::{Blocks, Expected};
 use super::delimiters::opener_of;
-use super::indentation;
-use super::language::{Blocks, Language};
+use super::language::Language;
 use super::lexer::Lexer;
 use super::syntax::Class;
-use super::{heads, tags};
+use super::{heads, tags, whitespace};
 
 /// How much text before the cursor is read, in bytes.
 const BYTES_MAX: usize = 4096;
@@ -19,15 +19,6 @@ pub struct Outline<'a> {
     lines: Vec<Line<'a>>,
     open: Vec<Open>,
     lexer: Lexer,
-}
-
-/// Where a block is expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// On the lines below.
-    Below,
-    /// Right after the line, which may also go on.
-    Here,
 }
 
 /// An open delimiter.
@@ -70,7 +61,7 @@ impl<'a> Outline<'a> {
         self.lexer
     }
 
-    /// The [width](indentation::width) of the line that opens the block which the cursor is at the start of: the cursor's
+    /// The [width](whitespace::width) of the line that opens the block which the cursor is at the start of: the cursor's
     /// line, or, where that is blank, the last one that is not.
     pub fn opener_width(&self) -> Option<usize> {
         let last = self.lines.len() - 1;
@@ -218,7 +209,7 @@ impl<'a> Outline<'a> {
     }
 
     fn width(&self, line: usize) -> usize {
-        indentation::width(self.lines[line].text)
+        whitespace::width(self.lines[line].text)
     }
 }
 

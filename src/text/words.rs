@@ -47,6 +47,11 @@ pub fn has_substance(line: &str) -> bool {
     line.chars().filter(|c| c.is_alphanumeric()).nth(1).is_some()
 }
 
+/// Whether `word` is one of `words`, which are separated by spaces.
+pub fn has(words: &str, word: &str) -> bool {
+    words.split(' ').any(|one| one == word && !one.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

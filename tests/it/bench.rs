@@ -199,8 +199,8 @@ fn bench_speed_refuses_what_it_cannot_measure() {
     let check =
         |args: &[&str], code, words: &[&str]| check_fails(&[&["bench", "speed"], args].concat(), code, words);
     let synthetic = ["--synthetic", "qwen3-coder-next"];
-    for layers in ["0", "6", "52", "x"] {
-        check(&[&synthetic[..], &["--layers", layers]].concat(), 2, &["--layers", "multiple of 4 up to 48"]);
+    for layers in ["0", "6", "68", "x"] {
+        check(&[&synthetic[..], &["--layers", layers]].concat(), 2, &["--layers", "multiple of 4 up to 64"]);
     }
     check(&[&synthetic[..], &["--quant", "q3_k_x"]].concat(), 2, &["--quant", "q4_k_m"]);
     check(&[&synthetic[..], &["--model", "x.gguf"]].concat(), 2, &["--model"]);

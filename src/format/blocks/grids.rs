@@ -3,7 +3,7 @@
 //! A codebook is a set of vectors in ascending order, the first element counting least, so that it takes one bit
 //! for each vector there is. Facts of the format (ggml-org/ggml, `ggml-common.h`).
 
-/// The 8 magnitudes of IQ2_XXS by their index: 0, 1, 2 in the nibbles of [`eights`].
+/// The 8 magnitudes of IQ2_XXS by their index: 0, 1, 2 in the nibbles of `eights`.
 pub static IQ2_XXS: [u32; 256] = eights(
     b"\
     555141550144141400404144000100000040040041000400000000400000050104141100104140040540040001000050010000050000\
@@ -66,7 +66,7 @@ pub static IQ2_S: [u32; 1024] = eights(
     041041100000000100001",
 );
 
-/// The 8 values of IQ1_S and IQ1_M, plus 1, in the nibbles of [`eights`].
+/// The 8 values of IQ1_S and IQ1_M, plus 1, in the nibbles of `eights`.
 pub static IQ1: [u32; 2048] = eights(
     b"\
     555241580a2024158054138a6802a82aa180a20241580541280244545251500a20280288810080280a30a20a88bbaaa009aab0002200\
