@@ -1,4 +1,4 @@
-//! Reading files that somebody else wrote: a pipe would block, a device has no end, and a file may be of any size.
+//! Reading untrusted files: a pipe would block, a device has no end, and a file may be of any size.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;

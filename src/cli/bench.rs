@@ -300,7 +300,7 @@ struct DaemonArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 
-    /// Instead of all that, send so many requests as fast as they are answered, and fail if one is answered late
+    /// Instead of all that, send this many requests as fast as they are answered, and fail if one is answered late
     #[arg(long, value_name = "N", conflicts_with_all = ["answers", "document", "rate", "seconds"], value_parser = clap::value_parser!(u32).range(1..))]
     requests: Option<u32>,
 
@@ -377,7 +377,7 @@ fn run_soak(args: &SoakArgs) -> Result<()> {
 /// and what the model says there passes the rules of a real completion, as an automatic and as an invoked one. What
 /// would be shown is compared with the file. No model is loaded.
 ///
-/// The model says the truth; goes on into the suffix; repeats the delimiters that an editor has closed; writes other
+/// The model says the truth; continues into the suffix; repeats the delimiters that an editor has closed; writes other
 /// line ends and whitespace; is cut by the token budget; is asked again after every accept; or repeats the suffix where
 /// nothing is missing. An answer is exact, a correct beginning, nothing, or wrong: then the document is not what the
 /// author wrote.

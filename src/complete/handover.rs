@@ -32,7 +32,7 @@ impl<E, S> Handover<E, S> {
             read(&state)
         });
         pause();
-        // Whoever queued an event meanwhile has left it to this thread.
+        // The thread that queued an event meanwhile has left it to this one.
         self.work(handle);
         found
     }

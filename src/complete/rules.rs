@@ -105,7 +105,7 @@ pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<St
     let indentation = Indentation::new(place.outline(), prefix, suffix);
     let stop = stop_at(request, &place);
     let text = match trim(output, &place, &indentation, &stop, reason) {
-        // Of a fragment there is nothing complete: whoever asks for it sees it as it is.
+        // Of a fragment there is nothing complete: an invoked completion shows it as it is.
         Err(Dropped::Blank) if request.is_invoked && is_limit(reason) && !output.contains('\n') => {
             trim(output, &place, &indentation, &stop, StopReason::EndToken)?
         }

@@ -186,7 +186,7 @@ fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
 }
 
 /// Drops a repetition of the text after the cursor on its line: the end of the current string, and the rest, also in part
-/// if the text goes on or is torn. Closing delimiters are the stop rule's.
+/// if the text continues or is torn. Closing delimiters are the stop rule's.
 fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop, goes_on: bool) -> &'a str {
     let rest = place.rest.trim();
     let Some(first) = rest.chars().next() else { return text };
@@ -201,7 +201,7 @@ fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop, goes_on: bool) ->
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Where the end of `text` repeats the beginning of `rest`: all of it, or a part if the text goes on with it, has nothing
+/// Where the end of `text` repeats the beginning of `rest`: all of it, or a part if the text continues with it, has nothing
 /// else, or ends in punctuation.
 fn repeated_rest(text: &str, rest: &str, stop: &Stop, goes_on: bool) -> Option<usize> {
     let is_split =

@@ -30,7 +30,7 @@ impl LastWords {
         }
     }
 
-    /// Forgets where stderr went before: whoever started the daemon no longer listens.
+    /// Forgets where stderr went before: the program that started the daemon no longer listens.
     pub(super) fn detach(&mut self) {
         #[cfg(unix)]
         {

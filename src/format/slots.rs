@@ -93,7 +93,7 @@ impl Deref for SlotBytes {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: the slot is inside the mapping, which lives as long as `memory`, and its bytes are initialised, zeros
-        // at first. This is one of its holders, so that nobody writes to it.
+        // at first. This is one of its holders, so that there is no writer.
         unsafe { slice::from_raw_parts(self.memory.start(self.slot), self.memory.slot_bytes) }
     }
 }

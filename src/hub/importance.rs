@@ -37,7 +37,7 @@ pub fn record(
         let passed = model.forward(&mut sequence, chunk, &blocks, keep, wanted, &cancel, &mut Vec::new());
         passed.map_err(|interrupted| match interrupted {
             Interrupted::Device(error) => error,
-            Interrupted::Cancelled => unreachable!("nobody cancels this pass"),
+            Interrupted::Cancelled => unreachable!("this pass has no caller that cancels"),
         })?;
         progress(chunk.len());
     }

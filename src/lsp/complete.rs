@@ -71,7 +71,7 @@ pub(super) async fn complete(
     connection.signal_activity();
     let options = &snapshot.settings.options.service;
     let Ok(items) = timeout(options.debounce_max + options.hard + MARGIN, record_answer).await else {
-        // The work goes on: its result is there for the next request, and what is evaluated is not lost.
+        // The work continues: its result is there for the next request, and what is evaluated is not lost.
         std::mem::forget(guard);
         return Ok(Vec::new());
     };

@@ -305,7 +305,7 @@ fn values(text: &str, part: Range<usize>, strength: Strength) -> Vec<Range<usize
     if found.is_empty() {
         found.extend(bare(rest, strength));
     }
-    // A long value goes on to its end.
+    // A long value extends to its end.
     let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<');
     let end = |at: usize| match at == rest.len() {
         true => text[from + at..].find(is_end).map_or(text.len(), |length| from + at + length),
@@ -314,7 +314,7 @@ fn values(text: &str, part: Range<usize>, strength: Strength) -> Vec<Range<usize
     found.into_iter().map(|range| from + range.start..end(range.end)).collect()
 }
 
-/// The start of a text, of at most so many bytes.
+/// The start of a text, of at most `bytes_max` bytes.
 fn head(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
     &text[..end.unwrap_or_default()]

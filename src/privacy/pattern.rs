@@ -1,5 +1,5 @@
-//! Patterns of a `.gitignore`, matched as git does (`gitignore(5)`), in time linear in the pattern and the path, whoever
-//! wrote them. Pure.
+//! Patterns of a `.gitignore`, matched as git does (`gitignore(5)`), in time linear in the pattern and the path: both are
+//! untrusted. Pure.
 
 /// The patterns of one file or setting, the weakest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Reads the lines before the cursor: which block they open, and which statement goes on.
+//! Reads the lines before the cursor: which block they open, and which statement continues.
 
 use std::ops::Range;
 
@@ -74,7 +74,7 @@ impl<'a> Outline<'a> {
         }
     }
 
-    /// The width of the first line of the statement that the cursor's line goes on with; `None` if it begins one.
+    /// The width of the first line of the statement that the cursor's line continues; `None` if it begins one.
     pub fn continued_width(&self) -> Option<usize> {
         let last = self.lines.len() - 1;
         let hanging = self.open.iter().find(|open| open.line < last && open.hangs && open.delimiter != '{');

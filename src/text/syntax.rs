@@ -157,7 +157,7 @@ impl Syntax {
         comments.filter(|form| form.close == Close::Line).map(|form| form.open.tail)
     }
 
-    /// What ends the comment or string of several lines that goes on after `line`; `text_end` is what ends the one that the
+    /// What ends the comment or string of several lines that continues after `line`; `text_end` is what ends the one that the
     /// line begins in. Found by what opens and closes them alone, to be fast.
     pub(super) fn text_end(&self, line: &str, text_end: Option<&'static str>) -> Option<&'static str> {
         let rest = match text_end {

@@ -25,7 +25,7 @@ export function explicitSettings(
 
 /**
  * The value of the workspace, or of the user where there is none. A workspace can exclude more than the user, and never
- * less: it may be somebody else's.
+ * less: it may come from a repository.
  */
 function combined(name: string, user: unknown, workspace: unknown): unknown {
     if (user === undefined || workspace === undefined) return workspace ?? user;

@@ -88,7 +88,7 @@ fn choose(options: &Options) -> Vec<File> {
 }
 
 impl File {
-    /// None for what nobody has written by hand, and for other languages.
+    /// None for generated text, and for other languages.
     fn open(path: &Path, options: &Options) -> Option<Self> {
         let name = path.strip_prefix(&options.folder).unwrap_or(path).to_string_lossy().replace('\\', "/");
         let language = Language::of_path(Some(&name));

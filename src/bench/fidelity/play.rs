@@ -115,7 +115,7 @@ fn answer(case: &Case, trigger: Trigger, file: &str, language: &'static str) -> 
     }
 }
 
-/// Accepts what is shown and asks again, as long as there is anything: the model goes on from wherever the cursor is.
+/// Accepts what is shown and asks again, as long as there is anything: the model continues from the cursor, wherever it is.
 fn accept_all(place: &Place, file: &str, language: &'static str) -> Answer {
     let mut place = place.clone();
     let mut verdict = Verdict::Nothing;

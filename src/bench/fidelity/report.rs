@@ -47,7 +47,7 @@ impl Report {
         names.sort_unstable();
         names.dedup();
         let is_language =
-            |answer: &&Answer, name| answer.language == name && answer.variant <= Variant::GoesOn;
+            |answer: &&Answer, name| answer.language == name && answer.variant <= Variant::Continues;
         Self {
             version: env!("CARGO_PKG_VERSION"),
             seed,

@@ -6,7 +6,7 @@ use super::places::{Chance, Kind, Place};
 use super::source::Source;
 use crate::text::opener_of;
 
-/// How much of the suffix the model goes on with, in characters.
+/// How much of the suffix the model continues with, in characters.
 pub(super) const CONTINUATION: usize = 420;
 /// Most bytes that are said when closers are repeated.
 const SAID_MAX: usize = 2400;
@@ -17,8 +17,8 @@ const SAID_MAX: usize = 2400;
 pub(super) enum Variant {
     /// Not at all.
     TheMiddle,
-    /// It goes on into the suffix.
-    GoesOn,
+    /// It continues into the suffix.
+    Continues,
     /// It repeats the delimiters that the editor has closed.
     RepeatsClosers,
     /// It has other line ends, or whitespace at line ends.
@@ -34,7 +34,7 @@ pub(super) enum Variant {
 impl Variant {
     pub(super) const ALL: [Self; 7] = [
         Self::TheMiddle,
-        Self::GoesOn,
+        Self::Continues,
         Self::RepeatsClosers,
         Self::Whitespace,
         Self::Cut,
@@ -45,7 +45,7 @@ impl Variant {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::TheMiddle => "the true middle",
-            Self::GoesOn => "goes on into the suffix",
+            Self::Continues => "continues into the suffix",
             Self::RepeatsClosers => "repeats closed delimiters",
             Self::Whitespace => "odd whitespace, CRLF",
             Self::Cut => "cut by the budget",
@@ -73,7 +73,7 @@ pub(super) fn cases(source: &Source, place: &Place, chance: &mut Chance) -> Vec<
     }
     let middle = &place.middle;
     let goes_on = format!("{middle}{follows}");
-    let mut cases = vec![case(Variant::TheMiddle, middle.clone()), case(Variant::GoesOn, goes_on.clone())];
+    let mut cases = vec![case(Variant::TheMiddle, middle.clone()), case(Variant::Continues, goes_on.clone())];
     cases.extend(repeated_closers(source, place, chance.is_likely(0.5)));
     cases.push(odd_whitespace(place, follows, chance));
     let tokens = pieces(middle).count();
@@ -83,7 +83,7 @@ pub(super) fn cases(source: &Source, place: &Place, chance: &mut Chance) -> Vec<
     cases
 }
 
-/// The bytes of `suffix` that a model goes on with.
+/// The bytes of `suffix` that a model continues with.
 pub(super) fn continuation(suffix: &str) -> usize {
     suffix.char_indices().nth(CONTINUATION).map_or(suffix.len(), |(at, _)| at)
 }

@@ -93,7 +93,7 @@ fn from_program(command: &[String], time_max: Duration, cancel: &Cancel) -> Resu
     Ok(String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned())
 }
 
-/// A program that is ended when nobody waits for it any more.
+/// A program that is ended when no caller waits for it any more.
 struct Running(Child);
 
 impl Drop for Running {

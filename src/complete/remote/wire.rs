@@ -39,7 +39,7 @@ const STOPS: [&str; 26] = [
     "<｜fim▁end｜>",
     "<｜end▁of▁sentence｜>",
 ];
-/// Some servers take so many stop sequences at most.
+/// Some servers take at most this many stop sequences.
 const STOPS_MIN: usize = 4;
 
 /// Keeps texts of documents from reading like special tokens; removed from what the server writes.

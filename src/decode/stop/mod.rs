@@ -251,7 +251,7 @@ impl Stop {
         repeated_tail(text)
     }
 
-    /// The cut where a line that ends the text has begun, or that of a repetition that this line goes on with.
+    /// The cut where a line that ends the text has begun, or that of a repetition that this line continues.
     fn unrepeated(&self, text: &str, at: usize, cut: usize) -> usize {
         let line = &text[self.line.start..at];
         let line = if line.trim().is_empty() { &text[self.line.start..] } else { line };

@@ -23,9 +23,9 @@ use trace::Recorder;
 pub enum Budget {
     /// As much as there is: files are mapped, and what memory does not hold is read when it is touched.
     Unlimited,
-    /// So many bytes. A model that needs more is refused.
+    /// At most these bytes. A model that needs more is refused.
     Given(u64),
-    /// So many bytes are free. A model that needs more is mapped.
+    /// These bytes are free. A model that needs more is mapped.
     Free(u64),
 }
 

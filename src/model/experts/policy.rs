@@ -37,7 +37,7 @@ pub struct LayerCache {
     experts: Vec<Option<u32>>,
 }
 
-/// An expert that is to be read into a slot; whoever had the slot is gone.
+/// An expert that is to be read into a slot; the expert that had the slot is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Insert {
     /// The expert.
@@ -110,7 +110,7 @@ impl LayerCache {
         self.experts[slot].is_none() && self.slot(expert).is_none()
     }
 
-    /// A free slot for an expert that nobody has asked for yet.
+    /// A free slot for an expert that no pass has asked for yet.
     pub fn free(&self, expert: u32) -> Option<Insert> {
         let slot = self.experts.iter().position(Option::is_none).filter(|_| self.slot(expert).is_none())?;
         Some(Insert { expert, slot })

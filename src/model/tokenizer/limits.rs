@@ -68,7 +68,7 @@ pub(super) fn print(out: &mut Output, state: &mut State, value: &Value) -> Resul
     minijinja::escape_formatter(out, state, value)
 }
 
-/// Bytes in memory, so many at most.
+/// Bytes in memory, at most.
 #[derive(Default)]
 pub(super) struct Bounded(pub Vec<u8>);
 

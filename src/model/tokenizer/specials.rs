@@ -176,7 +176,7 @@ pub fn broken_up(text: &str, guard: char) -> String {
 /// What a text begins with.
 #[derive(Clone, Copy)]
 enum Spelling {
-    /// A token of so many bytes.
+    /// A token of this many bytes.
     Whole(usize),
     /// All of it may become a token.
     Beginning,
@@ -271,7 +271,7 @@ mod tests {
         "<filename>",
     ];
 
-    /// The shown text and the cut of a text that comes in pieces of at most so many characters.
+    /// The shown text and the cut of a text that comes in pieces of at most this many characters.
     fn stream(text: &str, chars: usize, kind: TextKind) -> (String, Option<Cut>) {
         let (mut cut, mut shown) = (SpecialsCut::new(Some(kind)), String::new());
         let all: Vec<char> = text.chars().collect();
