@@ -234,9 +234,9 @@ impl Matmul<'_> {
                 }
                 match (dtype, which.len()) {
                     (DType::Q4K | DType::Q6K, 1) => few!(1),
-                    (DType::Q4K | DType::Q6K, 2) => few!(2),
-                    (DType::Q4K | DType::Q6K, 3) => few!(3),
-                    (DType::Q4K | DType::Q6K, 4) => few!(4),
+                    (DType::Q4K, 2) => few!(2),
+                    (DType::Q4K, 3) => few!(3),
+                    (DType::Q4K, 4) => few!(4),
                     _ => {}
                 }
                 let blocks = simd.call(Unpack { panel, slice: &slice });
@@ -456,19 +456,21 @@ impl<const T: usize> QuantsTile<T> {
             total[t] = simd.load(&sums[t]);
         }
         panel.q6_k_scales(simd, slice);
-        for part in 0..SLICE / BLOCK / 2 {
-            let quants = slice.q6_k_parts(simd, part);
-            for i in 0..4 {
-                let block = part / 2 * 4 + i;
-                let at = 2 * block + part % 2;
-                let [a, b, c, d] = quants[i];
-                let first = self.quants_dots(simd, &[a, b], block, part % 2 * 4);
-                let second = self.quants_dots(simd, &[c, d], block, part % 2 * 4 + 2);
-                let mut dots = first;
-                for t in 0..T {
-                    dots[t] = simd.add_i(first[t], second[t]);
+        for four in 0..SLICE / BLOCK / 4 {
+            let mut sums = [[simd.splat_i(0); T]; 8];
+            for half in 0..2 {
+                let quants = slice.q6_k_parts(simd, 2 * four + half);
+                for i in 0..4 {
+                    let ([a, b, c, d], block, word) = (quants[i], 4 * four + i, 4 * half);
+                    let first = self.quants_dots(simd, &[a, b], block, word);
+                    let second = self.quants_dots(simd, &[c, d], block, word + 2);
+                    for t in 0..T {
+                        sums[2 * i + half][t] = simd.add_i(first[t], second[t]);
+                    }
                 }
-                self.add::<S, true>(simd, dots, panel, block, at, &mut total);
+            }
+            for (i, dots) in sums.into_iter().enumerate() {
+                self.add::<S, true>(simd, dots, panel, 4 * four + i / 2, 8 * four + i, &mut total);
             }
         }
         for t in 0..T {

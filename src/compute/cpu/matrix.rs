@@ -664,12 +664,9 @@ impl Quants {
 /// The four lowest bits as bit 4 of four bytes.
 #[inline(always)]
 fn high_bits<S: Simd>(simd: S, bits: S::I) -> S::I {
-    let mut bytes = simd.splat_i(0);
-    for i in 0..4u32 {
-        let bit = simd.and(bits, simd.splat_i(1 << i));
-        bytes = simd.or(bytes, simd.shl(bit, 4 + 7 * i));
-    }
-    bytes
+    let four = simd.and(simd.shl(bits, 4), simd.splat_i(0xf0));
+    let two = simd.or(four, simd.shl(four, 14));
+    simd.and(simd.or(two, simd.shl(two, 7)), simd.splat_i(0x1010_1010))
 }
 
 /// The quant that stands for 0 in types of E2M1 numbers.
