@@ -234,9 +234,9 @@ impl Matmul<'_> {
                 }
                 match (dtype, which.len()) {
                     (DType::Q4K | DType::Q6K, 1) => few!(1),
-                    (DType::Q4K, 2) => few!(2),
-                    (DType::Q4K, 3) => few!(3),
-                    (DType::Q4K, 4) => few!(4),
+                    (DType::Q4K | DType::Q6K, 2) => few!(2),
+                    (DType::Q4K | DType::Q6K, 3) => few!(3),
+                    (DType::Q4K | DType::Q6K, 4) => few!(4),
                     _ => {}
                 }
                 let blocks = simd.call(Unpack { panel, slice: &slice });
@@ -416,10 +416,17 @@ impl<const T: usize> QuantsTile<T> {
         for t in 0..T {
             total[t] = simd.load(&sums[t]);
         }
-        let step = ahead.len() / blocks;
-        for block in 0..blocks {
-            simd.prefetch_all(&ahead[block * step..][..step]);
-            self.block::<S, WIDE, HALVED>(simd, panel, block, bits, &mut total);
+        let (parts, step) = (if HALVED { 2 } else { 1 }, ahead.len() / blocks);
+        // In the order in which Q6_K has the halves.
+        for four in (0..blocks).step_by(4) {
+            for part in 0..parts {
+                for block in four..blocks.min(four + 4) {
+                    if part == 0 {
+                        simd.prefetch_all(&ahead[block * step..][..step]);
+                    }
+                    self.block::<S, WIDE, HALVED>(simd, panel, (block, part), bits, &mut total);
+                }
+            }
         }
         for t in 0..T {
             simd.store(total[t], &mut sums[t]);
@@ -456,21 +463,16 @@ impl<const T: usize> QuantsTile<T> {
             total[t] = simd.load(&sums[t]);
         }
         panel.q6_k_scales(simd, slice);
-        for four in 0..SLICE / BLOCK / 4 {
-            let mut sums = [[simd.splat_i(0); T]; 8];
-            for half in 0..2 {
-                let quants = slice.q6_k_parts(simd, 2 * four + half);
-                for i in 0..4 {
-                    let ([a, b, c, d], block, word) = (quants[i], 4 * four + i, 4 * half);
-                    let first = self.quants_dots(simd, &[a, b], block, word);
-                    let second = self.quants_dots(simd, &[c, d], block, word + 2);
-                    for t in 0..T {
-                        sums[2 * i + half][t] = simd.add_i(first[t], second[t]);
-                    }
+        for part in 0..4 {
+            let quants = slice.q6_k_parts(simd, part);
+            for i in 0..4 {
+                let ([a, b, c, d], block, word) = (quants[i], part / 2 * 4 + i, part % 2 * 4);
+                let mut dots = self.quants_dots(simd, &[a, b], block, word);
+                let more = self.quants_dots(simd, &[c, d], block, word + 2);
+                for t in 0..T {
+                    dots[t] = simd.add_i(dots[t], more[t]);
                 }
-            }
-            for (i, dots) in sums.into_iter().enumerate() {
-                self.add::<S, true>(simd, dots, panel, 4 * four + i / 2, 8 * four + i, &mut total);
+                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, &mut total);
             }
         }
         for t in 0..T {
@@ -498,29 +500,26 @@ impl<const T: usize> QuantsTile<T> {
         sums
     }
 
-    /// Adds the products with one block of quants.
+    /// Adds the products with one block of quants, or with half of one.
     #[inline(always)]
     fn block<S: Simd, const WIDE: bool, const HALVED: bool>(
         &self,
         simd: S,
         panel: &Quants,
-        block: usize,
+        (block, part): (usize, usize),
         bits: u32,
         total: &mut [S::F; T],
     ) {
         let parts = if HALVED { 2 } else { 1 };
         let words = BLOCK / 4 / parts;
-        for part in 0..parts {
-            let first = part * words;
-            let words = first..first + words;
-            let dots = match WIDE {
-                true => self.wide_dots(simd, panel, block, words),
-                // Where the number is known, the loops are unrolled, which pays for short ones.
-                false if HALVED && bits <= 6 => self.dots(simd, panel, block, words, S::dots_max(6)),
-                false => self.dots(simd, panel, block, words, S::dots_max(bits)),
-            };
-            self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, total);
-        }
+        let words = part * words..(part + 1) * words;
+        let dots = match WIDE {
+            true => self.wide_dots(simd, panel, block, words),
+            // Where the number is known, the loops are unrolled, which pays for short ones.
+            false if HALVED && bits <= 6 => self.dots(simd, panel, block, words, S::dots_max(6)),
+            false => self.dots(simd, panel, block, words, S::dots_max(bits)),
+        };
+        self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, total);
     }
 
     /// Adds what the sums of the products of a block, or of the half `at`, stand for.

@@ -377,12 +377,14 @@ impl Quants {
     #[inline(always)]
     fn q6_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
         self.q6_k_scales(simd, slice);
-        for part in 0..4 {
-            let quants = slice.q6_k_parts(simd, part);
-            for j in 0..4 {
-                let at = (part / 2 * 4 + j) * 8 + part % 2 * 4;
-                for i in 0..4 {
-                    simd.store_i(quants[j][i], &mut self.quants[at + i]);
+        for four in 0..2 {
+            let first = slice.wide_words(simd, four * 64);
+            let second = slice.wide_words(simd, four * 64 + 32);
+            let high = slice.wide_words(simd, 128 + four * 32);
+            for i in 0..8 {
+                let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
+                for j in 0..4 {
+                    simd.store_i(quants[j], &mut self.quants[four * 32 + j * 8 + i]);
                 }
             }
         }
@@ -661,6 +663,19 @@ impl Quants {
     }
 }
 
+/// The quants of four blocks in Q6_K from the nibbles of two each and pairs of bits of all.
+#[inline(always)]
+fn q6_k_quants<S: Simd>(simd: S, nibbles: [S::I; 2], pairs: S::I) -> [S::I; 4] {
+    let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
+    let lows = [nibbles[0], nibbles[1], simd.shr(nibbles[0], 4), simd.shr(nibbles[1], 4)];
+    let highs = [simd.shl(pairs, 4), simd.shl(pairs, 2), pairs, simd.shr(pairs, 2)];
+    let mut quants = lows;
+    for j in 0..4 {
+        quants[j] = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+    }
+    quants
+}
+
 /// The four lowest bits as bit 4 of four bytes.
 #[inline(always)]
 fn high_bits<S: Simd>(simd: S, bits: S::I) -> S::I {
@@ -833,20 +848,18 @@ impl Slice<'_> {
     }
 
     /// The quants of the first or the second halves of four consecutive blocks of a slice in Q6_K, the part
-    /// `part % 2` of the blocks from `part / 2 * 4` on: of a byte of high bits, each has two.
+    /// `part % 2` of the blocks from `part / 2 * 4` on.
     #[inline(always)]
     pub fn q6_k_parts<S: Simd>(&self, simd: S, part: usize) -> [[S::I; 4]; 4] {
-        let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
         let at = part / 2 * 64 + part % 2 * 16;
         let first = self.words(simd, at);
         let second = self.words(simd, at + 32);
         let high = self.words(simd, 128 + part / 2 * 32 + part % 2 * 16);
         let mut parts = [first; 4];
         for i in 0..4 {
-            let lows = [first[i], second[i], simd.shr(first[i], 4), simd.shr(second[i], 4)];
-            let highs = [simd.shl(high[i], 4), simd.shl(high[i], 2), high[i], simd.shr(high[i], 2)];
+            let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
             for j in 0..4 {
-                parts[j][i] = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+                parts[j][i] = quants[j];
             }
         }
         parts
