@@ -103,6 +103,11 @@ impl Editor {
         panic!("{counter} stays 0: {}", self.client.call("fimd/statistics", Value::Null));
     }
 
+    /// Waits until a request is with the engine.
+    fn wait_until_busy(&mut self) {
+        while self.client.notification("fimd/status")["busy"] != json!(true) {}
+    }
+
     /// Keeps the engine busy until the returned sender is dropped.
     fn hold(&self) -> mpsc::Sender<()> {
         tiny::hold(&self.engine)
@@ -438,10 +443,14 @@ fn a_newer_request_joins_or_supersedes_a_generation() {
     for (typed, rest, source) in
         [("a", &tiny::LINE[1..], Source::Joined), ("B", "CDEFGHIJKLMNOPQRSTUVWXYZ0123456789", Source::Model)]
     {
-        let mut editor = continued();
+        let capabilities = json!({
+            "textDocument": {"inlineCompletion": {}}, "experimental": {"fimd": {"status": true}},
+        });
+        let mut editor = configured(capabilities, deterministic(), json!({"fim.order": "spm"}));
         editor.client.open(URI, "x = \n");
         let release = editor.hold();
         let older = editor.client.request_inline(URI, [0, 4], automatic());
+        editor.wait_until_busy();
         editor.insert(2, 4, typed);
         let newer = editor.client.request_inline(URI, [0, 5], automatic());
         // It need not wait for the generation to become inconsistent.

@@ -126,8 +126,9 @@ fn without_generation_blocks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
-        let (inside, end) = (start + 2, start + length);
+        let inside = start + 2;
+        let Some(length) = rest[inside..].find("%}") else { break };
+        let end = inside + length;
         let block = &rest[inside..end];
         let word = block.trim_matches(['-', '+']).trim();
         let instead = match word {
