@@ -23,7 +23,7 @@ use crate::complete::driver::Completer;
 use crate::complete::service::Trigger;
 use crate::complete::stats::Observer;
 use crate::config::Problem;
-use crate::privacy::content::Known;
+use crate::privacy::content::Scanner;
 use crate::privacy::path_of;
 use crate::resident::{Editor, Membership, Resident, View};
 
@@ -52,8 +52,8 @@ pub(super) struct Connection {
     documents: Documents,
     completer: Completer,
     hovers: HoverCache,
-    /// Of the document that was completed last: by its URI.
-    secrets: Mutex<(String, Known)>,
+    /// Finds the secrets of the document that was completed last, whose URI is beside it.
+    scanner: Mutex<(String, Scanner)>,
     resident: Arc<Resident>,
     settings: ConnectionSettings,
     /// Wakes the task that sends `fimd/status`.
@@ -97,7 +97,7 @@ impl Connection {
             documents: Documents::default(),
             completer: Completer::new(engine, settings.effective().options, total, Some(observer)),
             hovers: HoverCache::new(format!("{number}/hover")),
-            secrets: Mutex::default(),
+            scanner: Mutex::default(),
             settings,
             activity,
             counts_triggers_from_zero: AtomicBool::new(false),
@@ -135,11 +135,11 @@ impl Connection {
 
     /// The text of the document `uri` around the cursor without its secrets.
     pub(super) fn masked(&self, uri: &str, before: String, after: String) -> (String, String) {
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        if secrets.0 != uri {
-            *secrets = (uri.to_owned(), Known::default());
+        let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
+        if scanner.0 != uri {
+            *scanner = (uri.to_owned(), Scanner::default());
         }
-        secrets.1.masked_parts(before, after)
+        scanner.1.masked_parts(before, after)
     }
 
     pub(super) fn open(&self, document: TextDocumentItem) {

@@ -39,18 +39,18 @@ pub fn masked(text: String) -> String {
 
 /// The same for a text that the cursor splits.
 pub fn masked_parts(before: String, after: String) -> (String, String) {
-    Known::default().masked_parts(before, after)
+    Scanner::default().masked_parts(before, after)
 }
 
 /// The secrets of a text that is edited again and again: only the lines that have changed are searched.
 #[derive(Default)]
-pub struct Known {
+pub struct Scanner {
     text: String,
     secrets: Vec<(Range<usize>, Kind)>,
     has_keys: bool,
 }
 
-impl Known {
+impl Scanner {
     /// [`masked_parts`] of the text as it is now.
     pub fn masked_parts(&mut self, before: String, after: String) -> (String, String) {
         let at = before.len();
@@ -506,7 +506,7 @@ mod tests {
         ];
         let mut random = crate::base::random::Mmix(3);
         for _ in 0..40 {
-            let (mut known, mut text) = (Known::default(), String::new());
+            let (mut scanner, mut text) = (Scanner::default(), String::new());
             for _ in 0..60 {
                 let mut cut = || {
                     let at = random.below(text.len() + 1);
@@ -516,7 +516,7 @@ mod tests {
                 let start = one.min(other);
                 let end = if random.below(3) == 0 { one.max(other) } else { start };
                 text.replace_range(start..end, PIECES[random.below(PIECES.len())]);
-                let (before, after) = known.masked_parts(text[..start].into(), text[start..].into());
+                let (before, after) = scanner.masked_parts(text[..start].into(), text[start..].into());
                 assert_eq!(before + &after, masked(text.clone()));
             }
         }
