@@ -47,6 +47,9 @@ pub(super) async fn complete(
     suffix: String,
     trigger: Trigger,
 ) -> Result<Vec<String>> {
+    let completer = connection.completer();
+    // Before any wait: requests are numbered in the order in which they come.
+    let id = completer.next_id();
     if !snapshot.answers(trigger).await {
         // The status says why, where rules cannot be read.
         connection.signal_activity();
@@ -57,8 +60,6 @@ pub(super) async fn complete(
         return Err(Error::content_modified());
     }
     let (prefix, suffix) = connection.masked(&snapshot.document.uri, prefix, suffix);
-    let completer = connection.completer();
-    let id = completer.next_id();
     // The client's `$/cancelRequest` drops this future, and the guard with it.
     let guard = CancelOnDrop(completer, id);
     let (answer, record_answer) = oneshot::channel();

@@ -82,6 +82,13 @@ impl Service {
     pub fn request(&mut self, now: Instant, editor_request: EditorRequest) -> Vec<Action> {
         let mut out = self.samples(now);
         let document = self.documents.entry(editor_request.key.clone()).or_default();
+        if editor_request.id < document.newest {
+            // It was overtaken on its way here.
+            let record = Record { is_cancelled: true, ..Record::new(Source::Nothing) };
+            answer(editor_request.id, Vec::new(), record, &mut out);
+            return out;
+        }
+        document.newest = editor_request.id;
         document.answer_empty(now, &mut self.pending, &mut out);
         document.pace.on_request(now);
         let is_after_accept = document.accepted_to.take() == Some(editor_request.document.prefix.len());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::super::record::{Record, Source};
-use super::action::{Action, EditorRequest, JobId, Trigger};
+use super::action::{Action, EditorRequest, JobId, RequestId, Trigger};
 use super::job::Job;
 use super::location::LocationMatcher;
 use super::pace::Pace;
@@ -13,6 +13,8 @@ use crate::base::timings::milliseconds;
 
 #[derive(Default)]
 pub(super) struct Tracked {
+    /// The newest request so far.
+    pub newest: RequestId,
     pub waiter: Option<Waiter>,
     pub answer: Option<Job>,
     pub speculation: Option<Job>,

@@ -123,6 +123,19 @@ fn what_is_on_screen_is_typed_through() {
 }
 
 #[test]
+fn an_overtaken_request_takes_nothing_from_a_newer_one() {
+    check(
+        OPTIONS,
+        &[
+            (Type(2, "x = $0\n"), &["start 1 Auto"]),
+            (Type(1, "x = $0\n"), &["1:", "Nothing cancelled"]),
+            (Done(1, &["foo"]), &["2: foo", "Model"]),
+            (Type(1, "x = $0\n"), &["1:", "Nothing cancelled"]),
+        ],
+    );
+}
+
+#[test]
 fn earlier_answers_are_kept() {
     check(
         OPTIONS,
