@@ -50,7 +50,11 @@ pub(super) async fn complete(
     let completer = connection.completer();
     // Before any wait: requests are numbered in the order in which they come.
     let id = completer.next_id();
-    if !snapshot.answers(trigger).await {
+    let answers = snapshot.answers(trigger).await;
+    if !connection.is_current(snapshot) {
+        return Err(Error::content_modified());
+    }
+    if !answers {
         // The status says why, where rules cannot be read.
         connection.signal_activity();
         return Ok(Vec::new());
