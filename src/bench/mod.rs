@@ -11,6 +11,7 @@ pub mod machine;
 pub mod plan;
 pub mod random;
 pub mod report;
+pub mod sizes;
 pub mod soak;
 pub mod speed;
 pub mod synthetic;

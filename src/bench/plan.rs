@@ -27,6 +27,13 @@ pub struct Machine {
     pub ram_bytes: u64,
     /// Bytes for everything but weights: KV cache, states, the program.
     pub other_bytes: u64,
+    #[serde(flatten)]
+    pub rates: Rates,
+}
+
+/// What a machine does in a second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Rates {
     /// Bytes of weights that one token is multiplied with in a second.
     pub weights_per_s: f64,
     /// Multiply-adds in a second when many tokens are evaluated together.
@@ -101,8 +108,8 @@ pub fn plan(sizes: &Sizes, machine: &Machine) -> Plan {
     Plan {
         place,
         weight_bytes: sizes.trunk_bytes + experts,
-        uniform: share.map(|share| speed(sizes, machine, share)),
-        text: share.map(|share| speed(sizes, machine, text_hits(share))),
+        uniform: share.map(|share| speed(sizes, &machine.rates, share)),
+        text: share.map(|share| speed(sizes, &machine.rates, text_hits(share))),
     }
 }
 
@@ -125,13 +132,14 @@ fn text_hits(share: f64) -> f64 {
     y0 + (y1 - y0) * ((share - x0) / (x1 - x0)).clamp(0.0, 1.0)
 }
 
-fn speed(sizes: &Sizes, machine: &Machine, hit_rate: f64) -> Speed {
+/// The speed where this share of the visits finds the expert in memory.
+pub fn speed(sizes: &Sizes, rates: &Rates, hit_rate: f64) -> Speed {
     let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
     let seconds = |tokens: usize| {
         let visited = visited_bytes(sizes, tokens);
-        let multiply = ((trunk + visited) / machine.weights_per_s)
-            .max((tokens as u64 * sizes.token_weights) as f64 / machine.macs_per_s);
-        let read = visited * (1.0 - hit_rate) / machine.disk_per_s;
+        let multiply = ((trunk + visited) / rates.weights_per_s)
+            .max((tokens as u64 * sizes.token_weights) as f64 / rates.macs_per_s);
+        let read = visited * (1.0 - hit_rate) / rates.disk_per_s;
         // One token waits for its experts; in a long prompt reads and arithmetic overlap.
         if tokens < COLD_TOKENS { multiply + read } else { multiply.max(read) }
     };
@@ -200,9 +208,7 @@ mod tests {
     const MACHINE: Machine = Machine {
         ram_bytes: 24 * GB,
         other_bytes: GB,
-        weights_per_s: 1e10,
-        macs_per_s: 1e11,
-        disk_per_s: 1e9,
+        rates: Rates { weights_per_s: 1e10, macs_per_s: 1e11, disk_per_s: 1e9 },
     };
 
     /// About the size of Qwen3-Coder-Next in 4 bits.

@@ -79,9 +79,32 @@ pub fn fraction(key: u64, counter: u64) -> f32 {
     SplitMix64::skipped(key, counter).uniform()
 }
 
-/// A token below `vocab`.
-pub fn token(key: u64, counter: u64, vocab: usize) -> u32 {
-    (mix(key, counter) % vocab as u64) as u32
+/// Random tokens of a vocabulary.
+pub struct Tokens {
+    /// Of the tokens up to each one, the sum of their weights.
+    cumulative: Vec<f64>,
+}
+
+impl Tokens {
+    /// Token `i` has a weight of `1 / (i + 1)^exponent`: Zipf's law, in which text has an exponent of about 1. With 0
+    /// all tokens are alike.
+    pub fn new(vocab: usize, exponent: f64) -> Self {
+        let weight = |sum: &mut f64, i: usize| {
+            *sum += ((i + 1) as f64).powf(-exponent);
+            Some(*sum)
+        };
+        Self { cumulative: (0..vocab).scan(0.0, weight).collect() }
+    }
+
+    /// The first `len` tokens of the generator at `key`.
+    pub fn take(&self, key: u64, len: usize) -> Vec<u32> {
+        let sum = self.cumulative.last().copied().unwrap_or_default();
+        let token = |i| {
+            let at = f64::from(fraction(key, i)) * sum;
+            self.cumulative.partition_point(|&below| below <= at) as u32
+        };
+        (0..len as u64).map(token).collect()
+    }
 }
 
 /// A key for each tensor of a model.
@@ -231,6 +254,21 @@ mod tests {
 
     fn types() -> impl Iterator<Item = DType> {
         DType::ALL.into_iter().filter(|&dtype| dtype != DType::F8E4M3)
+    }
+
+    #[test]
+    fn tokens_follow_their_law() {
+        const DRAWN: usize = 100_000;
+        for (exponent, least, most) in [(0.0, 0.0095, 0.0105), (1.0, 0.185, 0.2)] {
+            let tokens = Tokens::new(100, exponent).take(3, DRAWN);
+            assert!(tokens.iter().all(|&token| token < 100));
+            let first = tokens.iter().filter(|&&token| token == 0).count() as f64 / DRAWN as f64;
+            // 1 / (1 + 1/2 + ... + 1/100) is 0.193.
+            assert!((least..most).contains(&first), "{exponent}: {first}");
+        }
+        let tokens = Tokens::new(100, 1.0);
+        assert_eq!(tokens.take(3, 9)[..5], tokens.take(3, 5));
+        assert_ne!(tokens.take(3, 9), tokens.take(4, 9));
     }
 
     #[test]

@@ -89,8 +89,8 @@ pub struct Decode {
     pub memory_share: f64,
 }
 
-/// Experts that memory does not all hold, in the last run of decoding.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// Experts that memory does not all hold: in the last run of decoding, and of each prompt.
+#[derive(Clone, Debug, Serialize)]
 pub struct Experts {
     /// Slots of each layer.
     pub slots: usize,
@@ -106,6 +106,27 @@ pub struct Experts {
     pub read_gb_per_s: f64,
     /// Share of the time that passes waited for it.
     pub reading_share: f64,
+    /// In the first prompt, before anything was in memory.
+    pub first: Prompts,
+    /// In those of each length.
+    pub prefill: Vec<Prompts>,
+    /// Tokens per second that a plan with these hits predicts, see `fimd plan`.
+    pub predicted_tokens_per_s: f64,
+    /// What the disk gives when nothing else is done, in GB/s.
+    pub disk_gb_per_s: f64,
+}
+
+/// Experts of a prompt.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Prompts {
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Share of the experts that were in memory.
+    pub hit_rate: f64,
+    /// Bytes that were read meanwhile.
+    pub bytes: u64,
+    /// As a rate over all of its time, in GB/s.
+    pub read_gb_per_s: f64,
 }
 
 /// The speed of a deeper model: a line through the times at two depths.
@@ -191,14 +212,29 @@ impl Report {
             writeln!(
                 f,
                 "{} experts of each layer fit in memory; {:.1} % of the visits hit them. A token read {:.1} experts, {}, at \
-                 {:.2} GB/s, which was {:.0} % of its time.",
+                 {:.2} GB/s of {:.2} that the disk gives, which was {:.0} % of its time; a plan with these hits predicts {} \
+                 tokens/s.",
                 experts.slots,
                 100.0 * experts.hit_rate,
                 experts.misses_per_token,
                 gigabytes(experts.bytes_per_token as u64),
                 experts.read_gb_per_s,
+                experts.disk_gb_per_s,
                 100.0 * experts.reading_share,
+                figure(experts.predicted_tokens_per_s),
             )?;
+            let first = ("The first prompt", &experts.first);
+            let prompts = experts.prefill.iter().map(|prompts| ("A prompt", prompts));
+            for (what, Prompts { tokens, hit_rate, bytes, read_gb_per_s }) in
+                std::iter::once(first).chain(prompts)
+            {
+                writeln!(
+                    f,
+                    "{what} of {tokens} found {:.1} % of its experts in memory and read {} in all, at {read_gb_per_s:.2} GB/s.",
+                    100.0 * hit_rate,
+                    gigabytes(*bytes),
+                )?;
+            }
         }
         if let Some(bytes) = self.peak_memory_bytes {
             writeln!(f, "Peak memory {}.", gigabytes(bytes))?;

@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 
 use super::fit::{self, Depth, Spread};
 use super::machine::{self, Machine};
-use super::random;
-use super::report::{Decode, Estimate, Estimated, Experts, First, Prefill, Report, Subject};
+use super::plan::{self, Rates, Sizes};
+use super::random::Tokens;
+use super::report::{Decode, Estimate, Estimated, Experts, First, Prefill, Prompts, Report, Subject};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
@@ -24,6 +25,8 @@ pub struct Workload {
     pub generate: usize,
     /// Repetitions of each measurement, at least one.
     pub runs: usize,
+    /// The exponent of the law by which tokens are drawn, see [`Tokens`].
+    pub exponent: f64,
 }
 
 /// Threads and kernels, for the report.
@@ -45,7 +48,8 @@ pub struct Whole {
 }
 
 /// Measures the model that `open` opens with a number of layers: all that `subject` has, then, to estimate a larger
-/// model, fewer. `say` reports progress.
+/// model, fewer. Where its experts do not all fit in memory, what `plan` says of it and of the machine predicts its speed.
+/// `say` reports progress.
 ///
 /// Fails when a prompt exceeds the context, and when logits are not finite.
 pub fn run<B: Backend>(
@@ -54,6 +58,7 @@ pub fn run<B: Backend>(
     whole: Option<Whole>,
     engine: Engine,
     open: impl Fn(usize) -> Result<Session<B>>,
+    plan: impl FnOnce() -> Result<(Sizes, Rates)>,
     say: &dyn Fn(String),
 ) -> Result<Report> {
     say(format!("loading {}", subject.name));
@@ -73,7 +78,11 @@ pub fn run<B: Backend>(
         }
         _ => None,
     };
-    say("measuring memory bandwidth".into());
+    say("measuring what the machine can do".into());
+    let experts = match &deep.experts {
+        Some(usage) => Some(experts(usage, workload, &deep, &weights, plan()?)),
+        None => None,
+    };
     let bandwidth = machine::bandwidth(engine.threads);
     let machine = Machine::read();
     let estimate = shallow.map(|(whole, shallow)| {
@@ -95,7 +104,7 @@ pub fn run<B: Backend>(
         },
         prefill: prefill(workload, &deep, &weights, bandwidth),
         decode: decode(workload, &deep, &weights, bandwidth),
-        experts: deep.experts.map(|usage| experts(&usage, &deep, &weights)),
+        experts,
         peak_memory_bytes,
         logits_hash: format!("{:016x}", deep.logits_hash),
         estimate,
@@ -112,37 +121,56 @@ struct Measured {
     /// Of one token.
     decode_ms: Spread,
     logits_hash: u64,
+    /// Where experts do not all fit in memory.
+    experts: Option<Usage>,
+}
+
+/// What was done with experts.
+struct Usage {
+    /// In the first prompt.
+    first: ExpertUsage,
+    /// In the last run of each prompt length.
+    prefill: Vec<ExpertUsage>,
     /// In the last run of decoding.
-    experts: Option<ExpertUsage>,
+    decode: ExpertUsage,
 }
 
 /// The seed of prompts and continuations.
 const SEED: u64 = 0;
 
 /// Evaluates the longest prompt once, which reads the weights into memory, then prefill of all prompts and decode in
-/// turns, each from an empty session.
+/// turns, each from an empty session. Where experts do not all fit in memory, every run has tokens of its own: the
+/// experts of those before are no longer those that are needed.
 fn measure<B: Backend>(
     session: &mut Session<B>,
     workload: &Workload,
     say: &dyn Fn(String),
 ) -> Result<Measured> {
-    let vocab = session.model().config().vocab;
-    let tokens = |len| (0..len as u64).map(|i| random::token(SEED, i, vocab)).collect::<Vec<u32>>();
+    let tokens = Tokens::new(session.model().config().vocab, workload.exponent);
+    let is_tiered = session.usage().experts.is_some();
+    let mut seed = SEED;
+    let mut draw = |len| {
+        seed += u64::from(is_tiered);
+        tokens.take(seed, len)
+    };
     let first_tokens = workload.prompts.iter().copied().max().unwrap_or(1);
     say(format!("first pass, {first_tokens} tokens"));
-    let first_ms = prefill_ms(session, &tokens(first_tokens))?;
+    let (first_ms, first) = used(session, |session| prefill_ms(session, &draw(first_tokens)))?;
 
     let mut prefill: Vec<Vec<f64>> = vec![Vec::new(); workload.prompts.len()];
-    let (mut decode, mut experts) = (Vec::new(), None);
+    let (mut decode, mut usages) = (Vec::new(), (Vec::new(), ExpertUsage::default()));
     for run in 1..=workload.runs {
+        usages.0.clear();
         for (&len, times) in workload.prompts.iter().zip(&mut prefill) {
             say(format!("run {run} of {}: prefill, {len} tokens", workload.runs));
-            times.push(prefill_ms(session, &tokens(len))?);
+            let (ms, usage) = used(session, |session| prefill_ms(session, &draw(len)))?;
+            times.push(ms);
+            usages.0.push(usage);
         }
         say(format!("run {run} of {}: decode", workload.runs));
-        let before = session.usage().experts.unwrap_or_default();
-        decode.push(decode_ms(session, &tokens(workload.generate + 1))?);
-        experts = session.usage().experts.map(|after| after.since(&before));
+        let (ms, usage) = used(session, |session| decode_ms(session, &draw(workload.generate + 1)))?;
+        decode.push(ms);
+        usages.1 = usage;
     }
     ensure!(
         session.logits().iter().all(|logit| logit.is_finite()),
@@ -153,9 +181,19 @@ fn measure<B: Backend>(
         first_ms,
         prefill_ms: prefill.into_iter().map(Spread::of).collect(),
         decode_ms: Spread::of(decode),
-        experts,
+        experts: is_tiered.then_some(Usage { first, prefill: usages.0, decode: usages.1 }),
         logits_hash: fnv1a(session.logits().iter().flat_map(|logit| logit.to_le_bytes())),
     })
+}
+
+/// The result of `work`, and what it did with experts.
+fn used<B: Backend>(
+    session: &mut Session<B>,
+    work: impl FnOnce(&mut Session<B>) -> Result<f64>,
+) -> Result<(f64, ExpertUsage)> {
+    let before = session.usage().experts.unwrap_or_default();
+    let result = work(session)?;
+    Ok((result, session.usage().experts.unwrap_or_default().since(&before)))
 }
 
 fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f64> {
@@ -210,19 +248,37 @@ fn decode(workload: &Workload, measured: &Measured, weights: &WeightBytes, bandw
     }
 }
 
-fn experts(usage: &ExpertUsage, measured: &Measured, weights: &WeightBytes) -> Experts {
-    let tokens = (usage.tokens as f64).max(1.0);
-    let misses = (usage.visits - usage.hits - usage.ahead) as f64 / tokens;
+fn experts(
+    usage: &Usage,
+    workload: &Workload,
+    measured: &Measured,
+    weights: &WeightBytes,
+    (sizes, rates): (Sizes, Rates),
+) -> Experts {
+    let Usage { first, prefill, decode } = usage;
+    let tokens = (decode.tokens as f64).max(1.0);
+    let misses = (decode.visits - decode.hits - decode.ahead) as f64 / tokens;
     let visited_bytes = weights.experts as f64 * weights.experts_visited;
-    let visits = usage.visits as f64 / tokens;
-    Experts {
-        slots: usage.slots,
+    let visits = decode.visits as f64 / tokens;
+    let prompts = |tokens, usage: &ExpertUsage, ms| Prompts {
+        tokens,
         hit_rate: usage.hit_rate(),
+        bytes: usage.fetched_bytes + usage.background_bytes,
+        read_gb_per_s: (usage.fetched_bytes + usage.background_bytes) as f64 / ms / 1e6,
+    };
+    let lengths = workload.prompts.iter().zip(prefill).zip(&measured.prefill_ms);
+    Experts {
+        slots: decode.slots,
+        hit_rate: decode.hit_rate(),
         misses_per_token: misses,
-        bytes_per_token: usage.bytes_per_token(),
+        bytes_per_token: decode.bytes_per_token(),
         missed_bytes_per_token: visited_bytes * misses / visits.max(1.0),
-        read_gb_per_s: usage.fetch_rate() / 1e9,
-        reading_share: usage.fetch_ns as f64 / 1e6 / tokens / measured.decode_ms.median,
+        read_gb_per_s: decode.fetch_rate() / 1e9,
+        reading_share: decode.fetch_ns as f64 / 1e6 / tokens / measured.decode_ms.median,
+        first: prompts(measured.first_tokens, first, measured.first_ms),
+        prefill: lengths.map(|((&tokens, usage), ms)| prompts(tokens, usage, ms.median)).collect(),
+        predicted_tokens_per_s: plan::speed(&sizes, &rates, decode.hit_rate()).tokens_per_s,
+        disk_gb_per_s: rates.disk_per_s / 1e9,
     }
 }
 

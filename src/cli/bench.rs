@@ -21,9 +21,11 @@ use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
 use crate::bench::synthetic::{self, Published, Synthetic};
-use crate::bench::{daemon, fidelity, kernels, machine, soak};
+use crate::bench::{daemon, fidelity, kernels, machine, sizes, soak};
 use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
+use crate::hub;
+use crate::model::Config;
 use crate::model::experts::trace::Trace;
 use crate::model::export::Recipe;
 use crate::resident::Served;
@@ -96,6 +98,10 @@ struct SpeedArgs {
     /// Repetitions of each measurement; medians are shown
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
+
+    /// Draw tokens by Zipf's law with this exponent: about 1 for text, 0 for tokens that are all alike
+    #[arg(long, value_name = "EXPONENT", default_value_t = 0.0, value_parser = exponent)]
+    zipf: f64,
 
     /// Print one JSON object
     #[arg(long)]
@@ -547,11 +553,17 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         prompts: args.prompt.iter().map(|&tokens| tokens as usize).collect(),
         generate: args.generate as usize,
         runs: args.runs.into(),
+        exponent: args.zipf,
     };
     let (status, say) = spinner();
     let open = |layers| args.engine.open_layers(model.as_deref(), layers);
+    let plan = || {
+        let dir = hub::open(model.as_deref())?;
+        let (sizes, dtype) = sizes::of_files(&dir, &Config::read(&dir)?)?;
+        Ok((sizes, sizes::rates(args.engine.compute.spec().cpu(), dtype, model.as_deref())?))
+    };
     let engine = Engine { threads: args.engine.compute.threads(), kernels: args.engine.compute.kernels() };
-    let report = speed::run(subject, &workload, whole, engine, open, &say)?;
+    let report = speed::run(subject, &workload, whole, engine, open, plan, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
@@ -639,6 +651,13 @@ fn write(model: &Synthetic, path: &Path) -> Result<()> {
     model.write(path, SEED, &mut |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     Ok(())
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(exponent) if (0.0..=8.0).contains(&exponent) => Ok(exponent),
+        _ => Err("must be a number from 0 to 8".into()),
+    }
 }
 
 fn pace(text: &str) -> Result<f64, String> {

@@ -1,24 +1,19 @@
 //! `fimd plan`: where the weights of a model live on this machine, and how fast it is to be.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
 use super::{args, use_model};
-use crate::base::dtype::DType;
 use crate::base::memory;
-use crate::base::reads::ReadFile;
 use crate::bench::plan::{self, Machine, Plan, Sizes};
+use crate::bench::sizes;
 use crate::bench::synthetic::{self, Published};
-use crate::bench::{kernels, machine};
 use crate::hub;
 use crate::model::Config;
-use crate::model::export::{self, Recipe};
-use crate::model::layout;
+use crate::model::export::Recipe;
 use crate::resident::Spec;
 
 /// Shows what of a model lives in memory and what on disk, the speed that the rates of this machine then allow, and what
@@ -62,8 +57,6 @@ pub(super) struct Args {
 const MIXES: [&str; 5] = ["q8_0", "q6_k", "q5_k", "q4_k_m", "mxfp4"];
 /// Tokens per second from which a model is of use for completions.
 const USEFUL_PER_S: f64 = 8.0;
-/// For how long a kernel is measured.
-const MEASURED: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
 struct Report {
@@ -87,10 +80,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (name, config, sizes, dtype) = match args.synthetic.as_deref().and_then(Published::of_name) {
         Some(model) => {
             let config = model.config(model.layers);
-            let (sizes, dtype) = sizes_in(&config, &args.quant)?;
+            let (sizes, dtype) = sizes::in_mix(&config, &args.quant)?;
             (model.name.to_owned(), config, sizes, dtype)
         }
-        None => existing(path.as_deref())?,
+        None => {
+            let dir = hub::open(path.as_deref())?;
+            let config = Config::read(&dir)?;
+            let (sizes, dtype) = sizes::of_files(&dir, &config)?;
+            (dir.origin().to_owned(), config, sizes, dtype)
+        }
     };
     let spec =
         Spec { context: args.context.or(settings.context.length), ..spec(args, settings.cache_bytes_max()) };
@@ -98,14 +96,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let machine = Machine {
         ram_bytes: ram.unwrap_or_else(|| memory::host().free),
         other_bytes: spec.other_bytes(&config, ram.is_none())?,
-        ..measure(&spec, dtype, path.as_deref())?
+        rates: sizes::rates(spec.cpu(), dtype, path.as_deref())?,
     };
     let plan = plan::plan(&sizes, &machine);
     let mut quants = Vec::new();
     for name in MIXES {
         let mix: Recipe = name.parse().map_err(anyhow::Error::msg)?;
         quants.extend(
-            sizes_in(&config.clone().as_in_gguf(), &mix)
+            sizes::in_mix(&config.clone().as_in_gguf(), &mix)
                 .ok()
                 .map(|(sizes, _)| (name, plan::plan(&sizes, &machine))),
         );
@@ -118,101 +116,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn spec(args: &Args, cache_bytes_max: u64) -> Spec {
     let compute = args::ComputeArgs { threads: args.threads, kernels: None, exact: false };
     Spec { cache_bytes_max, ..compute.spec() }
-}
-
-fn existing(path: Option<&Path>) -> Result<(String, Config, Sizes, DType)> {
-    let dir = hub::open(path)?;
-    let config = Config::read(&dir)?;
-    let (layers, dtype) = layout::expert_layers(&dir, &config)?;
-    let (_, bytes) = layout::embedding(&dir, &config)?;
-    let sizes = Sizes {
-        trunk_bytes: layout::trunk_bytes(&dir, &config),
-        lookup_bytes: if config.tied { 0 } else { bytes },
-        token_weights: token_weights(&config),
-        layers,
-    };
-    Ok((dir.origin().to_owned(), config, sizes, dtype))
-}
-
-/// The sizes of a model in the types of a mix, and the type of most of its weights.
-fn sizes_in(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
-    let mut sizes =
-        Sizes { trunk_bytes: 0, lookup_bytes: 0, token_weights: token_weights(config), layers: Vec::new() };
-    let mut headers: Vec<_> = config.layers.iter().map(layout::expert_header).collect();
-    let mut dtypes = Vec::new();
-    for (tensor, part) in export::tensors(config)? {
-        let dtype = mix.choose(&tensor, config.layers.len()).dtype;
-        let elements = tensor.shape.iter().product();
-        let bytes = dtype.bytes(elements).context("rows are whole blocks")?;
-        dtypes.push((elements, dtype));
-        match part
-            .field
-            .layer()
-            .and_then(|layer| headers[layer].as_mut())
-            .filter(|_| part.role.is_of_experts())
-        {
-            Some(header) => header.record_bytes += bytes / header.experts,
-            None => sizes.trunk_bytes += bytes as u64,
-        }
-        if part.field == crate::model::architecture::Field::Embedding && !config.tied {
-            sizes.lookup_bytes = bytes as u64;
-        }
-    }
-    sizes.layers = headers.into_iter().flatten().collect();
-    let (_, dtype) =
-        dtypes.into_iter().max_by_key(|&(elements, _)| elements).context("a model without tensors")?;
-    Ok((sizes, dtype))
-}
-
-/// Weights that a token is multiplied with.
-fn token_weights(config: &Config) -> u64 {
-    let parts = crate::model::architecture::tensors(config);
-    let of_part = |part: &crate::model::architecture::Part| {
-        let elements: usize = part.shape.iter().product();
-        let header = part.field.layer().and_then(|layer| layout::expert_header(&config.layers[layer]));
-        match header.filter(|_| part.role.is_of_experts()) {
-            Some(header) => elements / header.experts * header.top_k,
-            None if part.field == crate::model::architecture::Field::Embedding && !config.tied => 0,
-            None => elements,
-        }
-    };
-    parts.iter().map(of_part).sum::<usize>() as u64
-}
-
-/// What memory, arithmetic and disk do in a second, for weights of a type.
-fn measure(spec: &Spec, dtype: DType, path: Option<&Path>) -> Result<Machine> {
-    let measured = if dtype == DType::F8E4M3 { DType::Q8_0 } else { dtype };
-    // More than caches hold.
-    let workload = kernels::Workload {
-        types: vec![measured],
-        rows: 512,
-        cols: 2048,
-        copies: 64,
-        inputs: vec![1, 64],
-        time: MEASURED,
-    };
-    let speeds = kernels::run(&workload, spec.cpu())?;
-    ensure!(speeds.len() == 2, "the kernels cannot be measured");
-    Ok(Machine {
-        ram_bytes: 0,
-        other_bytes: 0,
-        weights_per_s: 1e9 * speeds[0].gigabytes,
-        macs_per_s: 1e9 * speeds[1].gmacs,
-        disk_per_s: disk_rate(path)?,
-    })
-}
-
-/// Of the disk that the model is on, or else of that of temporary files.
-fn disk_rate(path: Option<&Path>) -> Result<f64> {
-    let file = path.map(|path| hub::open(Some(path))).transpose()?;
-    let file: Option<PathBuf> = file.and_then(|dir| Some(dir.files().first()?.path().to_owned()));
-    match file {
-        Some(file) => {
-            let describe = || format!("cannot read {}", file.display());
-            Ok(ReadFile::open(&file, true).and_then(|file| file.rate()).with_context(describe)?.bytes_per_s)
-        }
-        None => machine::disk_rate(&synthetic::folder()?),
-    }
 }
 
 /// What to change to get more.
@@ -252,9 +155,9 @@ fn text(report: &Report) -> Result<String> {
         "{:.2} GB of memory, {:.2} GB of them for caches and the program\nweights are multiplied at {:.1} GB/s, {:.0} GMAC/s in prompts; the disk reads {:.2} GB/s\n",
         gigabytes(machine.ram_bytes as f64),
         gigabytes(machine.other_bytes as f64),
-        gigabytes(machine.weights_per_s),
-        gigabytes(machine.macs_per_s),
-        gigabytes(machine.disk_per_s)
+        gigabytes(machine.rates.weights_per_s),
+        gigabytes(machine.rates.macs_per_s),
+        gigabytes(machine.rates.disk_per_s)
     )?;
     writeln!(text, "{plan}")?;
     writeln!(text, "| types | size | tokens/s, text |\n|---|---:|---:|")?;

@@ -26,8 +26,13 @@ pub fn record(
     let config = Config::read(dir)?;
     let gguf_config = config.clone().as_in_gguf();
     let experts = ExpertOptions::MAPPED;
-    let size =
-        ModelOptions { positions_max: chunk_tokens, kv_bytes_max: 0, batch_max: chunk_tokens, experts };
+    let size = ModelOptions {
+        positions_max: chunk_tokens,
+        kv_bytes_max: 0,
+        batch_max: chunk_tokens,
+        sweep_max: chunk_tokens,
+        experts,
+    };
     let mut model = Model::load(dir, config, size, Cpu::recording(options))?;
     let blocks: Vec<_> = (0..model.blocks().total()).filter_map(|_| model.take_block(None)).collect();
     let mut sequence = model.sequence()?;

@@ -25,6 +25,8 @@ pub struct ModelOptions {
     pub kv_bytes_max: u64,
     /// Most tokens of one forward pass.
     pub batch_max: usize,
+    /// The same where not all experts fit in memory: a pass reads each of the others once, however many tokens it has.
+    pub sweep_max: usize,
     /// How routed experts are kept.
     pub experts: ExpertOptions,
 }
@@ -55,12 +57,17 @@ pub struct Model<B: Backend> {
 
 impl<B: Backend> Model<B> {
     /// Loads the weights of `dir` into `backend`. Fails, before anything is allocated, where memory does not suffice.
-    pub fn load(dir: &ModelDir, config: Config, options: ModelOptions, mut backend: B) -> Result<Self> {
+    pub fn load(dir: &ModelDir, config: Config, mut options: ModelOptions, mut backend: B) -> Result<Self> {
         ensure!(options.batch_max > 0 && options.positions_max > 0, "the context cannot be empty");
-        let estimate = MemoryEstimate::new(&config, options.positions_max, options.batch_max, &backend);
-        let checked = estimate.check(options.positions_max, backend.memory().host.free);
-        checked.with_context(|| dir.origin().to_owned())?;
+        let (positions_max, free) = (options.positions_max, backend.memory().host.free);
+        let check = |batch, backend: &B| {
+            MemoryEstimate::new(&config, positions_max, batch, backend).check(positions_max, free)
+        };
+        check(options.batch_max, &backend).with_context(|| dir.origin().to_owned())?;
         let weights = layout::load(dir, &config, &options.experts, &mut backend)?;
+        if weights.store.is_some() && check(options.sweep_max, &backend).is_ok() {
+            options.batch_max = options.sweep_max.max(options.batch_max);
+        }
         let attention_layers = config.attention_shapes().count();
         let block_bytes = backend.kv_block_bytes(attention_layers, &config.attention());
         let more = options.kv_bytes_max / (block_bytes as u64).max(1);

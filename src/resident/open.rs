@@ -25,6 +25,8 @@ use crate::session::{self, SessionOptions};
 
 /// Largest batch of one forward pass, in tokens.
 const BATCH_MAX: usize = 512;
+/// The same where experts are read from disk: most prompts are then one sweep over them.
+const SWEEP_MAX: usize = 1024;
 /// Smallest batch, in tokens, that DeltaNet prefills in chunks.
 const DELTA_CHUNK_ROWS_MIN: usize = 16;
 /// The smallest page size of any supported system.
@@ -249,8 +251,8 @@ impl Spec {
             remembered_in: self.experts.remembered_in.clone(),
             recorder: self.trace.as_deref().map(Recorder::new),
         };
-        let batch_max = BATCH_MAX.min(positions_max);
-        let options = ModelOptions { positions_max, batch_max, kv_bytes_max, experts };
+        let [batch_max, sweep_max] = [BATCH_MAX, SWEEP_MAX].map(|tokens| tokens.min(positions_max));
+        let options = ModelOptions { positions_max, batch_max, sweep_max, kv_bytes_max, experts };
         let model = Model::load(dir, config, options, backend)?;
         session::Session::new(model, SessionOptions { state_bytes_max })
     }

@@ -131,10 +131,11 @@ fn a_deeper_model_is_estimated() {
     };
     let subject =
         Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };
-    let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2 };
+    let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2, exponent: 0.0 };
     let whole = Whole { layers: 48, file_bytes: u64::MAX, shallow: 0 };
     let engine = Engine { threads: 1, kernels: "portable".into() };
-    let report = speed::run(subject, &workload, Some(whole), engine, open, &|_| ()).unwrap();
+    let plan = || unreachable!("its experts are all in memory");
+    let report = speed::run(subject, &workload, Some(whole), engine, open, plan, &|_| ()).unwrap();
 
     let estimate = report.estimate.as_ref().unwrap();
     assert_eq!((estimate.layers, estimate.from_layers), (48, [0, 4]));

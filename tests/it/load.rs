@@ -60,7 +60,8 @@ pub fn layers<B: TestBackend>(
 
 /// Sizes of a model for one sequence, and for as much again.
 pub fn options(positions_max: usize, batch_max: usize) -> ModelOptions {
-    ModelOptions { positions_max, batch_max, kv_bytes_max: 1 << 30, experts: ExpertOptions::MAPPED }
+    let experts = ExpertOptions::MAPPED;
+    ModelOptions { positions_max, batch_max, sweep_max: batch_max, kv_bytes_max: 1 << 30, experts }
 }
 
 /// A session that forgets nothing.

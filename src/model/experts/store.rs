@@ -23,7 +23,7 @@ use crate::base::pool::Pool;
 use crate::base::reads::{IN_FLIGHT_MAX, ReadFile};
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
 use crate::format::Bytes;
-use crate::format::slots::SlotMemory;
+use crate::format::slots::{SlotMemory, SlotWriter};
 
 /// Bytes of one read at most: larger ones are divided, so that several are in flight.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -179,6 +179,8 @@ struct Read<'a> {
     file: &'a ReadFile,
     offset: u64,
     into: &'a mut [u8],
+    /// Where the bytes are to be, too.
+    copy: Option<&'a mut [u8]>,
 }
 
 impl StoredExperts {
@@ -295,25 +297,31 @@ impl ExpertBytes for Store {
         let started = Instant::now();
         let layer = self.shared.layer(first.layer as usize);
         let record_bytes = layer.shape.record_bytes();
-        let mut reads = Vec::new();
+        let mut kept = layer.kept(ids);
+        let (mut reads, mut slots) = (Vec::new(), kept.iter_mut().peekable());
         for (id, record) in ids.iter().zip(into.chunks_exact_mut(record_bytes)) {
             let parts = layer.shape.parts();
             for (scales, part) in layer.scales[id.expert as usize].iter().zip(&parts) {
                 record[part.scales.clone()].copy_from_slice(scales);
             }
-            self.shared.add_reads(layer, id.expert, parts.map(|part| part.values), record, &mut reads);
+            let slot = slots.next_if(|(insert, _)| insert.expert == id.expert);
+            let copy = slot.map(|(_, writer)| &mut **writer);
+            self.shared.add_reads(layer, id.expert, parts.map(|part| part.values), record, copy, &mut reads);
         }
         let bytes = self.shared.read(reads)?;
-        for (id, record) in ids.iter().zip(into.chunks_exact(record_bytes)) {
-            layer.insert_fetched(id.expert, record);
-        }
-        let counters = &self.shared.counters;
-        counters.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
-        counters.fetch_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let inserts: Vec<Insert> = kept.into_iter().map(|(insert, _)| insert).collect();
         let mut state = layer.state();
+        for insert in inserts {
+            if state.cache.accepts(insert) {
+                state.cache.fill(insert);
+            }
+        }
         state.to_fetch = state.to_fetch.saturating_sub(ids.len());
         let reads_ahead = state.reads_ahead && state.to_fetch == 0;
         drop(state);
+        let counters = &self.shared.counters;
+        counters.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        counters.fetch_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         if reads_ahead {
             self.shared.read_ahead(first.layer as usize + 1);
         }
@@ -368,17 +376,17 @@ impl Layer {
         self.state.lock().expect("nothing panics with this lock")
     }
 
-    /// Keeps a fetched expert if it is to have a slot.
-    fn insert_fetched(&self, expert: u32, record: &[u8]) {
+    /// Those of `ids` that are to have a slot when they are read, in the same order, and the slots.
+    fn kept(&self, ids: &[ExpertId]) -> Vec<(Insert, SlotWriter<'_>)> {
         let mut state = self.state();
-        let Some(at) = state.inserts.iter().position(|insert| insert.expert == expert) else { return };
-        let insert = state.inserts.swap_remove(at);
-        let parts = self.shape.parts();
-        self.insert(&mut state, insert, |slot| {
-            for (part, range) in parts.iter().zip(&self.slot_parts) {
-                slot[range.clone()].copy_from_slice(&record[part.values.clone()]);
-            }
-        });
+        let LayerState { cache, inserts, .. } = &mut *state;
+        let kept = |id: &ExpertId| {
+            let at = inserts.iter().position(|insert| insert.expert == id.expert)?;
+            let insert = inserts.swap_remove(at);
+            let writer = self.memory.write(insert.slot).filter(|_| cache.accepts(insert))?;
+            Some((insert, writer))
+        };
+        ids.iter().filter_map(kept).collect()
     }
 
     /// Writes an expert to its slot, unless the slot has been taken or is read.
@@ -455,13 +463,15 @@ impl Shared {
         counters.tokens.fetch_add(if is_first { tokens as u64 } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Adds the reads that bring an expert to `ranges` of `record`: as few as the file allows, none too large.
+    /// Adds the reads that bring an expert to `ranges` of `record`, and to a slot: as few as the file allows, none too
+    /// large.
     fn add_reads<'a>(
         &'a self,
         layer: &Layer,
         expert: u32,
         ranges: [Range<usize>; 3],
         record: &'a mut [u8],
+        mut slot: Option<&'a mut [u8]>,
         reads: &mut Vec<Read<'a>>,
     ) {
         let mut runs: Vec<(Place, Range<usize>)> = Vec::with_capacity(3);
@@ -484,9 +494,11 @@ impl Shared {
             let pieces = own.len().div_ceil(READ_BYTES_MAX).max(1);
             let piece_bytes = own.len().div_ceil(pieces);
             while !own.is_empty() {
-                let (into, later) = own.split_at_mut(piece_bytes.min(own.len()));
-                reads.push(Read { file: &self.files[file], offset, into });
-                (own, offset) = (later, offset + reads.last().map_or(0, |read| read.into.len()) as u64);
+                let len = piece_bytes.min(own.len());
+                let (into, later) = own.split_at_mut(len);
+                let (copy, later_slot) = slot.map(|slot| slot.split_at_mut(len)).unzip();
+                reads.push(Read { file: &self.files[file], offset, into, copy });
+                (own, slot, offset) = (later, later_slot, offset + len as u64);
             }
         }
     }
@@ -503,8 +515,13 @@ impl Shared {
                 return;
             }
             let read = &mut *reads[i].lock().expect("each read is done once");
-            if let Err(error) = read.file.read(read.offset, read.into) {
-                *failure.lock().expect("nothing panics with this lock") = Some(error);
+            match read.file.read(read.offset, read.into) {
+                Ok(()) => {
+                    if let Some(copy) = &mut read.copy {
+                        copy.copy_from_slice(read.into);
+                    }
+                }
+                Err(error) => *failure.lock().expect("nothing panics with this lock") = Some(error),
             }
         });
         let elapsed = started.elapsed();
@@ -591,7 +608,7 @@ impl Shared {
         }
         let mut reads = Vec::new();
         for (expert, _, writer) in &mut writers {
-            self.add_reads(layer, *expert, layer.slot_parts.clone(), writer, &mut reads);
+            self.add_reads(layer, *expert, layer.slot_parts.clone(), writer, None, &mut reads);
         }
         let Ok(bytes) = self.read(reads) else { return };
         self.counters.background_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -608,7 +625,7 @@ impl Shared {
         }
         let mut values = vec![0; layer.slot_parts[2].end];
         let mut reads = Vec::new();
-        self.add_reads(layer, expert, layer.slot_parts.clone(), &mut values, &mut reads);
+        self.add_reads(layer, expert, layer.slot_parts.clone(), &mut values, None, &mut reads);
         let Ok(bytes) = self.read(reads) else { return };
         self.counters.background_bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut state = layer.state();

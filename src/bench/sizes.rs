@@ -1,0 +1,112 @@
+//! What a plan is made of: the sizes of a model, from its files or from the types of a mix, and the rates of this machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::plan::{Rates, Sizes};
+use super::{kernels, machine, synthetic};
+use crate::base::dtype::DType;
+use crate::base::reads::ReadFile;
+use crate::compute::cpu::CpuOptions;
+use crate::format::ModelDir;
+use crate::hub;
+use crate::model::architecture::{self, Field, Part};
+use crate::model::export::{self, Recipe};
+use crate::model::{Config, layout};
+
+/// For how long a kernel is measured.
+const MEASURED: Duration = Duration::from_millis(100);
+
+/// The sizes of a model on disk, and the type of its experts.
+pub fn of_files(dir: &ModelDir, config: &Config) -> Result<(Sizes, DType)> {
+    let (layers, dtype) = layout::expert_layers(dir, config)?;
+    let (_, bytes) = layout::embedding(dir, config)?;
+    let sizes = Sizes {
+        trunk_bytes: layout::trunk_bytes(dir, config),
+        lookup_bytes: if config.tied { 0 } else { bytes },
+        token_weights: token_weights(config),
+        layers,
+    };
+    Ok((sizes, dtype))
+}
+
+/// The sizes of a model in the types of a mix, and the type of most of its weights.
+pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
+    let mut sizes =
+        Sizes { trunk_bytes: 0, lookup_bytes: 0, token_weights: token_weights(config), layers: Vec::new() };
+    let mut headers: Vec<_> = config.layers.iter().map(layout::expert_header).collect();
+    let mut dtypes = Vec::new();
+    for (tensor, part) in export::tensors(config)? {
+        let dtype = mix.choose(&tensor, config.layers.len()).dtype;
+        let elements = tensor.shape.iter().product();
+        let bytes = dtype.bytes(elements).context("rows are whole blocks")?;
+        dtypes.push((elements, dtype));
+        match part
+            .field
+            .layer()
+            .and_then(|layer| headers[layer].as_mut())
+            .filter(|_| part.role.is_of_experts())
+        {
+            Some(header) => header.record_bytes += bytes / header.experts,
+            None => sizes.trunk_bytes += bytes as u64,
+        }
+        if part.field == Field::Embedding && !config.tied {
+            sizes.lookup_bytes = bytes as u64;
+        }
+    }
+    sizes.layers = headers.into_iter().flatten().collect();
+    let (_, dtype) =
+        dtypes.into_iter().max_by_key(|&(elements, _)| elements).context("a model without tensors")?;
+    Ok((sizes, dtype))
+}
+
+/// Weights that a token is multiplied with.
+fn token_weights(config: &Config) -> u64 {
+    let parts = architecture::tensors(config);
+    let of_part = |part: &Part| {
+        let elements: usize = part.shape.iter().product();
+        let header = part.field.layer().and_then(|layer| layout::expert_header(&config.layers[layer]));
+        match header.filter(|_| part.role.is_of_experts()) {
+            Some(header) => elements / header.experts * header.top_k,
+            None if part.field == Field::Embedding && !config.tied => 0,
+            None => elements,
+        }
+    };
+    parts.iter().map(of_part).sum::<usize>() as u64
+}
+
+/// What memory, arithmetic and disk do in a second, for weights of a type. The disk is the one that holds the model at
+/// `path`, or else that of the cache folder.
+pub fn rates(options: CpuOptions, dtype: DType, path: Option<&Path>) -> Result<Rates> {
+    let measured = if dtype == DType::F8E4M3 { DType::Q8_0 } else { dtype };
+    // More than the caches of a server hold.
+    let workload = kernels::Workload {
+        types: vec![measured],
+        rows: 512,
+        cols: 2048,
+        copies: 256,
+        inputs: vec![1, 64],
+        time: MEASURED,
+    };
+    let speeds = kernels::run(&workload, options)?;
+    ensure!(speeds.len() == 2, "the kernels cannot be measured");
+    Ok(Rates {
+        weights_per_s: 1e9 * speeds[0].gigabytes,
+        macs_per_s: 1e9 * speeds[1].gmacs,
+        disk_per_s: disk_rate(path)?,
+    })
+}
+
+fn disk_rate(path: Option<&Path>) -> Result<f64> {
+    let file = path.map(|path| hub::open(Some(path))).transpose()?;
+    let file: Option<PathBuf> = file.and_then(|dir| Some(dir.files().first()?.path().to_owned()));
+    match file {
+        Some(file) => {
+            let describe = || format!("cannot read {}", file.display());
+            Ok(ReadFile::open(&file, true).and_then(|file| file.rate()).with_context(describe)?.bytes_per_s)
+        }
+        None => machine::disk_rate(&synthetic::folder()?),
+    }
+}
