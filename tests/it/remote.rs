@@ -95,6 +95,11 @@ impl Server {
     pub fn asked(&self) -> Asked {
         self.asked.recv_timeout(PATIENCE).expect("the server was asked")
     }
+
+    /// Waits until the client has closed a connection during a response.
+    pub fn wait_until_dropped(&self) {
+        self.dropped.recv_timeout(PATIENCE).expect("the connection is dropped");
+    }
 }
 
 fn serve_connection(
