@@ -45,8 +45,8 @@
 //! They are absences, so they are easy to lose; `tests/it/layering.rs` checks those that show in the text.
 //!
 //! - No module names one of its own layer or of a later one. The files of a module import each other in one direction.
-//! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `format/{mmap,slots}.rs`
-//!   name memmap2.
+//! - Only `lsp` names LSP types. Only `compute/cpu` may name `std::arch`. Only `compute/cuda` may name cudarc. Only
+//!   `format/{mmap,slots}.rs` name memmap2.
 //! - `model` never learns where a request came from; `complete` and `assist` never see a tensor: of `model` they name
 //!   the tokenizer, of `session` what it says of a generation, and nothing of `compute` and `format`;
 //!   `compute` never sees a layer name.

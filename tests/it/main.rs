@@ -7,6 +7,8 @@ mod checkpoint;
 mod cli;
 mod client;
 mod convert;
+#[cfg(unix)]
+mod cuda;
 mod daemon;
 mod doctor;
 mod engine;

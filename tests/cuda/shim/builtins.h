@@ -42,14 +42,6 @@ static inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shi
     return (unsigned)((((unsigned long long)high << 32 | low) << (shift & 31)) >> 32);
 }
 
-template <class Lane>
-static inline int emu_dp4a(unsigned a, unsigned b, int sum) {
-    for (int at = 0; at < 4; at++) sum += (int)(Lane)(a >> 8 * at) * (int)(Lane)(b >> 8 * at);
-    return sum;
-}
-static inline int __dp4a(int a, int b, int sum) { return emu_dp4a<signed char>(a, b, sum); }
-static inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) { return emu_dp4a<unsigned char>(a, b, sum); }
-
 template <class Operation>
 static inline unsigned emu_each_byte(unsigned a, unsigned b, Operation operation) {
     unsigned result = 0;

@@ -59,6 +59,10 @@ static inline float emu_round_to_odd(double exact) {
 static inline unsigned f16x2_fma(unsigned a, unsigned b, unsigned c) {
     return emu_each_f16(a, b, c, [](float x, float y, float z) { return emu_round_to_odd((double)x * y + z); });
 }
+static inline int dp4a(int a, int b, int sum) {
+    for (int at = 0; at < 32; at += 8) sum += (signed char)(a >> at) * (signed char)(b >> at);
+    return sum;
+}
 static inline float exp2_fast(float value) { return std::exp2(value); }
 
 template <class T>

@@ -72,6 +72,13 @@ __device__ __forceinline__ u32 f16x2_fma(u32 a, u32 b, u32 c) {
     return sum;
 }
 
+/// `sum` and the products of four signed bytes.
+__device__ __forceinline__ int dp4a(int a, int b, int sum) {
+    int result;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
 /// 2 to the power of `value`, with an error of 2 units in the last place.
 __device__ __forceinline__ float exp2_fast(float value) {
     float power;
