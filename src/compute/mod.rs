@@ -7,6 +7,7 @@
 //! any `1 + w` into `w`), a matrix is `[outputs, inputs]` as stored, and all arithmetic is at least f32.
 
 pub mod cpu;
+pub mod cuda;
 pub mod experts;
 
 use std::ops::Range;
@@ -128,6 +129,35 @@ impl<B: Backend + ?Sized> Default for PassOut<B> {
     fn default() -> Self {
         Self { logits: Vec::new(), hidden: Vec::new(), states: Vec::new(), traces: Vec::new() }
     }
+}
+
+/// The largest passes that are to come, and what they consist of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PassSizes {
+    /// Most rows.
+    pub rows_max: usize,
+    /// Most positions of a sequence.
+    pub positions_max: usize,
+    /// Width of the rows.
+    pub hidden: usize,
+    /// Logits of a row.
+    pub vocab: usize,
+    /// The shape of attention layers, where there are any.
+    pub attention: Option<AttentionShape>,
+    /// Attention layers.
+    pub attention_layers: usize,
+    /// The shape of DeltaNet layers, where there are any.
+    pub delta: Option<DeltaShape>,
+    /// DeltaNet layers.
+    pub delta_layers: usize,
+    /// Inner width of the widest block that every row visits; 0 without.
+    pub dense_width: usize,
+    /// Routed experts of a layer; 0 without.
+    pub experts: usize,
+    /// Routed experts that a row visits.
+    pub top_k: usize,
+    /// Inner width of a routed expert.
+    pub expert_width: usize,
 }
 
 /// Why a pass has no result. Its sequence is as before.
@@ -370,6 +400,11 @@ pub trait Backend {
     fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize;
     /// Bytes of what is saved of `layers` DeltaNet layers.
     fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes;
+
+    /// Told, before weights, of the passes that are to come. A device allocates for them.
+    fn prepare(&mut self, _sizes: &PassSizes) -> Result<()> {
+        Ok(())
+    }
 
     /// Takes a matrix in its stored type.
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix>;
