@@ -169,6 +169,10 @@ impl Backend for Late {
     type Recurrent = Shared<<Cpu as Backend>::Recurrent>;
     type State = <Cpu as Backend>::State;
     type Trace = <Cpu as Backend>::Trace;
+    type Attention = AttentionWeights<Self>;
+    type Delta = DeltaWeights<Self>;
+    type Moe = MoeWeights<Self>;
+    type Head = HeadWeights<Self>;
 
     fn memory(&self) -> Memory {
         self.cpu.memory()

@@ -179,12 +179,7 @@ impl Cuda {
         if splits > 1 {
             let merge: [&dyn Param; 5] =
                 [&described, &parts.queries, &parts.partial, &parts.attended, &(splits as i32)];
-            device.launch(
-                kv.kernels.merge,
-                [shape.heads, rows, 1],
-                threads(shape.head_dim),
-                &merge,
-            )?;
+            device.launch(kv.kernels.merge, [shape.heads, rows, 1], threads(shape.head_dim), &merge)?;
         }
         weights.output.multiply(&device, parts.attended, x, rows, true)
     }
@@ -217,6 +212,9 @@ mod tests {
         assert_eq!([splits(16, 100), splits(16, 1024), splits(16, 1 << 20)], [1, 4, 32]);
         assert_eq!([splits(8192, 1 << 20), splits(1, 512)], [1, 2]);
         // The workspace has two blocks' worth for each of them.
-        assert!((1..4096).all(|heads| { splits(heads, 1 << 22) == 1 || splits(heads, 1 << 22) * heads <= 2 * BLOCKS }));
+        assert!(
+            (1..4096)
+                .all(|heads| { splits(heads, 1 << 22) == 1 || splits(heads, 1 << 22) * heads <= 2 * BLOCKS })
+        );
     }
 }

@@ -232,7 +232,8 @@ impl Cuda {
             let parts = Parts::new(&mut space, shape, hidden, rows_max)?;
             let described = Shape::new(shape, rows);
             let width = shape.trace_len() * self.options.precision.bytes();
-            let bytes: Vec<u8> = traces.iter().flat_map(|trace| trace.of_layer(layer, width)).copied().collect();
+            let bytes: Vec<u8> =
+                traces.iter().flat_map(|trace| trace.of_layer(layer, width)).copied().collect();
             device.upload(&bytes, parts.packed)?;
             let untrace: [&dyn Param; 4] = [&described, &parts.packed, &parts.channels, &parts.ba];
             let block = threads(shape.trace_len());

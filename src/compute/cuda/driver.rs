@@ -61,8 +61,7 @@ impl Device {
     pub(super) fn open() -> Result<Arc<Self>> {
         let ordinal = device::get(0).map_err(failed("cuDeviceGet"))?;
         // SAFETY: the device is one that the driver has given.
-        let context =
-            unsafe { primary_ctx::retain(ordinal) }.map_err(failed("the GPU cannot be opened"))?;
+        let context = unsafe { primary_ctx::retain(ordinal) }.map_err(failed("the GPU cannot be opened"))?;
         let mut this = Self { ordinal, context, stream: stream::null() };
         this.enter()?;
         this.stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;

@@ -19,7 +19,7 @@ const ROW_ELEMENTS: usize = 8;
 /// Warps of a block, each of which computes one output.
 const WARPS: usize = 8;
 /// Rows of activations that a warp multiplies with each weight it reads: as `matmul_*` of the kernels.
-const BATCH: usize = 8;
+const BATCH: usize = 4;
 
 /// A matrix as kernels take it; see `matrix.cuh`.
 #[derive(Clone, Copy)]
@@ -109,7 +109,8 @@ impl Maker {
         let layout = stored.layout();
         let name = &stored.values.name;
         let (rows, cols) = (layout.rows, layout.cols);
-        let is_whole = layout.value_bytes().is_some_and(|bytes| bytes > 0 && bytes == stored.values.bytes.len());
+        let is_whole =
+            layout.value_bytes().is_some_and(|bytes| bytes > 0 && bytes == stored.values.bytes.len());
         ensure!(is_whole, "tensor {name} is not [{rows}, {cols}]");
         let scales = stored.scale.as_ref().map_or_else(Vec::new, |scale| scale.to_bytes());
         ensure!(
@@ -131,6 +132,7 @@ impl Maker {
     ) -> Result<Matrix> {
         let MatrixLayout { rows, cols, dtype, scale_block } = layout;
         let sizes = stride(&layout).zip(value_bytes(&layout));
+        ensure!(scale_block.is_none() || !dtype.is_blocked(), "{dtype} with scales of its own and others");
         let fits = rows <= i32::MAX as usize && cols <= i32::MAX as usize;
         let Some((stride, next_values)) = sizes.filter(|&(_, bytes)| bytes > 0 && fits) else {
             anyhow::bail!("[{rows}, {cols}] of {dtype} is no matrix");

@@ -177,6 +177,16 @@ pub fn recurrent_bytes(shape: &DeltaShape) -> u64 {
     2 * (taken(4 * shape.state_len()) + taken(4 * shape.conv_len().max(1))) as u64
 }
 
+/// Elements of a KV block.
+pub fn kv_block_len(sizes: &PassSizes) -> usize {
+    sizes.attention.map_or(0, |shape| attention::block_len(sizes.attention_layers, &shape))
+}
+
+/// Bytes of what is saved of a sequence.
+pub fn saved_bytes(sizes: &PassSizes, precision: Precision) -> SavedBytes {
+    saved::bytes(sizes.delta_layers, &sizes.delta.unwrap_or_default(), precision)
+}
+
 /// Whether kernels are made for these sizes.
 pub fn check(sizes: &PassSizes) -> Result<()> {
     if let Some(shape) = &sizes.attention {
@@ -508,6 +518,10 @@ impl Backend for Cuda {
     type Recurrent = delta::Recurrent;
     type State = saved::State;
     type Trace = saved::Trace;
+    type Attention = AttentionWeights<Self>;
+    type Delta = DeltaWeights<Self>;
+    type Moe = MoeWeights<Self>;
+    type Head = HeadWeights<Self>;
 
     fn memory(&self) -> Memory {
         let MemorySpace { free, total } = self.arena.space();
@@ -570,8 +584,7 @@ impl Backend for Cuda {
 
     fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Result<Self::Kv> {
         let block_len = attention::block_len(layers, shape);
-        let kv =
-            attention::Kv::new(&self.arena, &mut self.modules, block_len, blocks_max, self.options.kv);
+        let kv = attention::Kv::new(&self.arena, &mut self.modules, block_len, blocks_max, self.options.kv);
         kv.context("the KV cache")
     }
 

@@ -56,7 +56,12 @@ impl Experts {
                 record.resize(shape.record_bytes(), 0);
                 bytes.fetch(&[id], &mut record).context("the weights of an expert cannot be read")?;
                 for (matrix, part) in matrices.iter().zip(&parts) {
-                    maker.write(matrix, expert, &record[part.values.clone()], &record[part.scales.clone()])?;
+                    maker.write(
+                        matrix,
+                        expert,
+                        &record[part.values.clone()],
+                        &record[part.scales.clone()],
+                    )?;
                 }
             }
         }
@@ -121,13 +126,7 @@ impl Cuda {
         Ok(())
     }
 
-    fn routed(
-        &mut self,
-        routed: &RoutedWeights<Self>,
-        parts: &Parts,
-        rows: usize,
-        x: Address,
-    ) -> Result<()> {
+    fn routed(&mut self, routed: &RoutedWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
         let (device, kernels) = (self.device.clone(), self.moe_kernels()?);
         let (experts, top_k) = (&routed.experts, routed.top_k);
         let [gate, up, down] = &experts.matrices;
@@ -147,19 +146,12 @@ impl Cuda {
         self.silu_mul(parts.gate, parts.up, visits * gate.rows())?;
         down.visit(&device, parts.chosen, visits, 1, parts.gate, parts.out)?;
         let hidden = down.rows();
-        let combine: [&dyn Param; 5] =
-            [&x, &parts.out, &parts.weights, &(top_k as i32), &(hidden as i32)];
+        let combine: [&dyn Param; 5] = [&x, &parts.out, &parts.weights, &(top_k as i32), &(hidden as i32)];
         let block = threads(hidden);
         device.launch(kernels.combine, [hidden.div_ceil(block), rows, 1], block, &combine)
     }
 
-    fn shared(
-        &mut self,
-        shared: &SharedWeights<Self>,
-        parts: &Parts,
-        rows: usize,
-        x: Address,
-    ) -> Result<()> {
+    fn shared(&mut self, shared: &SharedWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
         let device = self.device.clone();
         let expert = &shared.expert;
         expert.gate.multiply(&device, parts.normed, parts.gate, rows, false)?;

@@ -101,10 +101,16 @@ impl fmt::Display for Unusable {
         match self {
             Self::NoDriver => write!(f, "no NVIDIA driver is installed"),
             Self::Incomplete(function) => {
-                write!(f, "the NVIDIA driver lacks {function}; update it to one for CUDA {DRIVER_MIN} or newer")
+                write!(
+                    f,
+                    "the NVIDIA driver lacks {function}; update it to one for CUDA {DRIVER_MIN} or newer"
+                )
             }
             Self::Failed(call, error) => {
-                write!(f, "{call} failed: {error}; does `nvidia-smi` see the GPU? A new driver needs a restart")
+                write!(
+                    f,
+                    "{call} failed: {error}; does `nvidia-smi` see the GPU? A new driver needs a restart"
+                )
             }
             Self::OldDriver(version) => write!(
                 f,

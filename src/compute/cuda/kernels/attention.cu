@@ -76,6 +76,7 @@ extern "C" __global__ void __launch_bounds__(32) place_f16(Attention s, float* q
 __device__ __forceinline__ float dot(const float* a, const float* b, int n) {
     float sum = 0.f;
     if (n % 4 == 0) {
+#pragma unroll 2
         for (int i = 0; i < n; i += 4) {
             float4 v = *(const float4*)(b + i);
             sum += a[i] * v.x + a[i + 1] * v.y + a[i + 2] * v.z + a[i + 3] * v.w;
@@ -89,6 +90,7 @@ __device__ __forceinline__ float dot(const float* a, const float* b, int n) {
 __device__ __forceinline__ float dot(const float* a, const u16* b, int n) {
     float sum = 0.f;
     if (n % 8 == 0) {
+#pragma unroll 1
         for (int i = 0; i < n; i += 8) {
             uint4 v = *(const uint4*)(b + i);
             u32 w[4] = {v.x, v.y, v.z, v.w};

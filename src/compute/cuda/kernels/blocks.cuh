@@ -27,13 +27,8 @@ __device__ __forceinline__ u32 nibble(const u8* p, int i) { return p[i / 2] >> (
 // Half the value of an E8M0 exponent: the scale that goes with doubled E2M1 values.
 __device__ __forceinline__ float e8m0_halved(u32 e) { return __uint_as_float(e < 2 ? 0x200000u << e : (e - 1) << 23); }
 
-// E4M3 without its sign as a binary16 is 2^-8 of its value, subnormal numbers included.
+// The bits of E4M3 without its sign are those of 2^-8 of its value in binary16, subnormal numbers included.
 __device__ __forceinline__ float e4m3_scaled(u32 bits) { return f16_to_f32((u16)((bits & 127) << 7)); }
-
-__device__ __forceinline__ float e4m3(u32 bits) {
-    float v = (bits & 127) == 127 ? __uint_as_float(0x7fc00000) : e4m3_scaled(bits) * 256.f;
-    return bits & 128 ? -v : v;
-}
 
 static __constant__ signed char E2M1_DOUBLED[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 static __constant__ signed char IQ4_VALUES[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -72,7 +67,7 @@ struct F8E4M3 {
     static const int LEN = 1, BYTES = 1;
     EIGHT {
         Bytes8 v = bytes8<4>(p + 8 * i);
-        for (int j = 0; j < 8; j++) out[j] = e4m3(v[j]);
+        for (int j = 0; j < 8; j++) out[j] = e4m3_to_f32((u8)v[j]);
     }
 };
 

@@ -25,7 +25,8 @@ template <class T> __device__ __forceinline__ void weights8(const Matrix& m, int
         const int per_block = T::LEN < 8 ? 1 : T::LEN / 8;
         T::eight(p + (u64)(g / per_block) * T::BYTES, g % per_block, m.table, w);
     }
-    if (m.scales) {
+    // Blocks have scales of their own.
+    if (T::LEN == 1 && m.scales) {
         const float* scales = m.scales + (u64)(row / m.scale_rows) * ((m.cols + m.scale_cols - 1) / m.scale_cols);
         for (int j = 0; j < 8; j++) {
             int col = 8 * g + j;
@@ -35,8 +36,9 @@ template <class T> __device__ __forceinline__ void weights8(const Matrix& m, int
 }
 
 // Activations 8 g to 8 g + 7 of a row of `cols`, zero past the last.
-__device__ __forceinline__ void activations8(const float* x, int cols, int g, float* out) {
-    if (cols % 8 == 0) {
+template <class T> __device__ __forceinline__ void activations8(const float* x, int cols, int g, float* out) {
+    // Whole blocks are whole eights.
+    if (T::LEN > 1 || cols % 8 == 0) {
         float4 a = ((const float4*)x)[2 * g], b = ((const float4*)x)[2 * g + 1];
         out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
         out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
@@ -61,7 +63,7 @@ __device__ __forceinline__ void matmul(const Matrix& m, const float* x, float* y
 #pragma unroll
         for (int r = 0; r < R; r++) {
             if (first + r < batch) {
-                activations8(x + (u64)(first + r) * m.cols, m.cols, g, a);
+                activations8<T>(x + (u64)(first + r) * m.cols, m.cols, g, a);
                 for (int j = 0; j < 8; j++) sums[r] += w[j] * a[j];
             }
         }
