@@ -252,7 +252,8 @@ impl Spec {
             return Ok((self.session_on_cpu(dir, config, positions_max)?, None));
         };
         let name = on_gpu.gpu.name.clone();
-        let size = ModelOptions { positions_max, batch_max, kv_bytes_max: 0, experts: ExpertOptions::MAPPED };
+        let experts = ExpertOptions::MAPPED;
+        let size = ModelOptions { positions_max, batch_max, sweep_max: batch_max, kv_bytes_max: 0, experts };
         let opened = self.session_on_gpu(dir, config.clone(), size, on_gpu);
         match opened {
             Ok(session) => Ok((session, Some(name))),
