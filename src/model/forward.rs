@@ -64,6 +64,8 @@ impl<B: Backend> Model<B> {
             MemoryEstimate::new(&config, positions_max, batch, backend).check(positions_max, free)
         };
         check(options.batch_max, &backend).with_context(|| dir.origin().to_owned())?;
+        let sizes = config.pass_sizes(options.batch_max, options.positions_max);
+        backend.prepare(&sizes).with_context(|| dir.origin().to_owned())?;
         let weights = layout::load(dir, &config, &options.experts, &mut backend)?;
         if weights.store.is_some() && check(options.sweep_max, &backend).is_ok() {
             options.batch_max = options.sweep_max.max(options.batch_max);

@@ -20,6 +20,7 @@ const RESERVED: &[Reserved] = &[
         places: &["resident/mod.rs", "lsp/", "daemon/", "cli/", "bench/keystrokes/client.rs"],
     },
     Reserved { rule: "intrinsics", names: &["std::arch", "core::arch"], places: &["compute/cpu/"] },
+    Reserved { rule: "CUDA", names: &["cudarc"], places: &["compute/cuda/"] },
     Reserved { rule: "mapped files", names: &["memmap2"], places: &["format/mmap.rs", "format/slots.rs"] },
     Reserved {
         rule: "no network outside",
@@ -62,6 +63,7 @@ const RESERVED: &[Reserved] = &[
             "format/mmap.rs",
             "format/slots.rs",
             "compute/cpu/",
+            "compute/cuda/",
         ],
     },
 ];
@@ -193,6 +195,7 @@ fn every_rule_finds_its_violation_and_no_other_does() {
             vec![added("serve/mod.rs", &format!("{TEST_MODULE}}}\nuse tokio::fs;"))],
         ),
         (Some("intrinsics"), vec![added("compute/mod.rs", "use std::arch::asm;")]),
+        (Some("CUDA"), vec![added("compute/mod.rs", "use cudarc::driver;")]),
         (Some("mapped files"), vec![added("hub/mod.rs", "use memmap2::Mmap;")]),
         (Some("no network outside"), vec![added("complete/mod.rs", "use std::net::SocketAddr;")]),
         (Some("no network outside"), vec![added("hub/mod.rs", "use ureq::Agent;")]),

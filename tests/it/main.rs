@@ -7,12 +7,15 @@ mod checkpoint;
 mod cli;
 mod client;
 mod convert;
+#[cfg(unix)]
+mod cuda;
 mod daemon;
 mod doctor;
 mod engine;
 mod experts;
 mod fuzz;
 mod gguf;
+mod gpu;
 mod guide;
 mod hostile;
 mod keystrokes;

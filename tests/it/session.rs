@@ -114,7 +114,7 @@ fn session_with<B: TestBackend>(cache_bytes_max: u64, precision: Precision) -> S
 
 fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
     for (cache_bytes_max, precision, bound) in
-        [(1 << 30, Precision::F32, 1e-3), (100_000, Precision::F32, 1e-3), (1 << 30, Precision::F16, 1.0)]
+        [(1 << 26, Precision::F32, 1e-3), (100_000, Precision::F32, 1e-3), (1 << 26, Precision::F16, 1.0)]
     {
         let mut session = session_with::<B>(cache_bytes_max, precision);
         let mut numbers = Mmix(7);

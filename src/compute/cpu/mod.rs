@@ -180,6 +180,10 @@ impl Backend for Cpu {
     type Recurrent = delta::Recurrent;
     type State = saved::State;
     type Trace = saved::Trace;
+    type Attention = AttentionWeights<Self>;
+    type Delta = DeltaWeights<Self>;
+    type Moe = MoeWeights<Self>;
+    type Head = HeadWeights<Self>;
 
     fn memory(&self) -> Memory {
         Memory { host: memory::host(), device: None }

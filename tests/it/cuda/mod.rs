@@ -1,0 +1,12 @@
+//! CUDA without a GPU: the emulated driver of `tests/cuda`, its own tests, and what is committed as PTX.
+
+pub mod build;
+mod capture;
+pub mod child;
+mod device;
+mod faults;
+mod memory;
+mod modules;
+mod ptx;
+mod trial;
+mod wrappers;

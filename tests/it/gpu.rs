@@ -1,0 +1,141 @@
+//! The CUDA backend on the emulated driver: products with every weight type, and the program as users run it.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use fimd::base::dtype::DType;
+use fimd::base::random::Mmix;
+use fimd::bench::random::RandomTensor;
+use fimd::compute::cpu::{Cpu, CpuOptions, Level, Precision as CpuPrecision};
+use fimd::compute::cuda::{Cuda, CudaOptions, Precision, probe};
+use fimd::compute::{Backend, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
+use fimd::format::{Bytes, Tensor};
+
+use crate::cuda::build::{self, PRODUCT};
+use crate::load::TestBackend;
+use crate::reference;
+
+/// Device memory of a test's backend, in bytes.
+const BYTES: usize = 128 << 20;
+
+/// Whether there is a GPU: the emulated one, unless there is no compiler for it.
+pub fn is_there() -> bool {
+    build::load_in_process(PRODUCT)
+        && probe::probe().inspect_err(|error| println!("skipped: {error}")).is_ok()
+}
+
+impl TestBackend for Cuda {
+    fn open(options: CpuOptions) -> Self {
+        let precision = match options.precision {
+            CpuPrecision::F32 => Precision::F32,
+            CpuPrecision::F16 => Precision::F16,
+        };
+        Cuda::new(CudaOptions { bytes: BYTES, precision, kv: Precision::F32 }).unwrap()
+    }
+}
+
+/// `output norm(x)` for rows `x`, `[rows, cols]`.
+fn logits<B: Backend>(backend: &mut B, stored: StoredMatrix, x: &[f32]) -> Vec<f32> {
+    let (rows, cols) = (stored.rows, stored.cols);
+    let batch = x.len() / cols;
+    let sizes = PassSizes {
+        rows_max: batch,
+        positions_max: batch,
+        hidden: cols,
+        vocab: rows,
+        ..PassSizes::default()
+    };
+    backend.prepare(&sizes).unwrap();
+    let norm = backend.vector(vec![1.0; cols]).unwrap();
+    let weights = HeadWeights { norm, eps: 1e-6, output: backend.matrix(stored).unwrap() }.into();
+    let (mut input, mut products) = (backend.rows(batch, cols).unwrap(), backend.rows(batch, rows).unwrap());
+    let cancel = fimd::base::Cancel::new();
+    backend.begin(&Pass { start: 0, rows: batch, blocks: &[], cancel: &cancel, keep: Keep::default() });
+    backend.load(x, &mut input);
+    backend.head(&weights, 0..batch, &input, &mut products);
+    let mut out = PassOut::default();
+    backend.finish(&mut [], &input, &products, &mut out).unwrap();
+    out.logits
+}
+
+#[test]
+fn every_weight_type_is_multiplied_as_on_the_cpu() {
+    if !is_there() {
+        return;
+    }
+    for dtype in DType::ALL {
+        // Whole blocks, and more of them than lanes of a warp take at once; rows that fill no block of threads.
+        let (rows, cols) = if dtype.is_blocked() { (37, 512) } else { (37, 83) };
+        let mut bytes = vec![0; dtype.bytes(cols).unwrap() * rows];
+        RandomTensor::new(dtype, 0.1, 7).fill(0, &mut bytes);
+        let values = Tensor { name: Arc::from("m"), dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
+        let stored = StoredMatrix { rows, cols, values, scale: None };
+        let mut random = Mmix(3);
+        let x: Vec<f32> = (0..9 * cols).map(|_| random.unit()).collect();
+        let options = CpuOptions {
+            threads: 1,
+            delta_chunk_rows_min: 8,
+            level: Level::detect(),
+            exact: true,
+            precision: CpuPrecision::F32,
+        };
+        for batch in [1, 9] {
+            let x = &x[..batch * cols];
+            let expected = logits(&mut Cpu::new(options), stored.clone(), x);
+            let found = logits(&mut <Cuda as TestBackend>::open(options), stored.clone(), x);
+            let largest = expected.iter().fold(0f32, |max, value| max.max(value.abs()));
+            let error = reference::distance(&expected, &found);
+            assert!(largest > 0.0 && error <= 1e-5 * largest, "{dtype}, {batch} rows: {error} of {largest}");
+        }
+    }
+}
+
+/// The program with an emulated GPU, if there is a compiler for it.
+fn program(arguments: &[&str], settings: &[(&str, &str)]) -> Option<Command> {
+    let emulator = build::emulator(PRODUCT)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
+    command.args(arguments).env("FIMD_CONFIG", "").env("FIMD_LOG", "info").envs(emulator.environment());
+    command.envs(settings.iter().map(|(name, value)| (format!("FIMD_EMULATED_CUDA_{name}"), value)));
+    Some(command)
+}
+
+/// What the program generates after some tokens on a reference checkpoint, and what it logs.
+fn generate(case: &str, flags: &[&str], settings: &[(&str, &str)]) -> Option<(String, String)> {
+    let model = reference::folder(case);
+    let arguments =
+        [&["generate", "--model", model.to_str().unwrap(), "--ids", "3,1,4,1,5,9", "--max-tokens", "12", "--ignore-eos"], flags].concat();
+    let output = program(&arguments, settings)?.output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{log}");
+    Some((String::from_utf8(output.stdout).unwrap(), log))
+}
+
+#[test]
+fn the_program_generates_on_a_gpu_as_on_the_cpu() {
+    for case in ["qwen2_tied", "qwen3_moe_fp8", "long", "qwen3_5_moe"] {
+        let Some((on_gpu, log)) = generate(case, &[], &[]) else { return };
+        assert!(log.contains("runs on Emulated GPU"), "{log}");
+        let (on_cpu, log) = generate(case, &["--vram-budget", "0"], &[]).unwrap();
+        assert!(!log.contains("Emulated GPU"), "{log}");
+        assert_eq!(on_gpu, on_cpu, "{case}");
+    }
+}
+
+#[test]
+fn the_cpu_takes_over_where_the_gpu_cannot() {
+    let cases: &[(&[&str], &[(&str, &str)], &str)] = &[
+        (&[], &[("DRIVER", "11080")], "the NVIDIA driver is for CUDA 11.8"),
+        (&[], &[("CAPABILITY", "7.5")], "has compute capability 7.5"),
+        (&[], &[("MEMORY", "600MiB")], "MiB that are free"),
+        (&["--vram-budget", "1"], &[], "1 MiB may be used"),
+        (&[], &[("FAULTS", "cuMemAlloc_v2#1=2")], "GPU memory cannot be allocated"),
+        (&[], &[("FAULTS", "cuModuleLoadDataEx#2=222")], "the driver refuses the kernels"),
+        (&[], &[("FAULTS", "cuInit#1=999")], "cuInit failed"),
+        (&[], &[("PAGE_LOCK", "0")], "page-locked memory"),
+    ];
+    for (flags, settings, expected) in cases {
+        let Some((found, log)) = generate("qwen2_tied", flags, settings) else { return };
+        assert!(log.contains(expected), "{expected}: {log}");
+        assert_eq!(found, generate("qwen2_tied", &["--vram-budget", "0"], &[]).unwrap().0, "{expected}");
+    }
+}
