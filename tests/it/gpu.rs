@@ -68,7 +68,8 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
         let (rows, cols) = if dtype.is_blocked() { (37, 512) } else { (37, 83) };
         let mut bytes = vec![0; dtype.bytes(cols).unwrap() * rows];
         RandomTensor::new(dtype, 0.1, 7).fill(0, &mut bytes);
-        let values = Tensor { name: Arc::from("m"), dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
+        let values =
+            Tensor { name: Arc::from("m"), dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
         let stored = StoredMatrix { rows, cols, values, scale: None };
         let mut random = Mmix(3);
         let x: Vec<f32> = (0..9 * cols).map(|_| random.unit()).collect();
@@ -102,8 +103,20 @@ fn program(arguments: &[&str], settings: &[(&str, &str)]) -> Option<Command> {
 /// What the program generates after some tokens on a reference checkpoint, and what it logs.
 fn generate(case: &str, flags: &[&str], settings: &[(&str, &str)]) -> Option<(String, String)> {
     let model = reference::folder(case);
-    let arguments =
-        [&["generate", "--model", model.to_str().unwrap(), "--ids", "3,1,4,1,5,9", "--max-tokens", "12", "--ignore-eos"], flags].concat();
+    let arguments = [
+        &[
+            "generate",
+            "--model",
+            model.to_str().unwrap(),
+            "--ids",
+            "3,1,4,1,5,9",
+            "--max-tokens",
+            "12",
+            "--ignore-eos",
+        ],
+        flags,
+    ]
+    .concat();
     let output = program(&arguments, settings)?.output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{log}");
