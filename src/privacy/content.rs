@@ -88,14 +88,32 @@ impl Scanner {
 
 /// The lines that differ, as bytes of both texts.
 fn changed_lines(old: &str, new: &str) -> (Range<usize>, Range<usize>) {
-    let same = |pair: &(u8, u8)| pair.0 == pair.1;
-    let prefix = old.bytes().zip(new.bytes()).take_while(same).count();
+    let prefix = same_start(old.as_bytes(), new.as_bytes());
     let start = old.as_bytes()[..prefix].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let rest = old.len().min(new.len()) - start;
-    let suffix = old.bytes().rev().zip(new.bytes().rev()).take(rest).take_while(same).count();
+    let suffix = same_end(&old.as_bytes()[old.len() - rest..], &new.as_bytes()[new.len() - rest..]);
     let end = old.len() - suffix;
     let line_end = old.as_bytes()[end..].iter().position(|&byte| byte == b'\n').map_or(suffix, |at| at + 1);
     (start..end + line_end, start..end + line_end + new.len() - old.len())
+}
+
+/// Bytes that are compared at once.
+const COMPARED: usize = 256;
+
+/// How many bytes both begin with.
+fn same_start(one: &[u8], other: &[u8]) -> usize {
+    let chunks = one.chunks_exact(COMPARED).zip(other.chunks_exact(COMPARED));
+    let start = chunks.take_while(|(one, other)| one == other).count() * COMPARED;
+    start + one[start..].iter().zip(&other[start..]).take_while(|(one, other)| one == other).count()
+}
+
+/// How many bytes both end with, which are equally long.
+fn same_end(one: &[u8], other: &[u8]) -> usize {
+    let chunks = one.rchunks_exact(COMPARED).zip(other.rchunks_exact(COMPARED));
+    let end = chunks.take_while(|(one, other)| one == other).count() * COMPARED;
+    let left = one.len() - end;
+    let rest = one[..left].iter().rev().zip(other[..left].iter().rev());
+    end + rest.take_while(|(one, other)| one == other).count()
 }
 
 /// The secrets in a text, in bytes, in their order.
@@ -518,6 +536,22 @@ mod tests {
                 text.replace_range(start..end, PIECES[random.below(PIECES.len())]);
                 let (before, after) = scanner.masked_parts(text[..start].into(), text[start..].into());
                 assert_eq!(before + &after, masked(text.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_parts_are_found_at_every_length() {
+        for length in
+            (0..4).map(|chunks| chunks * COMPARED).flat_map(|length| [length, length + 1, length + 99])
+        {
+            let one = vec![b'a'; length];
+            assert_eq!((same_start(&one, &one), same_end(&one, &one)), (length, length));
+            for at in (0..length).step_by(17).chain(length.checked_sub(1)) {
+                let mut other = one.clone();
+                other[at] = b'b';
+                assert_eq!((same_start(&one, &other), same_end(&one, &other)), (at, length - at - 1));
+                assert_eq!(same_start(&one, &other[..at]), at);
             }
         }
     }
