@@ -53,26 +53,26 @@ pub struct Scanner {
 impl Scanner {
     /// [`masked_parts`] of the text as it is now.
     pub fn masked_parts(&mut self, before: String, after: String) -> (String, String) {
-        let at = before.len();
-        let text = before + &after;
-        self.update(&text);
+        self.update(&before, &after);
         if self.secrets.is_empty() {
-            let before = text[..at].to_owned();
-            self.text = text;
             return (before, after);
         }
-        let mut before = mask(&text, &self.secrets);
-        self.text = text;
-        let after = before.split_off(at);
-        (before, after)
+        let mut masked = mask(&self.text, &self.secrets);
+        let after = masked.split_off(before.len());
+        (masked, after)
     }
 
-    /// Finds the secrets of `text`. All but private keys are inside of lines.
-    fn update(&mut self, text: &str) {
-        let (old, new) = changed_lines(&self.text, text);
-        let (found, has_keys) = search(&text[new.clone()]);
+    /// Finds the secrets of the text of both parts. All but private keys are inside of lines.
+    fn update(&mut self, before: &str, after: &str) {
+        let (old, new) = changed_lines(&self.text, before, after);
+        let at = |end: usize| end.min(before.len());
+        let in_after = |end: usize| end.saturating_sub(before.len());
+        let lines =
+            [&before[at(new.start)..at(new.end)], &after[in_after(new.start)..in_after(new.end)]].concat();
+        self.text.replace_range(old.clone(), &lines);
+        let (found, has_keys) = search(&lines);
         if has_keys || self.has_keys {
-            (self.secrets, self.has_keys) = search(text);
+            (self.secrets, self.has_keys) = search(&self.text);
             return;
         }
         let at = |end: usize| self.secrets.partition_point(|(range, _)| range.start < end);
@@ -86,16 +86,45 @@ impl Scanner {
     }
 }
 
-/// The lines that differ, as bytes of both texts.
-fn changed_lines(old: &str, new: &str) -> (Range<usize>, Range<usize>) {
-    let same = |pair: &(u8, u8)| pair.0 == pair.1;
-    let prefix = old.bytes().zip(new.bytes()).take_while(same).count();
-    let start = old.as_bytes()[..prefix].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let rest = old.len().min(new.len()) - start;
-    let suffix = old.bytes().rev().zip(new.bytes().rev()).take(rest).take_while(same).count();
+/// The lines in which a text differs from that of `before` and `after` together, as bytes of both.
+fn changed_lines(old: &str, before: &str, after: &str) -> (Range<usize>, Range<usize>) {
+    let (old, before, after) = (old.as_bytes(), before.as_bytes(), after.as_bytes());
+    let new_len = before.len() + after.len();
+    let mut prefix = same_start(old, before);
+    if prefix == before.len() {
+        prefix += same_start(&old[prefix..], after);
+    }
+    let start = old[..prefix].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let rest = old.len().min(new_len) - start;
+    let mut suffix =
+        same_end(&old[old.len() - rest.min(after.len())..], &after[after.len() - rest.min(after.len())..]);
+    if suffix == after.len() {
+        let rest = rest - suffix;
+        let end = old.len() - suffix;
+        suffix += same_end(&old[end - rest..end], &before[before.len() - rest..]);
+    }
     let end = old.len() - suffix;
-    let line_end = old.as_bytes()[end..].iter().position(|&byte| byte == b'\n').map_or(suffix, |at| at + 1);
-    (start..end + line_end, start..end + line_end + new.len() - old.len())
+    let line_end = old[end..].iter().position(|&byte| byte == b'\n').map_or(suffix, |at| at + 1);
+    (start..end + line_end, start..end + line_end + new_len - old.len())
+}
+
+/// Bytes that are compared at once.
+const COMPARED: usize = 256;
+
+/// How many bytes both begin with.
+fn same_start(one: &[u8], other: &[u8]) -> usize {
+    let chunks = one.chunks_exact(COMPARED).zip(other.chunks_exact(COMPARED));
+    let start = chunks.take_while(|(one, other)| one == other).count() * COMPARED;
+    start + one[start..].iter().zip(&other[start..]).take_while(|(one, other)| one == other).count()
+}
+
+/// How many bytes both end with, which are equally long.
+fn same_end(one: &[u8], other: &[u8]) -> usize {
+    let chunks = one.rchunks_exact(COMPARED).zip(other.rchunks_exact(COMPARED));
+    let end = chunks.take_while(|(one, other)| one == other).count() * COMPARED;
+    let left = one.len() - end;
+    let rest = one[..left].iter().rev().zip(other[..left].iter().rev());
+    end + rest.take_while(|(one, other)| one == other).count()
 }
 
 /// The secrets in a text, in bytes, in their order.
@@ -518,6 +547,22 @@ mod tests {
                 text.replace_range(start..end, PIECES[random.below(PIECES.len())]);
                 let (before, after) = scanner.masked_parts(text[..start].into(), text[start..].into());
                 assert_eq!(before + &after, masked(text.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_parts_are_found_at_every_length() {
+        for length in
+            (0..4).map(|chunks| chunks * COMPARED).flat_map(|length| [length, length + 1, length + 99])
+        {
+            let one = vec![b'a'; length];
+            assert_eq!((same_start(&one, &one), same_end(&one, &one)), (length, length));
+            for at in (0..length).step_by(17).chain(length.checked_sub(1)) {
+                let mut other = one.clone();
+                other[at] = b'b';
+                assert_eq!((same_start(&one, &other), same_end(&one, &other)), (at, length - at - 1));
+                assert_eq!(same_start(&one, &other[..at]), at);
             }
         }
     }
