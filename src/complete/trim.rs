@@ -238,8 +238,11 @@ fn repeated_rest(text: &str, rest: &str, stop: &Stop, goes_on: bool) -> Option<u
 
 /// Whether `part`, after `before`, has no closing delimiter without its opener.
 fn closes_nothing(before: &str, part: &str, stop: &Stop) -> bool {
-    let mut delimiters = Delimiters::new(stop.lexer().read_all(before), "");
-    part.chars().all(|c| !delimiters.read(c))
+    let lexer = stop.lexer().read_all(before);
+    // What the text has in a comment of its own is not what follows the cursor.
+    let is_other = lexer.is_inside() && !stop.lexer().is_inside();
+    let mut delimiters = Delimiters::new(lexer, "");
+    !is_other && part.chars().all(|c| !delimiters.read(c))
 }
 
 /// Where `text` ends a string that the lexer does not see, as in comments and prose: an odd number of quotes on the line

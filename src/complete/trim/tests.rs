@@ -307,3 +307,50 @@ fn columns_stay_aligned() {
         &[answer("a.sv", "  input logic  $0\n", "  b,\n", "  b,"), answer("a.py", "x = $0\n", " 1\n", "1")],
     );
 }
+
+#[test]
+fn closing_delimiters_stand_where_the_model_puts_them() {
+    let check = |path: &str, document: &str, output: &str, expected: &str| {
+        let (prefix, suffix) = document.split_once("$0").unwrap();
+        let request = Request::of(Document::new(Some(path.into()), prefix, suffix));
+        assert_eq!(trimmed(&request, output, StopReason::EndToken).as_deref(), Ok(expected), "{document:?}");
+    };
+    // As deep as a line above, and less deep than what it closes.
+    let ada = "   type A is\n     (B);\n   type C is ($0);\n";
+    check("a.adb", ada, "\n      D\n     ", "\n      D\n     ");
+    // One more line of the block has begun.
+    check("a.js", "f() {\n  g() {$0}\n}\n", "\n    h();\n    ", "\n    h();\n  ");
+    // A brace on a line of its own has the other one below it.
+    check("a.c", "  for (a)\n    {$0}\n", "\n      b;\n    ", "\n      b;\n    ");
+}
+
+#[test]
+fn the_rest_is_not_repeated_from_within_a_string() {
+    check_in(Some("a.py"), "f(\"$0A number: \")\n", "A number: \")\n", None);
+    check_in(
+        Some("a.pas"),
+        "x = ($0);\n",
+        "\n    1, // one (1)\n    2  // two (2)\n",
+        Some("\n    1, // one (1)\n    2  // two (2)\n"),
+    );
+    check_in(Some("a.tex"), "\\newcommand{\\a}{\\$0}\n", "b{c}}\n", Some("b{c}"));
+}
+
+#[test]
+fn the_next_line_tells_what_has_to_be_closed() {
+    for (path, document, output, expected) in [
+        ("a.el", "(defun f (x)\n  (g (h $0\n  (i))\n", "x))", "x))"),
+        ("a.v", "  .a($b(\"c\", $0\n  .d($b(\"e\", f)),\n", "g)),", "g)),"),
+        ("a.ps1", "  param(\n    [P(A=0,$0\n    [P(A=1)]$b\n    )\n", " B)]$c,", " B)]$c,"),
+    ] {
+        check_in(Some(path), document, output, Some(expected));
+    }
+}
+
+#[test]
+fn arguments_go_on_up_to_what_closes_them() {
+    let (document, output) = ("  list(A$0)\n  f()\n", "\n    b\n    c\n  )\n  f()\n");
+    check_in(Some("a.cmake"), document, output, Some("\n    b\n    c\n  "));
+    let output = " b\n    c)\n  f()\n";
+    check_in(Some("a.cmake"), document, output, Some(" b\n    c"));
+}

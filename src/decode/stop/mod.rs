@@ -443,7 +443,7 @@ impl Stop {
         let opens = self.before.trim_end().ends_with(['(', '[']);
         let is_deeper = indentation::width(&text[self.line.start..]) > own;
         let is_empty = self.suffix.width().is_none_or(|below| below <= own);
-        if self.suffix.has_closer() && !opens || !is_deeper || !is_empty && !opens {
+        if !is_deeper || !is_empty && !opens && !self.suffix.has_closer() {
             return Some(0);
         }
         let extent = Extent::Block;
@@ -451,7 +451,8 @@ impl Stop {
         None
     }
 
-    /// Whether a statement goes on after its line `line`: with what it has opened, except for a block in braces.
+    /// Whether a statement goes on after its line `line`: with what it has opened, except for a block in braces, and up to
+    /// what is closed behind the cursor.
     fn is_unfinished(&self, block: &Block, line: &str) -> bool {
         let (open, line) = (self.delimiters.open(), line.trim_end());
         let owned = block.open.chars().count().min(open.len());
@@ -459,7 +460,7 @@ impl Stop {
         let before_brace = line.strip_suffix('{').map(str::trim_end);
         let is_literal = before_brace.is_none_or(|before| before.ends_with(['=', '(', ',', ':', '[', '{']));
         let has_braces = open[owned..].contains(&'{') && is_literal;
-        open.iter().any(is_list) || has_braces || line.ends_with('\\')
+        open.iter().any(is_list) || has_braces || line.ends_with('\\') || self.suffix.has_closer()
     }
 
     /// The end of a text whose last line, `line`, begins with a delimiter that the suffix closes, and opens no other one.
