@@ -25,7 +25,17 @@ pub fn with_driver<F: FnOnce()>(kernels: &str, settings: &[(&str, &str)], body: 
     run_child::<F>(Some(&emulator), settings);
 }
 
-/// The same without a driver that could be found.
+/// Runs the body of the test on whatever device there is: a real one where `FIMD_TEST_CUDA` is `real`, else the emulated
+/// one with the kernels of the folder.
+#[track_caller]
+pub fn on_device<F: FnOnce()>(kernels: &str, body: F) {
+    match env::var("FIMD_TEST_CUDA").as_deref() {
+        Ok("real") => without_driver(body),
+        _ => with_driver(kernels, &[], body),
+    }
+}
+
+/// The same with what the machine has, a driver or none.
 #[track_caller]
 pub fn without_driver<F: FnOnce()>(body: F) {
     if is_child::<F>() { body() } else { run_child::<F>(None, &[]) }

@@ -7,6 +7,7 @@ mod device;
 mod faults;
 mod memory;
 mod modules;
+mod programs;
 mod ptx;
 mod trial;
 mod wrappers;

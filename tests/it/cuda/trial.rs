@@ -102,7 +102,7 @@ fn barriers_and_shuffles_give_the_same_in_any_order_of_threads() {
 
 #[test]
 fn tensor_cores_multiply_what_arrives_meanwhile() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         for depth in [16usize, 64, 128] {
             let narrow = |values: Vec<f32>| values.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
@@ -150,7 +150,7 @@ fn blocks_run_in_the_order_that_is_set() {
 
 #[test]
 fn a_kernel_and_the_host_wait_for_each_other_in_mapped_memory() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let words = device.mapped_words(3);
         // SAFETY: three words that are there until the process ends.
