@@ -36,7 +36,7 @@ struct alignas(64) Thread : EmuThread {
 
 /// Where lanes of one mask meet.
 struct Meeting {
-    enum Kind : u8 { BARRIER, EXCHANGE, INSTRUCTION };
+    enum Kind : u8 { BARRIER, EXCHANGE, REDUCTION, INSTRUCTION };
     u32 mask = 0;
     u32 arrived = 0;
     Kind kind = BARRIER;
@@ -44,6 +44,7 @@ struct Meeting {
     unsigned half = 0;
     u64 times = 0;
     u64 values[2][32];
+    u64 results[2];
 };
 
 struct Warp {
@@ -71,6 +72,7 @@ public:
     int count_block(int predicate);
     void meet(u32 mask);
     const u64* exchange(u64 value, u32 mask);
+    u64 reduce(u64 value, EmuReduction reduction);
     EmuLane instruct(const EmuLane& in, EmuInstruction instruction);
     void yield();
     [[noreturn]] void fail(const std::string& reason);

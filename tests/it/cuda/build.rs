@@ -34,15 +34,17 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// What a process needs in its environment, so that it finds this driver first.
-    pub fn environment(&self) -> [(&'static str, String); 2] {
+    /// What a process needs in its environment, so that it finds this driver first, with settings as `tests/cuda/README.md`
+    /// lists them.
+    pub fn environment(&self, settings: &[(&str, &str)]) -> Vec<(String, String)> {
         let names: Vec<_> = self.kernels.iter().map(|path| path.to_str().unwrap()).collect();
         let inherited = env::var("LD_LIBRARY_PATH").unwrap_or_default();
         let separator = if inherited.is_empty() { "" } else { ":" };
-        [
-            ("LD_LIBRARY_PATH", format!("{}{separator}{inherited}", self.folder.display())),
-            ("FIMD_EMULATED_CUDA_KERNELS", names.join(":")),
-        ]
+        let kernels = names.join(":");
+        let all = settings.iter().copied().chain([("KERNELS", &*kernels)]);
+        all.map(|(name, value)| (format!("EMULATED_CUDA_{name}"), value.to_owned()))
+            .chain([("LD_LIBRARY_PATH".into(), format!("{}{separator}{inherited}", self.folder.display()))])
+            .collect()
     }
 }
 

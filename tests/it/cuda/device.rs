@@ -184,7 +184,7 @@ pub mod emulator {
         unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned()
     }
 
-    /// Changes a setting of this process, by its name without `FIMD_EMULATED_CUDA_`.
+    /// Changes a setting of this process, by its name without `EMULATED_CUDA_`.
     pub fn set(name: &str, value: &str) {
         try_set(name, value).unwrap();
     }

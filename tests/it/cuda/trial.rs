@@ -195,7 +195,7 @@ fn the_trace_has_calls_and_kernels_in_order() {
         let arguments = [a.at(), a.at(), sum.at(), Argument::Int(32)];
         device.run("add", (1, 32, 0), &arguments).unwrap();
         device.launch("add", (0, 32, 0), &arguments).unwrap_err();
-        let trace = std::fs::read_to_string(std::env::var("FIMD_EMULATED_CUDA_TRACE").unwrap()).unwrap();
+        let trace = std::fs::read_to_string(std::env::var("EMULATED_CUDA_TRACE").unwrap()).unwrap();
         let lines: Vec<&str> = trace.lines().collect();
         assert_eq!(lines[0], "cuInit = 0");
         let launched = ["cuLaunchKernel = 0", "kernel:add", "cuStreamSynchronize = 0", "cuLaunchKernel = 1"];
