@@ -66,7 +66,7 @@ void Block::prepare(dim3 new_shape, Order new_order, u64 new_seed) {
         Thread& thread = threads[index];
         thread.index = index, thread.lane = index % 32, thread.warp = index / 32;
         thread.thread = {index % shape.x, index / shape.x % shape.y, index / (shape.x * shape.y)};
-        thread.place = lane_place[thread.lane];
+        thread.place = u16(lane_place[thread.lane]);
     }
 }
 

@@ -12,15 +12,16 @@
 
 namespace emulator {
 
-/// A thread of a block. It takes a stack when it starts and gives it back, still warm, when it ends.
-struct Thread : EmuThread {
-    Stack* stack = nullptr;
+/// A thread of a block. It takes a stack when it starts and gives it back, still warm, when it ends. What a switch looks
+/// at comes first, in one line of the cache.
+struct alignas(64) Thread : EmuThread {
+    /// Its place in the order of its warp.
+    u16 place = 0;
     bool is_done = true;
+    Stack* stack = nullptr;
     /// Waits until this no longer has the value that it had.
     const u64* waits_for = nullptr;
     u64 seen = 0;
-    /// Its place in the order of its warp.
-    unsigned place = 0;
 
     struct Copy {
         void* to;
