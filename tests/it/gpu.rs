@@ -10,10 +10,13 @@ use fimd::compute::cpu::{Cpu, CpuOptions, Level, Precision as CpuPrecision};
 use fimd::compute::cuda::{Cuda, CudaOptions, Precision, probe};
 use fimd::compute::{Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
 use fimd::format::{Bytes, Tensor};
+use fimd::resident::{ExpertMemory, Spec};
 
 use crate::cuda::build::{self, PRODUCT};
+use crate::cuda::child;
+use crate::cuda::device::emulator;
 use crate::load::TestBackend;
-use crate::reference;
+use crate::{late, reference, tiny};
 
 /// Device memory of a test's backend, in bytes.
 const BYTES: usize = 128 << 20;
@@ -188,5 +191,75 @@ fn experts_that_do_not_fit_are_computed_by_the_cpu() {
         // The CPU quantises activations.
         assert!(error < 0.2, "{case}: {error}");
         assert_eq!(ids, other_ids, "{case}");
+    }
+}
+
+/// A model with these budgets of GPU memory, as the daemon opens it.
+fn spec(model: &std::path::Path, vram_bytes_max: Option<u64>) -> Spec {
+    Spec {
+        model: Some(model.to_owned()),
+        context: Some(256),
+        cache_bytes_max: 1 << 22,
+        threads: 1,
+        level: Level::detect(),
+        exact: false,
+        experts: ExpertMemory::default(),
+        vram_bytes_max,
+        trace: None,
+        remote: None,
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_loses_no_request() {
+    child::with_driver(PRODUCT, &[("FAULTS", "kernel:rms_norm#3=719")], || {
+        let dir = tiny::folder();
+        let on_cpu = late::ask(&spec(dir.path(), Some(0)).serve().unwrap().engine).unwrap();
+        assert_eq!(emulator::executions("rms_norm"), 0);
+        let served = spec(dir.path(), None).serve().unwrap();
+        assert_eq!(served.info.as_ref().unwrap().kernels, "Emulated GPU");
+        assert_eq!(late::ask(&served.engine).unwrap()[0].ids, on_cpu[0].ids);
+        assert_eq!(emulator::executions("rms_norm"), 3, "the third fails, and the CPU takes over");
+        assert_eq!(late::ask(&served.engine).unwrap()[0].ids, on_cpu[0].ids);
+        assert_eq!(emulator::executions("rms_norm"), 3);
+    });
+}
+
+#[test]
+fn late_copies_and_any_order_of_threads_change_nothing() {
+    child::with_driver(PRODUCT, &[("LATE_US", "200"), ("ORDER", "7")], || {
+        let dir = tiny::folder();
+        let on_cpu = late::ask(&spec(dir.path(), Some(0)).serve().unwrap().engine).unwrap();
+        let served = spec(dir.path(), None).serve().unwrap();
+        for _ in 0..2 {
+            assert_eq!(late::ask(&served.engine).unwrap()[0].ids, on_cpu[0].ids);
+        }
+        assert!(emulator::executions("rms_norm") > 0);
+    });
+}
+
+#[test]
+fn memory_of_the_device_stays_within_the_budget() {
+    child::with_driver(PRODUCT, &[], || {
+        let dir = tiny::folder();
+        let budget = 48 << 20;
+        let served = spec(dir.path(), Some(budget)).serve().unwrap();
+        let before = emulator::calls("cuMemAlloc_v2");
+        late::ask(&served.engine).unwrap();
+        assert_eq!(emulator::calls("cuMemAlloc_v2"), before, "nothing is allocated after loading");
+        let peak = emulator::peak_memory();
+        assert!(peak > 0 && peak <= budget, "{peak} of {budget}");
+    });
+}
+
+#[test]
+fn the_doctor_finds_a_gpu() {
+    for (settings, expected) in [
+        (&[][..], "Emulated GPU, compute capability 8.6, driver for CUDA 12.2"),
+        (&[("DRIVER", "11080")][..], "the NVIDIA driver is for CUDA 11.8"),
+    ] {
+        let Some(mut command) = program(&["doctor"], settings) else { return };
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(text.contains(expected), "{text}");
     }
 }

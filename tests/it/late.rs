@@ -509,7 +509,7 @@ fn a_model_that_does_not_fit_says_so() {
 }
 
 /// Asks `engine` for two tokens.
-fn ask(engine: &Engine) -> Result<Vec<Generated>> {
+pub fn ask(engine: &Engine) -> Result<Vec<Generated>> {
     let (send, receive) = mpsc::channel();
     engine.submit(Request {
         key: "a".into(),
