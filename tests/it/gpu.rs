@@ -28,6 +28,9 @@ pub fn is_there() -> bool {
 }
 
 impl TestBackend for Cuda {
+    /// Emulated kernels are slow.
+    const STEPS_DIVISOR: usize = 5;
+
     fn open(options: CpuOptions) -> Self {
         let precision = match options.precision {
             CpuPrecision::F32 => Precision::F32,
@@ -249,6 +252,18 @@ fn memory_of_the_device_stays_within_the_budget() {
         assert_eq!(emulator::calls("cuMemAlloc_v2"), before, "nothing is allocated after loading");
         let peak = emulator::peak_memory();
         assert!(peak > 0 && peak <= budget, "{peak} of {budget}");
+    });
+}
+
+#[test]
+fn a_token_is_waited_for_once() {
+    child::with_driver(PRODUCT, &[], || {
+        let mut session = crate::load::session(reference::model::<Cuda>("long", 1, 8));
+        let cancel = fimd::base::Cancel::new();
+        session.sync(&[3, 1, 4], &[], &cancel).unwrap();
+        let before = emulator::calls("cuStreamSynchronize");
+        session.push(1, &cancel).unwrap();
+        assert_eq!(emulator::calls("cuStreamSynchronize"), before + 1);
     });
 }
 

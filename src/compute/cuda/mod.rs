@@ -1,5 +1,5 @@
 //! The CUDA backend: everything is in device memory but routed experts that do not fit, with which the CPU computes. Work is
-//! enqueued in one order, and `finish` waits; so does a layer whose experts are with the CPU.
+//! enqueued in one order, and `finish` waits; so does a layer whose experts are with the CPU, and each of a long pass.
 //!
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device,
 //! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
@@ -45,6 +45,8 @@ const HEAD_ROWS: usize = 16;
 const THREADS_MAX: usize = 256;
 /// Page-locked memory that is enough, in bytes: what does not fit is waited for in parts.
 const STAGING_BYTES_MAX: usize = 128 << 20;
+/// From how many rows on a pass is waited for layer by layer: it can be cancelled then, and the wait is short beside a layer.
+const PACED_ROWS_MIN: usize = 32;
 /// States and traced rows of a pass that page-locked memory is to hold.
 const STAGED_STATES: usize = 4;
 const STAGED_TRACES: usize = 64;
@@ -682,7 +684,10 @@ impl Backend for Cuda {
     }
 
     fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Rows) {
-        self.enqueue(|this| this.feed_forward(weights, x.buffer.address()));
+        self.enqueue(|this| {
+            this.feed_forward(weights, x.buffer.address())?;
+            if this.pass.rows < PACED_ROWS_MIN { Ok(()) } else { this.device.wait() }
+        });
     }
 
     fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, _: &mut Rows) {
