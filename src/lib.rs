@@ -12,7 +12,7 @@
 //!                                       v
 //!                   lsp --Request--> complete --Task--> serve --> decode --> session --> model --> compute
 //!                   ^                  |                 (one thread)                      |         |
-//!                   |            window, FIM prompt,                                    layout    CPU kernels
+//!                   |            window, FIM prompt,                                    layout    kernels: CPU, CUDA
 //!                   +--ghost text-- stop rules, trim                                      |
 //!                                                                            format: mapped tensors
 //! ```
@@ -59,7 +59,7 @@
 //!   `complete/remote/transport.rs`, which asks the one server that `remote.url` names, `hub/download`, which fetches a model
 //!   when it is told to, and `bench/keystrokes/infill.rs`, which asks the server on this machine that a benchmark is told to
 //!   compare with.
-//! - `unsafe` only in `base/{crash,pool}.rs`, `format/{mmap,slots}.rs` and `compute/cpu`, in files that expect it and say what for; each
+//! - `unsafe` only in `base/{crash,pool}.rs`, `format/{mmap,slots}.rs` and `compute/{cpu,cuda}`, in files that expect it and say what for; each
 //!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,nesting,options,plan,record,request,retained,rules,stats,trim}.rs`,
@@ -72,6 +72,8 @@
 //!   `privacy/{content,location,names,pattern}.rs`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.
+//! - A CUDA kernel is text in `compute/cuda/kernels` and its PTX beside it, made by `scripts/ptx`; a driver is looked for
+//!   when a model is loaded, and nothing needs one.
 //! - The model is written once. A backend never sees the model, the model never sees a device.
 //! - stdout carries results or the LSP wire; everything else goes to stderr. Document text is never logged.
 //!

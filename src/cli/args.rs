@@ -46,6 +46,10 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub ram_budget: Option<u32>,
 
+    /// Budget of GPU memory, in MiB; with 0 the model runs on the CPU [default: what is free, less a margin]
+    #[arg(long, value_name = "MIB")]
+    pub vram_budget: Option<u32>,
+
     #[command(flatten)]
     pub compute: ComputeArgs,
 }
@@ -132,7 +136,9 @@ impl EngineArgs {
         let threads = self.compute.threads.map(|threads| flag("--threads", "threads", threads));
         let ram =
             self.ram_budget.map(|mib| flag("--ram-budget", "experts.ram_bytes_max", u64::from(mib) << 20));
-        [model, context, cache, threads, ram].into_iter().flatten().collect()
+        let vram =
+            self.vram_budget.map(|mib| flag("--vram-budget", "gpu.vram_bytes_max", u64::from(mib) << 20));
+        [model, context, cache, threads, ram, vram].into_iter().flatten().collect()
     }
 
     /// The model that `settings` name, the flags among them.
@@ -149,6 +155,7 @@ impl EngineArgs {
                 locks: settings.experts.lock,
                 remembered_in: config::experts_dir(),
             },
+            vram_bytes_max: settings.gpu.vram_bytes_max,
             trace: self.trace.clone(),
             ..self.compute.spec()
         })
@@ -162,6 +169,7 @@ impl EngineArgs {
             context: self.context,
             cache_bytes_max: self.cache.map(|mib| u64::from(mib) << 20),
             ram_bytes_max: self.ram_budget.map(|mib| u64::from(mib) << 20),
+            vram_bytes_max: self.vram_budget.map(|mib| u64::from(mib) << 20),
             threads: self.compute.threads.map(usize::from),
             kernels: self.compute.kernels.map(|level| level.to_string()),
             exact: self.compute.exact,
@@ -181,7 +189,10 @@ impl EngineArgs {
         let configuration = Configuration::of_flags(&self.flags());
         let configuration = configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let spec = self.spec(configuration.settings())?;
-        Ok(Spec { experts: ExpertMemory { remembered_in: None, ..spec.experts.clone() }, ..spec })
+        // Nor on whether there is a GPU.
+        let vram_bytes_max = spec.vram_bytes_max.or(Some(0));
+        let experts = ExpertMemory { remembered_in: None, ..spec.experts.clone() };
+        Ok(Spec { experts, vram_bytes_max, ..spec })
     }
 
     /// Opens the model that the flags alone name.
@@ -222,6 +233,7 @@ impl ComputeArgs {
         Spec {
             model: None,
             experts: ExpertMemory::default(),
+            vram_bytes_max: None,
             trace: None,
             remote: None,
             context: None,

@@ -7,7 +7,9 @@
 //! any `1 + w` into `w`), a matrix is `[outputs, inputs]` as stored, and all arithmetic is at least f32.
 
 pub mod cpu;
+pub mod cuda;
 pub mod experts;
+pub mod local;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -128,6 +130,35 @@ impl<B: Backend + ?Sized> Default for PassOut<B> {
     fn default() -> Self {
         Self { logits: Vec::new(), hidden: Vec::new(), states: Vec::new(), traces: Vec::new() }
     }
+}
+
+/// The largest passes that are to come, and what they consist of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PassSizes {
+    /// Most rows.
+    pub rows_max: usize,
+    /// Most positions of a sequence.
+    pub positions_max: usize,
+    /// Width of the rows.
+    pub hidden: usize,
+    /// Logits of a row.
+    pub vocab: usize,
+    /// The shape of attention layers, where there are any.
+    pub attention: Option<AttentionShape>,
+    /// Attention layers.
+    pub attention_layers: usize,
+    /// The shape of DeltaNet layers, where there are any.
+    pub delta: Option<DeltaShape>,
+    /// DeltaNet layers.
+    pub delta_layers: usize,
+    /// Inner width of the widest block that every row visits; 0 without.
+    pub dense_width: usize,
+    /// Routed experts of a layer; 0 without.
+    pub experts: usize,
+    /// Routed experts that a row visits.
+    pub top_k: usize,
+    /// Inner width of a routed expert.
+    pub expert_width: usize,
 }
 
 /// Why a pass has no result. Its sequence is as before.
@@ -363,6 +394,14 @@ pub trait Backend {
     type State;
     /// What one token left behind in all layers: enough to run the recurrence over it again.
     type Trace;
+    /// The weights of attention, as its operation takes them.
+    type Attention: From<AttentionWeights<Self>>;
+    /// The weights of Gated DeltaNet, as its operations take them.
+    type Delta: From<DeltaWeights<Self>>;
+    /// The weights of a feed-forward block, as its operation takes them.
+    type Moe: From<MoeWeights<Self>>;
+    /// The weights of the head, as its operation takes them.
+    type Head: From<HeadWeights<Self>>;
 
     /// Memory that is free, and in all.
     fn memory(&self) -> Memory;
@@ -370,6 +409,11 @@ pub trait Backend {
     fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize;
     /// Bytes of what is saved of `layers` DeltaNet layers.
     fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes;
+
+    /// Told, before weights, of the passes that are to come. A device allocates for them.
+    fn prepare(&mut self, _sizes: &PassSizes) -> Result<()> {
+        Ok(())
+    }
 
     /// Takes a matrix in its stored type.
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix>;
@@ -409,25 +453,19 @@ pub trait Backend {
     /// and then rotated (NeoX pairs `i, i + rotary_dim / 2`), scores scaled by `1 / sqrt(head_dim)`, causal.
     /// Gate, norms and biases are optional. Appends keys and values of the pass to `kv` for attention layer
     /// `layer`.
-    fn attention(
-        &mut self,
-        weights: &AttentionWeights<Self>,
-        kv: &mut Self::Kv,
-        layer: usize,
-        x: &mut Self::Rows,
-    );
+    fn attention(&mut self, weights: &Self::Attention, kv: &mut Self::Kv, layer: usize, x: &mut Self::Rows);
 
     /// Gated DeltaNet (arXiv:2412.06464): `x += O (norm(o) * silu(z))` where, with `n = norm(x)`, the
     /// channels `[q | k | v]` pass a causal depthwise convolution and SiLU, q and k are l2-normalised,
     /// q is scaled by `1 / sqrt(key_dim)`, `beta = sigmoid(b)`, `g = decay * softplus(a + dt_bias)`, and
     /// per value head, token by token, `S *= exp(g); d = (v - S^T k) * beta; S += k d^T; o = S^T q`.
-    fn delta(&mut self, weights: &DeltaWeights<Self>, state: &mut Self::Recurrent, x: &mut Self::Rows);
+    fn delta(&mut self, weights: &Self::Delta, state: &mut Self::Recurrent, x: &mut Self::Rows);
 
     /// The recurrence of `delta` alone, of DeltaNet layer `layer`, over tokens that left these traces: takes the
     /// committed state to the pending one as `delta` did when they were saved.
     fn replay(
         &mut self,
-        weights: &DeltaWeights<Self>,
+        weights: &Self::Delta,
         layer: usize,
         traces: &[&Self::Trace],
         state: &mut Self::Recurrent,
@@ -436,16 +474,10 @@ pub trait Backend {
     /// Mixture of experts: `x += sum_e p_e expert_e(n) + sigmoid(shared_gate n) shared(n)` for
     /// `n = norm(x)`, `expert(n) = down (silu(gate n) * up n)`, p the softmax over all experts, of which
     /// the `top_k` greatest count.
-    fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Self::Rows);
+    fn moe(&mut self, weights: &Self::Moe, x: &mut Self::Rows);
 
     /// `logits[i] = output norm(x[rows[i]])`.
-    fn head(
-        &mut self,
-        weights: &HeadWeights<Self>,
-        rows: Range<usize>,
-        x: &Self::Rows,
-        logits: &mut Self::Rows,
-    );
+    fn head(&mut self, weights: &Self::Head, rows: Range<usize>, x: &Self::Rows, logits: &mut Self::Rows);
 
     /// Waits for everything since [`Backend::begin`], all of which ran if this is `Ok`, commits the pending
     /// states of all layers, and replaces `out` by what was asked to be kept and, where `head` ran, by `logits`.

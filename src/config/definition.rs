@@ -241,6 +241,13 @@ settings! {
             lock: bool = false, Process, Kind::Bool;
         }
 
+        /// The GPU, an NVIDIA one with compute capability 8.0 (RTX 30 series) or newer: a model that fits runs on it.
+        gpu: Gpu {
+            /// Budget of GPU memory, in bytes: weights, caches and all else. With 0 models run on the CPU.
+            vram_bytes_max: Option<u64> = None, Process, Kind::Integer(0..=1 << 50),
+                unset: "what is free, less a margin", as "8_589_934_592";
+        }
+
         /// A remote backend, used instead of the model on this machine.
         remote: Remote {
             /// URL of an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as `https://host:8000`: your code is sent there

@@ -85,6 +85,8 @@ pub struct ModelOverrides {
     pub cache_bytes_max: Option<u64>,
     /// Memory budget of the model, in bytes.
     pub ram_bytes_max: Option<u64>,
+    /// Budget of GPU memory, in bytes.
+    pub vram_bytes_max: Option<u64>,
     /// Compute threads.
     pub threads: Option<usize>,
     /// Name of a SIMD level.
@@ -283,6 +285,7 @@ impl ModelOverrides {
                 ram_bytes_max: self.ram_bytes_max.or(before.experts.ram_bytes_max),
                 ..before.experts.clone()
             },
+            vram_bytes_max: self.vram_bytes_max.or(before.vram_bytes_max),
             threads: self.threads.unwrap_or(before.threads),
             level,
             exact: self.exact || before.exact,

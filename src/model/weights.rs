@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::experts::store::Store;
-use crate::compute::{AttentionWeights, Backend, DeltaWeights, HeadWeights, MoeWeights};
+use crate::compute::Backend;
 use crate::format::MappedFile;
 
 /// All weights.
@@ -13,7 +13,7 @@ pub struct Weights<B: Backend> {
     /// The layers, first to last.
     pub layers: Vec<Layer<B>>,
     /// From the last layer to logits.
-    pub head: HeadWeights<B>,
+    pub head: B::Head,
     /// How large they are.
     pub bytes: WeightBytes,
     /// The mapped files that they are in.
@@ -52,15 +52,15 @@ pub struct Layer<B: Backend> {
     /// Attention or DeltaNet.
     pub mixer: MixerWeights<B>,
     /// The experts.
-    pub moe: MoeWeights<B>,
+    pub moe: B::Moe,
 }
 
 /// The mixer of a layer and where in a sequence's state it keeps its past.
 pub enum MixerWeights<B: Backend> {
     /// Gated attention, the n-th such layer of the KV cache.
-    Attention(AttentionWeights<B>, usize),
+    Attention(B::Attention, usize),
     /// Gated DeltaNet, the n-th recurrent state.
-    Delta(DeltaWeights<B>, usize),
+    Delta(B::Delta, usize),
 }
 
 #[cfg(test)]

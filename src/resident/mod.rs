@@ -6,6 +6,7 @@
 
 mod marker;
 mod open;
+mod place;
 mod served;
 
 use std::collections::BTreeMap;
@@ -227,8 +228,7 @@ impl Resident {
             return spec.serve();
         }
         let opened = spec.open()?;
-        if opened.session.model().expert_usage().is_some() {
-            // Its experts are read into memory of the program, in the background.
+        if opened.is_in_memory() {
             return opened.into_served();
         }
         spec.read_ahead(|share| {

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::place::{self, Budgets, OnGpu};
 use super::served::{ModelInfo, Served, served};
 use crate::base::memory;
 use crate::base::timings::milliseconds;
 use crate::complete::PromptProfile;
 use crate::complete::remote::{self, Remote};
 use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
+use crate::compute::local::Local;
 use crate::compute::{Backend, KV_BLOCK};
 use crate::config::CONTEXT_DEFAULT;
 use crate::format::ModelDir;
@@ -90,6 +92,8 @@ pub struct Spec {
     pub exact: bool,
     /// Memory for weights.
     pub experts: ExpertMemory,
+    /// Budget of GPU memory, in bytes; by default what is free less a margin. With 0 no GPU is used.
+    pub vram_bytes_max: Option<u64>,
     /// A file to which the experts that tokens visit are recorded.
     pub trace: Option<PathBuf>,
     /// A remote backend, used instead of a local model.
@@ -97,7 +101,7 @@ pub struct Spec {
 }
 
 /// A session of a local model. No other module names its backend.
-pub type LocalSession = session::Session<Cpu>;
+pub type LocalSession = session::Session<Local>;
 
 /// A model ready to run.
 pub struct Opened {
@@ -108,6 +112,7 @@ pub struct Opened {
     pub info: ModelInfo,
     profile: PromptProfile,
     spec: Spec,
+    is_on_gpu: bool,
 }
 
 impl Spec {
@@ -159,7 +164,7 @@ impl Spec {
         }
         let profile = prompt_profile(&dir, &config);
         let layers = config.layers.len();
-        let session = self.session(&dir, config)?;
+        let (session, gpu) = self.session(&dir, config)?;
         let bytes = session.model().weight_bytes();
         let info = ModelInfo {
             name,
@@ -168,10 +173,10 @@ impl Spec {
             expert_bytes: bytes.experts,
             context: session.context(),
             threads: self.threads,
-            kernels: self.kernels(),
+            kernels: gpu.clone().unwrap_or_else(|| self.kernels()),
             load_ms: milliseconds(started.elapsed()),
         };
-        Ok(Opened { session, tokenizer, info, profile, spec: self.clone() })
+        Ok(Opened { session, tokenizer, info, profile, spec: self.clone(), is_on_gpu: gpu.is_some() })
     }
 
     /// Reads the weights ahead into free memory, the trunk first: the first completions then do not wait for the disk.
@@ -213,7 +218,7 @@ impl Spec {
         let dir = hub::open(self.model.as_deref())?;
         let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
-        self.session(&dir, config)
+        Ok(self.session(&dir, config)?.0)
     }
 
     /// Name and configuration of the model.
@@ -238,10 +243,64 @@ impl Spec {
         }
     }
 
-    fn session(&self, dir: &ModelDir, config: Config) -> Result<LocalSession> {
+    /// A session, with the name of the GPU where it runs on one.
+    fn session(&self, dir: &ModelDir, config: Config) -> Result<(LocalSession, Option<String>)> {
         let positions_max = self.positions_max(&config)?;
-        let backend = Cpu::new(self.cpu());
-        let block_bytes = backend.kv_block_bytes(config.attention_shapes().count(), &config.attention());
+        let batch_max = BATCH_MAX.min(positions_max);
+        let sizes = config.pass_sizes(batch_max, positions_max);
+        let Some(on_gpu) = place::gpu(self.budgets(), dir, &config, &sizes) else {
+            return Ok((self.session_on_cpu(dir, config, positions_max)?, None));
+        };
+        let name = on_gpu.gpu.name.clone();
+        let experts = ExpertOptions::MAPPED;
+        let size = ModelOptions { positions_max, batch_max, sweep_max: batch_max, kv_bytes_max: 0, experts };
+        let opened = self.session_on_gpu(dir, config.clone(), size, on_gpu);
+        match opened {
+            Ok(session) => Ok((session, Some(name))),
+            Err(error) => {
+                tracing::warn!(
+                    "{} runs on the CPU, since loading it to {name} failed: {error:#}",
+                    dir.origin()
+                );
+                Ok((self.session_on_cpu(dir, config, positions_max)?, None))
+            }
+        }
+    }
+
+    fn budgets(&self) -> Budgets {
+        // The starter model is too small to gain from a GPU.
+        // Where experts are recorded, the CPU says which are visited.
+        let may_use = self.model.is_some() && self.trace.is_none();
+        let vram_bytes_max = if may_use { self.vram_bytes_max } else { Some(0) };
+        Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max, cpu: self.cpu() }
+    }
+
+    fn session_on_gpu(
+        &self,
+        dir: &ModelDir,
+        config: Config,
+        size: ModelOptions,
+        on_gpu: OnGpu,
+    ) -> Result<LocalSession> {
+        let OnGpu { backend, kv_bytes_max, state_bytes_max, holds_all, .. } = on_gpu;
+        let experts = if holds_all {
+            ExpertOptions::MAPPED
+        } else {
+            ExpertOptions {
+                budget: self.experts.budget(state_bytes_max),
+                locks: self.experts.locks,
+                remembered_in: self.experts.remembered_in.clone(),
+                recorder: None,
+            }
+        };
+        let options = ModelOptions { kv_bytes_max, experts, ..size };
+        let model = Model::load(dir, config, options, backend)?;
+        session::Session::new(model, SessionOptions { state_bytes_max })
+    }
+
+    fn session_on_cpu(&self, dir: &ModelDir, config: Config, positions_max: usize) -> Result<LocalSession> {
+        let backend = Local::Cpu(Box::new(Cpu::new(self.cpu())));
+        let block_bytes = place::block_bytes(&backend, &config);
         let saved = backend.saved_bytes(config.delta_shapes().count(), &config.delta());
         let (kv_bytes_max, state_bytes_max) = session::split_budget(self.cache_bytes_max, block_bytes, saved);
         let sequence = positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes as u64;
@@ -271,6 +330,11 @@ impl Spec {
 }
 
 impl Opened {
+    /// Whether its weights are in memory of its own, so that nothing is gained by reading its files ahead.
+    pub fn is_in_memory(&self) -> bool {
+        self.is_on_gpu || self.session.model().expert_usage().is_some()
+    }
+
     /// The tokenizer, or an error that names what is missing.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().with_context(|| missing_tokenizer(&self.info.name))
@@ -280,6 +344,8 @@ impl Opened {
     pub fn into_served(self) -> Result<Served> {
         let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.info.name))?;
         let (spec, profile) = (self.spec, self.profile);
+        // A device that has failed may fail again: the CPU is slower, and there.
+        let spec = Spec { vram_bytes_max: Some(0), ..spec };
         let engine = Engine::start(self.session, tokenizer, move || spec.open_layers(usize::MAX));
         Ok(Served { info: Some(self.info), ..served(engine, profile) })
     }

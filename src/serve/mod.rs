@@ -21,7 +21,7 @@ use crate::decode::{self, Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::session::{DeviceFailure, Session, Usage};
 use queue::{Entry, Next, Queue};
-use reopen::Reopening;
+use reopen::{Attempt, Reopening};
 
 pub use plan::{Plan, PlanInput};
 
@@ -332,14 +332,21 @@ fn serve<B: Backend>(
     draft_cost: &mut DraftCost,
     request: &mut Request,
     cancel: &Cancel,
-) -> Result<Vec<Generated>> {
+) -> Attempt<Vec<Generated>> {
+    let mut may_repeat = true;
     let result = run(request, |task, show| {
-        decode::alternatives(session, Some(tokenizer), task, draft_cost, cancel, show)
+        let mut show = |text: &str| {
+            may_repeat &= text.is_empty();
+            show(text);
+        };
+        decode::alternatives(session, Some(tokenizer), task, draft_cost, cancel, &mut show)
     });
-    result.unwrap_or_else(|| {
+    let Some(result) = result else {
         let reset = catch_unwind(AssertUnwindSafe(|| session.reset()));
-        Err(if reset.is_ok() { failed() } else { failed().context(DeviceFailure) })
-    })
+        let error = if reset.is_ok() { failed() } else { failed().context(DeviceFailure) };
+        return Attempt { result: Err(error), may_repeat: false };
+    };
+    Attempt { result, may_repeat }
 }
 
 /// Runs the task of a request; `None` on a panic.

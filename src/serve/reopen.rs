@@ -5,6 +5,13 @@ use anyhow::{Error, Result, anyhow};
 use crate::compute::Backend;
 use crate::session::{DeviceFailure, Session, Usage};
 
+/// What came of work on a session.
+pub(super) struct Attempt<T> {
+    pub result: Result<T>,
+    /// Whether it has left nothing behind, so that it may be done again.
+    pub may_repeat: bool,
+}
+
 /// A session, and the function that opens another one in its place.
 pub(super) struct Reopening<B: Backend, R> {
     session: Result<Session<B>, Error>,
@@ -18,20 +25,29 @@ impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
         Self { session: Ok(session), reopen, is_on_probation: false }
     }
 
-    /// Runs `work` on the session. When the device fails, the work fails with the cause and the session is reopened. A
-    /// device that fails again before any success stays closed, and all later work fails.
-    pub(super) fn with<T>(&mut self, work: impl FnOnce(&mut Session<B>) -> Result<T>) -> Result<T> {
-        let session = match &mut self.session {
-            Ok(session) => session,
-            Err(cause) => return Err(anyhow!("the device has failed ({cause:#}); load the model again")),
-        };
-        let result = work(session);
-        match &result {
-            Ok(_) => self.is_on_probation = false,
-            Err(error) if error.is::<DeviceFailure>() => self.recover(format!("{error:#}")),
-            Err(_) => {}
+    /// Runs `work` on the session. When the device fails, the session is reopened, and the work is done again if it may
+    /// be; else it fails with the cause. A device that fails again before any success stays closed, and all later work
+    /// fails.
+    pub(super) fn with<T>(&mut self, mut work: impl FnMut(&mut Session<B>) -> Attempt<T>) -> Result<T> {
+        loop {
+            let session = match &mut self.session {
+                Ok(session) => session,
+                Err(cause) => return Err(anyhow!("the device has failed ({cause:#}); load the model again")),
+            };
+            let Attempt { result, may_repeat } = work(session);
+            match &result {
+                Ok(_) => self.is_on_probation = false,
+                Err(error) if error.is::<DeviceFailure>() => {
+                    let is_first = !self.is_on_probation;
+                    self.recover(format!("{error:#}"));
+                    if may_repeat && is_first && self.session.is_ok() {
+                        continue;
+                    }
+                }
+                Err(_) => {}
+            }
+            return result;
         }
-        result
     }
 
     /// Memory of the prefix cache.

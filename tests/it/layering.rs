@@ -63,6 +63,7 @@ const RESERVED: &[Reserved] = &[
             "format/mmap.rs",
             "format/slots.rs",
             "compute/cpu/",
+            "compute/cuda/",
         ],
     },
 ];

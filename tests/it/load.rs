@@ -11,6 +11,9 @@ use fimd::session::{Session, SessionOptions};
 pub trait TestBackend: Backend<Recurrent: Send, Experts: Send> + Sized {
     /// With its own threads.
     fn open(options: CpuOptions) -> Self;
+
+    /// How many times fewer steps a random test makes.
+    const STEPS_DIVISOR: usize = 1;
 }
 
 impl TestBackend for Cpu {
@@ -27,6 +30,13 @@ macro_rules! on_every_backend {
         }
         mod on_a_late_device {
             $(#[test] fn $name() { super::$name::<crate::late::Late>() })*
+        }
+        mod on_a_gpu {
+            $(#[test] fn $name() {
+                if crate::gpu::is_there() {
+                    super::$name::<fimd::compute::cuda::Cuda>()
+                }
+            })*
         }
     };
 }
@@ -61,7 +71,7 @@ pub fn layers<B: TestBackend>(
 /// Sizes of a model for one sequence, and for as much again.
 pub fn options(positions_max: usize, batch_max: usize) -> ModelOptions {
     let experts = ExpertOptions::MAPPED;
-    ModelOptions { positions_max, batch_max, sweep_max: batch_max, kv_bytes_max: 1 << 30, experts }
+    ModelOptions { positions_max, batch_max, sweep_max: batch_max, kv_bytes_max: 1 << 26, experts }
 }
 
 /// A session that forgets nothing.

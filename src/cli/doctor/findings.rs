@@ -52,11 +52,12 @@ pub(super) enum Disk {
 /// GPUs of NVIDIA.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Gpu {
-    /// Version of the kernel driver.
-    pub driver: Option<String>,
+    /// How many the system has, as far as it has a driver.
     pub devices: usize,
-    /// Whether there is a `libcuda.so.1`.
-    pub has_library: bool,
+    /// The one that models run on.
+    pub usable: Option<String>,
+    /// Why none can be used, unless there is none.
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -192,18 +193,20 @@ fn disk(disk: &Disk) -> Finding {
 }
 
 fn gpu(gpu: &Gpu) -> Finding {
-    let Gpu { driver, devices, has_library } = gpu;
-    let library = if *has_library { "libcuda.so.1" } else { "no libcuda.so.1" };
-    good(
-        "gpu",
-        match (driver, devices) {
-            (None, 0) => "none of NVIDIA; models run on the CPU".to_owned(),
-            (None, devices) => format!("{devices} of NVIDIA, no driver; models run on the CPU"),
-            (Some(driver), devices) => {
-                format!("{devices} of NVIDIA, driver {driver}, {library}; models run on the CPU")
-            }
-        },
-    )
+    match gpu {
+        Gpu { usable: Some(name), .. } => good("gpu", format!("{name}; models that fit run on it")),
+        Gpu { problem: Some(problem), .. } => warning(
+            "gpu",
+            format!("{problem}; models run on the CPU"),
+            "`fimd log` tells the same when a model is loaded; gpu.vram_bytes_max = 0 ends that.",
+        ),
+        Gpu { devices: 0, .. } => good("gpu", "none of NVIDIA; models run on the CPU".to_owned()),
+        Gpu { devices, .. } => warning(
+            "gpu",
+            format!("{devices} of NVIDIA, without libcuda; models run on the CPU"),
+            "Install the library of the NVIDIA driver (libcuda.so.1): in a container, with the NVIDIA runtime.",
+        ),
+    }
 }
 
 fn daemon(daemon: &Daemon) -> Finding {
@@ -425,13 +428,9 @@ mod tests {
             (|f| f.memory_bandwidth = 4e9, "memory", Warning, "4.0 GB/s"),
             (|f| f.disk = Disk::Skipped("no file".into()), "disk", Good, "no file"),
             (|f| f.disk = Disk::Read { path: "/m".into(), bytes_per_second: 1e8 }, "disk", Warning, "/m"),
-            (|f| f.gpu.devices = 2, "gpu", Good, "2 of NVIDIA, no driver"),
-            (
-                |f| f.gpu = Gpu { driver: Some("550".into()), devices: 1, has_library: true },
-                "gpu",
-                Good,
-                "driver 550, libcuda.so.1",
-            ),
+            (|f| f.gpu.devices = 2, "gpu", Warning, "2 of NVIDIA, without libcuda"),
+            (|f| f.gpu.usable = Some("RTX".into()), "gpu", Good, "RTX; models that fit run on it"),
+            (|f| f.gpu.problem = Some("too old".into()), "gpu", Warning, "too old; models run on the CPU"),
             (|f| f.daemon = running(true, false, None), "daemon", Good, "serves /m"),
             (|f| f.daemon = running(false, false, None), "daemon", Warning, "another build"),
             (|f| f.daemon = running(true, false, Some("gone")), "daemon", Warning, "last load failed: gone"),

@@ -15,6 +15,7 @@ use crate::base::memory;
 use crate::bench::machine::Machine;
 use crate::cli::{args, models};
 use crate::compute::cpu::Level;
+use crate::compute::cuda;
 use crate::config::{self, Settings};
 use crate::daemon::{Client, RuntimeDir, Status};
 use crate::hub;
@@ -27,18 +28,6 @@ const DISK_TIME_MAX: Duration = Duration::from_millis(500);
 const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between two checks whether it has.
 const STEP: Duration = Duration::from_millis(10);
-/// Where systems keep the library of the CUDA driver.
-const LIBRARY_DIRS: [&str; 8] = [
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib/wsl/lib",
-    "/usr/local/nvidia/lib64",
-    "/usr/local/cuda/compat",
-    "/run/opengl-driver/lib",
-];
-
 pub(super) fn probe() -> Result<Facts> {
     let configuration = args::read_configuration(&[])?;
     let settings = configuration.settings();
@@ -132,16 +121,16 @@ fn forget_cached(file: &File, start: u64, length: u64) {
 }
 
 fn gpu() -> Gpu {
-    let version = fs::read_to_string("/proc/driver/nvidia/version").ok();
-    let is_number =
-        |word: &&str| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok());
-    let driver = version.and_then(|text| text.split_whitespace().find(is_number).map(str::to_owned));
     let names = fs::read_dir("/dev").into_iter().flatten();
     let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let is_device =
         |name: &String| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
-    let has_library = LIBRARY_DIRS.iter().any(|dir| Path::new(dir).join("libcuda.so.1").exists());
-    Gpu { driver, devices: names.filter(is_device).count(), has_library }
+    let found = cuda::probe::probe();
+    Gpu {
+        devices: names.filter(is_device).count(),
+        usable: found.as_ref().ok().map(ToString::to_string),
+        problem: found.err().filter(|unusable| !unusable.is_absent()).map(|unusable| unusable.to_string()),
+    }
 }
 
 fn daemon() -> Daemon {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 pub use architecture::Architecture;
 
-use crate::compute::{AttentionShape, DeltaShape};
+use crate::compute::{AttentionShape, DeltaShape, PassSizes};
 use crate::format::{Description, ModelDir};
 
 /// The mixer of a layer.
@@ -158,6 +158,29 @@ impl Config {
     /// The shape of all DeltaNet layers; zeros where there are none.
     pub fn delta(&self) -> DeltaShape {
         self.delta_shapes().next().copied().unwrap_or_default()
+    }
+
+    /// The sizes of passes over at most `rows_max` tokens, in a sequence of at most `positions_max`.
+    pub fn pass_sizes(&self, rows_max: usize, positions_max: usize) -> PassSizes {
+        let moe = self.moe_shapes().next();
+        let dense = self.layers.iter().map(|layer| match &layer.ffn {
+            FfnShape::Dense { width } => *width,
+            FfnShape::Moe(moe) => moe.shared_width.unwrap_or(0),
+        });
+        PassSizes {
+            rows_max,
+            positions_max,
+            hidden: self.hidden,
+            vocab: self.vocab,
+            attention: self.attention_shapes().next().copied(),
+            attention_layers: self.attention_shapes().count(),
+            delta: self.delta_shapes().next().copied(),
+            delta_layers: self.delta_shapes().count(),
+            dense_width: dense.max().unwrap_or(0),
+            experts: moe.map_or(0, |moe| moe.experts),
+            top_k: moe.map_or(0, |moe| moe.top_k),
+            expert_width: moe.map_or(0, |moe| moe.width),
+        }
     }
 
     /// The shapes of the mixtures of experts.

@@ -19,12 +19,15 @@ use super::experts::{Budget, ExpertOptions, MappedExperts};
 use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
 use crate::base::dtype::DType;
 use crate::base::memory;
-use crate::compute::experts::{ExpertBytes, ExpertShape};
+use crate::compute::experts::{ExpertBytes, ExpertShape, MatrixLayout};
 use crate::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, DeltaProjection, DeltaShape, DeltaWeights,
     ExpertWeights, HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
 };
 use crate::format::{Description, ModelDir};
+
+/// What a small tensor may take in memory at most, in bytes, beyond its elements.
+const SMALL_BYTES: u64 = 1 << 10;
 
 /// Reads all weights of `dir` into `backend`, checking every shape against `config`.
 pub fn load<B: Backend>(
@@ -70,6 +73,34 @@ pub fn embedding(dir: &ModelDir, config: &Config) -> Result<(DType, u64)> {
         parts.iter().find(|part| part.field == Field::Embedding).context("a model without embedding")?;
     let tensor = dir.tensor(&locate(dir, part)?.tensors[0].tensor)?;
     Ok((tensor.dtype, tensor.bytes.len() as u64))
+}
+
+/// Bytes that all weights take where `of` says what so many matrices of a layout take. Only headers are read.
+pub fn bytes(
+    dir: &ModelDir,
+    config: &Config,
+    of: impl Fn(&MatrixLayout, usize) -> Option<u64>,
+) -> Result<u64> {
+    let mut all = 0;
+    for part in architecture::tensors(config) {
+        let elements: usize = part.shape.iter().product();
+        let is_vector = part.shape.len() == 1 || part.arrangement == Arrangement::Transposed;
+        // What is small is aligned.
+        all += SMALL_BYTES;
+        if is_vector {
+            all += (elements * size_of::<f32>()) as u64;
+            continue;
+        }
+        let stored = dir.tensor(&locate(dir, &part)?.tensors[0].tensor)?;
+        let count = if part.shape.len() == 3 { part.shape[0] } else { 1 };
+        let cols = part.cols();
+        let scale_block = config.fp8_block.filter(|_| stored.dtype == DType::F8E4M3);
+        let layout = MatrixLayout { rows: part.rows() / count, cols, dtype: stored.dtype, scale_block };
+        let matrix = of(&layout, count).with_context(|| format!("{:?} is no matrix", part.field))?;
+        let is_head_too = part.field == Field::Embedding && config.tied;
+        all += if is_head_too { 2 * matrix } else { matrix };
+    }
+    Ok(all)
 }
 
 /// The routed experts of a layer, where it has some, without their bytes.
@@ -179,19 +210,19 @@ impl<B: Backend> Loader<'_, B> {
             let mixer = match &layer.mixer {
                 MixerShape::Attention(shape) => {
                     attention_layers += 1;
-                    MixerWeights::Attention(self.attention(i, shape)?, attention_layers - 1)
+                    MixerWeights::Attention(self.attention(i, shape)?.into(), attention_layers - 1)
                 }
                 MixerShape::DeltaNet(shape) => {
                     delta_layers += 1;
-                    MixerWeights::Delta(self.delta(i, shape)?, delta_layers - 1)
+                    MixerWeights::Delta(self.delta(i, shape)?.into(), delta_layers - 1)
                 }
             };
-            layers.push(Layer { mixer, moe: self.ffn(i, &layer.ffn)? });
+            layers.push(Layer { mixer, moe: self.ffn(i, &layer.ffn)?.into() });
         }
         let before = self.bytes;
         let embedding = self.matrix(Field::Embedding)?;
         let embedding_bytes = self.bytes.all - before.all;
-        let head = self.head()?;
+        let head = self.head()?.into();
         let bytes = WeightBytes {
             embedding: embedding_bytes,
             vocab: config.vocab as u64,

@@ -3,7 +3,7 @@
 pub mod build;
 mod capture;
 pub mod child;
-mod device;
+pub mod device;
 mod faults;
 mod memory;
 mod modules;

@@ -1,0 +1,364 @@
+//! Gated DeltaNet between its projections, and the recurrent state.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::driver::{Address, Function, Param};
+use super::memory::{Arena, Buffer};
+use super::module::{File, Modules};
+use super::saved::{Destination, Trace};
+use super::workspace::Space;
+use super::{Cuda, Precision, threads};
+use crate::compute::{DeltaProjection, DeltaShape, DeltaWeights};
+
+/// Widest key: as `PER_LANE` of the kernels, for each lane of a warp.
+pub(super) const KEY_DIM_MAX: usize = 256;
+/// Warps of a block of the recurrence, each of which has a column of the state.
+const WARPS: usize = 4;
+
+/// As kernels take it; see `delta.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Shape {
+    key_heads: i32,
+    value_heads: i32,
+    key_dim: i32,
+    value_dim: i32,
+    taps: i32,
+    tiled: i32,
+    eps: f32,
+    rows: i32,
+}
+
+impl Param for Shape {}
+
+impl Shape {
+    fn new(shape: &DeltaShape, rows: usize) -> Self {
+        Self {
+            key_heads: shape.key_heads as i32,
+            value_heads: shape.value_heads as i32,
+            key_dim: shape.key_dim as i32,
+            value_dim: shape.value_dim as i32,
+            taps: shape.conv_kernel as i32,
+            tiled: i32::from(shape.tiled),
+            eps: shape.eps,
+            rows: rows as i32,
+        }
+    }
+}
+
+/// Kernels of the operation.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    ungroup: Function,
+    convolve: Function,
+    conv_state: Function,
+    trace: Function,
+    untrace: Function,
+    normalize: Function,
+    gates: Function,
+    delta_rule: Function,
+    gated_norm: Function,
+}
+
+impl Kernels {
+    pub(super) fn new(modules: &mut Modules, precision: Precision) -> Result<Self> {
+        let of = precision.name();
+        let mut function = |name: &str| modules.function(File::Delta, name);
+        Ok(Self {
+            ungroup: function("ungroup")?,
+            convolve: function("convolve")?,
+            conv_state: function("conv_state")?,
+            trace: function(&format!("trace_{of}"))?,
+            untrace: function(&format!("untrace_{of}"))?,
+            normalize: function("normalize")?,
+            gates: function("gates")?,
+            delta_rule: function("delta_rule")?,
+            gated_norm: function("gated_norm")?,
+        })
+    }
+}
+
+/// A state of one layer: `[value_heads, value_dim, key_dim]`, and the last inputs of the convolution.
+struct DeltaState {
+    recurrent: Buffer,
+    conv: Buffer,
+}
+
+/// The state of one layer of one sequence; see [`crate::compute::Backend::Recurrent`].
+pub struct Recurrent {
+    committed: DeltaState,
+    pending: DeltaState,
+    shape: DeltaShape,
+}
+
+impl Recurrent {
+    /// With whatever is in the memory.
+    pub(super) fn new(arena: &Arc<Arena>, shape: &DeltaShape) -> Result<Self> {
+        let state = || {
+            Ok::<_, anyhow::Error>(DeltaState {
+                recurrent: arena.take(4 * shape.state_len())?,
+                conv: arena.take(4 * shape.conv_len())?,
+            })
+        };
+        Ok(Self { committed: state()?, pending: state()?, shape: *shape })
+    }
+
+    pub(super) fn commit(&mut self) {
+        std::mem::swap(&mut self.committed, &mut self.pending);
+    }
+
+    /// Its sizes.
+    pub(super) fn shape(&self) -> &DeltaShape {
+        &self.shape
+    }
+
+    /// Where the committed state is: the recurrent matrices, and the inputs of the convolution.
+    pub(super) fn committed(&self) -> (Address, Address) {
+        (self.committed.recurrent.address(), self.committed.conv.address())
+    }
+}
+
+/// Workspace of the operation.
+struct Parts {
+    normed: Address,
+    /// The projection of all kinds of heads, grouped by key head.
+    grouped: Address,
+    channels: Address,
+    convolved: Address,
+    z: Address,
+    ba: Address,
+    mixed: Address,
+    /// The inputs of the convolution before a chunk of a replay.
+    past: Address,
+    /// What is saved, on its way to the host.
+    packed: Address,
+}
+
+impl Parts {
+    fn new(space: &mut Space, shape: &DeltaShape, hidden: usize, rows: usize) -> Result<Self> {
+        let (channels, z) = (shape.channels(), shape.value_heads * shape.value_dim);
+        Ok(Self {
+            normed: space.words(rows * hidden)?,
+            grouped: space.words(rows * (channels + z))?,
+            channels: space.words(rows * channels)?,
+            convolved: space.words(rows * channels)?,
+            z: space.words(rows * z)?,
+            ba: space.words(rows * 2 * shape.value_heads)?,
+            mixed: space.words(rows * z)?,
+            past: space.words(shape.conv_len())?,
+            packed: space.words(packed_len(shape, rows))?,
+        })
+    }
+}
+
+/// Numbers that are saved of one layer at a time: a state, or the traces of so many rows.
+fn packed_len(shape: &DeltaShape, rows: usize) -> usize {
+    shape.state_len().max(shape.conv_len()).max(rows * shape.trace_len())
+}
+
+/// Bytes of workspace for so many rows.
+pub(super) fn workspace_bytes(shape: &DeltaShape, hidden: usize, rows: usize) -> Result<usize> {
+    let mut space = Space::counting();
+    Parts::new(&mut space, shape, hidden, rows)?;
+    Ok(space.used())
+}
+
+impl Cuda {
+    pub(super) fn gated_delta_net(
+        &mut self,
+        weights: &DeltaWeights<Self>,
+        state: &Recurrent,
+        x: Address,
+    ) -> Result<()> {
+        let (shape, rows, hidden) = (&weights.shape, self.pass.rows, weights.ba.cols());
+        let device = self.device.clone();
+        let mut space = self.space()?;
+        let parts = Parts::new(&mut space, shape, hidden, rows)?;
+        let kernels = self.delta_kernels()?;
+        let described = Shape::new(shape, rows);
+        self.norm(x, &weights.norm, parts.normed, rows, hidden, shape.eps)?;
+        match &weights.projection {
+            DeltaProjection::Grouped(matrix) => {
+                matrix.multiply(&device, parts.normed, parts.grouped, rows, false)?;
+                let ungroup: [&dyn Param; 4] = [&described, &parts.grouped, &parts.channels, &parts.z];
+                let width = shape.channels() + shape.value_heads * shape.value_dim;
+                let block = threads(width);
+                device.launch(kernels.ungroup, [width.div_ceil(block), rows, 1], block, &ungroup)?;
+            }
+            DeltaProjection::Split { channels, z } => {
+                channels.multiply(&device, parts.normed, parts.channels, rows, false)?;
+                z.multiply(&device, parts.normed, parts.z, rows, false)?;
+            }
+        }
+        weights.ba.multiply(&device, parts.normed, parts.ba, rows, false)?;
+        self.save_traces(&parts, shape, &described)?;
+        let marks = self.pass.marks.clone();
+        let mut before = (state.committed.recurrent.address(), 0);
+        let past = state.committed.conv.address();
+        self.convolved(weights, &parts, past, rows)?;
+        for end in marks.iter().copied().chain((marks.last() != Some(&rows)).then_some(rows)) {
+            let after = state.pending.recurrent.address();
+            self.rule(shape, &parts, before.0, after, before.1..end, rows)?;
+            if marks.contains(&end) {
+                self.save_state(shape, &parts, &described, after, past, end)?;
+            }
+            before = (after, end);
+        }
+        self.conv_state(shape, &described, past, parts.channels, state.pending.conv.address(), rows)?;
+        let gated: [&dyn Param; 4] = [&described, &parts.mixed, &parts.z, &weights.output_norm.address()];
+        device.launch(kernels.gated_norm, [shape.value_heads, rows, 1], 32, &gated)?;
+        weights.output.multiply(&device, parts.mixed, x, rows, true)
+    }
+
+    /// Runs the recurrence of layer `layer` again over tokens that left these traces.
+    pub(super) fn replay_traces(
+        &mut self,
+        weights: &DeltaWeights<Self>,
+        layer: usize,
+        traces: &[&Trace],
+        state: &Recurrent,
+    ) -> Result<()> {
+        let (shape, rows_max) = (&weights.shape, self.sizes.rows_max);
+        let device = self.device.clone();
+        let hidden = weights.ba.cols();
+        let kernels = self.delta_kernels()?;
+        let mut from = (state.committed.recurrent.address(), state.committed.conv.address());
+        let (recurrent, conv) = (state.pending.recurrent.address(), state.pending.conv.address());
+        for traces in traces.chunks(rows_max) {
+            let rows = traces.len();
+            let mut space = self.space()?;
+            let parts = Parts::new(&mut space, shape, hidden, rows_max)?;
+            let described = Shape::new(shape, rows);
+            let width = shape.trace_len() * self.options.precision.bytes();
+            let bytes: Vec<u8> =
+                traces.iter().flat_map(|trace| trace.of_layer(layer, width)).copied().collect();
+            device.upload(&bytes, parts.packed)?;
+            let untrace: [&dyn Param; 4] = [&described, &parts.packed, &parts.channels, &parts.ba];
+            let block = threads(shape.trace_len());
+            let grid = [shape.trace_len().div_ceil(block), rows, 1];
+            device.launch(kernels.untrace, grid, block, &untrace)?;
+            if shape.conv_len() > 0 {
+                device.copy(from.1, parts.past, 4 * shape.conv_len())?;
+            }
+            self.convolved(weights, &parts, parts.past, rows)?;
+            self.rule(shape, &parts, from.0, recurrent, 0..rows, rows)?;
+            self.conv_state(shape, &described, parts.past, parts.channels, conv, rows)?;
+            from = (recurrent, conv);
+        }
+        Ok(())
+    }
+
+    /// From projected channels, and b and a, to what the recurrence takes.
+    fn convolved(
+        &mut self,
+        weights: &DeltaWeights<Self>,
+        parts: &Parts,
+        past: Address,
+        rows: usize,
+    ) -> Result<()> {
+        let (shape, kernels) = (&weights.shape, self.delta_kernels()?);
+        let described = Shape::new(shape, rows);
+        let convolve: [&dyn Param; 5] =
+            [&described, &past, &parts.channels, &weights.conv.address(), &parts.convolved];
+        let block = threads(shape.channels());
+        let grid = [shape.channels().div_ceil(block), rows, 1];
+        self.device.launch(kernels.convolve, grid, block, &convolve)?;
+        let normalize: [&dyn Param; 2] = [&described, &parts.convolved];
+        self.device.launch(kernels.normalize, [2 * shape.key_heads, rows, 1], 32, &normalize)?;
+        let gates: [&dyn Param; 4] =
+            [&described, &parts.ba, &weights.decay.address(), &weights.dt_bias.address()];
+        let (count, block) = (rows * shape.value_heads, threads(rows * shape.value_heads));
+        self.device.launch(kernels.gates, [count.div_ceil(block), 1, 1], block, &gates)
+    }
+
+    /// The recurrence over rows `range` of `rows`.
+    fn rule(
+        &mut self,
+        shape: &DeltaShape,
+        parts: &Parts,
+        before: Address,
+        after: Address,
+        range: std::ops::Range<usize>,
+        rows: usize,
+    ) -> Result<()> {
+        let kernels = self.delta_kernels()?;
+        let warps = WARPS.min(shape.value_dim);
+        let rule: [&dyn Param; 8] = [
+            &Shape::new(shape, rows),
+            &parts.convolved,
+            &parts.ba,
+            &before,
+            &after,
+            &parts.mixed,
+            &(range.start as i32),
+            &(range.end as i32),
+        ];
+        let grid = [shape.value_dim.div_ceil(warps), shape.value_heads, 1];
+        self.device.launch(kernels.delta_rule, grid, 32 * warps, &rule)
+    }
+
+    /// Writes the state of the convolution after `at` rows.
+    fn conv_state(
+        &mut self,
+        shape: &DeltaShape,
+        described: &Shape,
+        past: Address,
+        channels: Address,
+        to: Address,
+        at: usize,
+    ) -> Result<()> {
+        let kernels = self.delta_kernels()?;
+        let inputs = shape.conv_kernel.saturating_sub(1);
+        if inputs == 0 {
+            return Ok(());
+        }
+        let params: [&dyn Param; 5] = [described, &past, &channels, &to, &(at as i32)];
+        let block = threads(shape.channels());
+        self.device.launch(kernels.conv_state, [shape.channels().div_ceil(block), inputs, 1], block, &params)
+    }
+
+    /// Enqueues the state after `at` rows to be saved.
+    fn save_state(
+        &mut self,
+        shape: &DeltaShape,
+        parts: &Parts,
+        described: &Shape,
+        recurrent: Address,
+        past: Address,
+        at: usize,
+    ) -> Result<()> {
+        let mark = self.pass.marks.iter().position(|&mark| mark == at).expect("a mark");
+        let count = shape.state_len();
+        match self.options.precision {
+            Precision::F32 => self.save(recurrent, 4 * count, Destination::State(mark))?,
+            Precision::F16 => {
+                self.pack(recurrent, parts.packed, count)?;
+                self.save(parts.packed, 2 * count, Destination::State(mark))?;
+            }
+        }
+        if shape.conv_len() > 0 {
+            self.conv_state(shape, described, past, parts.channels, parts.packed, at)?;
+            self.save(parts.packed, 4 * shape.conv_len(), Destination::State(mark))?;
+        }
+        Ok(())
+    }
+
+    /// Enqueues the traced rows to be saved.
+    fn save_traces(&mut self, parts: &Parts, shape: &DeltaShape, described: &Shape) -> Result<()> {
+        let kernels = self.delta_kernels()?;
+        let width = shape.trace_len();
+        let mut first = 0;
+        for range in self.pass.traced.clone() {
+            let params: [&dyn Param; 5] =
+                [described, &parts.channels, &parts.ba, &parts.packed, &(range.start as i32)];
+            let block = threads(width);
+            self.device.launch(kernels.trace, [width.div_ceil(block), range.len(), 1], block, &params)?;
+            let bytes = width * self.options.precision.bytes();
+            self.save(parts.packed, range.len() * bytes, Destination::Traces { first, bytes })?;
+            first += range.len();
+        }
+        Ok(())
+    }
+}

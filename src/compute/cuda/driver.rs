@@ -1,0 +1,172 @@
+//! The device: its context, and the one stream that all work goes through in order.
+
+#![expect(unsafe_code, reason = "calls of the CUDA driver")]
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use anyhow::Result;
+use cudarc::driver::result::{self, ctx, device, primary_ctx, stream};
+use cudarc::driver::sys;
+
+use super::error::failed;
+use crate::base::memory::Space;
+
+/// An address in device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(super) struct Address(pub(super) u64);
+
+impl Address {
+    /// What a kernel takes for nothing.
+    pub(super) const NULL: Self = Self(0);
+
+    /// So many bytes behind it.
+    pub(super) fn plus(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// What a kernel takes as an argument: a number, an address, or a structure of those laid out as in C.
+pub(super) trait Param {
+    /// Where the driver reads it.
+    fn place(&self) -> *mut c_void {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+impl Param for i32 {}
+impl Param for u64 {}
+impl Param for f32 {}
+impl Param for Address {}
+
+/// A kernel of a module that is loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Function(sys::CUfunction);
+
+// SAFETY: a handle of the driver, which any thread may use.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+
+impl Function {
+    pub(super) fn new(handle: sys::CUfunction) -> Self {
+        Self(handle)
+    }
+}
+
+/// The first device, opened.
+///
+/// No kernel and no copy between addresses reaches memory of the program, but for what copies to and from the host
+/// name; those are methods of the types that own such memory, or wait.
+pub(super) struct Device {
+    ordinal: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+}
+
+// SAFETY: handles of the driver may be used by any thread that has made the context current, as each method does.
+unsafe impl Send for Device {}
+// SAFETY: as above; the driver's functions may be called by several threads at once.
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// Opens the device that [`probe`](super::probe::probe) has found.
+    pub(super) fn open() -> Result<Arc<Self>> {
+        let ordinal = device::get(0).map_err(failed("cuDeviceGet"))?;
+        // SAFETY: the device is one that the driver has given.
+        let context = unsafe { primary_ctx::retain(ordinal) }.map_err(failed("the GPU cannot be opened"))?;
+        let mut this = Self { ordinal, context, stream: stream::null() };
+        this.enter()?;
+        this.stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
+        Ok(Arc::new(this))
+    }
+
+    /// Makes the device that of this thread.
+    pub(super) fn enter(&self) -> Result<()> {
+        // SAFETY: the context is held until this is dropped.
+        unsafe { ctx::set_current(self.context) }.map_err(failed("cuCtxSetCurrent"))
+    }
+
+    /// Its memory.
+    pub(super) fn memory(&self) -> Result<Space> {
+        self.enter()?;
+        let (free, total) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
+        Ok(Space { free: free as u64, total: total as u64 })
+    }
+
+    /// Waits for all that was enqueued.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the stream is held until this is dropped.
+        unsafe { stream::synchronize(self.stream) }.map_err(failed("the GPU failed"))
+    }
+
+    /// Enqueues a kernel: `grid` blocks of `threads` threads.
+    pub(super) fn launch(
+        &self,
+        function: Function,
+        grid: [usize; 3],
+        threads: usize,
+        params: &[&dyn Param],
+    ) -> Result<()> {
+        let mut places: Vec<*mut c_void> = params.iter().map(|param| param.place()).collect();
+        let [x, y, z] = grid.map(|count| count as u32);
+        // SAFETY: the driver copies the arguments before it returns; what the kernel reaches is device memory.
+        let launched = unsafe {
+            result::launch_kernel(function.0, (x, y, z), (threads as u32, 1, 1), 0, self.stream, &mut places)
+        };
+        launched.map_err(failed("a kernel cannot be launched"))
+    }
+
+    /// Enqueues a copy from memory that the system may move: it is read before this returns.
+    pub(super) fn upload<T: Copy>(&self, from: &[T], to: Address) -> Result<()> {
+        // SAFETY: the driver has copied memory that is not page-locked when it returns.
+        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+    }
+
+    /// Enqueues a copy from page-locked memory.
+    ///
+    /// # Safety
+    /// The memory stays as it is until [`Device::wait`] returns.
+    pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
+        // SAFETY: the caller keeps the memory.
+        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+    }
+
+    /// Enqueues a copy to the host.
+    ///
+    /// # Safety
+    /// The memory is used by nothing else until [`Device::wait`] returns.
+    pub(super) unsafe fn download_later(&self, from: Address, to: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller keeps the memory.
+        unsafe { result::memcpy_dtoh_async(to, from.0, self.stream) }.map_err(failed("a copy from the GPU"))
+    }
+
+    /// Enqueues a copy inside device memory.
+    pub(super) fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        // SAFETY: both are device memory.
+        unsafe { result::memcpy_dtod_async(to.0, from.0, bytes, self.stream) }
+            .map_err(failed("a copy inside the GPU"))
+    }
+
+    /// Enqueues zeros.
+    pub(super) fn clear(&self, at: Address, bytes: usize) -> Result<()> {
+        // SAFETY: it is device memory.
+        unsafe { result::memset_d8_async(at.0, 0, bytes, self.stream) }.map_err(failed("filling memory"))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // Nothing can be done about errors here: a device that has failed returns one from every call.
+        let _ = self.wait();
+        // SAFETY: nothing uses stream and context any more.
+        unsafe {
+            if !self.stream.is_null() {
+                let _ = stream::destroy(self.stream);
+            }
+            let _ = primary_ctx::release(self.ordinal);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+// What kernels of every kind use.
+#pragma once
+#include "device.cuh"
+
+// Sum over a block of whole warps, in every thread. `partial` is shared and has a place for each warp.
+__device__ __forceinline__ float block_sum(float v, float* partial) {
+    v = warp_sum(v);
+    int warps = blockDim.x / 32, lane = threadIdx.x % 32;
+    if (warps == 1) return v;
+    if (lane == 0) partial[threadIdx.x / 32] = v;
+    __syncthreads();
+    return warp_sum(lane < warps ? partial[lane] : 0.f);
+}
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
+
+__device__ __forceinline__ float silu(float x) { return x / (1.f + expf(-x)); }
+
+// ln(1 + exp(x)), without overflow.
+__device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.f) + log1pf(expf(-fabsf(x))); }
+
+// 16-bit numbers are IEEE 754 binary16; what lies outside its range becomes its greatest number.
+__device__ __forceinline__ void store(float* p, float v) { *p = v; }
+__device__ __forceinline__ void store(u16* p, float v) { *p = f32_to_f16(fminf(fmaxf(v, -65504.f), 65504.f)); }
+__device__ __forceinline__ float load(const float* p) { return *p; }
+__device__ __forceinline__ float load(const u16* p) { return f16_to_f32(*p); }

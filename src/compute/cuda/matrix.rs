@@ -1,0 +1,260 @@
+//! Matrices in device memory, in their stored type, and products with them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+
+use super::driver::{Address, Device, Function, Param};
+use super::memory::{Arena, Buffer};
+use super::module::{File, Modules};
+use crate::base::dtype::DType;
+use crate::compute::StoredMatrix;
+use crate::compute::experts::MatrixLayout;
+use crate::format::blocks::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+
+/// What rows of types that are stored one by one are padded to, in bytes and in elements: kernels load eight elements.
+const ROW_BYTES: usize = 16;
+const ROW_ELEMENTS: usize = 8;
+/// Warps of a block, each of which computes one output.
+const WARPS: usize = 8;
+/// Rows of activations that a warp multiplies with each weight it reads: as `matmul_*` of the kernels.
+const BATCH: usize = 4;
+
+/// A matrix as kernels take it; see `matrix.cuh`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Described {
+    values: Address,
+    scales: Address,
+    table: Address,
+    stride: u64,
+    next_values: u64,
+    next_scales: u64,
+    rows: i32,
+    cols: i32,
+    scale_rows: i32,
+    scale_cols: i32,
+}
+
+impl Param for Described {}
+
+/// The kernels of a weight type.
+#[derive(Clone, Copy)]
+struct Kernels {
+    matvec: Function,
+    matmul: Function,
+    visit: Function,
+    embed: Function,
+}
+
+/// A matrix, or several of one layout: the same one of each expert of a layer.
+pub struct Matrix {
+    described: Described,
+    kernels: Kernels,
+    layout: MatrixLayout,
+    /// Where its bytes are.
+    _values: Buffer,
+    _scales: Option<Buffer>,
+}
+
+/// What matrices are made with: their kernels, and the codebooks that they share.
+pub(super) struct Maker {
+    device: Arc<Device>,
+    arena: Arc<Arena>,
+    tables: HashMap<DType, Buffer>,
+}
+
+/// Bytes from a row to the next in device memory.
+fn stride(layout: &MatrixLayout) -> Option<usize> {
+    let row = layout.dtype.bytes(layout.cols)?;
+    if layout.dtype.is_blocked() {
+        return Some(row);
+    }
+    let whole = layout.dtype.block_bytes() * layout.cols.next_multiple_of(ROW_ELEMENTS);
+    Some(whole.next_multiple_of(ROW_BYTES))
+}
+
+/// Bytes from a matrix's values to those of the next one: whatever kernels load of a row is aligned then.
+fn value_bytes(layout: &MatrixLayout) -> Option<usize> {
+    Some(stride(layout)?.checked_mul(layout.rows)?.next_multiple_of(ROW_BYTES))
+}
+
+/// Bytes of device memory that `count` matrices take.
+pub(super) fn device_bytes(layout: &MatrixLayout, count: usize) -> Option<usize> {
+    let values = super::memory::taken(value_bytes(layout)?.checked_mul(count)?);
+    Some(values + super::memory::taken(layout.scale_bytes() * count))
+}
+
+/// The codebook of a type.
+fn codebook(dtype: DType) -> Option<&'static [u32]> {
+    match dtype {
+        DType::Iq2Xxs => Some(&IQ2_XXS),
+        DType::Iq2Xs => Some(&IQ2_XS),
+        DType::Iq2S => Some(&IQ2_S),
+        DType::Iq3Xxs => Some(&IQ3_XXS),
+        DType::Iq3S => Some(&IQ3_S),
+        DType::Iq1S | DType::Iq1M => Some(&IQ1),
+        _ => None,
+    }
+}
+
+impl Maker {
+    pub(super) fn new(device: Arc<Device>, arena: Arc<Arena>) -> Self {
+        Self { device, arena, tables: HashMap::new() }
+    }
+
+    /// A copy of a matrix.
+    pub(super) fn matrix(&mut self, modules: &mut Modules, stored: &StoredMatrix) -> Result<Matrix> {
+        let layout = stored.layout();
+        let name = &stored.values.name;
+        let (rows, cols) = (layout.rows, layout.cols);
+        let is_whole =
+            layout.value_bytes().is_some_and(|bytes| bytes > 0 && bytes == stored.values.bytes.len());
+        ensure!(is_whole, "tensor {name} is not [{rows}, {cols}]");
+        let scales = stored.scale.as_ref().map_or_else(Vec::new, |scale| scale.to_bytes());
+        ensure!(
+            scales.len() == layout.scale_bytes(),
+            "the scales of {name} are not {} values",
+            layout.scale_bytes() / size_of::<f32>()
+        );
+        let matrix = self.empty(modules, layout, 1)?;
+        self.write(&matrix, 0, &stored.values.bytes, &scales)?;
+        Ok(matrix)
+    }
+
+    /// Room for `count` matrices.
+    pub(super) fn empty(
+        &mut self,
+        modules: &mut Modules,
+        layout: MatrixLayout,
+        count: usize,
+    ) -> Result<Matrix> {
+        let MatrixLayout { rows, cols, dtype, scale_block } = layout;
+        let sizes = stride(&layout).zip(value_bytes(&layout));
+        ensure!(scale_block.is_none() || !dtype.is_blocked(), "{dtype} with scales of its own and others");
+        let fits = rows <= i32::MAX as usize && cols <= i32::MAX as usize;
+        let Some((stride, next_values)) = sizes.filter(|&(_, bytes)| bytes > 0 && fits) else {
+            anyhow::bail!("[{rows}, {cols}] of {dtype} is no matrix");
+        };
+        let values = self.arena.take(next_values * count)?;
+        let scale_bytes = layout.scale_bytes();
+        let scales = if scale_bytes > 0 { Some(self.arena.take(scale_bytes * count)?) } else { None };
+        let [scale_rows, scale_cols] = scale_block.unwrap_or([1, 1]);
+        let described = Described {
+            values: values.address(),
+            scales: scales.as_ref().map_or(Address::NULL, Buffer::address),
+            table: self.table(dtype)?,
+            stride: stride as u64,
+            next_values: next_values as u64,
+            next_scales: (scale_bytes / size_of::<f32>()) as u64,
+            rows: rows as i32,
+            cols: cols as i32,
+            scale_rows: scale_rows as i32,
+            scale_cols: scale_cols as i32,
+        };
+        let kernels = kernels(modules, dtype)?;
+        Ok(Matrix { described, kernels, layout, _values: values, _scales: scales })
+    }
+
+    /// Writes the n-th of the matrices.
+    pub(super) fn write(&self, matrix: &Matrix, n: usize, values: &[u8], scales: &[u8]) -> Result<()> {
+        self.device.enter()?;
+        let Described { values: to, scales: to_scales, stride, next_values, .. } = matrix.described;
+        let (to, stride) = (to.plus(n * next_values as usize), stride as usize);
+        let row_bytes = values.len() / matrix.layout.rows;
+        if row_bytes == stride {
+            self.device.upload(values, to)?;
+        } else {
+            let mut padded = vec![0; stride * matrix.layout.rows];
+            for (out, row) in padded.chunks_exact_mut(stride).zip(values.chunks_exact(row_bytes)) {
+                out[..row_bytes].copy_from_slice(row);
+            }
+            self.device.upload(&padded, to)?;
+        }
+        if !scales.is_empty() {
+            self.device.upload(scales, to_scales.plus(n * scales.len()))?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, dtype: DType) -> Result<Address> {
+        let Some(table) = codebook(dtype) else { return Ok(Address::NULL) };
+        if let Some(buffer) = self.tables.get(&dtype) {
+            return Ok(buffer.address());
+        }
+        self.device.enter()?;
+        let buffer = self.arena.take(size_of_val(table))?;
+        let address = buffer.address();
+        self.device.upload(table, address)?;
+        self.tables.insert(dtype, buffer);
+        Ok(address)
+    }
+}
+
+fn kernels(modules: &mut Modules, dtype: DType) -> Result<Kernels> {
+    let (file, of) = (File::of(dtype), dtype.to_string().to_lowercase());
+    let mut function = |kind: &str| modules.function(file, &format!("{kind}_{of}"));
+    Ok(Kernels {
+        matvec: function("matvec")?,
+        matmul: function("matmul")?,
+        visit: function("visit")?,
+        embed: function("embed")?,
+    })
+}
+
+impl Matrix {
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.layout.rows
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        self.layout.cols
+    }
+
+    fn blocks(&self) -> (usize, usize) {
+        let warps = WARPS.min(self.layout.rows);
+        (self.layout.rows.div_ceil(warps), 32 * warps)
+    }
+
+    /// `y = W x`, or `y += W x` where `adds`, for `batch` rows of `x`.
+    pub(super) fn multiply(
+        &self,
+        device: &Device,
+        x: Address,
+        y: Address,
+        batch: usize,
+        adds: bool,
+    ) -> Result<()> {
+        let (blocks, threads) = self.blocks();
+        let (function, rows) =
+            if batch == 1 { (self.kernels.matvec, 1) } else { (self.kernels.matmul, BATCH) };
+        let grid = [blocks, batch.div_ceil(rows), 1];
+        let params: [&dyn Param; 5] = [&self.described, &x, &y, &(batch as i32), &i32::from(adds)];
+        device.launch(function, grid, threads, &params)
+    }
+
+    /// `y[v] = W_e x[v / shared_by]` for each of `visits` visits v of experts `e = experts[v]`.
+    pub(super) fn visit(
+        &self,
+        device: &Device,
+        experts: Address,
+        visits: usize,
+        shared_by: usize,
+        x: Address,
+        y: Address,
+    ) -> Result<()> {
+        let (blocks, threads) = self.blocks();
+        let params: [&dyn Param; 5] = [&self.described, &experts, &(shared_by as i32), &x, &y];
+        device.launch(self.kernels.visit, [blocks, visits, 1], threads, &params)
+    }
+
+    /// `x[i]` = the row `tokens[i]`.
+    pub(super) fn embed(&self, device: &Device, tokens: Address, count: usize, x: Address) -> Result<()> {
+        let threads = super::threads(self.layout.cols.div_ceil(ROW_ELEMENTS));
+        let params: [&dyn Param; 3] = [&self.described, &tokens, &x];
+        device.launch(self.kernels.embed, [count, 1, 1], threads, &params)
+    }
+}

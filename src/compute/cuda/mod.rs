@@ -1,0 +1,724 @@
+//! The CUDA backend: everything is in device memory but routed experts that do not fit, with which the CPU computes. Work is
+//! enqueued in one order, and `finish` waits; so does a layer whose experts are with the CPU, and each of a long pass.
+//!
+//! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device,
+//! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
+//! `delta` and `moe` are the operations, `workspace` the memory that they share, `staging` and `saved` what comes back to
+//! the host.
+
+mod attention;
+mod delta;
+mod driver;
+mod error;
+mod matrix;
+mod memory;
+mod module;
+mod moe;
+pub mod probe;
+mod saved;
+mod staging;
+mod workspace;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
+
+use super::cpu::{Cpu, CpuOptions};
+use super::experts::{ExpertBytes, ExpertShape};
+use super::{
+    AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
+    KV_BLOCK, Keep, MoeWeights, Pass, PassOut, PassSizes, SavedBytes, StoredMatrix,
+};
+use crate::base::Cancel;
+use crate::base::memory::{self as host_memory, Memory, Space as MemorySpace};
+use driver::{Address, Device, Function, Param};
+use memory::{Arena, Buffer, HostMemory, taken};
+use module::{File, Modules};
+use saved::Destination;
+use staging::Staging;
+use workspace::{Space, Workspace};
+
+/// Rows that are turned to logits at a time.
+const HEAD_ROWS: usize = 16;
+/// Most threads of a block of a kernel that works on elements.
+const THREADS_MAX: usize = 256;
+/// Page-locked memory that is enough, in bytes: what does not fit is waited for in parts.
+const STAGING_BYTES_MAX: usize = 128 << 20;
+/// From how many rows on a pass is waited for layer by layer: it can be cancelled then, and the wait is short beside a layer.
+const PACED_ROWS_MIN: usize = 32;
+/// States and traced rows of a pass that page-locked memory is to hold.
+const STAGED_STATES: usize = 4;
+const STAGED_TRACES: usize = 64;
+
+/// Precision of numbers that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// IEEE 754 binary16; what lies outside its range becomes its greatest number.
+    F16,
+}
+
+impl Precision {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// As kernels are named.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// How the CUDA backend computes.
+#[derive(Clone, Copy, Debug)]
+pub struct CudaOptions {
+    /// Device memory for everything, in bytes; allocated at once.
+    pub bytes: usize,
+    /// The precision of saved states and traces.
+    pub precision: Precision,
+    /// The precision of keys and values.
+    pub kv: Precision,
+    /// Of the memory, what routed experts may take, in bytes: those of the first layers, as far as they fit. The others
+    /// stay in memory of the host.
+    pub expert_bytes: usize,
+    /// How the CPU computes with experts that are not in device memory.
+    pub cpu: CpuOptions,
+}
+
+/// Computes on the first GPU.
+pub struct Cuda {
+    pass: CudaPass,
+    /// Why the device cannot be used any more.
+    failure: Option<String>,
+    planned: Option<Planned>,
+    rows_kernels: RowsKernels,
+    moe_kernels: Option<moe::Kernels>,
+    delta_kernels: Option<delta::Kernels>,
+    maker: matrix::Maker,
+    /// For experts that are not in device memory.
+    cpu: Cpu,
+    /// What is left for experts in device memory, in bytes.
+    expert_bytes_left: usize,
+    modules: Modules,
+    sizes: PassSizes,
+    options: CudaOptions,
+    arena: Arc<Arena>,
+    device: Arc<Device>,
+}
+
+/// Memory that passes of the planned sizes need.
+struct Planned {
+    workspace: Workspace,
+    staging: Staging<Destination>,
+    inputs: Buffer,
+    /// Where inputs are put together.
+    upload: HostMemory,
+}
+
+/// Kernels on rows.
+#[derive(Clone, Copy)]
+struct RowsKernels {
+    rms_norm: Function,
+    silu_mul: Function,
+    add: Function,
+    add_gated: Function,
+    pack: Function,
+    unpack: Function,
+}
+
+/// What a pass brings to the device, in the order it lies there.
+#[derive(Clone, Copy)]
+struct Inputs {
+    /// The block table.
+    blocks: Address,
+    /// Cosine and sine for each rotated pair of each row.
+    angles: Address,
+    tokens: Address,
+}
+
+/// A pass as it is kept until it is finished; see [`Pass`].
+#[derive(Default)]
+struct CudaPass {
+    start: usize,
+    rows: usize,
+    cancel: Cancel,
+    marks: Vec<usize>,
+    traced: Vec<Range<usize>>,
+    /// Whether it has begun and was not waited for.
+    is_open: bool,
+    /// Whether an operation was left out.
+    is_incomplete: bool,
+    /// What has come back so far.
+    logits: Vec<f32>,
+    hidden: Vec<f32>,
+    states: Vec<saved::State>,
+    traces: Vec<saved::Trace>,
+    visits: moe::Visits,
+}
+
+/// Activations, `[rows_max, width]` f32.
+pub struct Rows {
+    buffer: Buffer,
+    width: usize,
+    rows_max: usize,
+}
+
+/// Threads for so many elements: whole warps, at most a block's.
+fn threads(count: usize) -> usize {
+    count.next_multiple_of(32).clamp(32, THREADS_MAX)
+}
+
+/// Bytes of device memory that passes of these sizes take, besides weights, the KV cache, and recurrent states.
+pub fn working_bytes(sizes: &PassSizes) -> Result<u64> {
+    let rows = taken(4 * sizes.rows_max * sizes.hidden) + taken(4 * sizes.vocab);
+    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows) as u64)
+}
+
+/// Bytes of device memory that `count` matrices of a layout take; `None` where it is no layout of a matrix.
+pub fn matrix_bytes(layout: &super::experts::MatrixLayout, count: usize) -> Option<u64> {
+    matrix::device_bytes(layout, count).map(|bytes| bytes as u64)
+}
+
+/// Bytes of device memory that the recurrent states of a sequence take in one layer.
+pub fn recurrent_bytes(shape: &DeltaShape) -> u64 {
+    2 * (taken(4 * shape.state_len()) + taken(4 * shape.conv_len().max(1))) as u64
+}
+
+/// Elements of a KV block.
+pub fn kv_block_len(sizes: &PassSizes) -> usize {
+    sizes.attention.map_or(0, |shape| attention::block_len(sizes.attention_layers, &shape))
+}
+
+/// Bytes of what is saved of a sequence.
+pub fn saved_bytes(sizes: &PassSizes, precision: Precision) -> SavedBytes {
+    saved::bytes(sizes.delta_layers, &sizes.delta.unwrap_or_default(), precision)
+}
+
+/// Whether kernels are made for these sizes.
+pub fn check(sizes: &PassSizes) -> Result<()> {
+    if let Some(shape) = &sizes.attention {
+        let (width, max) = (shape.head_dim, attention::HEAD_DIM_MAX);
+        ensure!(width <= max, "heads of {width} are wider than the {max} that the GPU kernels take");
+    }
+    if let Some(shape) = &sizes.delta {
+        let (width, max) = (shape.key_dim, delta::KEY_DIM_MAX);
+        ensure!(width <= max, "keys of {width} are wider than the {max} that the GPU kernels take");
+    }
+    Ok(())
+}
+
+fn workspace_bytes(sizes: &PassSizes) -> Result<usize> {
+    let &PassSizes { rows_max, hidden, vocab, .. } = sizes;
+    let mut largest = moe::workspace_bytes(sizes, rows_max)?;
+    if let Some(shape) = &sizes.attention {
+        largest = largest.max(attention::workspace_bytes(shape, hidden, rows_max)?);
+    }
+    if let Some(shape) = &sizes.delta {
+        largest = largest.max(delta::workspace_bytes(shape, hidden, rows_max)?);
+    }
+    let head = HEAD_ROWS.min(rows_max);
+    Ok(largest.max(taken(4 * head * hidden) + taken(4 * head * vocab)))
+}
+
+/// Words of the parts of [`Inputs`].
+fn input_words(sizes: &PassSizes) -> [usize; 3] {
+    let rotary = sizes.attention.map_or(0, |shape| shape.rotary_dim / 2 * 2);
+    let words = [sizes.positions_max.div_ceil(KV_BLOCK), sizes.rows_max * rotary, sizes.rows_max];
+    words.map(|count| count.next_multiple_of(4))
+}
+
+fn input_bytes(sizes: &PassSizes) -> usize {
+    4 * input_words(sizes).iter().sum::<usize>()
+}
+
+/// Bytes of page-locked memory for results: at least the largest that are copied together.
+fn staging_bytes(sizes: &PassSizes, precision: Precision) -> usize {
+    let number = precision.bytes();
+    let (state, conv, trace) = sizes.delta.map_or((0, 0, 0), |shape| {
+        (shape.state_len() * number, 4 * shape.conv_len(), shape.trace_len() * number)
+    });
+    let logits = 4 * HEAD_ROWS.min(sizes.rows_max) * sizes.vocab;
+    let hidden = 4 * sizes.rows_max * sizes.hidden;
+    let largest = state.max(conv).max(sizes.rows_max * trace).max(logits).max(hidden);
+    let usual = logits
+        + hidden
+        + sizes.delta_layers * (STAGED_STATES * (state + conv) + STAGED_TRACES.min(sizes.rows_max) * trace);
+    // Parts are aligned.
+    largest.max(usual.min(STAGING_BYTES_MAX)) + (1 << 16)
+}
+
+impl Cuda {
+    /// Opens the GPU that [`probe::probe`] has found. Fails when it has less memory free than the options name.
+    pub fn new(options: CudaOptions) -> Result<Self> {
+        let device = Device::open()?;
+        let arena = Arena::new(device.clone(), options.bytes)?;
+        let mut modules = Modules::new(device.clone());
+        let mut function = |name: &str| modules.function(File::Rows, name);
+        let rows_kernels = RowsKernels {
+            rms_norm: function("rms_norm")?,
+            silu_mul: function("silu_mul")?,
+            add: function("add")?,
+            add_gated: function("add_gated")?,
+            pack: function("pack")?,
+            unpack: function("unpack")?,
+        };
+        Ok(Self {
+            maker: matrix::Maker::new(device.clone(), arena.clone()),
+            pass: CudaPass::default(),
+            failure: None,
+            planned: None,
+            cpu: Cpu::new(options.cpu),
+            expert_bytes_left: options.expert_bytes,
+            moe_kernels: None,
+            delta_kernels: None,
+            sizes: PassSizes::default(),
+            rows_kernels,
+            modules,
+            options,
+            arena,
+            device,
+        })
+    }
+
+    /// Keeps the first error: what the device holds cannot be relied on any more.
+    fn keep(&mut self, done: Result<()>) {
+        if let Err(error) = done
+            && self.failure.is_none()
+        {
+            self.failure = Some(format!("{error:#}"));
+        }
+    }
+
+    /// Enqueues an operation of a pass, unless the pass has failed or was cancelled.
+    fn enqueue(&mut self, operation: impl FnOnce(&mut Self) -> Result<()>) {
+        if self.failure.is_some() {
+            return;
+        }
+        if self.pass.cancel.is_cancelled() {
+            self.pass.is_incomplete = true;
+            return;
+        }
+        let done = operation(self);
+        self.keep(done);
+    }
+
+    fn planned(&mut self) -> Result<&mut Planned> {
+        self.planned.as_mut().context("a backend that was not prepared for passes")
+    }
+
+    /// Workspace for an operation.
+    fn space(&mut self) -> Result<Space> {
+        Ok(self.planned()?.workspace.space())
+    }
+
+    fn inputs(&mut self) -> Result<Inputs> {
+        let [blocks, angles, _] = input_words(&self.sizes);
+        let start = self.planned()?.inputs.address();
+        let angles_at = start.plus(4 * blocks);
+        Ok(Inputs { blocks: start, angles: angles_at, tokens: angles_at.plus(4 * angles) })
+    }
+
+    fn delta_kernels(&mut self) -> Result<delta::Kernels> {
+        self.delta_kernels.context("a model without Gated DeltaNet was announced")
+    }
+
+    fn moe_kernels(&mut self) -> Result<moe::Kernels> {
+        self.moe_kernels.context("a model without experts was announced")
+    }
+
+    /// `out = norm(x)` for `rows` rows.
+    fn norm(
+        &self,
+        x: Address,
+        weight: &Buffer,
+        out: Address,
+        rows: usize,
+        width: usize,
+        eps: f32,
+    ) -> Result<()> {
+        let params: [&dyn Param; 5] = [&x, &weight.address(), &out, &(width as i32), &eps];
+        self.device.launch(self.rows_kernels.rms_norm, [rows, 1, 1], threads(width.div_ceil(4)), &params)
+    }
+
+    /// `gate = silu(gate) * up`.
+    fn silu_mul(&self, gate: Address, up: Address, count: usize) -> Result<()> {
+        let params: [&dyn Param; 3] = [&gate, &up, &(count as u64)];
+        self.each(self.rows_kernels.silu_mul, count, &params)
+    }
+
+    /// `x += y`.
+    fn add(&self, x: Address, y: Address, count: usize) -> Result<()> {
+        let params: [&dyn Param; 3] = [&x, &y, &(count as u64)];
+        self.each(self.rows_kernels.add, count, &params)
+    }
+
+    /// `x += sigmoid(gate) y` by rows.
+    fn add_gated(&self, x: Address, y: Address, gate: Address, rows: usize, width: usize) -> Result<()> {
+        let params: [&dyn Param; 4] = [&x, &y, &gate, &(width as i32)];
+        let block = threads(width);
+        self.device.launch(self.rows_kernels.add_gated, [width.div_ceil(block), rows, 1], block, &params)
+    }
+
+    /// f32 to 16 bits.
+    fn pack(&self, from: Address, to: Address, count: usize) -> Result<()> {
+        let params: [&dyn Param; 3] = [&from, &to, &(count as u64)];
+        self.each(self.rows_kernels.pack, count, &params)
+    }
+
+    /// 16 bits to f32.
+    fn unpack(&self, from: Address, to: Address, count: usize) -> Result<()> {
+        let params: [&dyn Param; 3] = [&from, &to, &(count as u64)];
+        self.each(self.rows_kernels.unpack, count, &params)
+    }
+
+    /// A kernel with a thread for each of `count` elements.
+    fn each(&self, function: Function, count: usize, params: &[&dyn Param]) -> Result<()> {
+        let block = threads(count);
+        self.device.launch(function, [count.div_ceil(block), 1, 1], block, params)
+    }
+
+    /// Enqueues a copy to the host.
+    fn save(&mut self, from: Address, bytes: usize, to: Destination) -> Result<()> {
+        if !self.planned()?.staging.fits(bytes) {
+            self.read()?;
+        }
+        self.planned()?.staging.download(from, bytes, to)
+    }
+
+    /// Waits, and takes what has come back to where it belongs.
+    fn read(&mut self) -> Result<()> {
+        let Self { planned, pass, device, .. } = self;
+        let Some(planned) = planned else { return device.wait() };
+        let numbers = |bytes: &[u8], out: &mut Vec<f32>| {
+            out.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)));
+        };
+        planned.staging.read(|to, bytes| match to {
+            Destination::State(mark) => pass.states[mark].0.extend_from_slice(bytes),
+            Destination::Traces { first, bytes: width } => {
+                for (trace, bytes) in pass.traces[first..].iter_mut().zip(bytes.chunks_exact(width)) {
+                    trace.0.extend_from_slice(bytes);
+                }
+            }
+            Destination::Normed => numbers(bytes, &mut pass.visits.normed),
+            Destination::Weights => numbers(bytes, &mut pass.visits.weights),
+            Destination::Chosen => {
+                let chosen = bytes.as_chunks().0.iter().map(|&bytes| u32::from_ne_bytes(bytes));
+                pass.visits.chosen.extend(chosen);
+            }
+            Destination::Hidden => numbers(bytes, &mut pass.hidden),
+            Destination::Logits => numbers(bytes, &mut pass.logits),
+        })
+    }
+
+    /// Enqueues copies of the rows that are kept.
+    fn save_hidden(&mut self, x: &Rows) -> Result<()> {
+        let keep = Keep { marks: &self.pass.marks, traced: &self.pass.traced };
+        let rows: Vec<usize> = keep.hidden_rows().collect();
+        for run in rows.chunk_by(|before, after| before + 1 == *after) {
+            let row_bytes = 4 * x.width;
+            let from = x.buffer.address().plus(run[0] * row_bytes);
+            self.save(from, run.len() * row_bytes, Destination::Hidden)?;
+        }
+        Ok(())
+    }
+
+    fn begin_pass(&mut self, pass: &Pass) -> Result<()> {
+        self.device.enter()?;
+        if self.pass.is_open {
+            // Its inputs and results are still in use.
+            match &mut self.planned {
+                Some(planned) => planned.staging.clear()?,
+                None => self.device.wait()?,
+            }
+        }
+        let saved = |count| (0..count).map(|_| saved::Trace::default()).collect();
+        self.pass = CudaPass {
+            start: pass.start,
+            rows: pass.rows,
+            cancel: pass.cancel.clone(),
+            marks: pass.keep.marks.to_vec(),
+            traced: pass.keep.traced.to_vec(),
+            is_open: true,
+            is_incomplete: false,
+            logits: Vec::new(),
+            hidden: Vec::new(),
+            states: pass.keep.marks.iter().map(|_| saved::State::default()).collect(),
+            traces: saved(pass.keep.traced_rows().count()),
+            visits: moe::Visits::default(),
+        };
+        if pass.blocks.is_empty() {
+            return Ok(());
+        }
+        let (sizes, inputs) = (self.sizes, self.inputs()?);
+        ensure!(pass.rows <= sizes.rows_max, "a pass is larger than was stated");
+        let blocks = &pass.blocks[..(pass.start + pass.rows).div_ceil(KV_BLOCK)];
+        let angles =
+            sizes.attention.map_or_else(Vec::new, |shape| attention::angles(&shape, pass.start, pass.rows));
+        let [blocks_max, ..] = input_words(&sizes);
+        ensure!(blocks.len() <= blocks_max, "a pass ends behind the last position that was stated");
+        let blocks = blocks.iter().flat_map(|block| block.to_ne_bytes());
+        self.put(0, blocks, inputs.blocks)?;
+        self.put(4 * blocks_max, angles.iter().flat_map(|angle| angle.to_ne_bytes()), inputs.angles)
+    }
+
+    /// Enqueues bytes of the inputs, which are put together at `start` of the page-locked memory.
+    fn put(&mut self, start: usize, bytes: impl Iterator<Item = u8>, to: Address) -> Result<()> {
+        let device = self.device.clone();
+        let upload = self.planned()?.upload.as_mut_slice();
+        let mut end = start;
+        for byte in bytes {
+            upload[end] = byte;
+            end += 1;
+        }
+        if start == end {
+            return Ok(());
+        }
+        // SAFETY: the bytes are written again in the next pass, which begins after this one was waited for.
+        #[expect(unsafe_code, reason = "a copy from memory that stays as it is")]
+        unsafe {
+            device.upload_later(&upload[start..end], to)
+        }
+    }
+
+    fn restore_all(&mut self, states: &mut [delta::Recurrent], from: Option<&saved::State>) -> Result<()> {
+        self.device.enter()?;
+        let precision = self.options.precision;
+        let mut rest = from.map(|state| &state.0[..]);
+        for state in states {
+            let (recurrent, conv) = state.committed();
+            let (count, conv_bytes) = (state.shape().state_len(), 4 * state.shape().conv_len());
+            let Some(bytes) = rest else {
+                self.device.clear(recurrent, 4 * count)?;
+                if conv_bytes > 0 {
+                    self.device.clear(conv, conv_bytes)?;
+                }
+                continue;
+            };
+            let (packed, bytes) = bytes.split_at(count * precision.bytes());
+            match precision {
+                Precision::F32 => self.device.upload(packed, recurrent)?,
+                Precision::F16 => {
+                    let at = self.space()?.words(count.div_ceil(2))?;
+                    self.device.upload(packed, at)?;
+                    self.unpack(at, recurrent, count)?;
+                }
+            }
+            let (inputs, bytes) = bytes.split_at(conv_bytes);
+            if conv_bytes > 0 {
+                self.device.upload(inputs, conv)?;
+            }
+            rest = Some(bytes);
+        }
+        Ok(())
+    }
+
+    fn logits_of(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows) -> Result<()> {
+        let (hidden, vocab) = (weights.output.cols(), weights.output.rows());
+        let most = HEAD_ROWS.min(self.sizes.rows_max);
+        for first in rows.clone().step_by(most) {
+            let count = most.min(rows.end - first);
+            let mut space = self.space()?;
+            let (normed, logits) = (space.words(count * hidden)?, space.words(count * vocab)?);
+            let from = x.buffer.address().plus(4 * first * hidden);
+            self.norm(from, &weights.norm, normed, count, hidden, weights.eps)?;
+            weights.output.multiply(&self.device, normed, logits, count, false)?;
+            self.save(logits, 4 * count * vocab, Destination::Logits)?;
+        }
+        Ok(())
+    }
+
+    fn device_error(&self) -> Option<Error> {
+        self.failure.as_ref().map(|failure| anyhow!("{failure}"))
+    }
+}
+
+impl Backend for Cuda {
+    type Matrix = matrix::Matrix;
+    type Vector = Buffer;
+    type Experts = moe::Experts;
+    type Rows = Rows;
+    type Kv = attention::Kv;
+    type Recurrent = delta::Recurrent;
+    type State = saved::State;
+    type Trace = saved::Trace;
+    type Attention = AttentionWeights<Self>;
+    type Delta = DeltaWeights<Self>;
+    type Moe = MoeWeights<Self>;
+    type Head = HeadWeights<Self>;
+
+    fn memory(&self) -> Memory {
+        let MemorySpace { free, total } = self.arena.space();
+        Memory { host: host_memory::host(), device: Some(MemorySpace { free, total }) }
+    }
+
+    fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize {
+        attention::block_len(layers, shape) * self.options.kv.bytes()
+    }
+
+    fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes {
+        saved::bytes(layers, shape, self.options.precision)
+    }
+
+    fn prepare(&mut self, sizes: &PassSizes) -> Result<()> {
+        check(sizes)?;
+        self.sizes = *sizes;
+        let inputs = self.arena.take(input_bytes(sizes))?;
+        self.planned = Some(Planned {
+            workspace: Workspace::new(self.arena.take(workspace_bytes(sizes)?)?),
+            staging: Staging::new(self.device.clone(), staging_bytes(sizes, self.options.precision))?,
+            upload: HostMemory::new(&self.device, inputs.bytes())?,
+            inputs,
+        });
+        if sizes.delta.is_some() {
+            self.delta_kernels = Some(delta::Kernels::new(&mut self.modules, self.options.precision)?);
+        }
+        if sizes.top_k > 0 {
+            self.moe_kernels = Some(moe::Kernels::new(&mut self.modules)?);
+        }
+        Ok(())
+    }
+
+    fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
+        self.maker.matrix(&mut self.modules, &stored).with_context(|| stored.values.name.to_string())
+    }
+
+    fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
+        self.device.enter()?;
+        let buffer = self.arena.take(size_of_val(&values[..]))?;
+        if !values.is_empty() {
+            self.device.upload(&values, buffer.address())?;
+        }
+        Ok(buffer)
+    }
+
+    fn experts(
+        &mut self,
+        layer: usize,
+        shape: ExpertShape,
+        bytes: Arc<dyn ExpertBytes>,
+    ) -> Result<Self::Experts> {
+        let needed = moe::device_bytes(&shape).context("experts without size")?;
+        if needed > self.expert_bytes_left {
+            return Ok(moe::Experts::on_host(self.cpu.experts(layer, shape, bytes)?));
+        }
+        self.expert_bytes_left -= needed;
+        moe::Experts::on_device(&mut self.maker, &mut self.modules, layer, shape, &bytes)
+            .with_context(|| format!("the experts of layer {layer}"))
+    }
+
+    fn rows(&mut self, rows_max: usize, width: usize) -> Result<Rows> {
+        Ok(Rows { buffer: self.arena.take(4 * rows_max * width)?, width, rows_max })
+    }
+
+    fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Result<Self::Kv> {
+        let block_len = attention::block_len(layers, shape);
+        let kv = attention::Kv::new(&self.arena, &mut self.modules, block_len, blocks_max, self.options.kv);
+        kv.context("the KV cache")
+    }
+
+    fn recurrent(&mut self, shape: &DeltaShape) -> Result<Self::Recurrent> {
+        let mut state = delta::Recurrent::new(&self.arena, shape).context("the recurrent states")?;
+        self.restore_all(std::slice::from_mut(&mut state), None)?;
+        Ok(state)
+    }
+
+    fn copy_block(&mut self, kv: &mut Self::Kv, from: BlockId, to: BlockId) {
+        let done = self.device.enter().and_then(|()| kv.copy(&self.device, from, to));
+        self.keep(done);
+    }
+
+    fn free_block(&mut self, _: &mut Self::Kv, _: BlockId) {}
+
+    fn restore(&mut self, states: &mut [Self::Recurrent], from: Option<&Self::State>) {
+        let done = self.restore_all(states, from);
+        self.keep(done);
+    }
+
+    fn begin(&mut self, pass: &Pass) {
+        let done = self.begin_pass(pass);
+        self.keep(done);
+    }
+
+    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
+        self.enqueue(|this| {
+            ensure!(tokens.len() <= x.rows_max, "a pass is larger than was stated");
+            let [blocks, angles, _] = input_words(&this.sizes);
+            let to = this.inputs()?.tokens;
+            this.put(4 * (blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
+            table.embed(&this.device, to, tokens.len(), x.buffer.address())
+        });
+    }
+
+    fn load(&mut self, values: &[f32], x: &mut Rows) {
+        self.enqueue(|this| {
+            ensure!(values.len() <= x.rows_max * x.width, "a pass is larger than was stated");
+            this.device.upload(values, x.buffer.address())
+        });
+    }
+
+    fn attention(&mut self, weights: &AttentionWeights<Self>, kv: &mut Self::Kv, layer: usize, x: &mut Rows) {
+        self.enqueue(|this| this.attend(weights, kv, layer, x.buffer.address()));
+    }
+
+    fn delta(&mut self, weights: &DeltaWeights<Self>, state: &mut Self::Recurrent, x: &mut Rows) {
+        self.enqueue(|this| this.gated_delta_net(weights, state, x.buffer.address()));
+    }
+
+    fn replay(
+        &mut self,
+        weights: &DeltaWeights<Self>,
+        layer: usize,
+        traces: &[&Self::Trace],
+        state: &mut Self::Recurrent,
+    ) {
+        self.enqueue(|this| this.replay_traces(weights, layer, traces, state));
+    }
+
+    fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Rows) {
+        self.enqueue(|this| {
+            this.feed_forward(weights, x.buffer.address())?;
+            if this.pass.rows < PACED_ROWS_MIN { Ok(()) } else { this.device.wait() }
+        });
+    }
+
+    fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, _: &mut Rows) {
+        self.enqueue(|this| this.logits_of(weights, rows, x));
+    }
+
+    fn finish(
+        &mut self,
+        states: &mut [Self::Recurrent],
+        x: &Rows,
+        _: &Rows,
+        out: &mut PassOut<Self>,
+    ) -> Result<(), Interrupted> {
+        if let Some(error) = self.device_error() {
+            return Err(Interrupted::Device(error));
+        }
+        if self.pass.is_incomplete || self.pass.cancel.is_cancelled() {
+            return Err(Interrupted::Cancelled);
+        }
+        let done = self.save_hidden(x).and_then(|()| self.read());
+        self.keep(done);
+        if let Some(error) = self.device_error() {
+            return Err(Interrupted::Device(error));
+        }
+        self.pass.is_open = false;
+        let CudaPass { logits, hidden, states: saved, traces, .. } = &mut self.pass;
+        out.logits = std::mem::take(logits);
+        out.hidden = std::mem::take(hidden);
+        out.states = std::mem::take(saved);
+        out.traces = std::mem::take(traces);
+        states.iter_mut().for_each(delta::Recurrent::commit);
+        Ok(())
+    }
+}
