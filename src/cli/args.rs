@@ -189,7 +189,10 @@ impl EngineArgs {
         let configuration = Configuration::of_flags(&self.flags());
         let configuration = configuration.map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let spec = self.spec(configuration.settings())?;
-        Ok(Spec { experts: ExpertMemory { remembered_in: None, ..spec.experts.clone() }, ..spec })
+        // Nor on whether there is a GPU.
+        let vram_bytes_max = spec.vram_bytes_max.or(Some(0));
+        let experts = ExpertMemory { remembered_in: None, ..spec.experts.clone() };
+        Ok(Spec { experts, vram_bytes_max, ..spec })
     }
 
     /// Opens the model that the flags alone name.

@@ -562,7 +562,9 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         let (sizes, dtype) = sizes::of_files(&dir, &Config::read(&dir)?)?;
         Ok((sizes, sizes::rates(args.engine.compute.spec().cpu(), dtype, model.as_deref())?))
     };
-    let engine = Engine { threads: args.engine.compute.threads(), kernels: args.engine.compute.kernels() };
+    let on_gpu = args.engine.vram_budget.is_some_and(|mib| mib > 0);
+    let kernels = if on_gpu { "gpu".to_owned() } else { args.engine.compute.kernels() };
+    let engine = Engine { threads: args.engine.compute.threads(), kernels };
     let report = speed::run(subject, &workload, whole, engine, open, plan, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }

@@ -59,7 +59,10 @@ impl<B: Backend> Model<B> {
     /// Loads the weights of `dir` into `backend`. Fails, before anything is allocated, where memory does not suffice.
     pub fn load(dir: &ModelDir, config: Config, mut options: ModelOptions, mut backend: B) -> Result<Self> {
         ensure!(options.batch_max > 0 && options.positions_max > 0, "the context cannot be empty");
-        let (positions_max, free) = (options.positions_max, backend.memory().host.free);
+        let memory = backend.memory();
+        // A device with memory of its own says itself what does not fit.
+        let free = if memory.device.is_some() { u64::MAX } else { memory.host.free };
+        let positions_max = options.positions_max;
         let check = |batch, backend: &B| {
             MemoryEstimate::new(&config, positions_max, batch, backend).check(positions_max, free)
         };

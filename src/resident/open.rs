@@ -269,8 +269,10 @@ impl Spec {
 
     fn budgets(&self) -> Budgets {
         // The starter model is too small to gain from a GPU.
-        let vram_bytes_max = if self.model.is_some() { self.vram_bytes_max } else { Some(0) };
-        Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max }
+        // Where experts are recorded, the CPU says which are visited.
+        let may_use = self.model.is_some() && self.trace.is_none();
+        let vram_bytes_max = if may_use { self.vram_bytes_max } else { Some(0) };
+        Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max, cpu: self.cpu() }
     }
 
     fn session_on_gpu(
@@ -280,9 +282,17 @@ impl Spec {
         size: ModelOptions,
         on_gpu: OnGpu,
     ) -> Result<LocalSession> {
-        let OnGpu { backend, kv_bytes_max, state_bytes_max, .. } = on_gpu;
-        let experts =
-            ExpertOptions { recorder: self.trace.as_deref().map(Recorder::new), ..ExpertOptions::MAPPED };
+        let OnGpu { backend, kv_bytes_max, state_bytes_max, holds_all, .. } = on_gpu;
+        let experts = if holds_all {
+            ExpertOptions::MAPPED
+        } else {
+            ExpertOptions {
+                budget: self.experts.budget(state_bytes_max),
+                locks: self.experts.locks,
+                remembered_in: self.experts.remembered_in.clone(),
+                recorder: None,
+            }
+        };
         let options = ModelOptions { kv_bytes_max, experts, ..size };
         let model = Model::load(dir, config, options, backend)?;
         session::Session::new(model, SessionOptions { state_bytes_max })

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::compute::cpu::CpuOptions;
 use crate::compute::cuda::probe::{Gpu, probe};
 use crate::compute::cuda::{self, Cuda, CudaOptions, Precision};
 use crate::compute::local::Local;
@@ -14,16 +15,20 @@ use crate::session;
 const MARGIN_SHARE: u64 = 16;
 /// and at least this many bytes: a display takes more when windows open.
 const MARGIN_BYTES_MIN: u64 = 1 << 29;
+/// Share of what is left for experts that more KV blocks may take.
+const KV_SHARE: u64 = 4;
 /// Memory for what is small or rounded up, in bytes.
 const SLACK_BYTES: u64 = 4 << 20;
 
-/// What a model may take, in bytes.
+/// What a model may take, in bytes, and how the CPU takes part.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budgets {
     /// Of GPU memory; by default what is free less a margin. With 0 no GPU is used.
     pub vram_bytes_max: Option<u64>,
     /// The prefix cache.
     pub cache_bytes_max: u64,
+    /// How the CPU computes with experts that do not fit.
+    pub cpu: CpuOptions,
 }
 
 /// A GPU with room for a model.
@@ -34,12 +39,19 @@ pub(super) struct OnGpu {
     /// Bytes of saved states, in memory of the host.
     pub state_bytes_max: u64,
     pub gpu: Gpu,
+    /// Whether all experts are in its memory.
+    pub holds_all: bool,
 }
 
 /// What a model takes of a GPU's memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Needs {
-    weights: u64,
+    /// Weights but routed experts.
+    trunk: u64,
+    /// Routed experts of a layer.
+    expert_layer: u64,
+    /// How many layers have such.
+    expert_layers: u64,
     /// The KV cache of one sequence.
     kv: u64,
     /// Recurrent states.
@@ -49,8 +61,9 @@ struct Needs {
 }
 
 impl Needs {
+    /// Without routed experts.
     fn total(&self) -> u64 {
-        self.weights + self.kv + self.states + self.working + SLACK_BYTES
+        self.trunk + self.kv + self.states + self.working + SLACK_BYTES
     }
 }
 
@@ -86,10 +99,10 @@ fn open(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes, gp
     let mib = |bytes: u64| bytes >> 20;
     ensure!(
         needs.total() <= budget,
-        "it takes {} MiB of GPU memory ({} of weights, {} for a context of {} tokens, {} of states, {} of activations), and \
+        "it takes {} MiB of GPU memory ({} of weights that every token reads, {} for a context of {} tokens, {} of states, {} of activations), and \
          {} MiB may be used of the {} MiB that are free (gpu.vram_bytes_max, --vram-budget); a shorter context takes less",
         mib(needs.total()),
-        mib(needs.weights),
+        mib(needs.trunk),
         mib(needs.kv),
         sizes.positions_max,
         mib(needs.states),
@@ -100,25 +113,48 @@ fn open(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes, gp
     let saved = cuda::saved_bytes(sizes, precision);
     let (kv_wanted, state_bytes_max) =
         session::split_budget(budgets.cache_bytes_max, block_bytes as usize, saved);
-    let kv_bytes_max = kv_wanted.min(budget - needs.total());
-    let bytes = usize::try_from(needs.total() + kv_bytes_max).context("an address space for the GPU")?;
-    let backend = Cuda::new(CudaOptions { bytes, precision, kv })?;
+    let left = budget - needs.total();
+    let experts = needs.expert_layers * needs.expert_layer;
+    // Where not all experts fit, most of what is left is for them.
+    let kv_bytes_max = kv_wanted.min(left.saturating_sub(experts).max(left / KV_SHARE));
+    let resident =
+        (left - kv_bytes_max).checked_div(needs.expert_layer).unwrap_or(0).min(needs.expert_layers);
+    let expert_bytes = resident * needs.expert_layer;
+    let size = |bytes| usize::try_from(bytes).context("an address space for the GPU");
+    let backend = Cuda::new(CudaOptions {
+        bytes: size(needs.total() + kv_bytes_max + expert_bytes)?,
+        precision,
+        kv,
+        expert_bytes: size(expert_bytes)?,
+        cpu: budgets.cpu,
+    })?;
     tracing::info!(
-        "{} runs on {gpu}: {} MiB of weights, {} MiB of KV cache, {} MiB of states, {} MiB of activations",
+        "{} runs on {gpu}: {} MiB of weights that every token reads, {} MiB of experts ({resident} of {} layers with \
+         some, the CPU computes with the others), {} MiB of KV cache, {} MiB of states, {} MiB of activations",
         dir.origin(),
-        mib(needs.weights),
+        mib(needs.trunk),
+        mib(expert_bytes),
+        needs.expert_layers,
         mib(needs.kv + kv_bytes_max),
         mib(needs.states),
         mib(needs.working)
     );
-    Ok(OnGpu { backend: Local::Gpu(Box::new(backend)), kv_bytes_max, state_bytes_max, gpu })
+    let holds_all = resident == needs.expert_layers;
+    Ok(OnGpu { backend: Local::Gpu(Box::new(backend)), kv_bytes_max, state_bytes_max, gpu, holds_all })
 }
 
 fn needs(dir: &ModelDir, config: &Config, sizes: &PassSizes, block_bytes: u64) -> Result<Needs> {
-    let weights = layout::bytes(dir, config, cuda::matrix_bytes)?;
+    let all = layout::bytes(dir, config, cuda::matrix_bytes)?;
+    let is_alone = |count| u64::from(count == 1);
+    let trunk = layout::bytes(dir, config, |matrix, count| {
+        cuda::matrix_bytes(matrix, count).map(|bytes| bytes * is_alone(count))
+    })?;
+    let expert_layers = config.moe_shapes().count() as u64;
     let states = sizes.delta.map_or(0, |shape| cuda::recurrent_bytes(&shape));
     Ok(Needs {
-        weights,
+        trunk,
+        expert_layer: (all - trunk).checked_div(expert_layers).unwrap_or(0),
+        expert_layers,
         kv: sizes.positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes,
         states: states * sizes.delta_layers as u64,
         working: cuda::working_bytes(sizes)?,

@@ -8,12 +8,15 @@ use fimd::base::random::Mmix;
 use fimd::bench::random::RandomTensor;
 use fimd::compute::cpu::{Cpu, CpuOptions, Level, Precision as CpuPrecision};
 use fimd::compute::cuda::{Cuda, CudaOptions, Precision, probe};
-use fimd::compute::{Backend, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
+use fimd::compute::{Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
 use fimd::format::{Bytes, Tensor};
+use fimd::resident::{ExpertMemory, Spec};
 
 use crate::cuda::build::{self, PRODUCT};
+use crate::cuda::child;
+use crate::cuda::device::emulator;
 use crate::load::TestBackend;
-use crate::reference;
+use crate::{late, reference, tiny};
 
 /// Device memory of a test's backend, in bytes.
 const BYTES: usize = 128 << 20;
@@ -25,12 +28,16 @@ pub fn is_there() -> bool {
 }
 
 impl TestBackend for Cuda {
+    /// Emulated kernels are slow.
+    const STEPS_DIVISOR: usize = 5;
+
     fn open(options: CpuOptions) -> Self {
         let precision = match options.precision {
             CpuPrecision::F32 => Precision::F32,
             CpuPrecision::F16 => Precision::F16,
         };
-        Cuda::new(CudaOptions { bytes: BYTES, precision, kv: Precision::F32 }).unwrap()
+        let kv = Precision::F32;
+        Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_bytes: BYTES, cpu: options }).unwrap()
     }
 }
 
@@ -67,11 +74,21 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
         // Whole blocks, and more of them than lanes of a warp take at once; rows that fill no block of threads.
         let (rows, cols) = if dtype.is_blocked() { (37, 512) } else { (37, 83) };
         let mut bytes = vec![0; dtype.bytes(cols).unwrap() * rows];
-        RandomTensor::new(dtype, 0.1, 7).fill(0, &mut bytes);
+        let mut random = Mmix(3);
+        let scale = (dtype == DType::F8E4M3).then(|| BlockScale {
+            values: (0..10 * 4).map(|_| random.unit()).collect(),
+            block_rows: 4,
+            block_cols: 24,
+        });
+        if scale.is_some() {
+            // Any number but those whose bits are all ones.
+            bytes.iter_mut().for_each(|byte| *byte = (random.unit() * 126.0) as i8 as u8);
+        } else {
+            RandomTensor::new(dtype, 0.1, 7).fill(0, &mut bytes);
+        }
         let values =
             Tensor { name: Arc::from("m"), dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
-        let stored = StoredMatrix { rows, cols, values, scale: None };
-        let mut random = Mmix(3);
+        let stored = StoredMatrix { rows, cols, values, scale };
         let x: Vec<f32> = (0..9 * cols).map(|_| random.unit()).collect();
         let options = CpuOptions {
             threads: 1,
@@ -136,10 +153,11 @@ fn the_program_generates_on_a_gpu_as_on_the_cpu() {
 
 #[test]
 fn the_cpu_takes_over_where_the_gpu_cannot() {
-    let cases: &[(&[&str], &[(&str, &str)], &str)] = &[
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case] = &[
         (&[], &[("DRIVER", "11080")], "the NVIDIA driver is for CUDA 11.8"),
         (&[], &[("CAPABILITY", "7.5")], "has compute capability 7.5"),
-        (&[], &[("MEMORY", "600MiB")], "MiB that are free"),
+        (&[], &[("MEMORY", "514MiB")], "MiB that are free"),
         (&["--vram-budget", "1"], &[], "1 MiB may be used"),
         (&[], &[("FAULTS", "cuMemAlloc_v2#1=2")], "GPU memory cannot be allocated"),
         (&[], &[("FAULTS", "cuModuleLoadDataEx#2=222")], "the driver refuses the kernels"),
@@ -150,5 +168,114 @@ fn the_cpu_takes_over_where_the_gpu_cannot() {
         let Some((found, log)) = generate("qwen2_tied", flags, settings) else { return };
         assert!(log.contains(expected), "{expected}: {log}");
         assert_eq!(found, generate("qwen2_tied", &["--vram-budget", "0"], &[]).unwrap().0, "{expected}");
+    }
+}
+
+#[test]
+fn experts_that_do_not_fit_are_computed_by_the_cpu() {
+    for case in ["qwen3_moe_q8_0", "long"] {
+        if !is_there() {
+            return;
+        }
+        let tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let run = |expert_bytes| {
+            let cpu = crate::load::cpu(1, 8, CpuPrecision::F32);
+            let (precision, kv) = (Precision::F32, Precision::F32);
+            let backend = Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_bytes, cpu }).unwrap();
+            let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
+            let config = fimd::model::Config::read(&dir).unwrap();
+            let options = crate::load::options(256, 256);
+            let mut model = fimd::model::Model::load(&dir, config, options, backend).unwrap();
+            reference::run(&mut model, &tokens, 4, 9)
+        };
+        let ((all, ids), (none, other_ids)) = (run(BYTES), run(0));
+        let error = reference::distance(&all, &none);
+        println!("{case}: {error}");
+        // The CPU quantises activations.
+        assert!(error < 0.2, "{case}: {error}");
+        assert_eq!(ids, other_ids, "{case}");
+    }
+}
+
+/// A model with these budgets of GPU memory, as the daemon opens it.
+fn spec(model: &std::path::Path, vram_bytes_max: Option<u64>) -> Spec {
+    Spec {
+        model: Some(model.to_owned()),
+        context: Some(256),
+        cache_bytes_max: 1 << 22,
+        threads: 1,
+        level: Level::detect(),
+        exact: false,
+        experts: ExpertMemory::default(),
+        vram_bytes_max,
+        trace: None,
+        remote: None,
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_loses_no_request() {
+    child::with_driver(PRODUCT, &[("FAULTS", "kernel:rms_norm#3=719")], || {
+        let dir = tiny::folder();
+        let on_cpu = late::ask(&spec(dir.path(), Some(0)).serve().unwrap().engine).unwrap();
+        assert_eq!(emulator::executions("rms_norm"), 0);
+        let served = spec(dir.path(), None).serve().unwrap();
+        assert_eq!(served.info.as_ref().unwrap().kernels, "Emulated GPU");
+        assert_eq!(late::ask(&served.engine).unwrap()[0].ids, on_cpu[0].ids);
+        assert_eq!(emulator::executions("rms_norm"), 3, "the third fails, and the CPU takes over");
+        assert_eq!(late::ask(&served.engine).unwrap()[0].ids, on_cpu[0].ids);
+        assert_eq!(emulator::executions("rms_norm"), 3);
+    });
+}
+
+#[test]
+fn late_copies_and_any_order_of_threads_change_nothing() {
+    child::with_driver(PRODUCT, &[("LATE_US", "200"), ("ORDER", "7")], || {
+        let dir = tiny::folder();
+        let on_cpu = late::ask(&spec(dir.path(), Some(0)).serve().unwrap().engine).unwrap();
+        let served = spec(dir.path(), None).serve().unwrap();
+        for _ in 0..2 {
+            assert_eq!(late::ask(&served.engine).unwrap()[0].ids, on_cpu[0].ids);
+        }
+        assert!(emulator::executions("rms_norm") > 0);
+    });
+}
+
+#[test]
+fn memory_of_the_device_stays_within_the_budget() {
+    child::with_driver(PRODUCT, &[], || {
+        let dir = tiny::folder();
+        let budget = 48 << 20;
+        let served = spec(dir.path(), Some(budget)).serve().unwrap();
+        let before = emulator::calls("cuMemAlloc_v2");
+        late::ask(&served.engine).unwrap();
+        assert_eq!(emulator::calls("cuMemAlloc_v2"), before, "nothing is allocated after loading");
+        let peak = emulator::peak_memory();
+        assert!(peak > 0 && peak <= budget, "{peak} of {budget}");
+    });
+}
+
+#[test]
+fn a_token_is_waited_for_once() {
+    child::with_driver(PRODUCT, &[], || {
+        probe::probe().unwrap();
+        let mut session = crate::load::session(reference::model::<Cuda>("long", 1, 8));
+        let cancel = fimd::base::Cancel::new();
+        session.sync(&[3, 1, 4], &[], &cancel).unwrap();
+        let before = emulator::calls("cuStreamSynchronize");
+        session.push(1, &cancel).unwrap();
+        assert_eq!(emulator::calls("cuStreamSynchronize"), before + 1);
+    });
+}
+
+#[test]
+fn the_doctor_finds_a_gpu() {
+    for (settings, expected) in [
+        (&[][..], "Emulated GPU, compute capability 8.6, driver for CUDA 12.2"),
+        (&[("DRIVER", "11080")][..], "the NVIDIA driver is for CUDA 11.8"),
+    ] {
+        let Some(mut command) = program(&["doctor"], settings) else { return };
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(text.contains(expected), "{text}");
     }
 }

@@ -509,7 +509,7 @@ fn a_model_that_does_not_fit_says_so() {
 }
 
 /// Asks `engine` for two tokens.
-fn ask(engine: &Engine) -> Result<Vec<Generated>> {
+pub fn ask(engine: &Engine) -> Result<Vec<Generated>> {
     let (send, receive) = mpsc::channel();
     engine.submit(Request {
         key: "a".into(),
@@ -540,19 +540,20 @@ fn the_engine_opens_the_session_again_once() {
             opened.fetch_add(1, Ordering::Relaxed);
             let session = load::session(open(&dir, &faults)?);
             if fails_again.load(Ordering::Relaxed) {
-                faults.operation.store(3, Ordering::Relaxed);
+                faults.operation.store(0, Ordering::Relaxed);
             }
             Ok(session)
         })
     };
+    // The first operation: nothing was shown yet.
     let expected = ask(&engine).unwrap().remove(0).ids;
     for times in 1..=3 {
-        faults.operation.store(3, Ordering::Relaxed);
+        faults.operation.store(0, Ordering::Relaxed);
         assert_eq!(ask(&engine).unwrap().remove(0).ids, expected, "the request is not lost");
         assert_eq!(opened.load(Ordering::Relaxed), times);
     }
     fails_again.store(true, Ordering::Relaxed);
-    faults.operation.store(3, Ordering::Relaxed);
+    faults.operation.store(0, Ordering::Relaxed);
     let error = format!("{:#}", ask(&engine).unwrap_err());
     assert!(error.contains("the device failed: a fault that the test wants"), "{error}");
     faults.operation.store(-1, Ordering::Relaxed);

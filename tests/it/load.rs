@@ -11,6 +11,9 @@ use fimd::session::{Session, SessionOptions};
 pub trait TestBackend: Backend<Recurrent: Send, Experts: Send> + Sized {
     /// With its own threads.
     fn open(options: CpuOptions) -> Self;
+
+    /// How many times fewer steps a random test makes.
+    const STEPS_DIVISOR: usize = 1;
 }
 
 impl TestBackend for Cpu {

@@ -121,7 +121,7 @@ fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
         let mut random = move |below| numbers.below(below);
         let mut files = [run(0, 100), run(31, 60), run(17, 150)];
         let (mut undo, mut evaluated, mut errors, mut total) = (Vec::new(), 0, Vec::new(), 0);
-        for step in 0..250 {
+        for step in 0..250 / B::STEPS_DIVISOR {
             let file = random(30).saturating_sub(27);
             let tokens = &mut files[file];
             let cursor = tokens.len() - random(20).min(tokens.len() - 1);

@@ -61,6 +61,11 @@ impl Experts {
         self.shape.experts
     }
 
+    /// The width of rows.
+    pub fn hidden(&self) -> usize {
+        self.shape.matrices[0].cols
+    }
+
     /// Their inner width.
     pub fn width(&self) -> usize {
         self.shape.matrices[0].rows

@@ -94,6 +94,28 @@ impl Cpu {
         self.context.records.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// `x += experts(normed)` for rows whose experts another device has chosen: `chosen` and their `weights` are
+    /// `[rows, top_k]`, `normed` and `x` `[rows, hidden]`. Fails when the bytes of an expert cannot be read.
+    pub fn visit(
+        &mut self,
+        experts: &experts::Experts,
+        chosen: &[u32],
+        weights: &[f32],
+        normed: &[f32],
+        cancel: &Cancel,
+        x: &mut [f32],
+    ) -> Result<()> {
+        let width = experts.hidden();
+        let rows = normed.len() / width;
+        let chosen = chosen.iter().copied().zip(weights.iter().copied()).collect();
+        let routing = moe::Routing { top_k: weights.len() / rows, chosen };
+        let inputs = Activations::fill(&mut self.context, rows, width, |row, out| {
+            out.copy_from_slice(&normed[row * width..][..width]);
+        });
+        let done = moe::routed_ffn(&mut self.context, experts, &routing, cancel, &inputs, x);
+        done.context("the weights of an expert cannot be read")
+    }
+
     fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32], eps: f32) -> Activations {
         let level = self.context.options.level;
         Activations::fill(&mut self.context, rows.len(), x.width, |row, out| {

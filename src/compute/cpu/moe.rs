@@ -81,6 +81,27 @@ pub(super) fn moe_ffn(
     }
 }
 
+/// `x += experts(inputs)` of routed experts that another device has chosen.
+pub(super) fn routed_ffn(
+    context: &mut Context,
+    experts: &experts::Experts,
+    routing: &Routing,
+    cancel: &Cancel,
+    inputs: &Activations,
+    x: &mut [f32],
+) -> io::Result<()> {
+    let visits = visits(routing, experts.count());
+    let chosen: Vec<u32> = routing.chosen.iter().map(|&(expert, _)| expert).collect();
+    let ids = visits.iter().map(|visit| visit.expert).collect();
+    let visited = experts.visit(ids, routing.top_k, &chosen);
+    Block { context, layer: experts.layer(), cancel, inputs, x }.routed(
+        &visited,
+        &visits,
+        experts.width(),
+        None,
+    )
+}
+
 /// What experts compute with.
 struct Block<'a> {
     context: &'a mut Context,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::driver::{Address, Param};
+use super::driver::{Address, Function, Param};
 use super::memory::{Arena, Buffer};
-use super::module::{File, Function, Modules};
+use super::module::{File, Modules};
 use super::saved::{Destination, Trace};
 use super::workspace::Space;
 use super::{Cuda, Precision, threads};

@@ -9,8 +9,7 @@ use anyhow::Result;
 use cudarc::driver::result::{self, ctx, device, primary_ctx, stream};
 use cudarc::driver::sys;
 
-use super::module::Function;
-use super::probe::failed;
+use super::error::failed;
 use crate::base::memory::Space;
 
 /// An address in device memory.
@@ -40,6 +39,21 @@ impl Param for i32 {}
 impl Param for u64 {}
 impl Param for f32 {}
 impl Param for Address {}
+
+/// A kernel of a module that is loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Function(sys::CUfunction);
+
+// SAFETY: a handle of the driver, which any thread may use.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+
+impl Function {
+    pub(super) fn new(handle: sys::CUfunction) -> Self {
+        Self(handle)
+    }
+}
 
 /// The first device, opened.
 ///
@@ -100,14 +114,7 @@ impl Device {
         let [x, y, z] = grid.map(|count| count as u32);
         // SAFETY: the driver copies the arguments before it returns; what the kernel reaches is device memory.
         let launched = unsafe {
-            result::launch_kernel(
-                function.handle(),
-                (x, y, z),
-                (threads as u32, 1, 1),
-                0,
-                self.stream,
-                &mut places,
-            )
+            result::launch_kernel(function.0, (x, y, z), (threads as u32, 1, 1), 0, self.stream, &mut places)
         };
         launched.map_err(failed("a kernel cannot be launched"))
     }

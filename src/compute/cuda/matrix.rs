@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
-use super::driver::{Address, Device, Param};
+use super::driver::{Address, Device, Function, Param};
 use super::memory::{Arena, Buffer};
-use super::module::{File, Function, Modules};
+use super::module::{File, Modules};
 use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
 use crate::compute::experts::MatrixLayout;

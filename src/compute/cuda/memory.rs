@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use cudarc::driver::result;
 
 use super::driver::{Address, Device};
-use super::probe::failed;
+use super::error::failed;
 use crate::base::memory::Space;
 
 /// What buffers are aligned to, in bytes.

@@ -1,4 +1,5 @@
-//! The CUDA backend: everything is in device memory, work is enqueued in one order, and `finish` waits.
+//! The CUDA backend: everything is in device memory but routed experts that do not fit, with which the CPU computes. Work is
+//! enqueued in one order, and `finish` waits; so does a layer whose experts are with the CPU, and each of a long pass.
 //!
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device,
 //! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
@@ -8,6 +9,7 @@
 mod attention;
 mod delta;
 mod driver;
+mod error;
 mod matrix;
 mod memory;
 mod module;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
+use super::cpu::{Cpu, CpuOptions};
 use super::experts::{ExpertBytes, ExpertShape};
 use super::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
@@ -29,9 +32,9 @@ use super::{
 };
 use crate::base::Cancel;
 use crate::base::memory::{self as host_memory, Memory, Space as MemorySpace};
-use driver::{Address, Device, Param};
+use driver::{Address, Device, Function, Param};
 use memory::{Arena, Buffer, HostMemory, taken};
-use module::{File, Function, Modules};
+use module::{File, Modules};
 use saved::Destination;
 use staging::Staging;
 use workspace::{Space, Workspace};
@@ -42,6 +45,8 @@ const HEAD_ROWS: usize = 16;
 const THREADS_MAX: usize = 256;
 /// Page-locked memory that is enough, in bytes: what does not fit is waited for in parts.
 const STAGING_BYTES_MAX: usize = 128 << 20;
+/// From how many rows on a pass is waited for layer by layer: it can be cancelled then, and the wait is short beside a layer.
+const PACED_ROWS_MIN: usize = 32;
 /// States and traced rows of a pass that page-locked memory is to hold.
 const STAGED_STATES: usize = 4;
 const STAGED_TRACES: usize = 64;
@@ -82,6 +87,11 @@ pub struct CudaOptions {
     pub precision: Precision,
     /// The precision of keys and values.
     pub kv: Precision,
+    /// Of the memory, what routed experts may take, in bytes: those of the first layers, as far as they fit. The others
+    /// stay in memory of the host.
+    pub expert_bytes: usize,
+    /// How the CPU computes with experts that are not in device memory.
+    pub cpu: CpuOptions,
 }
 
 /// Computes on the first GPU.
@@ -94,6 +104,10 @@ pub struct Cuda {
     moe_kernels: Option<moe::Kernels>,
     delta_kernels: Option<delta::Kernels>,
     maker: matrix::Maker,
+    /// For experts that are not in device memory.
+    cpu: Cpu,
+    /// What is left for experts in device memory, in bytes.
+    expert_bytes_left: usize,
     modules: Modules,
     sizes: PassSizes,
     options: CudaOptions,
@@ -115,6 +129,7 @@ struct Planned {
 struct RowsKernels {
     rms_norm: Function,
     silu_mul: Function,
+    add: Function,
     add_gated: Function,
     pack: Function,
     unpack: Function,
@@ -147,6 +162,7 @@ struct CudaPass {
     hidden: Vec<f32>,
     states: Vec<saved::State>,
     traces: Vec<saved::Trace>,
+    visits: moe::Visits,
 }
 
 /// Activations, `[rows_max, width]` f32.
@@ -250,6 +266,7 @@ impl Cuda {
         let rows_kernels = RowsKernels {
             rms_norm: function("rms_norm")?,
             silu_mul: function("silu_mul")?,
+            add: function("add")?,
             add_gated: function("add_gated")?,
             pack: function("pack")?,
             unpack: function("unpack")?,
@@ -259,6 +276,8 @@ impl Cuda {
             pass: CudaPass::default(),
             failure: None,
             planned: None,
+            cpu: Cpu::new(options.cpu),
+            expert_bytes_left: options.expert_bytes,
             moe_kernels: None,
             delta_kernels: None,
             sizes: PassSizes::default(),
@@ -336,6 +355,12 @@ impl Cuda {
         self.each(self.rows_kernels.silu_mul, count, &params)
     }
 
+    /// `x += y`.
+    fn add(&self, x: Address, y: Address, count: usize) -> Result<()> {
+        let params: [&dyn Param; 3] = [&x, &y, &(count as u64)];
+        self.each(self.rows_kernels.add, count, &params)
+    }
+
     /// `x += sigmoid(gate) y` by rows.
     fn add_gated(&self, x: Address, y: Address, gate: Address, rows: usize, width: usize) -> Result<()> {
         let params: [&dyn Param; 4] = [&x, &y, &gate, &(width as i32)];
@@ -383,6 +408,12 @@ impl Cuda {
                     trace.0.extend_from_slice(bytes);
                 }
             }
+            Destination::Normed => numbers(bytes, &mut pass.visits.normed),
+            Destination::Weights => numbers(bytes, &mut pass.visits.weights),
+            Destination::Chosen => {
+                let chosen = bytes.as_chunks().0.iter().map(|&bytes| u32::from_ne_bytes(bytes));
+                pass.visits.chosen.extend(chosen);
+            }
             Destination::Hidden => numbers(bytes, &mut pass.hidden),
             Destination::Logits => numbers(bytes, &mut pass.logits),
         })
@@ -422,6 +453,7 @@ impl Cuda {
             hidden: Vec::new(),
             states: pass.keep.marks.iter().map(|_| saved::State::default()).collect(),
             traces: saved(pass.keep.traced_rows().count()),
+            visits: moe::Visits::default(),
         };
         if pass.blocks.is_empty() {
             return Ok(());
@@ -574,7 +606,12 @@ impl Backend for Cuda {
         shape: ExpertShape,
         bytes: Arc<dyn ExpertBytes>,
     ) -> Result<Self::Experts> {
-        moe::Experts::new(&mut self.maker, &mut self.modules, layer, shape, &bytes)
+        let needed = moe::device_bytes(&shape).context("experts without size")?;
+        if needed > self.expert_bytes_left {
+            return Ok(moe::Experts::on_host(self.cpu.experts(layer, shape, bytes)?));
+        }
+        self.expert_bytes_left -= needed;
+        moe::Experts::on_device(&mut self.maker, &mut self.modules, layer, shape, &bytes)
             .with_context(|| format!("the experts of layer {layer}"))
     }
 
@@ -647,7 +684,10 @@ impl Backend for Cuda {
     }
 
     fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Rows) {
-        self.enqueue(|this| this.feed_forward(weights, x.buffer.address()));
+        self.enqueue(|this| {
+            this.feed_forward(weights, x.buffer.address())?;
+            if this.pass.rows < PACED_ROWS_MIN { Ok(()) } else { this.device.wait() }
+        });
     }
 
     fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, _: &mut Rows) {

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, anyhow};
 use cudarc::driver::result::module;
 use cudarc::driver::sys::{self, CUjit_option_enum as JitOption};
 
-use super::driver::Device;
-use super::probe::{failed, text};
+use super::driver::{Device, Function};
+use super::error::{failed, text};
 use crate::base::dtype::DType;
 
 /// Bytes for what the compiler says of a module that it refuses.
@@ -55,22 +55,6 @@ impl File {
     }
 }
 
-/// A kernel of a module that is loaded.
-#[derive(Clone, Copy)]
-pub(super) struct Function(sys::CUfunction);
-
-// SAFETY: a handle of the driver, which any thread may use.
-unsafe impl Send for Function {}
-// SAFETY: as above.
-unsafe impl Sync for Function {}
-
-impl Function {
-    /// The driver's handle.
-    pub(super) fn handle(self) -> sys::CUfunction {
-        self.0
-    }
-}
-
 /// The modules that are loaded: those that a model needs.
 pub(super) struct Modules {
     device: Arc<Device>,
@@ -95,7 +79,7 @@ impl Modules {
         let name_c = CString::new(name).expect("a name without zeros");
         // SAFETY: the module is loaded until this is dropped.
         let function = unsafe { module::get_function(module, name_c) };
-        Ok(Function(function.map_err(failed("cuModuleGetFunction")).with_context(|| name.to_owned())?))
+        Ok(Function::new(function.map_err(failed("cuModuleGetFunction")).with_context(|| name.to_owned())?))
     }
 }
 

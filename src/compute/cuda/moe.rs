@@ -1,16 +1,18 @@
-//! Feed-forward blocks: dense ones, and mixtures of experts that are all in device memory.
+//! Feed-forward blocks: dense ones, and mixtures of experts, which are in device memory or with the CPU.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use super::driver::{Address, Param};
-use super::matrix::{Maker, Matrix};
-use super::module::{File, Function, Modules};
+use super::driver::{Address, Function, Param};
+use super::matrix::{self, Maker, Matrix};
+use super::module::{File, Modules};
+use super::saved::Destination;
 use super::workspace::Space;
 use super::{Cuda, threads};
+use crate::compute::cpu::Cpu;
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertShape};
-use crate::compute::{MoeWeights, PassSizes, RoutedWeights, SharedWeights};
+use crate::compute::{Backend, MoeWeights, PassSizes, RoutedWeights, SharedWeights};
 
 /// Kernels of the operation.
 #[derive(Clone, Copy)]
@@ -26,15 +28,42 @@ impl Kernels {
     }
 }
 
-/// The routed experts of one layer, all in device memory: gate, up and down of each.
-pub struct Experts {
-    matrices: [Matrix; 3],
-    count: usize,
+/// The routed experts of one layer.
+pub struct Experts(Place);
+
+/// Where experts are.
+enum Place {
+    /// Gate, up and down of all of them, in device memory.
+    Device { matrices: [Matrix; 3], count: usize },
+    /// In memory of the host, or on disk.
+    Host { experts: <Cpu as Backend>::Experts, count: usize },
+}
+
+/// What comes to the host for a layer whose experts are there.
+#[derive(Default)]
+pub(super) struct Visits {
+    /// `[rows, hidden]`
+    pub normed: Vec<f32>,
+    /// `[rows, top_k]`
+    pub chosen: Vec<u32>,
+    /// `[rows, top_k]`
+    pub weights: Vec<f32>,
+}
+
+/// Bytes of device memory that the experts of a layer take; `None` where that is no number.
+pub(super) fn device_bytes(shape: &ExpertShape) -> Option<usize> {
+    shape.matrices.iter().map(|layout| matrix::device_bytes(layout, shape.experts)).sum()
 }
 
 impl Experts {
-    /// Copies all of them.
-    pub(super) fn new(
+    /// Experts that stay where they are.
+    pub(super) fn on_host(experts: <Cpu as Backend>::Experts) -> Self {
+        let count = experts.count();
+        Self(Place::Host { experts, count })
+    }
+
+    /// Copies all of them to device memory.
+    pub(super) fn on_device(
         maker: &mut Maker,
         modules: &mut Modules,
         layer: usize,
@@ -65,7 +94,7 @@ impl Experts {
                 }
             }
         }
-        Ok(Self { matrices, count })
+        Ok(Self(Place::Device { matrices, count }))
     }
 }
 
@@ -85,6 +114,8 @@ struct Parts {
     out: Address,
     /// Logits of the shared expert's weight, `[rows]`.
     shared: Address,
+    /// What experts return that are with the CPU.
+    returned: Address,
 }
 
 impl Parts {
@@ -100,6 +131,7 @@ impl Parts {
             up: space.words(inner)?,
             out: space.words(visits * sizes.hidden)?,
             shared: space.words(rows)?,
+            returned: space.words(rows * sizes.hidden)?,
         })
     }
 }
@@ -120,27 +152,60 @@ impl Cuda {
         if let Some(routed) = &weights.routed {
             self.routed(routed, &parts, rows, x)?;
         }
+        let on_host = weights.routed.as_ref().and_then(|routed| match &routed.experts.0 {
+            Place::Device { .. } => None,
+            Place::Host { experts, .. } => Some(experts),
+        });
+        if on_host.is_some() {
+            self.read()?;
+        }
+        // The device computes with the shared expert while the CPU computes with the others.
         if let Some(shared) = &weights.shared {
             self.shared(shared, &parts, rows, x)?;
         }
-        Ok(())
+        on_host.map_or(Ok(()), |experts| self.visit_on_host(experts, &parts, x))
+    }
+
+    /// Adds what experts return that are with the CPU, for the visits that have come to the host.
+    fn visit_on_host(
+        &mut self,
+        experts: &<Cpu as Backend>::Experts,
+        parts: &Parts,
+        x: Address,
+    ) -> Result<()> {
+        let Visits { normed, chosen, weights } = std::mem::take(&mut self.pass.visits);
+        let cancel = self.pass.cancel.clone();
+        let mut out = vec![0.0; normed.len()];
+        self.cpu.visit(experts, &chosen, &weights, &normed, &cancel, &mut out)?;
+        self.device.upload(&out, parts.returned)?;
+        self.add(x, parts.returned, out.len())
     }
 
     fn routed(&mut self, routed: &RoutedWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
         let (device, kernels) = (self.device.clone(), self.moe_kernels()?);
-        let (experts, top_k) = (&routed.experts, routed.top_k);
-        let [gate, up, down] = &experts.matrices;
+        let top_k = routed.top_k;
+        let count = match &routed.experts.0 {
+            Place::Device { count, .. } | Place::Host { count, .. } => *count,
+        };
         routed.router.multiply(&device, parts.normed, parts.logits, rows, false)?;
         let route: [&dyn Param; 6] = [
             &parts.logits,
             &parts.chosen,
             &parts.weights,
-            &(experts.count as i32),
+            &(count as i32),
             &(top_k as i32),
             &i32::from(routed.normalize),
         ];
         device.launch(kernels.route, [rows, 1, 1], 32, &route)?;
         let visits = rows * top_k;
+        let [gate, up, down] = match &routed.experts.0 {
+            Place::Device { matrices, .. } => matrices,
+            Place::Host { .. } => {
+                self.save(parts.normed, 4 * rows * self.sizes.hidden, Destination::Normed)?;
+                self.save(parts.chosen, 4 * visits, Destination::Chosen)?;
+                return self.save(parts.weights, 4 * visits, Destination::Weights);
+            }
+        };
         gate.visit(&device, parts.chosen, visits, top_k, parts.normed, parts.gate)?;
         up.visit(&device, parts.chosen, visits, top_k, parts.normed, parts.up)?;
         self.silu_mul(parts.gate, parts.up, visits * gate.rows())?;

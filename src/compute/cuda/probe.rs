@@ -2,13 +2,13 @@
 
 #![expect(unsafe_code, reason = "calls of the CUDA driver")]
 
-use std::ffi::CStr;
 use std::fmt;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use cudarc::driver::result::{self, DriverError, device};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 
+use super::error::text;
 use crate::base::memory::Space;
 
 /// The oldest driver: PTX of CUDA 12.0 needs it.
@@ -185,15 +185,4 @@ pub fn probe() -> Result<Gpu, Unusable> {
         .and_then(|device| device.memory())
         .map_err(|error| Unusable::Failed("opening the GPU", format!("{error:#}")))?;
     Ok(Gpu { name, capability, driver, memory })
-}
-
-/// What the driver says of an error.
-pub(super) fn text(error: DriverError) -> String {
-    let text = error.error_string().map(CStr::to_string_lossy);
-    text.map_or_else(|_| format!("error {}", error.0 as u32), |text| format!("{text} ({})", error.0 as u32))
-}
-
-/// An error of a call.
-pub(super) fn failed(what: &'static str) -> impl Fn(DriverError) -> anyhow::Error {
-    move |error| anyhow!("{what}: {}", text(error))
 }

@@ -20,6 +20,12 @@ pub(super) enum Destination {
     State(usize),
     /// Traced rows from the n-th on, of so many bytes each.
     Traces { first: usize, bytes: usize },
+    /// Normed rows, for experts that are with the CPU.
+    Normed,
+    /// The experts that rows visit.
+    Chosen,
+    /// Their weights.
+    Weights,
     /// Rows after the last layer.
     Hidden,
     /// Logits.

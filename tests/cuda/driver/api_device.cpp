@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "context.h"
 #include "grid.h"
 #include "memory.h"
 #include "module.h"
@@ -70,6 +71,7 @@ const char* name_of(int code) {
         case CUDA_ERROR_NOT_READY: return "CUDA_ERROR_NOT_READY";
         case CUDA_ERROR_ILLEGAL_ADDRESS: return "CUDA_ERROR_ILLEGAL_ADDRESS";
         case CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: return "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES";
+        case CUDA_ERROR_CONTEXT_IS_DESTROYED: return "CUDA_ERROR_CONTEXT_IS_DESTROYED";
         case CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED: return "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED";
         case CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED: return "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED";
         case CUDA_ERROR_MISALIGNED_ADDRESS: return "CUDA_ERROR_MISALIGNED_ADDRESS";
@@ -83,8 +85,6 @@ const char* name_of(int code) {
         default: return nullptr;
     }
 }
-
-int contexts_retained = 0;
 
 }  // namespace
 
@@ -100,7 +100,7 @@ DRIVER_API CUresult cuInit(unsigned) {
 }
 
 DRIVER_API CUresult cuDriverGetVersion(int* version) {
-    return call("cuDriverGetVersion", WORKS_AFTER_ERRORS, [=] {
+    return call("cuDriverGetVersion", IGNORES_ERRORS, [=] {
         *version = settings().driver;
         return CUDA_SUCCESS;
     });
@@ -172,41 +172,32 @@ DRIVER_API CUresult cuDevicePrimaryCtxRetain(void** context, CUdevice device) {
             explain("only device 0 has a context here");
             return CUDA_ERROR_NOT_SUPPORTED;
         }
-        if (contexts_retained++ == 0) take_for_context(true);
-        *context = primary_context();
+        *context = retain_context();
         return CUDA_SUCCESS;
     });
 }
 
 DRIVER_API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) {
-    return call("cuDevicePrimaryCtxRelease_v2", INITIALIZED | WORKS_AFTER_ERRORS, [] {
-        if (contexts_retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
-        if (--contexts_retained == 0) take_for_context(false);
-        return CUDA_SUCCESS;
-    });
+    return call("cuDevicePrimaryCtxRelease_v2", INITIALIZED | IGNORES_ERRORS, [] { return release_context(); });
 }
 
 DRIVER_API CUresult cuDevicePrimaryCtxGetState(CUdevice, unsigned* flags, int* is_active) {
-    return call("cuDevicePrimaryCtxGetState", INITIALIZED | WORKS_AFTER_ERRORS, [=] {
+    return call("cuDevicePrimaryCtxGetState", INITIALIZED | IGNORES_ERRORS, [=] {
         *flags = 0;
-        *is_active = contexts_retained > 0;
+        *is_active = has_context();
         return CUDA_SUCCESS;
     });
 }
 
 DRIVER_API CUresult cuCtxGetCurrent(void** context) {
-    return call("cuCtxGetCurrent", INITIALIZED | WORKS_AFTER_ERRORS, [=] {
+    return call("cuCtxGetCurrent", INITIALIZED | IGNORES_ERRORS, [=] {
         *context = current_context();
         return CUDA_SUCCESS;
     });
 }
 
 DRIVER_API CUresult cuCtxSetCurrent(void* context) {
-    return call("cuCtxSetCurrent", INITIALIZED | WORKS_AFTER_ERRORS, [=] {
-        if (context && context != primary_context()) return CUDA_ERROR_INVALID_CONTEXT;
-        current_context() = context;
-        return CUDA_SUCCESS;
-    });
+    return call("cuCtxSetCurrent", INITIALIZED | IGNORES_ERRORS, [=] { return set_current(context); });
 }
 
 DRIVER_API CUresult cuCtxGetDevice(CUdevice* device) {

@@ -95,7 +95,7 @@ DRIVER_API CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
 }
 
 DRIVER_API CUresult cuMemFree_v2(CUdeviceptr address) {
-    return call("cuMemFree_v2", CONTEXT | NO_CAPTURE | WORKS_AFTER_ERRORS, [=] {
+    return call("cuMemFree_v2", CONTEXT | NO_CAPTURE | GIVES_BACK, [=] {
         if (!address) return CUDA_SUCCESS;
         drain_all();
         return release(address);
@@ -110,7 +110,7 @@ DRIVER_API CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, void* st
 }
 
 DRIVER_API CUresult cuMemFreeAsync(CUdeviceptr address, void* handle) {
-    return call("cuMemFreeAsync", CONTEXT | WORKS_AFTER_ERRORS, [=] {
+    return call("cuMemFreeAsync", CONTEXT | GIVES_BACK, [=] {
         Stream* stream = stream_of(handle);
         if (!stream) return CUDA_ERROR_INVALID_HANDLE;
         if (captures(*stream)) return CUDA_ERROR_NOT_SUPPORTED;
@@ -125,7 +125,7 @@ DRIVER_API CUresult cuMemHostAlloc(void** address, size_t bytes, unsigned) {
 }
 
 DRIVER_API CUresult cuMemFreeHost(void* address) {
-    return call("cuMemFreeHost", CONTEXT | NO_CAPTURE | WORKS_AFTER_ERRORS, [=] {
+    return call("cuMemFreeHost", CONTEXT | NO_CAPTURE | GIVES_BACK, [=] {
         drain_all();
         return release_host(address);
     });
@@ -136,7 +136,7 @@ DRIVER_API CUresult cuMemHostRegister_v2(void* address, size_t bytes, unsigned f
 }
 
 DRIVER_API CUresult cuMemHostUnregister(void* address) {
-    return call("cuMemHostUnregister", CONTEXT | NO_CAPTURE | WORKS_AFTER_ERRORS, [=] {
+    return call("cuMemHostUnregister", CONTEXT | NO_CAPTURE | GIVES_BACK, [=] {
         drain_all();
         return unlock_pages(address);
     });

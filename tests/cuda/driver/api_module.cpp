@@ -80,7 +80,7 @@ DRIVER_API CUresult cuModuleLoadDataEx(void** module, const void* image, unsigne
 }
 
 DRIVER_API CUresult cuModuleUnload(void* module) {
-    return call("cuModuleUnload", CONTEXT | NO_CAPTURE | WORKS_AFTER_ERRORS, [=] {
+    return call("cuModuleUnload", CONTEXT | NO_CAPTURE | GIVES_BACK, [=] {
         if (!module) return CUDA_ERROR_INVALID_HANDLE;
         // Functions stay: a launch may still be on its way.
         delete static_cast<Module*>(module);

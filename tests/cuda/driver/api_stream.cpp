@@ -47,7 +47,7 @@ DRIVER_API CUresult cuStreamCreateWithPriority(void** handle, unsigned flags, in
 }
 
 DRIVER_API CUresult cuStreamDestroy_v2(void* handle) {
-    return with_stream("cuStreamDestroy_v2", CONTEXT | WORKS_AFTER_ERRORS, handle, [=](Stream& stream) {
+    return with_stream("cuStreamDestroy_v2", CONTEXT | GIVES_BACK, handle, [=](Stream& stream) {
         return handle ? close_stream(&stream) : CUDA_ERROR_INVALID_HANDLE;
     });
 }
@@ -86,7 +86,7 @@ DRIVER_API CUresult cuEventCreate(void** event, unsigned) {
 }
 
 DRIVER_API CUresult cuEventDestroy_v2(void* event) {
-    return with_event("cuEventDestroy_v2", CONTEXT | WORKS_AFTER_ERRORS, event, [](Event& event) {
+    return with_event("cuEventDestroy_v2", CONTEXT | GIVES_BACK, event, [](Event& event) {
         delete &event;
         return CUDA_SUCCESS;
     });
@@ -180,7 +180,7 @@ DRIVER_API CUresult cuGraphGetNodes(void* graph, void** nodes, size_t* count) {
 }
 
 static CUresult destroy_graph(const char* function, void* graph) {
-    return call(function, CONTEXT | WORKS_AFTER_ERRORS, [=] {
+    return call(function, CONTEXT | GIVES_BACK, [=] {
         if (!graph) return CUDA_ERROR_INVALID_VALUE;
         delete static_cast<Graph*>(graph);
         return CUDA_SUCCESS;

@@ -66,7 +66,7 @@ void Block::prepare(dim3 new_shape, Order new_order, u64 new_seed) {
         Thread& thread = threads[index];
         thread.index = index, thread.lane = index % 32, thread.warp = index / 32;
         thread.thread = {index % shape.x, index / shape.x % shape.y, index / (shape.x * shape.y)};
-        thread.place = lane_place[thread.lane];
+        thread.place = u16(lane_place[thread.lane]);
     }
 }
 
@@ -251,6 +251,17 @@ const u64* Block::exchange(u64 value, u32 mask) {
     return values;
 }
 
+u64 Block::reduce(u64 value, EmuReduction reduction) {
+    Warp& warp = *warps[emu_thread->warp];
+    if (warp.size < 32) fail("a reduction over the whole warp in a warp that is not full");
+    Meeting& at = meeting(warp, ~0u, Meeting::REDUCTION);
+    unsigned half = at.half;
+    at.values[half][emu_thread->lane] = value;
+    if (is_last(warp, at)) at.results[half] = reduction(at.values[half]);
+    else wait(at.times);
+    return at.results[half];
+}
+
 EmuLane Block::instruct(const EmuLane& in, EmuInstruction instruction) {
     Warp& warp = *warps[emu_thread->warp];
     if (warp.size < 32) fail("an instruction of the whole warp in a warp that is not full");
@@ -287,6 +298,9 @@ EMULATOR_API int emu_block_count(int predicate) { return block->count_block(pred
 EMULATOR_API void emu_warp_barrier(unsigned mask) { block->meet(mask); }
 EMULATOR_API const unsigned long long* emu_warp_exchange(unsigned long long value, unsigned mask) {
     return block->exchange(value, mask);
+}
+EMULATOR_API unsigned long long emu_warp_reduce(unsigned long long value, EmuReduction reduction) {
+    return block->reduce(value, reduction);
 }
 EMULATOR_API EmuLane emu_warp_instruction(const EmuLane& in, EmuInstruction instruction) {
     return block->instruct(in, instruction);

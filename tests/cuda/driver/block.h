@@ -12,15 +12,16 @@
 
 namespace emulator {
 
-/// A thread of a block. It takes a stack when it starts and gives it back, still warm, when it ends.
-struct Thread : EmuThread {
-    Stack* stack = nullptr;
+/// A thread of a block. It takes a stack when it starts and gives it back, still warm, when it ends. What a switch looks
+/// at comes first, in one line of the cache.
+struct alignas(64) Thread : EmuThread {
+    /// Its place in the order of its warp.
+    u16 place = 0;
     bool is_done = true;
+    Stack* stack = nullptr;
     /// Waits until this no longer has the value that it had.
     const u64* waits_for = nullptr;
     u64 seen = 0;
-    /// Its place in the order of its warp.
-    unsigned place = 0;
 
     struct Copy {
         void* to;
@@ -35,7 +36,7 @@ struct Thread : EmuThread {
 
 /// Where lanes of one mask meet.
 struct Meeting {
-    enum Kind : u8 { BARRIER, EXCHANGE, INSTRUCTION };
+    enum Kind : u8 { BARRIER, EXCHANGE, REDUCTION, INSTRUCTION };
     u32 mask = 0;
     u32 arrived = 0;
     Kind kind = BARRIER;
@@ -43,6 +44,7 @@ struct Meeting {
     unsigned half = 0;
     u64 times = 0;
     u64 values[2][32];
+    u64 results[2];
 };
 
 struct Warp {
@@ -70,6 +72,7 @@ public:
     int count_block(int predicate);
     void meet(u32 mask);
     const u64* exchange(u64 value, u32 mask);
+    u64 reduce(u64 value, EmuReduction reduction);
     EmuLane instruct(const EmuLane& in, EmuInstruction instruction);
     void yield();
     [[noreturn]] void fail(const std::string& reason);

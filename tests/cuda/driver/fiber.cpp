@@ -10,7 +10,7 @@ namespace emulator {
 
 constexpr size_t STACK_BYTES = 64 << 10;
 
-#if defined(__x86_64__)
+#ifdef EMULATOR_OWN_SWITCH
 
 // Keeps what the calling convention asks a function to keep, swaps stacks, and returns on the other one.
 extern "C" void emulator_switch(void** from, void* to);
@@ -58,7 +58,7 @@ Stack::Stack() {
 }
 
 void Stack::enter_at(void (*entry)()) {
-#if defined(__x86_64__)
+#ifdef EMULATOR_OWN_SWITCH
     // From the top: no caller to return to, the entry that the switch returns to, six registers. At a function's entry
     // the stack is 8 bytes off a multiple of 16.
     void** top = reinterpret_cast<void**>(base + STACK_BYTES - skew);

@@ -3,7 +3,10 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
+// The switch of the C library is several times slower, but there for every processor.
+#if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
+#define EMULATOR_OWN_SWITCH
+#else
 #include <ucontext.h>
 #endif
 
@@ -11,7 +14,7 @@ namespace emulator {
 
 /// Where something that was switched away from continues.
 struct Context {
-#if defined(__x86_64__)
+#ifdef EMULATOR_OWN_SWITCH
     void* stack_pointer = nullptr;
 #else
     ucontext_t context;

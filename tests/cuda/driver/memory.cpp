@@ -52,6 +52,8 @@ u64 page() {
     static const u64 bytes = u64(sysconf(_SC_PAGESIZE));
     return bytes;
 }
+/// What an allocation takes.
+u64 counted(u64 bytes) { return (bytes + GRANULE - 1) / GRANULE * GRANULE; }
 u64 to_pages(u64 bytes) { return (bytes + page() - 1) / page() * page(); }
 
 /// A file of bytes 0xff, which as f32, f16, bf16 and E4M3 are NaN.
@@ -95,6 +97,24 @@ bool is_within(Map& map, u64 address, u64 bytes) {
     return found != map.end() && address + bytes <= found->first + found->second.bytes;
 }
 
+/// Unmaps an allocation.
+CUresult close_pages(Memory& all, std::map<u64, Allocation>::iterator found) {
+    const Allocation& gone = found->second;
+    all.used -= counted(gone.bytes);
+    trace("device memory: " + std::to_string(all.used));
+    // The addresses stay reserved: what uses them later is found.
+    void* reserved = mmap(gone.mapped, gone.mapped_bytes, PROT_NONE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    all.device.erase(found);
+    return reserved == MAP_FAILED ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
+}
+
+void close_host(Memory& all, std::map<u64, HostMemory>::iterator found) {
+    if (found->second.is_ours) munmap(reinterpret_cast<void*>(found->first), to_pages(found->second.bytes));
+    all.locked -= found->second.bytes;
+    all.host.erase(found);
+}
+
 u64 free_locked(Memory& all) {
     u64 total = settings().memory, gone = all.used + all.taken + all.for_context;
     return gone > total ? 0 : total - gone;
@@ -123,8 +143,7 @@ CUresult allocate(CUdeviceptr& address, u64 bytes) {
     if (!bytes) return CUDA_ERROR_INVALID_VALUE;
     Memory& all = memory();
     std::lock_guard<std::mutex> lock(all.guard);
-    u64 counted = (bytes + GRANULE - 1) / GRANULE * GRANULE;
-    if (bytes > settings().memory || counted > free_locked(all)) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (bytes > settings().memory || counted(bytes) > free_locked(all)) return CUDA_ERROR_OUT_OF_MEMORY;
     u64 body = to_pages(bytes), mapped_bytes = body + 2 * page();
     void* mapped = mmap(nullptr, mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -136,8 +155,9 @@ CUresult allocate(CUdeviceptr& address, u64 bytes) {
     // As close to the guard behind it as its alignment lets it.
     address = u64(first) + (body - bytes) / 256 * 256;
     all.device[address] = {bytes, static_cast<char*>(mapped), mapped_bytes};
-    all.used += counted;
+    all.used += counted(bytes);
     all.peak = std::max(all.peak, all.used);
+    trace("device memory: " + std::to_string(all.used));
     return CUDA_SUCCESS;
 }
 
@@ -146,13 +166,14 @@ CUresult release(CUdeviceptr address) {
     std::lock_guard<std::mutex> lock(all.guard);
     auto found = all.device.find(address);
     if (found == all.device.end()) return CUDA_ERROR_INVALID_VALUE;
-    all.used -= (found->second.bytes + GRANULE - 1) / GRANULE * GRANULE;
-    // The addresses stay reserved: what uses them later is found.
-    madvise(found->second.mapped, found->second.mapped_bytes, MADV_DONTNEED);
-    void* gone = mmap(found->second.mapped, found->second.mapped_bytes, PROT_NONE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    all.device.erase(found);
-    return gone == MAP_FAILED ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
+    return close_pages(all, found);
+}
+
+void release_all() {
+    Memory& all = memory();
+    std::lock_guard<std::mutex> lock(all.guard);
+    while (!all.device.empty()) close_pages(all, all.device.begin());
+    while (!all.host.empty()) close_host(all, all.host.begin());
 }
 
 bool is_device_memory(CUdeviceptr address, u64 bytes) {
@@ -233,9 +254,7 @@ CUresult release_host(void* address) {
     std::lock_guard<std::mutex> lock(all.guard);
     auto found = all.host.find(u64(address));
     if (found == all.host.end() || !found->second.is_ours) return CUDA_ERROR_INVALID_VALUE;
-    munmap(address, to_pages(found->second.bytes));
-    all.locked -= found->second.bytes;
-    all.host.erase(found);
+    close_host(all, found);
     return CUDA_SUCCESS;
 }
 
@@ -264,8 +283,7 @@ CUresult unlock_pages(void* address) {
     std::lock_guard<std::mutex> lock(all.guard);
     auto found = all.host.find(u64(address));
     if (found == all.host.end() || found->second.is_ours) return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
-    all.locked -= found->second.bytes;
-    all.host.erase(found);
+    close_host(all, found);
     return CUDA_SUCCESS;
 }
 

@@ -22,6 +22,8 @@ u64 free_memory();
 void take_memory(long long bytes);
 /// What the driver itself needs once there is a context.
 void take_for_context(bool is_taken);
+/// Gives all back, of the device and of the host, and unlocks what was locked.
+void release_all();
 /// The most that was allocated at a time.
 u64 peak_memory();
 

@@ -14,7 +14,7 @@ struct Invalid {
     std::string why;
 };
 
-const char* const PREFIX = "FIMD_EMULATED_CUDA_";
+const char* const PREFIX = "EMULATED_CUDA_";
 
 std::vector<std::string> split(const std::string& text, char separator) {
     std::vector<std::string> parts;

@@ -1,4 +1,4 @@
-// What is pretended: read from the environment, FIMD_EMULATED_CUDA_ and the name in capitals.
+// What is pretended: read from the environment, EMULATED_CUDA_ and the name in capitals.
 #pragma once
 
 #include <string>

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "capture.h"
+#include "context.h"
 #include "memory.h"
 #include "settings.h"
 
@@ -33,17 +34,6 @@ std::atomic<int> lost{0};
 
 /// Errors after which a context is of no more use.
 bool stays(int code) { return (code >= 700 && code <= 702) || code == 710 || (code >= 714 && code <= 719) || code == 999; }
-
-void trace(const std::string& line) {
-    const std::string& path = settings().trace;
-    if (path.empty()) return;
-    static int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    std::string text = line + "\n";
-    if (write(file, text.data(), text.size()) != ssize_t(text.size())) {
-        perror("emulated CUDA: the trace cannot be written");
-        abort();
-    }
-}
 
 /// The code of the fault that strikes here, or 0.
 int strikes(bool is_kernel, const std::string& name, u64 time, u64 time_of_any) {
@@ -73,8 +63,9 @@ CUresult begin_call(const char* function, unsigned needs) {
         return CUresult(code);
     }
     if (needs & (INITIALIZED | CONTEXT) && !is_initialized()) return CUDA_ERROR_NOT_INITIALIZED;
-    if (needs & CONTEXT && !current_context()) return CUDA_ERROR_INVALID_CONTEXT;
-    if (!(needs & WORKS_AFTER_ERRORS) && sticky_error()) return sticky_error();
+    if (needs & CONTEXT)
+        if (CUresult wrong = check_context()) return wrong;
+    if (!(needs & (IGNORES_ERRORS | GIVES_BACK)) && sticky_error()) return sticky_error();
     if (needs & NO_CAPTURE && breaks_capture()) {
         explain(std::string(function) + " while a stream captures");
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
@@ -83,7 +74,7 @@ CUresult begin_call(const char* function, unsigned needs) {
 }
 
 CUresult end_call(const char* function, CUresult result) {
-    if (!settings().trace.empty()) trace(std::string(function) + " = " + std::to_string(result));
+    trace(std::string(function) + " = " + std::to_string(result));
     return result;
 }
 
@@ -95,11 +86,7 @@ void lose_context(CUresult error, const std::string& why) {
     lost.compare_exchange_strong(none, error);
 }
 
-void forget_errors() {
-    lost = 0;
-    std::lock_guard<std::mutex> lock(guard);
-    explanation().clear();
-}
+void forget_errors() { lost = 0; }
 
 void explain(const std::string& why) {
     fprintf(stderr, "emulated CUDA: %s\n", why.c_str());
@@ -119,7 +106,7 @@ CUresult begin_kernel(const std::string& name) {
         u64 time = ++kernel_counts()[name], time_of_any = ++kernel_counts()["*"];
         code = strikes(true, name, time, time_of_any);
     }
-    if (!settings().trace.empty()) trace("kernel:" + name);
+    trace("kernel:" + name);
     return CUresult(code);
 }
 
@@ -140,14 +127,15 @@ bool& is_initialized() {
     return is;
 }
 
-void*& current_context() {
-    static thread_local void* context = nullptr;
-    return context;
-}
-
-void* primary_context() {
-    static char context;
-    return &context;
+void trace(const std::string& line) {
+    const std::string& path = settings().trace;
+    if (path.empty()) return;
+    static int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    std::string text = line + "\n";
+    if (write(file, text.data(), text.size()) != ssize_t(text.size())) {
+        perror("emulated CUDA: the trace cannot be written");
+        abort();
+    }
 }
 
 }  // namespace emulator

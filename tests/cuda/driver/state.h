@@ -7,6 +7,9 @@
 
 namespace emulator {
 
+/// The error that all calls return since the context is lost, or 0.
+CUresult sticky_error();
+
 /// What must hold before a call does anything. Bits.
 enum Needs : unsigned {
     NOTHING = 0,
@@ -14,8 +17,10 @@ enum Needs : unsigned {
     CONTEXT = 2,
     /// Refused, and ends the capture, while this thread captures (or any, in the global mode).
     NO_CAPTURE = 4,
-    /// Works on after an error that stays: gives back what is left.
-    WORKS_AFTER_ERRORS = 8,
+    /// Knows nothing of an error that stays.
+    IGNORES_ERRORS = 8,
+    /// Gives something back, also after an error that stays, which it then returns all the same.
+    GIVES_BACK = 16,
 };
 
 /// Counts the call, makes other processes take memory, and says whether it fails before it does anything.
@@ -28,14 +33,13 @@ template <class Body>
 CUresult call(const char* function, unsigned needs, Body body) {
     CUresult result = begin_call(function, needs);
     if (result == CUDA_SUCCESS) result = body();
+    if (result == CUDA_SUCCESS && needs & GIVES_BACK) result = sticky_error();
     return end_call(function, result);
 }
 
-/// The error that all calls return since the context is lost, or 0.
-CUresult sticky_error();
 /// Says why on stderr; from then on the context is lost.
 void lose_context(CUresult error, const std::string& why);
-/// As if the context had never been lost.
+/// As if no context had been lost.
 void forget_errors();
 /// Keeps a reason, for tests to read, and says it on stderr.
 void explain(const std::string& why);
@@ -46,10 +50,9 @@ CUresult begin_kernel(const std::string& name);
 u64 calls_of(const std::string& function);
 u64 executions_of(const std::string& kernel);
 
+/// A line of the trace, if there is one.
+void trace(const std::string& line);
+
 bool& is_initialized();
-/// The context that is current on this thread, or null.
-void*& current_context();
-/// The only context there is, the device's primary one.
-void* primary_context();
 
 }  // namespace emulator

@@ -17,6 +17,7 @@ std::vector<Stream*>& all_streams() {
     return all;
 }
 unsigned made = 0;
+Stream* legacy = nullptr;
 
 /// Handles of the streams that need no making: legacy, and one for each thread, which is not emulated.
 bool is_legacy(void* handle) { return !handle || handle == reinterpret_cast<void*>(1); }
@@ -98,8 +99,14 @@ CUresult close_stream(Stream* stream) {
     return CUDA_SUCCESS;
 }
 
+void close_all_streams() {
+    for (Stream* stream : open_streams()) {
+        stream->drain();
+        if (stream != legacy) close_stream(stream);
+    }
+}
+
 Stream* stream_of(void* handle) {
-    static Stream* legacy = nullptr;
     std::lock_guard<std::mutex> lock(guard);
     auto& all = all_streams();
     if (is_legacy(handle)) {

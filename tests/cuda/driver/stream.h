@@ -51,6 +51,8 @@ private:
 /// All that are open. `nullptr` and the two special handles are one stream.
 Stream* open_stream();
 CUresult close_stream(Stream* stream);
+/// Waits for all, and closes them.
+void close_all_streams();
 /// The stream of a handle, or null where there is none such.
 Stream* stream_of(void* handle);
 std::vector<Stream*> open_streams();

@@ -22,6 +22,9 @@ struct EmuLane {
 /// Computes an instruction of the whole warp from what its 32 lanes brought.
 using EmuInstruction = void (*)(const EmuLane* in, EmuLane* out);
 
+/// Computes one number for all lanes from what the 32 brought.
+using EmuReduction = unsigned long long (*)(const unsigned long long* values);
+
 struct EmuParameter {
     unsigned bytes;
     bool is_pointer;
@@ -59,6 +62,8 @@ void emu_warp_barrier(unsigned mask);
 const unsigned long long* emu_warp_exchange(unsigned long long value, unsigned mask);
 /// Waits for all 32 lanes, of which the last computes.
 EmuLane emu_warp_instruction(const EmuLane& in, EmuInstruction instruction);
+/// The same for one number.
+unsigned long long emu_warp_reduce(unsigned long long value, EmuReduction reduction);
 /// Copies when the thread waits for it, not before; until then `to` is unset. What is behind `filled` becomes 0.
 void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned filled);
 void emu_copy_commit();

@@ -10,6 +10,7 @@ use std::{env, fs, mem, thread};
 
 use ring::digest::{Context, SHA256};
 
+use super::child;
 use super::device::{Argument, Device};
 
 /// Kernels of the product.
@@ -33,15 +34,17 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// What a process needs in its environment, so that it finds this driver first.
-    pub fn environment(&self) -> [(&'static str, String); 2] {
+    /// What a process needs in its environment, so that it finds this driver first, with settings as `tests/cuda/README.md`
+    /// lists them.
+    pub fn environment(&self, settings: &[(&str, &str)]) -> Vec<(String, String)> {
         let names: Vec<_> = self.kernels.iter().map(|path| path.to_str().unwrap()).collect();
         let inherited = env::var("LD_LIBRARY_PATH").unwrap_or_default();
         let separator = if inherited.is_empty() { "" } else { ":" };
-        [
-            ("LD_LIBRARY_PATH", format!("{}{separator}{inherited}", self.folder.display())),
-            ("FIMD_EMULATED_CUDA_KERNELS", names.join(":")),
-        ]
+        let kernels = names.join(":");
+        let all = settings.iter().copied().chain([("KERNELS", &*kernels)]);
+        all.map(|(name, value)| (format!("EMULATED_CUDA_{name}"), value.to_owned()))
+            .chain([("LD_LIBRARY_PATH".into(), format!("{}{separator}{inherited}", self.folder.display()))])
+            .collect()
     }
 }
 
@@ -250,11 +253,13 @@ fn kernels_are_found_in_preprocessed_text() {
 
 #[test]
 fn tests_of_a_process_share_the_driver() {
-    if !load_in_process(TRIAL) {
-        return;
-    }
-    let device = Device::open(include_str!("../../cuda/kernels/trial.ptx"));
-    let (a, sum) = (device.upload(&[1.5f32; 40]), device.unset::<f32>(40));
-    device.run("add", (2, 32, 0), &[a.at(), a.at(), sum.at(), Argument::Int(40)]).unwrap();
-    assert_eq!(device.read::<f32>(sum), [3.0; 40]);
+    child::without_driver(|| {
+        if !load_in_process(TRIAL) {
+            return;
+        }
+        let device = Device::open(include_str!("../../cuda/kernels/trial.ptx"));
+        let (a, sum) = (device.upload(&[1.5f32; 40]), device.unset::<f32>(40));
+        device.run("add", (2, 32, 0), &[a.at(), a.at(), sum.at(), Argument::Int(40)]).unwrap();
+        assert_eq!(device.read::<f32>(sum), [3.0; 40]);
+    });
 }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::build::{self, Emulator};
 
 /// The test that a child process runs.
-const CHILD: &str = "FIMD_EMULATED_CUDA_TEST";
+const CHILD: &str = "EMULATED_CUDA_TEST";
 /// A kernel that waits for what never comes is ended then.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs the body of the test that calls this, in a process that has the emulated driver with the kernels of the folder
-/// `kernels`, and these settings (names without `FIMD_EMULATED_CUDA_`). Does nothing where the driver cannot be built.
+/// `kernels`, and these settings (names without `EMULATED_CUDA_`). Does nothing where the driver cannot be built.
 #[track_caller]
 pub fn with_driver<F: FnOnce()>(kernels: &str, settings: &[(&str, &str)], body: F) {
     if is_child::<F>() {
@@ -25,7 +25,17 @@ pub fn with_driver<F: FnOnce()>(kernels: &str, settings: &[(&str, &str)], body: 
     run_child::<F>(Some(&emulator), settings);
 }
 
-/// The same without a driver that could be found.
+/// Runs the body of the test on whatever device there is: a real one where `EMULATED_CUDA` is `no`, else the emulated
+/// one with the kernels of the folder.
+#[track_caller]
+pub fn on_device<F: FnOnce()>(kernels: &str, body: F) {
+    match env::var("EMULATED_CUDA").as_deref() {
+        Ok("no") => without_driver(body),
+        _ => with_driver(kernels, &[], body),
+    }
+}
+
+/// The same with what the machine has, a driver or none.
 #[track_caller]
 pub fn without_driver<F: FnOnce()>(body: F) {
     if is_child::<F>() { body() } else { run_child::<F>(None, &[]) }
@@ -48,12 +58,7 @@ fn run_child<F>(emulator: Option<&Emulator>, settings: &[(&str, &str)]) {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads", "1"]).env(CHILD, test);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (name, value) in emulator.iter().flat_map(|emulator| emulator.environment()) {
-        command.env(name, value);
-    }
-    for (name, value) in settings {
-        command.env(format!("FIMD_EMULATED_CUDA_{name}"), value);
-    }
+    command.envs(emulator.iter().flat_map(|emulator| emulator.environment(settings)));
     let mut child = command.spawn().unwrap();
     let (stdout, stderr) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
     let until = Instant::now() + LIMIT;

@@ -184,13 +184,18 @@ pub mod emulator {
         unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned()
     }
 
-    /// Changes a setting of this process, by its name without `FIMD_EMULATED_CUDA_`.
+    /// Changes a setting of this process, by its name without `EMULATED_CUDA_`.
     pub fn set(name: &str, value: &str) {
+        try_set(name, value).unwrap();
+    }
+
+    /// The same, or what is wrong with it.
+    pub fn try_set(name: &str, value: &str) -> Result<(), String> {
         let (name, value) = (CString::new(name).unwrap(), CString::new(value).unwrap());
         let set = function::<extern "C" fn(*const c_char, *const c_char) -> *const c_char>(c"emulator_set");
         let why = set(name.as_ptr(), value.as_ptr());
         // SAFETY: null, or a text that ends in 0.
-        assert!(why.is_null(), "{}", unsafe { CStr::from_ptr(why) }.to_str().unwrap());
+        if why.is_null() { Ok(()) } else { Err(unsafe { CStr::from_ptr(why) }.to_str().unwrap().to_owned()) }
     }
 
     /// Makes a lost context usable again.

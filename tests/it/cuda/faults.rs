@@ -13,6 +13,7 @@ const TRIAL_PTX: &str = include_str!("../../cuda/kernels/trial.ptx");
 const ONE_WARP: Shape = (1, 32, 0);
 
 const ILLEGAL_ADDRESS: u32 = 700;
+const CONTEXT_IS_DESTROYED: u32 = 709;
 const MISALIGNED: u32 = 716;
 const LAUNCH_FAILED: u32 = 719;
 
@@ -213,10 +214,23 @@ fn a_device_that_is_lost_stays_lost() {
         unsafe {
             assert_eq!(code(result::stream::synchronize(waiting)), LAUNCH_FAILED);
             assert_eq!(code(result::malloc_sync(256)), LAUNCH_FAILED);
-            assert_eq!(code(result::memory_free(out.address)), 0, "what is left can be given back");
-            assert_eq!(code(result::stream::destroy(waiting)), 0);
+            assert_eq!(
+                code(result::memory_free(out.address)),
+                LAUNCH_FAILED,
+                "it is freed, and says so all the same"
+            );
+            assert_eq!(code(result::stream::destroy(waiting)), LAUNCH_FAILED);
         }
         assert!(Instant::now() < until);
+
+        // The context takes the error and its memory with it; another can be had.
+        drop(device);
+        // SAFETY: the stream is of the context that is gone.
+        assert_eq!(code(unsafe { result::stream::synchronize(waiting) }), CONTEXT_IS_DESTROYED);
+        let device = Device::open(PTX);
+        assert_eq!(result::mem_get_info().unwrap(), (8 << 30, 8 << 30));
+        let out = device.unset::<f32>(64);
+        assert_eq!(code(device.run("fill", ONE_WARP, &[out.at(), Argument::Int(64)])), 0);
     });
 }
 
@@ -234,6 +248,24 @@ fn no_driver_is_found_where_there_is_none() {
 fn a_driver_without_devices_says_so() {
     child::with_driver(TRIAL, &[("DEVICES", "0")], || {
         assert_eq!(code(CudaContext::new(0)), 100);
+    });
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    child::with_driver(TRIAL, &[], || {
+        CudaContext::new(0).unwrap();
+        for (name, value, expected) in [
+            ("MEMORY", "lots", "'lots' is not a whole number"),
+            ("MEMORY", "-1", "'-1' is not a whole number"),
+            ("CAPABILITY", "86", "'86' has no '.'"),
+            ("POISON", "yes", "'yes' is neither 0 nor 1"),
+            ("FAULTS", "cuMemAlloc_v2#1", "'cuMemAlloc_v2#1' has no '='"),
+            ("NEIGHBOURS", "1MiB@cuInit", "'cuInit' has no '#'"),
+            ("COLOUR", "red", "no setting COLOUR"),
+        ] {
+            assert_eq!(emulator::try_set(name, value), Err(expected.to_owned()));
+        }
     });
 }
 

@@ -3,10 +3,11 @@
 pub mod build;
 mod capture;
 pub mod child;
-mod device;
+pub mod device;
 mod faults;
 mod memory;
 mod modules;
+mod programs;
 mod ptx;
 mod trial;
 mod wrappers;

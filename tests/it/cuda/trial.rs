@@ -1,16 +1,21 @@
 //! The emulated driver runs kernels as a device would: results, orders of threads, graphs, mapped memory.
 
-use std::hint;
+use std::ffi::c_void;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
+use std::{hint, ptr};
 
+use cudarc::driver::result::stream::launch_host_function;
+use cudarc::driver::result::{event, stream};
 use cudarc::driver::sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as THREAD_LOCAL;
-use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg, sys};
+use cudarc::driver::{CudaContext, CudaSlice, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::Ptx;
 use half::bf16;
 
 use super::build::TRIAL;
 use super::child;
-use super::device::{Argument, Device, emulator};
+use super::device::{Argument, Device, code, emulator};
 
 const PTX: &str = include_str!("../../cuda/kernels/trial.ptx");
 
@@ -35,7 +40,7 @@ fn cudarc_drives_it() {
         let mut sum = stream.alloc_zeros::<f32>(1000).unwrap();
         let shape = LaunchConfig { grid_dim: (4, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
 
-        let add_on = |sum: &mut cudarc::driver::CudaSlice<f32>| {
+        let add_on = |sum: &mut CudaSlice<f32>| {
             let count = 1000i32;
             let mut launch = stream.launch_builder(&add);
             launch.arg(&on_a).arg(&on_b).arg(sum).arg(&count);
@@ -97,7 +102,7 @@ fn barriers_and_shuffles_give_the_same_in_any_order_of_threads() {
 
 #[test]
 fn tensor_cores_multiply_what_arrives_meanwhile() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         for depth in [16usize, 64, 128] {
             let narrow = |values: Vec<f32>| values.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
@@ -145,21 +150,21 @@ fn blocks_run_in_the_order_that_is_set() {
 
 #[test]
 fn a_kernel_and_the_host_wait_for_each_other_in_mapped_memory() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let words = device.mapped_words(3);
         // SAFETY: three words that are there until the process ends.
-        let word = |at: usize| unsafe { std::sync::atomic::AtomicU32::from_ptr(words.add(at)) };
+        let word = |at: usize| unsafe { AtomicU32::from_ptr(words.add(at)) };
         let at = |word: u64| Argument::At(words as u64 + 4 * word);
         let other = device.new_stream();
         let (a, sum) = (device.upload(&[1f32; 32]), device.unset::<f32>(32));
         for number in 1..50u32 {
-            (0..3).for_each(|at| word(at).store(0, std::sync::atomic::Ordering::SeqCst));
+            (0..3).for_each(|at| word(at).store(0, SeqCst));
             device.launch("answer_host", (1, 64, 0), &[at(0), at(1), at(2)]).unwrap();
             let wait = |at: usize| {
                 let until = Instant::now() + Duration::from_secs(20);
                 loop {
-                    let value = word(at).load(std::sync::atomic::Ordering::Acquire);
+                    let value = word(at).load(SeqCst);
                     if value != 0 {
                         return value;
                     }
@@ -172,10 +177,58 @@ fn a_kernel_and_the_host_wait_for_each_other_in_mapped_memory() {
             let arguments = [a.at(), a.at(), sum.at(), Argument::Int(32)];
             device.launch_on(other, "add", (1, 32, 0), &arguments).unwrap();
             // SAFETY: the stream is open.
-            unsafe { cudarc::driver::result::stream::synchronize(other) }.unwrap();
-            word(1).store(number, std::sync::atomic::Ordering::Release);
+            unsafe { stream::synchronize(other) }.unwrap();
+            word(1).store(number, SeqCst);
             assert_eq!(wait(2), 2 * number);
             device.wait().unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_trace_has_calls_and_kernels_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    child::with_driver(TRIAL, &[("TRACE", path.to_str().unwrap())], || {
+        let device = Device::open(PTX);
+        let (a, sum) = (device.upload(&[1f32; 32]), device.unset::<f32>(32));
+        let arguments = [a.at(), a.at(), sum.at(), Argument::Int(32)];
+        device.run("add", (1, 32, 0), &arguments).unwrap();
+        device.launch("add", (0, 32, 0), &arguments).unwrap_err();
+        let trace = std::fs::read_to_string(std::env::var("EMULATED_CUDA_TRACE").unwrap()).unwrap();
+        let lines: Vec<&str> = trace.lines().collect();
+        assert_eq!(lines[0], "cuInit = 0");
+        let launched = ["cuLaunchKernel = 0", "kernel:add", "cuStreamSynchronize = 0", "cuLaunchKernel = 1"];
+        // A kernel may begin before its launch has returned.
+        let seen: Vec<&str> = lines.into_iter().filter(|line| launched.contains(line)).collect();
+        assert!(seen == launched || seen == [launched[1], launched[0], launched[2], launched[3]], "{trace}");
+    });
+}
+
+#[test]
+fn events_measure_and_host_functions_run_in_turn() {
+    child::with_driver(TRIAL, &[("LATE_US", "5000")], || {
+        let device = Device::open(PTX);
+        let [start, end] = [(); 2].map(|()| event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).unwrap());
+        let (a, sum) = (device.upload(&[1f32; 32]), device.unset::<f32>(32));
+        extern "C" fn note(reached: *mut c_void) {
+            // SAFETY: what is given below.
+            unsafe { &*reached.cast::<AtomicU32>() }.store(1, SeqCst);
+        }
+        let reached = AtomicU32::new(0);
+        // SAFETY: events and stream are open, and the number outlives the wait.
+        unsafe {
+            event::record(start, device.stream).unwrap();
+            device.launch("add", (1, 32, 0), &[a.at(), a.at(), sum.at(), Argument::Int(32)]).unwrap();
+            launch_host_function(device.stream, note, ptr::from_ref(&reached).cast_mut().cast()).unwrap();
+            event::record(end, device.stream).unwrap();
+            assert_eq!(code(event::query(end)), 600, "it is late");
+            assert_eq!(reached.load(SeqCst), 0);
+            event::synchronize(end).unwrap();
+            assert_eq!(reached.load(SeqCst), 1);
+            assert_eq!(code(event::query(end)), 0);
+            let ms = event::elapsed(start, end).unwrap();
+            assert!((15.0..1000.0).contains(&ms), "three operations, each late by 5 ms: {ms}");
         }
     });
 }

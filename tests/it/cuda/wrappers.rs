@@ -41,7 +41,7 @@ fn result(row: usize, column: usize) -> (usize, usize) {
 
 #[test]
 fn mma_of_16_bits_multiplies_matrices() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         type Format = (&'static str, fn(f32) -> u16, fn(u16) -> f32);
         let formats: [Format; 2] = [
             ("wrap_mma_bf16", |v| bf16::from_f32(v).to_bits(), |b| bf16::from_bits(b).to_f32()),
@@ -73,7 +73,7 @@ fn mma_of_16_bits_multiplies_matrices() {
 
 #[test]
 fn mma_of_bytes_is_exact() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let (operands, before) = (words(32 * 6, 3), words(32 * 4, 4));
         let (on_operands, sums) = (device.upload(&operands), device.upload(&before));
@@ -97,7 +97,7 @@ fn mma_of_bytes_is_exact() {
 
 #[test]
 fn ldmatrix_hands_out_matrices() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let matrices: Vec<u16> = (0..4 * 64).map(|at| at as u16 * 7 + 3).collect();
         let (on_matrices, out) = (device.upload(&matrices), device.unset::<u32>(32 * 14));
@@ -119,7 +119,7 @@ fn ldmatrix_hands_out_matrices() {
 
 #[test]
 fn asynchronous_copies_arrive_in_groups() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let input = words(32 * 12, 5);
         let (on_input, out) = (device.upload(&input), device.unset::<u32>(32 * 11));
@@ -137,7 +137,7 @@ fn asynchronous_copies_arrive_in_groups() {
 
 #[test]
 fn numbers_change_their_format() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let (from_f16, from_bf16) = (device.unset::<f32>(1 << 16), device.unset::<f32>(1 << 16));
         device.run("wrap_widen", (256, 256, 0), &[from_f16.at(), from_bf16.at()]).unwrap();
@@ -203,7 +203,7 @@ fn numbers_change_their_format() {
 
 #[test]
 fn pairs_of_f16_are_rounded_once() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let finite = |words: Vec<u32>| words.into_iter().map(|w| w & 0xbfff_bfff).collect::<Vec<u32>>();
         let operands = [7, 8, 9].map(|seed| finite(words(1 << 16, seed)));
@@ -242,7 +242,7 @@ fn rounded(exact: f64) -> f16 {
 
 #[test]
 fn lanes_exchange_words() {
-    child::with_driver(TRIAL, &[], || {
+    child::on_device(TRIAL, || {
         let device = Device::open(PTX);
         let input = words(32, 10);
         let (on_input, out) = (device.upload(&input), device.unset::<u32>(32 * 16));

@@ -152,6 +152,17 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
 }
 
+// Reductions over the whole warp; every lane gets the result.
+
+__device__ __forceinline__ float warp_sum(float value) {
+    for (int with = 16; with; with >>= 1) value += __shfl_xor_sync(~0u, value, with);
+    return value;
+}
+__device__ __forceinline__ float warp_max(float value) {
+    for (int with = 16; with; with >>= 1) value = fmaxf(value, __shfl_xor_sync(~0u, value, with));
+    return value;
+}
+
 // Tensor cores. Every lane of the warp takes part.
 
 // 8 x 8 matrices of 16-bit elements from shared memory. Lanes 8i to 8i + 7 name the rows of matrix i, 16 bytes each and
@@ -231,13 +242,4 @@ __device__ __forceinline__ float e4m3_to_f32(u8 bits) {
     // The exponent of f32 is biased by 120 more; the product is right for subnormal numbers, too.
     u32 shifted = static_cast<u32>(bits & 0x80) << 24 | static_cast<u32>(bits & 0x7f) << 20;
     return __uint_as_float(shifted) * 1.329227995784916e36f;
-}
-
-__device__ __forceinline__ float warp_sum(float value) {
-    for (int with = 16; with; with >>= 1) value += __shfl_xor_sync(~0u, value, with);
-    return value;
-}
-__device__ __forceinline__ float warp_max(float value) {
-    for (int with = 16; with; with >>= 1) value = fmaxf(value, __shfl_xor_sync(~0u, value, with));
-    return value;
 }

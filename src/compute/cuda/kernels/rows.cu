@@ -17,6 +17,12 @@ extern "C" __global__ void __launch_bounds__(256) silu_mul(float* gate, const fl
     if (i < count) gate[i] = silu(gate[i]) * up[i];
 }
 
+// `x += y`.
+extern "C" __global__ void __launch_bounds__(256) add(float* x, const float* y, u64 count) {
+    u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) x[i] += y[i];
+}
+
 // `x += sigmoid(gate) y`, by rows of `width`.
 extern "C" __global__ void __launch_bounds__(256) add_gated(float* x, const float* y, const float* gate, int width) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
