@@ -12,14 +12,16 @@ use crate::model::experts::policy::{LayerCache, Policy};
 use crate::model::experts::trace::{Header, Trace};
 
 /// Policies that are compared, by name.
-pub const POLICIES: [(&str, Policy); 7] = [
-    ("LRU", Policy { half_life: 0.0, inserts_max: usize::MAX >> 16 }),
+pub const POLICIES: [(&str, Policy); 9] = [
+    ("LRU", Policy { half_life: 0.0, inserts_max: Policy::ALL }),
     ("LRU, 2 inserts", Policy { half_life: 0.0, inserts_max: 2 }),
-    ("LFU, half-life 16", Policy { half_life: 16.0, inserts_max: 2 }),
-    ("LFU, half-life 64", Policy { half_life: 64.0, inserts_max: 2 }),
-    ("LFU, half-life 256", Policy { half_life: 256.0, inserts_max: 2 }),
-    ("LFU, half-life 1024", Policy { half_life: 1024.0, inserts_max: 2 }),
-    ("LFU, half-life 64, 4 inserts", Policy { half_life: 64.0, inserts_max: 4 }),
+    ("LFU, half-life 4", Policy { half_life: 4.0, inserts_max: Policy::ALL }),
+    ("LFU, half-life 8", Policy { half_life: 8.0, inserts_max: Policy::ALL }),
+    ("LFU, half-life 16", Policy { half_life: 16.0, inserts_max: Policy::ALL }),
+    ("LFU, half-life 16, 2 inserts", Policy { half_life: 16.0, inserts_max: 2 }),
+    ("LFU, half-life 32", Policy { half_life: 32.0, inserts_max: Policy::ALL }),
+    ("LFU, half-life 64", Policy { half_life: 64.0, inserts_max: Policy::ALL }),
+    ("LFU, half-life 256", Policy { half_life: 256.0, inserts_max: Policy::ALL }),
 ];
 
 /// Name of the optimum.

@@ -12,6 +12,7 @@ use crate::base::random::SplitMix64;
 use crate::format::blocks;
 
 /// A tensor of random weights.
+#[derive(Clone)]
 pub struct RandomTensor {
     dtype: DType,
     key: u64,
@@ -19,6 +20,7 @@ pub struct RandomTensor {
 }
 
 /// Scales of the quants.
+#[derive(Clone)]
 struct Scales {
     /// For types without blocks.
     plain: f32,
@@ -46,6 +48,11 @@ impl RandomTensor {
         let square: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
         this.scales = Scales::new(dtype, rms / (square / values.len() as f64).sqrt() as f32);
         this
+    }
+
+    /// Other weights of the same type and size.
+    pub fn with_key(&self, key: u64) -> Self {
+        Self { key, ..self.clone() }
     }
 
     /// Pieces begin and end at multiples of this many bytes.
@@ -81,27 +88,45 @@ pub fn fraction(key: u64, counter: u64) -> f32 {
 
 /// Random tokens of a vocabulary.
 pub struct Tokens {
-    /// Of the tokens up to each one, the sum of their weights.
+    vocab: usize,
+    /// How many topics there are, see [`Tokens::of_topics`]; 1 where tokens are all alike.
+    topics: usize,
+    /// Of the tokens of a topic up to each one, the sum of their weights.
     cumulative: Vec<f64>,
 }
 
+/// Tokens after which a topic changes, on average.
+const TOPIC_TOKENS: f32 = 50.0;
+
 impl Tokens {
-    /// Token `i` has a weight of `1 / (i + 1)^exponent`: Zipf's law, in which text has an exponent of about 1. With 0
-    /// all tokens are alike.
-    pub fn new(vocab: usize, exponent: f64) -> Self {
+    /// Tokens that are all alike.
+    pub fn alike(vocab: usize) -> Self {
+        Self { vocab, topics: 1, cumulative: Vec::new() }
+    }
+
+    /// Tokens of a text: it stays with a topic for a while, and the r-th token of a topic has a weight of `1 / r`, by
+    /// Zipf's law. Token i is of topic `i % topics`.
+    pub fn of_topics(vocab: usize, topics: usize) -> Self {
         let weight = |sum: &mut f64, i: usize| {
-            *sum += ((i + 1) as f64).powf(-exponent);
+            *sum += 1.0 / (i + 1) as f64;
             Some(*sum)
         };
-        Self { cumulative: (0..vocab).scan(0.0, weight).collect() }
+        Self { vocab, topics, cumulative: (0..vocab / topics).scan(0.0, weight).collect() }
     }
 
     /// The first `len` tokens of the generator at `key`.
     pub fn take(&self, key: u64, len: usize) -> Vec<u32> {
-        let sum = self.cumulative.last().copied().unwrap_or_default();
+        let Some(sum) = self.cumulative.last() else {
+            return (0..len as u64).map(|i| (mix(key, i) % self.vocab as u64) as u32).collect();
+        };
+        let mut topic = 0;
         let token = |i| {
-            let at = f64::from(fraction(key, i)) * sum;
-            self.cumulative.partition_point(|&below| below <= at) as u32
+            if i == 0 || fraction(key, 3 * i) < 1.0 / TOPIC_TOKENS {
+                topic = mix(key, 3 * i + 1) as usize % self.topics;
+            }
+            let at = f64::from(fraction(key, 3 * i + 2)) * sum;
+            let rank = self.cumulative.partition_point(|&below| below <= at);
+            (rank.min(self.cumulative.len() - 1) * self.topics + topic) as u32
         };
         (0..len as u64).map(token).collect()
     }
@@ -257,18 +282,23 @@ mod tests {
     }
 
     #[test]
-    fn tokens_follow_their_law() {
+    fn a_text_stays_with_its_topic() {
         const DRAWN: usize = 100_000;
-        for (exponent, least, most) in [(0.0, 0.0095, 0.0105), (1.0, 0.185, 0.2)] {
-            let tokens = Tokens::new(100, exponent).take(3, DRAWN);
-            assert!(tokens.iter().all(|&token| token < 100));
-            let first = tokens.iter().filter(|&&token| token == 0).count() as f64 / DRAWN as f64;
-            // 1 / (1 + 1/2 + ... + 1/100) is 0.193.
-            assert!((least..most).contains(&first), "{exponent}: {first}");
+        let text = Tokens::of_topics(6400, 64);
+        let tokens = text.take(3, DRAWN);
+        assert!(tokens.iter().all(|&token| token < 6400));
+        let share = |is: &dyn Fn(&&[u32]) -> bool| {
+            tokens.windows(2).filter(|pair| is(pair)).count() as f64 / DRAWN as f64
+        };
+        // 1 / (1 + 1/2 + ... + 1/100) is 0.193.
+        assert!((0.185..0.2).contains(&share(&|pair| pair[0] < 64)));
+        assert!((0.97..0.99).contains(&share(&|pair| pair[0] % 64 == pair[1] % 64)));
+        let alike = Tokens::alike(6400).take(3, DRAWN);
+        assert!(alike.iter().filter(|&&token| token < 64).count() < DRAWN / 50);
+        for tokens in [text, Tokens::alike(6400)] {
+            assert_eq!(tokens.take(3, 9)[..5], tokens.take(3, 5));
+            assert_ne!(tokens.take(3, 9), tokens.take(4, 9));
         }
-        let tokens = Tokens::new(100, 1.0);
-        assert_eq!(tokens.take(3, 9)[..5], tokens.take(3, 5));
-        assert_ne!(tokens.take(3, 9), tokens.take(4, 9));
     }
 
     #[test]

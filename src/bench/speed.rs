@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use super::fit::{self, Depth, Spread};
 use super::machine::{self, Machine};
 use super::plan::{self, Rates, Sizes};
-use super::random::Tokens;
 use super::report::{Decode, Estimate, Estimated, Experts, First, Prefill, Prompts, Report, Subject};
+use super::synthetic::Routing;
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
@@ -25,8 +25,8 @@ pub struct Workload {
     pub generate: usize,
     /// Repetitions of each measurement, at least one.
     pub runs: usize,
-    /// The exponent of the law by which tokens are drawn, see [`Tokens`].
-    pub exponent: f64,
+    /// What decides which tokens there are.
+    pub routing: Routing,
 }
 
 /// Threads and kernels, for the report.
@@ -146,7 +146,7 @@ fn measure<B: Backend>(
     workload: &Workload,
     say: &dyn Fn(String),
 ) -> Result<Measured> {
-    let tokens = Tokens::new(session.model().config().vocab, workload.exponent);
+    let tokens = workload.routing.tokens(session.model().config().vocab);
     let is_tiered = session.usage().experts.is_some();
     let mut seed = SEED;
     let mut draw = |len| {

@@ -20,7 +20,7 @@ use crate::bench::keystrokes::session::Session;
 use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
 use crate::bench::speed::{self, Engine, Whole, Workload};
-use crate::bench::synthetic::{self, Published, Synthetic};
+use crate::bench::synthetic::{self, Published, Routing, Synthetic};
 use crate::bench::{daemon, fidelity, kernels, machine, sizes, soak};
 use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
@@ -99,9 +99,9 @@ struct SpeedArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
 
-    /// Draw tokens by Zipf's law with this exponent: about 1 for text, 0 for tokens that are all alike
-    #[arg(long, value_name = "EXPONENT", default_value_t = 0.0, value_parser = exponent)]
-    zipf: f64,
+    /// How tokens choose experts: uniform, or as text does, with popular experts and topics
+    #[arg(long, value_name = "uniform|text", default_value = "uniform")]
+    routing: Routing,
 
     /// Print one JSON object
     #[arg(long)]
@@ -553,7 +553,7 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         prompts: args.prompt.iter().map(|&tokens| tokens as usize).collect(),
         generate: args.generate as usize,
         runs: args.runs.into(),
-        exponent: args.zipf,
+        routing: args.routing,
     };
     let (status, say) = spinner();
     let open = |layers| args.engine.open_layers(model.as_deref(), layers);
@@ -601,8 +601,11 @@ fn synthetic(args: &SpeedArgs, published: &Published) -> Result<Measured> {
     let (name, all_layers) = (published.name, published.layers);
     ensure!(args.layers <= all_layers, "{name} has {all_layers} layers; --layers {} is more", args.layers);
     let Quant { name: quant, recipe } = &args.quant;
-    let kind = if args.layout == Layout::Experts { format!("{quant}-in-pieces") } else { quant.clone() };
-    let model = |layers| Synthetic::new(name, published.config(layers), *recipe, args.layout.into());
+    let mut kind = quant.clone();
+    kind += if args.layout == Layout::Experts { "-in-pieces" } else { "" };
+    kind += if args.routing == Routing::Text { "-text" } else { "" };
+    let model =
+        |layers| Synthetic::new(name, published.config(layers), *recipe, args.layout.into(), args.routing);
     let path = match &args.write {
         None => synthetic::cached(name, args.layers, &kind)?,
         Some(path) if path.is_dir() => path.join(synthetic::file_name(name, args.layers, &kind)),
@@ -653,13 +656,6 @@ fn write(model: &Synthetic, path: &Path) -> Result<()> {
     model.write(path, SEED, &mut |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     Ok(())
-}
-
-fn exponent(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(exponent) if (0.0..=8.0).contains(&exponent) => Ok(exponent),
-        _ => Err("must be a number from 0 to 8".into()),
-    }
 }
 
 fn pace(text: &str) -> Result<f64, String> {

@@ -64,6 +64,7 @@ fn char_boundary_before(text: &str, at: usize) -> usize {
 pub struct Place<'a> {
     pub language: &'static Language,
     prefix: &'a str,
+    suffix: &'a str,
     outline: OnceCell<Outline<'a>>,
     /// The cursor's line before the cursor.
     pub line: &'a str,
@@ -93,7 +94,7 @@ impl<'a> Place<'a> {
         let before_line = &prefix[..prefix.rfind('\n').map_or(0, |end| end + 1)];
         let below = after.find(is_text).unwrap_or_default();
         let (language, outline) = (Language::UNKNOWN, OnceCell::new());
-        Self { language, prefix, outline, line, rest, before_line, previous, above, below }
+        Self { language, prefix, suffix, outline, line, rest, before_line, previous, above, below }
     }
 
     /// The same place in `language`.
@@ -131,10 +132,27 @@ impl<'a> Place<'a> {
     /// The indentation of a closer on a line below the cursor's: that of the line which the block's head begins on.
     pub fn closer_whitespace(&self) -> &'a str {
         let own = indentation::of_line(self.line);
-        let is_wrapped = |&opener: &usize| !self.starts_line() && opener < indentation::width(own);
+        // A brace on a line of its own is aligned with the closing one.
+        let is_alone = self.line.trim() == "{";
+        let is_wrapped =
+            |&opener: &usize| !self.starts_line() && !is_alone && opener < indentation::width(own);
         let Some(opener) = self.opener_indent().filter(is_wrapped) else { return own };
         let is_head = |line: &&str| !line.trim().is_empty() && indentation::width(line) == opener;
         self.before_line.lines().rev().take(HEAD_LINES_MAX).find(is_head).map_or(own, indentation::of_line)
+    }
+
+    /// The first line below that is neither blank nor a comment; empty if there is none among the next ones.
+    pub fn below_code(&self) -> &'a str {
+        let is_code = |line: &&str| {
+            !line.trim().is_empty() && !self.language.syntax.begins_with_comment(line.trim_start())
+        };
+        self.suffix.lines().skip(1).take(HEAD_LINES_MAX).find(is_code).unwrap_or_default()
+    }
+
+    /// Whether one of the nearest lines above is indented by exactly `whitespace`.
+    pub fn has_above(&self, whitespace: &str) -> bool {
+        let mut lines = self.before_line.lines().rev().filter(|line| !line.trim().is_empty());
+        lines.by_ref().take(HEAD_LINES_MAX).any(|line| indentation::of_line(line) == whitespace)
     }
 
     /// Whether the line just above is a comment about what comes next.
@@ -158,6 +176,24 @@ impl<'a> Place<'a> {
             directive(self.previous).is_some_and(|name| name.starts_with("if") || name.starts_with("el"));
         let ends = directive(self.below).is_some_and(|name| name.starts_with('e'));
         self.starts_line() && is_condition && ends && self.language.blocks.are_braces()
+    }
+
+    /// Whether something begins here at the top level: on an empty line, with a blank one above, in code.
+    pub fn begins_item(&self) -> bool {
+        let is_code = !self.language.syntax.is_prose && !self.outline().lexer().is_inside();
+        self.line.is_empty() && self.rest.trim().is_empty() && self.previous.trim().is_empty() && is_code
+    }
+
+    /// Whether the cursor is in a comment of several lines that the text behind it does not end, at the start of a line of
+    /// it.
+    pub fn is_in_open_comment(&self) -> bool {
+        let lexer = self.outline().lexer();
+        let Some((open, close)) = lexer.comment() else { return false };
+        let bare = |text: &'a str| text.trim_end_matches('*');
+        let line = self.line.trim();
+        let is_start = bare(line).is_empty() || line.contains(open) && bare(line).ends_with(bare(open));
+        let begins = |mark: &str| self.suffix.find(mark).unwrap_or(usize::MAX);
+        is_start && self.rest.trim().is_empty() && begins(open) <= begins(close)
     }
 
     /// Whether the line just above ends a docstring.

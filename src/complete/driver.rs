@@ -436,8 +436,9 @@ mod tests {
     /// An engine that ends each task at once after a message on the channel.
     fn engine() -> (Engine, mpsc::Sender<()>) {
         let (release, released) = mpsc::channel();
-        let engine = Engine::remote(Arc::new(tiny_fim()), 4096, move |_, _, _| {
-            let _ = released.recv();
+        let released = Mutex::new(released);
+        let engine = Engine::remote(Arc::new(tiny_fim()), 4096, 1, move |_, _, _| {
+            let _ = released.lock().unwrap().recv();
             Ok(vec![Generated::empty(StopReason::EndToken)])
         });
         (engine, release)

@@ -1,12 +1,12 @@
 //! The delimiters around the cursor: which of them a completion has to close, and which one is closed behind it. Pure.
 
 use super::context::Place;
+use crate::text::blocks::Blocks;
 use crate::text::lexer::string_end;
-use crate::text::{Class, Delimiters, Lexer, Syntax, indentation, opener_of};
+use crate::text::outline::{Open, Opened};
+use crate::text::{Class, Delimiters, Language, Lexer, indentation, opener_of};
 
-/// Most lines above the cursor to read for open delimiters.
-const LINES_ABOVE: usize = 80;
-/// How much after the cursor to read for closing ones, in characters.
+/// How much after the cursor to read for closing delimiters, in characters.
 const CHARS_BELOW: usize = 4096;
 
 /// What is open at the cursor.
@@ -18,19 +18,8 @@ pub struct Nesting {
     pub open: String,
     /// The first closing delimiter behind the cursor whose opener is before it: a completion does not close that.
     pub closer: Option<char>,
-    /// Whether the rest of the cursor's line ends the string that the cursor is in.
+    /// Whether the text behind the cursor ends the string that the cursor is in.
     pub is_in_string: bool,
-}
-
-/// An open delimiter.
-#[derive(Clone, Copy)]
-struct Opener {
-    c: char,
-    /// The column it is at, and that of the first character on its line.
-    column: usize,
-    line_column: usize,
-    /// Whether it is on the cursor's line.
-    is_here: bool,
 }
 
 /// A closing delimiter behind the cursor.
@@ -43,81 +32,53 @@ struct Closer {
 }
 
 impl Nesting {
-    pub fn new(place: &Place, prefix: &str, suffix: &str, syntax: &'static Syntax) -> Self {
-        let (start, is_complete) = statement_start(place);
-        let lexer = Lexer::after(syntax, &prefix[..start]);
-        let (lexer, openers) = openers(lexer, &prefix[start..]);
-        let is_in_string = lexer.class() == Class::String
-            && string_end(lexer, place.rest).is_some()
-            && !lexer.read_all(place.rest).is_inside();
+    pub fn new(place: &Place, suffix: &str) -> Self {
+        let lexer = place.outline().lexer();
+        let opened = place.outline().opened();
+        let is_in_string = lexer.class() == Class::String && ends_string(lexer, place, suffix);
         let below: String = suffix.chars().take(CHARS_BELOW).collect();
-        let goes_on = string_end(lexer, &below).is_some() || lexer.quote().is_none();
-        let lexer_below = if goes_on { lexer } else { Lexer::unsure(syntax) };
-        let (mut closers, is_whole) = closers(lexer_below, &below);
-        if is_complete {
-            closers.retain(|closer| openers.iter().any(|opener| Some(opener.c) == opener_of(closer.c)));
+        let is_code = matches!(lexer.class(), Class::Code | Class::Prose | Class::Comment);
+        let goes_on = is_code || string_end(lexer, &below).is_some();
+        let lexer_below = if goes_on { lexer } else { Lexer::unsure(lexer.syntax()) };
+        let (mut closers, is_whole) = closers(place.language, lexer_below, &below);
+        if opened.is_complete {
+            let is_open = |closer: &Closer| opened.delimiters.iter().any(|open| closer.closes(open));
+            closers.retain(is_open);
         }
-        let open = &openers[closed(&closers, &openers, is_whole)..];
+        let closable = closable(place, &opened);
+        let open = &opened.delimiters[closed(&closers, &opened, is_whole).min(closable)..];
         Self {
             lexer,
-            open: open.iter().map(|opener| opener.c).collect(),
+            open: open.iter().map(|open| open.delimiter).collect(),
             closer: closers.first().map(|closer| closer.c),
             is_in_string,
         }
     }
 }
 
-/// The start of the nearest line, the cursor's included, that begins a statement at the top level, where nothing is open;
-/// false if it is too far away to be known.
-fn statement_start(place: &Place) -> (usize, bool) {
-    let begins = |line: &str| {
-        let first = line.chars().next();
-        first.is_some_and(|c| !c.is_whitespace() && opener_of(c).is_none())
-    };
-    let mut start = place.before_line.len();
-    if begins(place.line) {
-        return (start, true);
+impl Closer {
+    fn closes(&self, open: &Open) -> bool {
+        opener_of(self.c) == Some(open.delimiter)
     }
-    for line in place.before_line.split_inclusive('\n').rev().take(LINES_ABOVE) {
-        start -= line.len();
-        if begins(line) {
-            return (start, true);
-        }
-    }
-    (start, start == 0)
 }
 
-/// The lexer after `text`, and what is open there.
-fn openers(lexer: Lexer, text: &str) -> (Lexer, Vec<Opener>) {
-    let mut delimiters = Delimiters::new(lexer, "");
-    let mut openers: Vec<Opener> = Vec::new();
-    let last_line = text.rfind('\n').map_or(0, |end| end + 1);
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let line_column = indentation::width(line);
-        let indentation = indentation::of_line(line).len();
-        for (at, c) in line.char_indices() {
-            delimiters.read(c);
-            openers.truncate(delimiters.open().len());
-            if openers.len() < delimiters.open().len() {
-                let column = line_column + at.saturating_sub(indentation);
-                openers.push(Opener { c, column, line_column, is_here: start == last_line });
-            }
-        }
-        start += line.len();
+/// Whether the rest of the document ends the string that the cursor is in: on its line, or, if it has several, by one more
+/// quote than begin and end the strings below.
+fn ends_string(lexer: Lexer, place: &Place, suffix: &str) -> bool {
+    if string_end(lexer, place.rest).is_some() {
+        return !lexer.read_all(place.rest).is_inside();
     }
-    (*delimiters.lexer(), openers)
+    lexer.triple_quote().is_some_and(|quote| suffix.matches(quote).count() % 2 == 1)
 }
 
 /// The closing delimiters in `text` without an opener there, up to the next statement at the top level; false if the text
 /// ends before that.
-fn closers(lexer: Lexer, text: &str) -> (Vec<Closer>, bool) {
+fn closers(language: &Language, lexer: Lexer, text: &str) -> (Vec<Closer>, bool) {
     let mut delimiters = Delimiters::new(lexer, "");
     let mut closers = Vec::new();
     for (n, line) in text.split_inclusive('\n').enumerate() {
-        let first = line.trim_start().chars().next();
-        let is_top = n > 0 && !line.starts_with(char::is_whitespace);
-        if is_top && first.is_some_and(|c| opener_of(c).is_none()) {
+        let is_code = n > 0 && !delimiters.lexer().is_inside();
+        if is_code && language.begins_statement(line) && !language.syntax.begins_with_comment(line) {
             return (closers, true);
         }
         for (at, c) in line.char_indices() {
@@ -127,39 +88,66 @@ fn closers(lexer: Lexer, text: &str) -> (Vec<Closer>, bool) {
                 closers.push(Closer { c, is_here: n == 0, column });
             }
         }
+        let is_end = is_code && line.starts_with(|c| opener_of(c).is_some());
+        if is_end && delimiters.open().is_empty() {
+            return (closers, true);
+        }
     }
     (closers, text.chars().count() < CHARS_BELOW)
 }
 
-/// How many of `openers` are closed by `closers`. One at the start of a line is aligned with its opener or with the line of
-/// that, and those before it close what was opened after that, the outermost first. The rest of the cursor's line often
-/// closes all that the line opens, in unfinished code too.
-fn closed(closers: &[Closer], openers: &[Opener], is_whole: bool) -> usize {
+/// How many of the open delimiters are closed by `closers`. One at the start of a line is aligned with its opener or with the
+/// line of that, and those before it close what was opened after that, the outermost first. The rest of the cursor's line
+/// often closes all that the line opens, in unfinished code too.
+fn closed(closers: &[Closer], opened: &Opened, is_whole: bool) -> usize {
+    let count = opened.delimiters.len();
     let here = closers.iter().filter(|closer| closer.is_here).count();
-    let opened_here = openers.iter().filter(|opener| opener.is_here).count();
-    let above = openers.len() - opened_here;
-    let aligned =
-        closers.iter().enumerate().find_map(|(n, closer)| Some((n, aligned_opener(closer, openers)?)));
+    let above = count.saturating_sub(opened.here);
+    let aligned = closers.iter().enumerate().find_map(|(n, closer)| Some((n, aligned(closer, opened)?)));
+    // What comes after the aligned one closes what is open outside of it.
+    let is_known = is_whole && opened.is_complete;
+    let aligned = aligned.filter(|&(n, at)| !is_known || closers.len() <= at + n + 1);
     let closed = match aligned {
-        _ if here > 0 && here >= opened_here => openers.len(),
+        _ if here > 0 && here >= opened.here => count,
         Some((n, at)) => at + 1 + n,
         None if is_whole => closers.len(),
+        None if opened.is_complete => (above + here).max(closers.len()),
         None => above + here,
     };
-    closed.min(openers.len())
+    closed.min(count)
 }
 
-fn aligned_opener(closer: &Closer, openers: &[Opener]) -> Option<usize> {
-    let (column, kind) = (closer.column?, opener_of(closer.c)?);
-    let innermost =
-        |is: &dyn Fn(&Opener) -> bool| openers.iter().rposition(|opener| opener.c == kind && is(opener));
-    innermost(&|opener| opener.column == column).or_else(|| innermost(&|opener| opener.line_column == column))
+/// The open delimiter that `closer` is aligned with, or whose line is: rather one at the end of that.
+fn aligned(closer: &Closer, opened: &Opened) -> Option<usize> {
+    let column = closer.column?;
+    let innermost = |is: &dyn Fn(&Open) -> bool| {
+        opened.delimiters.iter().rposition(|open| closer.closes(open) && is(open))
+    };
+    innermost(&|open| open.column == column)
+        .or_else(|| innermost(&|open| open.line_width == column && !open.hangs))
+        .or_else(|| innermost(&|open| open.line_width == column))
+}
+
+/// How many of the open delimiters the line below may be inside of. It is indented deeper than what it is inside of, except
+/// for blocks in braces.
+fn closable(place: &Place, opened: &Opened) -> usize {
+    let below = place.below_code();
+    let begins_with_closer = below.trim_start().starts_with(|c| opener_of(c).is_some());
+    if !place.rest.trim().is_empty() || below.is_empty() || begins_with_closer {
+        return opened.delimiters.len();
+    }
+    let width = indentation::width(below);
+    let has_forms = matches!(place.language.blocks, Blocks::Parentheses { .. });
+    let is_over = |open: &Open| match has_forms {
+        true => open.column >= width,
+        false => open.line_width >= width && open.delimiter != '{',
+    };
+    opened.delimiters.iter().position(is_over).unwrap_or(opened.delimiters.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Language;
 
     #[test]
     fn what_is_closed_behind_the_cursor_is_not_to_be_closed() {
@@ -172,25 +160,33 @@ mod tests {
             ("a.hs", "module A\n    ( a\n    , B($0\n    ) where\n", "(", Some(')')),
             ("a.el", "(defun f (x)\n  $0\n  ;; sum )\n  )\n", "", Some(')')),
             ("a.el", "(defun f (x)\n  (g $0\n\n(defun h ())\n", "((", None),
+            ("a.ml", "let f = E (\n  G (\n    $0\n  ))\n\nlet g = 1\n", "", Some(')')),
+            ("a.el", "(defun f (x$0)\n  \"A\nB.\"\n  x)\n", "", Some(')')),
+            ("a.cpp", "{\nvoid f() {\n  a = {b.$0\n}\n\n}\n", "{", Some('}')),
+            ("a.pl", "if ($a =~ /b$0)\n", "", Some(')')),
             ("a.py", "print(\"a$0)\n", "", Some(')')),
             ("a.py", "x = ($0\n", "(", None),
             ("a.py", "}\nx = $0\n", "", None),
         ] {
             let (prefix, suffix) = document.split_once("$0").unwrap();
-            let syntax = Language::of_path(Some(path)).syntax;
-            let nesting = Nesting::new(&Place::new(prefix, suffix), prefix, suffix, syntax);
+            let place = Place::new(prefix, suffix).in_language(Language::of_path(Some(path)));
+            let nesting = Nesting::new(&place, suffix);
             assert_eq!((&*nesting.open, nesting.closer), (open, closer), "{document:?}");
         }
     }
 
     #[test]
     fn the_string_at_the_cursor_ends_on_the_line() {
-        for (document, expected) in
-            [("print(\"a$0b\")\n", true), ("print(\"a$0)\n", false), ("print($0\"b\")\n", false)]
-        {
+        for (document, expected) in [
+            ("print(\"a$0b\")\n", true),
+            ("print(\"a$0)\n", false),
+            ("print($0\"b\")\n", false),
+            ("x = \"\"\"a\n$0\nb\"\"\"\n", true),
+            ("x = \"\"\"a\n$0\ny = \"\"\"b\"\"\"\n", false),
+        ] {
             let (prefix, suffix) = document.split_once("$0").unwrap();
-            let syntax = Language::of_path(Some("a.py")).syntax;
-            let nesting = Nesting::new(&Place::new(prefix, suffix), prefix, suffix, syntax);
+            let place = Place::new(prefix, suffix).in_language(Language::of_path(Some("a.py")));
+            let nesting = Nesting::new(&place, suffix);
             assert_eq!(nesting.is_in_string, expected, "{document:?}");
         }
     }

@@ -72,7 +72,13 @@ pub fn is_multi_line(place: &Place) -> bool {
         };
         place.opener_indent().is_some_and(is_empty)
     };
-    let is_start = || place.follows_comment() || place.follows_docstring() || place.follows_condition();
+    let is_start = || {
+        place.follows_comment()
+            || place.follows_docstring()
+            || place.follows_condition()
+            || place.begins_item()
+            || place.is_in_open_comment()
+    };
     place.is_free() && (is_start() || is_empty_block())
 }
 
@@ -147,19 +153,45 @@ fn stop_at(request: &Request, place: &Place) -> Stop {
         Lines::Single => false,
         Lines::Multi => may_have_lines(place),
     };
-    let Document { prefix, suffix, .. } = &*request.document;
-    let nesting = Nesting::new(place, prefix, suffix, place.language.syntax);
+    let suffix = &*request.document.suffix;
+    let nesting = Nesting::new(place, suffix);
     let Nesting { lexer, open, closer, is_in_string } = nesting;
     let fitted =
         |stop: Stop| stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string);
     let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
-    if !is_multi_line {
+    let has_statement = request.lines == Lines::Auto && place.ends_line() && !place.language.syntax.is_prose;
+    if !is_multi_line && !has_statement {
         return fitted(Stop::single_line(&open, &suffix_start));
     }
-    let indent = block_indent(place);
+    let indent = if is_multi_line { block_indent(place) } else { statement_indent(place) };
     let is_item = continues || place.follows_comment() || indent == 0;
-    let extent = if is_item { Extent::Item } else { Extent::Block };
-    fitted(Stop::multi_line(Block { open, indent, extent, suffix_start, lines_max: LINES_MAX }))
+    let extent = match () {
+        () if place.is_in_open_comment() => Extent::Comment,
+        () if !is_multi_line => Extent::Statement,
+        () if is_item => Extent::Item,
+        () => Extent::Block,
+    };
+    let (blocks, lines_max) = (place.language.blocks, LINES_MAX);
+    let joins = if is_multi_line { joined_indent(place) } else { None };
+    let block = Block { open, indent, extent, suffix_start, lines_max, blocks, joins };
+    fitted(if is_multi_line { Stop::multi_line(block) } else { Stop::statement(block) })
+}
+
+/// The indentation of the first line of the statement at `place`.
+fn statement_indent(place: &Place) -> usize {
+    place.outline().continued_width().unwrap_or(usize::MAX).min(indentation::width(place.line))
+}
+
+/// The indentation of the line below a blank one at `place`, if that is in a block which is opened neither above it nor on
+/// it.
+fn joined_indent(place: &Place) -> Option<usize> {
+    let below = indentation::width(place.below);
+    let has_levels =
+        !place.language.syntax.is_prose && !matches!(place.language.blocks, Blocks::Parentheses { .. });
+    let is_blank = place.starts_line() && place.rest.trim().is_empty();
+    let is_deeper = below > indentation::width(place.line);
+    let begins = place.opener_indent().is_none() && place.outline().continued_width().is_none();
+    (has_levels && is_blank && is_deeper && begins).then_some(below)
 }
 
 /// The least indentation of a line in the block that the cursor is in. Lines that go on with a statement are in the block
@@ -257,6 +289,13 @@ mod tests {
             ("a.py", "def f(a,\n      b):\n    $0\n", true),
             ("a.c", "#else\n$0\n#endif\n", true),
             ("a.c", "#else\n$0\nx\n#endif\n", false),
+            ("a.c", "f();\n\n$0\n\ng();\n", true),
+            ("a.c", "f();\n$0\n", false),
+            ("a.md", "A\n\n$0\n", false),
+            ("a.js", "/**$0\nf() {}\n", true),
+            ("a.js", "/**\n * $0\nf() {}\n/* a */\n", true),
+            ("a.js", "/**\n * $0\n */\nf() {}\n", false),
+            ("a.js", "/**\n * A $0\nf() {}\n", false),
         ] {
             let request = Request::of(document_of(path, document));
             assert_eq!(is_multi_line(&place_of(&request.document)), expected, "{document:?}");

@@ -64,13 +64,25 @@ fn joined(text: &str, place: &Place, stop: &Stop, is_ruled: bool) -> String {
     let ends_in_comment = stop.lexer().read_all(body).class() == Class::Comment;
     let indent = place.closer_whitespace();
     let own = space.rsplit_once('\n').map_or("", |(_, own)| own);
-    let is_placed = space == "\n" || space.contains('\n') && !indent.is_empty() && own.starts_with(indent);
+    let is_own = !own.is_empty() && (is_ruled || has_lines && is_closer_whitespace(own, body, place));
+    let is_placed =
+        space == "\n" || is_own || space.contains('\n') && !indent.is_empty() && own.starts_with(indent);
     let is_block = rest.starts_with('}') || body.ends_with(',') || is_placed;
     let ends_line = if is_ruled { space.contains('\n') } else { has_lines && is_block };
     if ends_line || ends_in_comment {
-        return format!("{body}\n{}", if own.is_empty() || !is_ruled { indent } else { own });
+        return format!("{body}\n{}", if is_own { own } else { indent });
     }
     format!("{body}{}", if is_ruled && !place.rest.starts_with([' ', '\t']) { space } else { "" })
+}
+
+/// Whether a model that ends `body` and begins a line with `whitespace` has placed the closing delimiter there that follows,
+/// and not begun one more line of the block.
+fn is_closer_whitespace(whitespace: &str, body: &str, place: &Place) -> bool {
+    let indent = place.closer_whitespace();
+    let last_line = indentation::of_line(&body[body.rfind('\n').map_or(0, |end| end + 1)..]);
+    let is_shallow = indentation::width(whitespace) < indentation::width(last_line);
+    let is_item = place.rest.trim_start().starts_with('}') || !is_shallow;
+    whitespace == indent || !is_item && place.has_above(whitespace)
 }
 
 /// What is complete of a text that a budget has ended: its whole lines, or a line without the operators, opening
@@ -179,7 +191,8 @@ fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
     }
     if !place.starts_line() {
         let own = text.trim_start_matches(is_blank);
-        return if text.len() - own.len() > 1 { text } else { own };
+        let is_aligned = place.line.trim_end_matches(is_blank).len() + 1 < place.line.len();
+        return if text.len() - own.len() > 1 || is_aligned { text } else { own };
     }
     let is_deep_enough = place.opener_indent().is_none_or(|opener| indentation::width(place.line) > opener);
     if is_deep_enough { text.strip_prefix(place.line).unwrap_or(text) } else { text }
@@ -190,9 +203,11 @@ fn without_repeated_whitespace<'a>(text: &'a str, place: &Place) -> &'a str {
 fn without_rest<'a>(text: &'a str, place: &Place, stop: &Stop, goes_on: bool) -> &'a str {
     let rest = place.rest.trim();
     let Some(first) = rest.chars().next() else { return text };
-    if stop.is_in_string() {
-        let in_string = place.rest[..string_end(stop.lexer(), place.rest).unwrap_or(0)].trim();
-        return &text[..repeated_rest(text, in_string, stop, goes_on).unwrap_or(text.len())];
+    if stop.is_in_string()
+        && let Some(end) = string_end(stop.lexer(), place.rest)
+    {
+        let in_string = place.rest[..end].trim();
+        return &text[..repeated_rest(text.trim_end(), in_string, stop, goes_on).unwrap_or(text.len())];
     }
     let is_quote = matches!(first, '"' | '\'' | '`');
     let end = end_of_string(text, place, first).filter(|_| is_quote);
@@ -212,7 +227,8 @@ fn repeated_rest(text: &str, rest: &str, stop: &Stop, goes_on: bool) -> Option<u
         let Some(left) = rest.strip_prefix(part).filter(|_| !part.is_empty()) else { return false };
         let is_all = left.is_empty() || before.trim().is_empty() && part.contains(is_identifier);
         let is_punctuation = part.chars().all(|c| matches!(c, ';' | ','));
-        let is_certain = left.is_empty() && part.contains(is_identifier) || closes_nothing(part, stop);
+        let is_certain =
+            left.is_empty() && part.contains(is_identifier) || closes_nothing(before, part, stop);
         (is_all || (goes_on || is_punctuation) && is_split(part, left))
             && is_split(before, part)
             && is_certain
@@ -220,9 +236,9 @@ fn repeated_rest(text: &str, rest: &str, stop: &Stop, goes_on: bool) -> Option<u
     text.char_indices().map(|(at, _)| at).find(is_repeated)
 }
 
-/// Whether `part` has no closing delimiter without its opener.
-fn closes_nothing(part: &str, stop: &Stop) -> bool {
-    let mut delimiters = Delimiters::new(stop.lexer(), "");
+/// Whether `part`, after `before`, has no closing delimiter without its opener.
+fn closes_nothing(before: &str, part: &str, stop: &Stop) -> bool {
+    let mut delimiters = Delimiters::new(stop.lexer().read_all(before), "");
     part.chars().all(|c| !delimiters.read(c))
 }
 

@@ -266,6 +266,8 @@ settings! {
             token_command: Vec<String> = Vec::new(), Process, Kind::Texts;
             /// Timeout of a connection attempt, and of each read, in milliseconds.
             timeout_ms: u64 = 10_000, Process, Kind::Integer(1..=600_000);
+            /// Most requests in flight at once. A busy server (429, 503) gets fewer for a while.
+            requests_max: u32 = 4, Process, Kind::Integer(1..=64);
             /// Number of retries after a failed connection or a busy server, with exponential back-off.
             retries: u32 = 2, Process, Kind::Integer(0..=10);
             /// Which FIM template is used: that of fimd (`ours`), as for Qwen models, or that of the server (`server`), which

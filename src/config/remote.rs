@@ -18,6 +18,7 @@ impl Settings {
             model: remote.model.clone(),
             token: self.token()?,
             timeout: Duration::from_millis(remote.timeout_ms),
+            requests_max: remote.requests_max as usize,
             retries: remote.retries,
             template: remote.fim,
             context: self.context.length.unwrap_or(CONTEXT_DEFAULT) as usize,

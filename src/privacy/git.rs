@@ -13,16 +13,22 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::location::slashed;
-use super::pattern::Patterns;
+use super::pattern::{Patterns, Steps, TooManySteps};
 use super::refusal::Refusal;
 use crate::base::escape;
 
 /// Largest file of rules or of configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Most rules of one file.
+/// Most rules of one file, and of all files that count for a path.
 const RULES_MAX: usize = 20_000;
-/// Most files whose content is kept.
+/// Most bytes of all files that count for a path.
+const RULES_BYTES_MAX: usize = 2 << 20;
+/// Most steps to match a path, for which it takes a tenth of a second.
+const STEPS_MAX: u64 = 30_000_000;
+/// Most files whose content is kept,
 const FILES_MAX: usize = 128;
+/// and most bytes of them, which take up to thirty times as many in memory.
+const FILES_BYTES_MAX: usize = 4 << 20;
 /// Most problems that are kept.
 const PROBLEMS_MAX: usize = 16;
 /// Most files of configuration that one includes, by itself or by others.
@@ -44,14 +50,45 @@ pub struct UserFiles {
 /// What git ignores, with the rules read so far.
 pub struct Git {
     user: UserFiles,
-    rules: Cache<Patterns>,
+    rules: Cache<Rules>,
     configs: Cache<Config>,
     /// What cannot be read, by its path.
     problems: Mutex<BTreeMap<PathBuf, String>>,
 }
 
-/// The last verdict of the rules of a folder about a path.
-type Source = (PathBuf, PathBuf, Arc<Patterns>);
+/// The rules of one file.
+struct Rules {
+    patterns: Patterns,
+    /// Size of the file.
+    bytes: usize,
+}
+
+/// How many rules there are for a path.
+#[derive(Default)]
+struct Total {
+    rules: usize,
+    bytes: usize,
+}
+
+impl Total {
+    /// Adds those of a file. Fails where they are too many.
+    fn with(&mut self, rules: Option<Arc<Rules>>) -> Loaded<Rules> {
+        if let Some(rules) = &rules {
+            self.rules += rules.patterns.count();
+            self.bytes += rules.bytes;
+        }
+        if self.rules > RULES_MAX || self.bytes > RULES_BYTES_MAX {
+            let mib = RULES_BYTES_MAX >> 20;
+            return Err(format!(
+                "is, with such files of other folders, more than {RULES_MAX} rules or {mib} MiB"
+            ));
+        }
+        Ok(rules)
+    }
+}
+
+/// A folder, the file with rules for what is in it, and these.
+type Source = (PathBuf, PathBuf, Arc<Rules>);
 
 impl Git {
     pub fn new(user: UserFiles) -> Self {
@@ -77,18 +114,24 @@ impl Git {
         parts.reverse();
         parts.push((path, false));
         // Git does not look into a folder that it ignores.
-        let verdict = parts.into_iter().find_map(|(part, is_folder)| verdict(&sources, part, is_folder));
-        verdict.map_or(Ok(()), Err)
+        let mut steps = Steps::new(STEPS_MAX);
+        let mut parts = parts.into_iter();
+        let verdict =
+            parts.find_map(|(part, is_folder)| verdict(&sources, part, is_folder, &mut steps).transpose());
+        let verdict =
+            verdict.transpose().map_err(|TooManySteps| "has rules that take too long to match".to_owned());
+        self.noted(&root, &root, verdict)?.map_or(Ok(()), Err)
     }
 
     /// The rules for `path`, the strongest first.
     fn sources(&self, path: &Path, root: &Path) -> Result<Vec<Source>, Refusal> {
-        let mut sources = Vec::new();
+        let (mut sources, mut total) = (Vec::new(), Total::default());
         let outer: Vec<&Path> =
             path.ancestors().skip(1).take_while(|folder| folder.starts_with(root)).collect();
         for folder in outer {
             let file = folder.join(".gitignore");
-            let rules = self.noted(folder, &file, self.rules.read(&file, Links::Refused))?;
+            let rules = self.rules.read(&file, Links::Refused).and_then(|rules| total.with(rules));
+            let rules = self.noted(folder, &file, rules)?;
             sources.extend(rules.map(|rules| (folder.to_owned(), file, rules)));
         }
         let git_dir = self.noted(root, &root.join(".git"), git_dir(root))?;
@@ -97,7 +140,8 @@ impl Git {
         let mut files = vec![git_dir.join("info/exclude")];
         files.extend(self.excludes_files(root, configs)?);
         for file in files {
-            let rules = self.noted(root, &file, self.rules.read(&file, Links::Followed))?;
+            let rules = self.rules.read(&file, Links::Followed).and_then(|rules| total.with(rules));
+            let rules = self.noted(root, &file, rules)?;
             sources.extend(rules.map(|rules| (root.to_owned(), file, rules)));
         }
         Ok(sources)
@@ -153,14 +197,21 @@ impl Git {
 }
 
 /// Why the first rules that match a part of a path exclude it.
-fn verdict(sources: &[Source], part: &Path, is_folder: bool) -> Option<Refusal> {
-    let mut verdicts = sources.iter().filter_map(|(folder, file, rules)| {
-        let relative = part.strip_prefix(folder).ok().filter(|path| !path.as_os_str().is_empty())?;
-        let (pattern, excludes) = rules.verdict(&slashed(relative), is_folder)?;
-        Some((file, pattern.to_owned(), excludes))
-    });
-    let (file, pattern, _) = verdicts.next().filter(|(.., excludes)| *excludes)?;
-    Some(Refusal::Ignored { file: slashed(file), pattern })
+fn verdict(
+    sources: &[Source],
+    part: &Path,
+    is_folder: bool,
+    steps: &mut Steps,
+) -> Result<Option<Refusal>, TooManySteps> {
+    for (folder, file, rules) in sources {
+        let relative = part.strip_prefix(folder).ok().filter(|path| !path.as_os_str().is_empty());
+        let Some(relative) = relative else { continue };
+        if let Some((pattern, excludes)) = rules.patterns.verdict(&slashed(relative), is_folder, steps)? {
+            let refusal = || Refusal::Ignored { file: slashed(file), pattern: pattern.to_owned() };
+            return Ok(excludes.then(refusal));
+        }
+    }
+    Ok(None)
 }
 
 /// The innermost repository with `path`.
@@ -194,9 +245,11 @@ fn git_dir(root: &Path) -> Result<PathBuf, String> {
     Ok(common.unwrap_or(folder))
 }
 
-fn parse_rules(text: &str) -> Result<Patterns, String> {
-    let rules = Patterns::parse(text, IGNORES_CASE);
-    if rules.count() > RULES_MAX { Err(format!("has more than {RULES_MAX} rules")) } else { Ok(rules) }
+fn parse_rules(text: &str) -> Result<Rules, String> {
+    if text.lines().count() > RULES_MAX {
+        return Err(format!("has more than {RULES_MAX} rules"));
+    }
+    Ok(Rules { patterns: Patterns::parse(text, IGNORES_CASE), bytes: text.len() })
 }
 
 /// What counts in a configuration of git, in its order.
@@ -265,28 +318,35 @@ type Loaded<T> = Result<Option<Arc<T>>, String>;
 /// What small files have, parsed, until they change.
 struct Cache<T> {
     parse: fn(&str) -> Result<T, String>,
-    files: Mutex<HashMap<PathBuf, (Stamp, Loaded<T>)>>,
+    files: Mutex<Files<T>>,
+}
+
+struct Files<T> {
+    loaded: HashMap<PathBuf, (Stamp, Loaded<T>)>,
+    /// Size of them all.
+    bytes: usize,
 }
 
 impl<T> Cache<T> {
     fn new(parse: fn(&str) -> Result<T, String>) -> Self {
-        Self { parse, files: Mutex::default() }
+        Self { parse, files: Mutex::new(Files { loaded: HashMap::new(), bytes: 0 }) }
     }
 
     /// The content of a file; `None` where there is none.
     fn read(&self, file: &Path, links: Links) -> Loaded<T> {
         let Some(stamp) = stamp(file, links)? else { return Ok(None) };
-        let known = self.files.lock().expect("lock poisoned").get(file).cloned();
+        let known = self.files.lock().expect("lock poisoned").loaded.get(file).cloned();
         if let Some((_, loaded)) = known.filter(|(known, _)| *known == stamp) {
             return loaded;
         }
         let Some((text, stamp)) = read(file, links)? else { return Ok(None) };
         let loaded = (self.parse)(&text).map(|parsed| Some(Arc::new(parsed)));
         let mut files = self.files.lock().expect("lock poisoned");
-        if files.len() >= FILES_MAX {
-            files.clear();
+        if files.loaded.len() >= FILES_MAX || files.bytes + text.len() > FILES_BYTES_MAX {
+            (files.loaded, files.bytes) = (HashMap::new(), 0);
         }
-        files.insert(file.to_owned(), (stamp, loaded.clone()));
+        files.bytes += text.len();
+        files.loaded.insert(file.to_owned(), (stamp, loaded.clone()));
         loaded
     }
 }
@@ -376,6 +436,29 @@ fn present<T>(result: io::Result<T>) -> Result<Option<T>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hostile_rules_take_neither_time_nor_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir(root.join(".git")).unwrap();
+        let git = Git::new(UserFiles::default());
+        let deep = (0..100).fold(root.clone(), |folder, _| folder.join("d"));
+        fs::create_dir_all(&deep).unwrap();
+        let started = std::time::Instant::now();
+        fs::write(root.join(".gitignore"), ("*a".repeat(40) + "b\n").repeat(9_000)).unwrap();
+        let refusal = git.check(&deep.join("a".repeat(200))).unwrap_err().to_string();
+        assert!(refusal.contains("take too long to match"), "{refusal}");
+        assert_eq!(git.problems().len(), 1);
+        assert_eq!(git.check(&root.join("x.rs")), Ok(()));
+        assert!(git.problems().is_empty(), "{:?}", git.problems());
+        for folder in deep.ancestors().take_while(|folder| *folder != root) {
+            fs::write(folder.join(".gitignore"), "a\n".repeat(19_000)).unwrap();
+        }
+        let refusal = git.check(&deep.join("x.rs")).unwrap_err().to_string();
+        assert!(refusal.contains("more than 20000 rules"), "{refusal}");
+        assert!(started.elapsed().as_secs() < 20);
+    }
 
     #[test]
     fn configurations_name_files() {

@@ -1,10 +1,11 @@
-//! The thread that owns the model. Requests are submitted from any thread and answered by callbacks. `queue` schedules
-//! them.
+//! The thread that owns the model, or those that ask a server for it. Requests are submitted from any thread and answered
+//! by callbacks. `queue` schedules them.
 
 mod plan;
 mod queue;
 mod reopen;
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -20,7 +21,7 @@ use crate::decode::drafts::DraftCost;
 use crate::decode::{self, Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::session::{DeviceFailure, Session, Usage};
-use queue::{Entry, Next, Queue};
+use queue::{Ending, Entry, Next, Queue, RunId};
 use reopen::{Attempt, Reopening};
 
 pub use plan::{Plan, PlanInput};
@@ -70,7 +71,7 @@ impl<T> Request<T> {
     }
 }
 
-/// A handle on the engine thread. Clones share it; the thread ends when the last one is dropped.
+/// A handle on the engine's threads. Clones share it; they end when the last one is dropped.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Handle>,
@@ -82,13 +83,11 @@ struct Handle {
     context: usize,
 }
 
-#[derive(Default)]
 struct Inbox {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     queue: Queue<QueuedRequest>,
     prefill: Speed,
@@ -107,6 +106,17 @@ pub struct Gauge {
     /// Memory of the prefix cache.
     #[serde(flatten)]
     pub usage: Usage,
+}
+
+/// The context of an error with which a remote backend refuses a task beside others that it works on. The task is run
+/// again when fewer run.
+#[derive(Debug)]
+pub struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("refused beside other requests")
+    }
 }
 
 struct QueuedRequest {
@@ -150,42 +160,53 @@ impl Engine {
         let (context, tokenizer_copy, mut draft_cost) =
             (session.context(), tokenizer.clone(), DraftCost::default());
         let mut sessions = Reopening::new(session, reopen);
-        Self::start_with(tokenizer, context, move |request, cancel| {
+        let work = move |request: &mut Request, cancel: &Cancel| {
             let result =
                 sessions.with(|session| serve(session, &tokenizer_copy, &mut draft_cost, request, cancel));
             (result, sessions.usage())
-        })
+        };
+        Self::start_with(tokenizer, context, vec![work])
     }
 
-    /// An engine whose tasks run on a remote backend: `work` is called on the engine's thread for one task at a time, with its
-    /// cancel flag and a callback for new text.
+    /// An engine whose tasks run on a remote backend, `requests_max` at once at most: `work` is called on a thread of the
+    /// engine for each task, with its cancel flag and a callback for new text. It may refuse one, see [`Refused`].
     pub fn remote(
         tokenizer: Arc<Tokenizer>,
         context: usize,
-        mut work: impl FnMut(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>> + Send + 'static,
+        requests_max: usize,
+        work: impl Fn(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>> + Send + Sync + 'static,
     ) -> Self {
-        Self::start_with(tokenizer, context, move |request, cancel| {
-            let result = run(request, |task, show| work(task, cancel, show));
-            (result.unwrap_or_else(|| Err(failed())), Usage::default())
-        })
+        let work = Arc::new(work);
+        let one = |_| {
+            let work = work.clone();
+            move |request: &mut Request, cancel: &Cancel| {
+                let result = run(request, |task, show| work(task, cancel, show));
+                (result.unwrap_or_else(|| Err(failed())), Usage::default())
+            }
+        };
+        Self::start_with(tokenizer, context, (0..requests_max).map(one).collect())
     }
 
+    /// Starts a thread for each of `workers`.
     fn start_with(
         tokenizer: Arc<Tokenizer>,
         context: usize,
-        mut work: impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage) + Send + 'static,
+        workers: Vec<impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage) + Send + 'static>,
     ) -> Self {
-        let inbox = Arc::new(Inbox::default());
-        let (for_thread, tokenizer_copy) = (inbox.clone(), tokenizer.clone());
-        thread::Builder::new()
-            .name("fimd-engine".into())
-            .spawn(move || {
-                while let Some((queued, cancel)) = for_thread.next() {
-                    let input = for_thread.plan_input(&tokenizer_copy, context);
-                    for_thread.run(&mut work, &input, queued, &cancel);
+        let inbox = Arc::new(Inbox::new(workers.len()));
+        for mut work in workers {
+            let (inbox, tokenizer) = (inbox.clone(), tokenizer.clone());
+            let serve = move || {
+                while let Some((id, queued, cancel)) = inbox.next() {
+                    let input = inbox.plan_input(&tokenizer, context);
+                    inbox.run(&mut work, &input, id, queued, &cancel);
                 }
-            })
-            .expect("the system can start a thread");
+            };
+            thread::Builder::new()
+                .name("fimd-engine".into())
+                .spawn(serve)
+                .expect("the system can start a thread");
+        }
         Self { shared: Arc::new(Handle { inbox, tokenizer, context }) }
     }
 
@@ -213,7 +234,7 @@ impl Engine {
             work: QueuedRequest { request, queued_at: Instant::now() },
         });
         drop(state);
-        inbox.changed.notify_one();
+        inbox.changed.notify_all();
         if let Some(mut superseded) = superseded {
             answer(&mut superseded.request.listener, Ok(vec![Generated::empty(StopReason::Cancelled)]));
         }
@@ -245,21 +266,33 @@ impl Drop for Handle {
         let mut state = self.inbox.lock();
         state.closed = true;
         state.queue.cancel_all();
-        self.inbox.changed.notify_one();
+        self.inbox.changed.notify_all();
     }
 }
 
 impl Inbox {
+    /// Of which `running_max` requests may run at once.
+    fn new(running_max: usize) -> Self {
+        let state = State {
+            queue: Queue::new(running_max),
+            prefill: Speed::default(),
+            decode: Speed::default(),
+            usage: Usage::default(),
+            closed: false,
+        };
+        Self { state: state.into(), changed: Condvar::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("lock poisoned")
     }
 
-    fn next(&self) -> Option<(QueuedRequest, Cancel)> {
+    fn next(&self) -> Option<(RunId, QueuedRequest, Cancel)> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
             state = match state.queue.next(now) {
-                Next::Run(queued, cancel) => return Some((queued, cancel)),
+                Next::Run(id, queued, cancel) => return Some((id, queued, cancel)),
                 Next::Nothing if state.closed => return None,
                 Next::Nothing => self.changed.wait(state).expect("lock poisoned"),
                 Next::Wait(until) => {
@@ -278,6 +311,7 @@ impl Inbox {
         &self,
         work: &mut impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage),
         input: &PlanInput,
+        id: RunId,
         QueuedRequest { request, queued_at }: QueuedRequest,
         cancel: &Cancel,
     ) {
@@ -286,11 +320,11 @@ impl Inbox {
         let task = match plan.make(input) {
             Ok(task) => task,
             Err(error) => {
-                self.lock().queue.discard();
+                self.lock().queue.discard(id);
                 return answer(&mut request.listener, Err(error));
             }
         };
-        self.lock().queue.set_prompt(&task.prompt);
+        self.lock().queue.set_prompt(id, &task.prompt);
         let (mut request, ()) = request.with(task);
         let (mut result, usage) = work(&mut request, cancel);
         for generated in result.iter_mut().flatten() {
@@ -304,16 +338,24 @@ impl Inbox {
         }
         state.usage = usage;
         let is_unfinished = result.iter().flatten().any(|done| done.stop == StopReason::Cancelled);
+        let ending = match &result {
+            _ if state.closed => Ending::Done,
+            Err(error) if error.is::<Refused>() => Ending::Refused,
+            _ if is_unfinished => Ending::Stopped,
+            _ => Ending::Done,
+        };
         if let Ok([only]) = result.as_deref() {
             request.task.resume_after(only);
         }
         let ended = {
-            let may_resume = is_unfinished && !state.closed;
             let (request, task) = request.with(());
             let queued = QueuedRequest { request: request.with(task.into()).0, queued_at };
-            state.queue.finish(queued, may_resume)
+            state.queue.finish(id, queued, ending, Instant::now())
         };
         drop(state);
+        if ending == Ending::Refused {
+            result = Ok(vec![Generated::empty(StopReason::Cancelled)]);
+        }
         if let Some(mut queued) = ended {
             answer(&mut queued.request.listener, result);
         }

@@ -1,8 +1,14 @@
 //! What opens and closes blocks.
 
+use super::words::has;
+
 /// Words that open blocks in Python before a colon.
 pub(super) const PYTHON_HEADS: &str =
     "async case class def elif else except finally for if match try while with";
+
+/// Words that go on with a block of words.
+const MIDDLES: &str =
+    "begin catch do else elseif elsif except exception finally is private rescue then until where";
 
 /// What opens and closes blocks, besides delimiters at the end of a line. Lists of words are separated by spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,21 @@ impl Blocks {
     /// Whether they are between braces.
     pub fn are_braces(self) -> bool {
         matches!(self, Self::Braces { .. })
+    }
+
+    /// Whether a line that begins with `head` closes a block.
+    pub fn closes(self, head: &str) -> bool {
+        let is_word = match self {
+            Self::Words { close, ignores_case: true, .. } => has(close, &head.to_lowercase()),
+            Self::Words { close, .. } => has(close, head),
+            _ => false,
+        };
+        is_word || matches!(head, "}" | "end")
+    }
+
+    /// Whether a line that begins with `head`, indented like the line that opens its block, goes on with that block.
+    pub fn continues(self, head: &str) -> bool {
+        matches!(self, Self::Words { .. }) && has(MIDDLES, &head.to_lowercase())
     }
 
     /// Whether those of several languages are never indented less deeply than what opens them, but may be level with it.

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::blocks::Blocks;
+use super::delimiters::opener_of;
 use super::language::Language;
+use super::lexer::Lexer;
 use super::outline::Outline;
 use super::syntax::Class;
 use super::whitespace::TAB_STOP;
@@ -14,12 +16,20 @@ pub use super::whitespace::{of_line, width};
 /// How a document is indented around the cursor, and what a text inserted there is to be fitted to.
 #[derive(Clone, Debug)]
 pub struct Indentation<'a> {
-    unit: Unit,
-    /// The steps of one line below another that the document has, in columns, a bit for each.
-    steps: u64,
+    style: Style,
     outline: Cow<'a, Outline<'a>>,
     language: &'static Language,
     line: &'a str,
+}
+
+/// How the lines around the cursor are indented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Style {
+    unit: Unit,
+    /// Whether enough lines agree on the unit for text with another one to be wrong.
+    is_sure: bool,
+    /// The steps of one line below another that the document has, in columns, a bit for each.
+    steps: u64,
 }
 
 /// What a level of indentation is.
@@ -36,6 +46,8 @@ enum Unit {
 /// A line that is inserted.
 struct Inserted<'a> {
     text: &'a str,
+    /// Whether it begins in a string or comment of several lines.
+    is_text: bool,
     /// Whether its whitespace is part of a string.
     is_string: bool,
     /// Whether its end is.
@@ -46,33 +58,26 @@ struct Inserted<'a> {
 const LINES_MAX: usize = 200;
 /// How many lines of one kind are taken for an exception in many of the other.
 const EXCEPTION: usize = 8;
+/// How many blocks have to be indented alike for text that is indented otherwise to be converted.
+const AGREEING_MIN: usize = 3;
 
 impl<'a> Indentation<'a> {
     /// The indentation of the lines around the cursor; `outline` is that of `prefix`.
     pub fn new(outline: &'a Outline<'a>, prefix: &'a str, suffix: &str) -> Self {
         let language = outline.language();
         let line = &prefix[prefix.rfind('\n').map_or(0, |end| end + 1)..];
-        let (unit, steps) = detect(language, prefix, suffix);
-        // The cursor's own line knows best.
-        let unit = match unit {
-            Unit::Tab if line.starts_with(' ') => Unit::Unknown,
-            Unit::Spaces(_) if line.starts_with('\t') => Unit::Unknown,
-            unit => unit,
-        };
-        Self { unit, steps, outline: Cow::Borrowed(outline), language, line }
+        let style = Style::of(language, &code_lines(language, prefix, suffix, outline.lexer()));
+        let style = if outline.lexer().is_inside() { style.unsure() } else { style };
+        Self { style: style.beside(line), outline: Cow::Borrowed(outline), language, line }
     }
 
     /// The indentation for what replaces `lines` of `text`.
     pub fn replacing(language: &'static Language, text: &'a str, lines: Range<usize>) -> Self {
         let (before, after) = text.split_at(lines.end);
-        let (unit, steps) = detect(language, before, after);
-        Self {
-            unit,
-            steps,
-            outline: Cow::Owned(Outline::new(language, &text[..lines.start])),
-            language,
-            line: "",
-        }
+        let lexer = Lexer::after(language.syntax, before);
+        let style = Style::of(language, &code_lines(language, before, after, lexer));
+        let outline = Outline::new(language, &text[..lines.start]);
+        Self { style, outline: Cow::Owned(outline), language, line: "" }
     }
 
     /// `text` indented in this style, without whitespace at the ends of its lines; its first line only where the cursor is at
@@ -80,7 +85,9 @@ impl<'a> Indentation<'a> {
     pub fn apply(&self, text: &str, starts_line: bool) -> String {
         let lines = self.inserted(text);
         let own = self.unit_of(&lines);
-        let fits = !matches!(self.language.blocks, Blocks::Recipes | Blocks::Parentheses { .. });
+        let has_levels =
+            !matches!(self.language.blocks, Blocks::Recipes | Blocks::Parentheses { .. } | Blocks::None);
+        let fits = has_levels && !has_tabs_and_spaces(&lines);
         let mut above: Option<(usize, String)> = None;
         let mut fitted = Vec::with_capacity(lines.len());
         for (at, line) in lines.iter().enumerate() {
@@ -103,10 +110,10 @@ impl<'a> Indentation<'a> {
         let mut lexer = self.outline.lexer();
         let mut was_string = lexer.class() == Class::String && lexer.is_inside();
         let inserted = text.split('\n').map(|text| {
-            let is_string = was_string && !has_docstrings;
+            let (is_text, is_string) = (lexer.is_inside(), was_string && !has_docstrings);
             lexer = lexer.read_all(text).read_all("\n");
             was_string = lexer.class() == Class::String && lexer.is_inside();
-            Inserted { text, is_string, ends_in_string: was_string }
+            Inserted { text, is_text, is_string, ends_in_string: was_string }
         });
         inserted.collect()
     }
@@ -121,7 +128,7 @@ impl<'a> Indentation<'a> {
         if let Some((width, above)) = above.filter(|(width, _)| !has_tab && columns > width + own) {
             return format!("{above}{}{content}", " ".repeat(columns - width));
         }
-        match self.unit {
+        match self.style.unit {
             Unit::Tab if !has_tab => "\t".repeat(columns / own) + &" ".repeat(columns % own) + content,
             Unit::Spaces(unit) if whitespace.starts_with('\t') => {
                 whitespace.replace('\t', &" ".repeat(unit)) + content
@@ -131,10 +138,10 @@ impl<'a> Indentation<'a> {
         }
     }
 
-    /// How many columns a level of `lines` has. It differs from the document's only where all lines below heads of blocks
-    /// say the same, and the document has no such step: lines may be aligned instead.
+    /// How many columns a level of `lines` has. It differs from the document's only where all that is indented below heads
+    /// of blocks says the same, and the document has no such step: lines may be aligned instead.
     fn unit_of(&self, lines: &[Inserted]) -> usize {
-        let assumed = match self.unit {
+        let assumed = match self.style.unit {
             Unit::Spaces(unit) => unit,
             Unit::Tab | Unit::Unknown => {
                 let widths = || lines.iter().skip(1).map(|line| of_line(line.text).len());
@@ -145,101 +152,180 @@ impl<'a> Indentation<'a> {
                 }
             }
         };
-        let mut units = self.steps_of(lines);
+        if !self.style.is_sure {
+            return assumed;
+        }
+        let bodies = self.bodies(lines);
+        let fits_document =
+            |body: &Body| matches!(self.style.unit, Unit::Spaces(unit) if body.step() == unit);
+        let mut units = bodies.iter().filter_map(Body::unit);
         let Some(unit) = units.next() else { return assumed };
-        let is_known = matches!(unit, 2 | 4 | 8) && self.steps >> unit & 1 == 0;
-        if is_known && units.all(|other| other == unit) { unit } else { assumed }
+        let is_usual = matches!(unit, 2 | 4 | 8) && self.style.steps >> unit & 1 == 0;
+        let is_same = units.all(|other| other == unit) && !bodies.iter().any(fits_document);
+        let code = lines.iter().skip(1).filter(|line| !line.is_text && !line.text.trim().is_empty());
+        let is_even = code.map(|line| width(line.text)).all(|width| width.is_multiple_of(unit));
+        if is_usual && is_same && is_even { unit } else { assumed }
     }
 
-    /// The columns of a level by each line below the head of a block.
-    fn steps_of(&self, lines: &[Inserted]) -> impl Iterator<Item = usize> {
-        let written = lines.iter().filter(|line| !line.is_string).map(|line| line.text);
-        let mut written = written.filter(|line| !line.trim().is_empty()).peekable();
+    /// What is indented below heads of blocks, the one on the cursor's line included.
+    fn bodies<'t>(&self, lines: &[Inserted<'t>]) -> Vec<Body<'t>> {
+        let mut bodies = Vec::new();
+        let code = lines.iter().filter(|line| !line.is_text).map(|line| line.text);
+        let begins_with_closer = |line: &str| line.trim_start().starts_with(|c| opener_of(c).is_some());
+        let mut code = code.filter(|line| !line.trim().is_empty() && !begins_with_closer(line)).peekable();
         let first = lines.first().map_or("", |line| line.text);
-        let base = if self.line.trim().is_empty() { width(self.line) } else { self.head_width() };
-        let level = match self.unit {
+        let is_blank = self.line.trim().is_empty();
+        let base = match self.outline.opener_width().filter(|_| !is_blank) {
+            Some(opener) => opener,
+            None => self.outline.continued_width().unwrap_or(width(self.line)),
+        };
+        let level = match self.style.unit {
             Unit::Spaces(unit) => base / unit,
             Unit::Tab => base / TAB_STOP,
             Unit::Unknown => 0,
         };
-        let mut steps = Vec::new();
-        let mut push_level = |line: &str, level: usize| {
-            let is_whole = level > 0 && !line.starts_with('\t') && width(line).is_multiple_of(level);
-            steps.extend(is_whole.then(|| width(line) / level));
-        };
-        let is_blank = self.line.trim().is_empty();
+        let mut above = None;
         if is_blank && (first.starts_with([' ', '\t']) || base == 0) {
-            push_level(first, level);
+            if let Some(line) = code.next_if(|line| *line == first) {
+                bodies.extend((level > 0).then_some(Body { head: base, line, level: Some(level) }));
+                above = Some((width(line), line));
+            }
         } else {
+            code.next_if(|line| *line == first);
             let head = format!("{}{first}", self.line);
-            written.next_if(|line| *line == first);
-            if let Some(line) = written.peek() {
-                match self.unit {
-                    Unit::Unknown => {}
-                    _ if opens(self.language, &head) => push_level(line, level + 1),
-                    Unit::Tab => push_level(line, level),
-                    Unit::Spaces(_) => {}
+            let opens = opens(self.language, &head);
+            if let Some(&line) = code.peek() {
+                match self.style.unit {
+                    Unit::Tab => {
+                        let level = level + usize::from(opens);
+                        bodies.extend((level > 0).then_some(Body { head: base, line, level: Some(level) }));
+                    }
+                    Unit::Spaces(_) if opens => {
+                        bodies.push(Body { head: base, line, level: Some(level + 1) })
+                    }
+                    Unit::Spaces(_) | Unit::Unknown => {}
                 }
             }
         }
-        let mut above = written.next().unwrap_or_default();
-        for line in written {
-            let step = width(line).saturating_sub(width(above));
-            if opens(self.language, above) && step > 0 && !line.contains('\t') {
-                steps.push(step);
+        for line in code {
+            if let Some((head, above)) = above
+                && opens(self.language, above)
+                && width(line) > head
+            {
+                bodies.push(Body { head, line, level: None });
             }
-            above = line;
+            above = Some((width(line), line));
         }
-        steps.into_iter().filter(|&step| step > 1)
-    }
-
-    /// The width of the line that begins the statement on the cursor's line.
-    fn head_width(&self) -> usize {
-        self.outline.opener_width().or_else(|| self.outline.continued_width()).unwrap_or(width(self.line))
+        bodies
     }
 }
 
-/// The unit of the lines around the cursor, and their steps. Lines in comments and strings do not count, since they
-/// may be aligned.
-fn detect(language: &'static Language, prefix: &str, suffix: &str) -> (Unit, u64) {
-    let mut lines: Vec<&str> = prefix.rsplit('\n').take(LINES_MAX).collect();
-    lines.reverse();
-    lines.extend(suffix.split('\n').skip(1).take(LINES_MAX));
-    let mut text_end = None;
-    let (mut tabs, mut spaces, mut all, mut below_heads) = (0, 0, [0; 64], [0; 64]);
-    let mut above = "";
-    for line in lines {
-        let is_text = text_end.is_some();
-        text_end = language.syntax.text_end(line, text_end);
-        if is_text || line.trim().is_empty() || language.syntax.begins_with_comment(line.trim_start()) {
-            continue;
-        }
-        tabs += usize::from(line.starts_with('\t'));
-        spaces += usize::from(line.starts_with("  "));
-        let step = width(line).saturating_sub(width(above)).min(63);
-        if step > 1 && !is_aligned(above) && !line.starts_with('\t') {
-            all[step] += 1;
-            below_heads[step] += usize::from(opens(language, above));
-        }
-        above = line;
+/// A line below the head of a block.
+struct Body<'a> {
+    /// The width of the head.
+    head: usize,
+    line: &'a str,
+    /// How many levels deep it is, if that is known.
+    level: Option<usize>,
+}
+
+impl Body<'_> {
+    /// How much deeper than its head it is, in columns.
+    fn step(&self) -> usize {
+        width(self.line).saturating_sub(self.head)
     }
-    let steps = (0..64).filter(|&step| all[step] > 0).fold(0, |steps, step| steps | 1 << step);
-    let most = |counts: &[usize; 64]| {
-        (2..64).rev().max_by_key(|&step| counts[step]).filter(|&step| counts[step] > 0)
+
+    /// The columns of a level by this line.
+    fn unit(&self) -> Option<usize> {
+        let width = width(self.line);
+        let unit = match self.level {
+            Some(level) => width.is_multiple_of(level).then(|| width / level)?,
+            None => self.step(),
+        };
+        (unit > 1 && !self.line.contains('\t')).then_some(unit)
+    }
+}
+
+impl Style {
+    /// That of `lines`, which are code.
+    fn of(language: &'static Language, lines: &[&str]) -> Self {
+        let (mut tabs, mut spaces, mut all, mut below_heads) = (0, 0, [0; 64], [0; 64]);
+        let mut above = "";
+        for &line in lines {
+            tabs += usize::from(line.starts_with('\t'));
+            spaces += usize::from(line.starts_with("  "));
+            let step = width(line).saturating_sub(width(above)).min(63);
+            if step > 1 && !is_aligned(above) && !line.starts_with('\t') {
+                all[step] += 1;
+                below_heads[step] += usize::from(opens(language, above));
+            }
+            above = line;
+        }
+        let steps = (0..64).filter(|&step| all[step] > 0).fold(0, |steps, step| steps | 1 << step);
+        let most = |counts: &[usize; 64]| {
+            (2..64).rev().max_by_key(|&step| counts[step]).filter(|&step| counts[step] > 0)
+        };
+        let is_usual = |&step: &usize| matches!(step, 2 | 3 | 4 | 8);
+        let by_heads = most(&below_heads);
+        let unit = by_heads.or_else(|| most(&all).filter(is_usual));
+        // Without a head there is no telling what a step is.
+        let steps = if by_heads.is_some() || tabs > 0 { steps } else { u64::MAX };
+        let unit = match (tabs, spaces) {
+            (0, 0) if language.indents_by_tabs() => Unit::Tab,
+            (0, 0) => Unit::Unknown,
+            _ if tabs >= EXCEPTION * spaces => Unit::Tab,
+            (0, _) => unit.map_or(Unit::Unknown, Unit::Spaces),
+            _ => Unit::Unknown,
+        };
+        let is_sure = match unit {
+            Unit::Tab => true,
+            Unit::Spaces(unit) => below_heads[unit] >= AGREEING_MIN,
+            Unit::Unknown => false,
+        };
+        Self { unit, is_sure, steps }
+    }
+
+    fn unsure(self) -> Self {
+        Self { is_sure: false, ..self }
+    }
+
+    /// The style where the cursor's line, which knows best, is `line` before the cursor.
+    fn beside(self, line: &str) -> Self {
+        match self.unit {
+            Unit::Tab if line.starts_with(' ') => Self { unit: Unit::Unknown, ..self.unsure() },
+            Unit::Spaces(_) if line.starts_with('\t') => Self { unit: Unit::Unknown, ..self.unsure() },
+            Unit::Spaces(unit) if !width(line).is_multiple_of(unit) => self.unsure(),
+            _ => self,
+        }
+    }
+}
+
+/// The lines around the cursor that begin in code and are not blank; `lexer` is at the cursor.
+fn code_lines<'t>(
+    language: &'static Language,
+    prefix: &'t str,
+    suffix: &'t str,
+    mut lexer: Lexer,
+) -> Vec<&'t str> {
+    let start = prefix.rmatch_indices('\n').nth(LINES_MAX - 1).map_or(0, |(end, _)| end + 1);
+    let mut before = Lexer::at(language.syntax, prefix, start);
+    let read = |lexer: &mut Lexer, line: &str| {
+        let begins_in_code = !lexer.is_inside();
+        *lexer = lexer.read_all(line).read_all("\n");
+        let is_comment = language.syntax.begins_with_comment(line.trim_start());
+        begins_in_code && !is_comment && !line.trim().is_empty()
     };
-    let is_usual = |&step: &usize| matches!(step, 2 | 3 | 4 | 8);
-    let by_heads = most(&below_heads);
-    let unit = by_heads.or_else(|| most(&all).filter(is_usual));
-    // Without a head there is no telling what a step is.
-    let steps = if by_heads.is_some() || tabs > 0 { steps } else { u64::MAX };
-    let unit = match (tabs, spaces) {
-        (0, 0) if language.indents_by_tabs() => Unit::Tab,
-        (0, 0) => Unit::Unknown,
-        _ if tabs >= EXCEPTION * spaces => Unit::Tab,
-        (0, _) => unit.map_or(Unit::Unknown, Unit::Spaces),
-        _ => Unit::Unknown,
-    };
-    (unit, steps)
+    let mut lines: Vec<&str> = prefix[start..].split('\n').filter(|line| read(&mut before, line)).collect();
+    let mut below = suffix.split('\n');
+    read(&mut lexer, below.next().unwrap_or_default());
+    lines.extend(below.take(LINES_MAX).filter(|line| read(&mut lexer, line)));
+    lines
+}
+
+/// Whether some lines are indented by tabs and others by spaces: tabs then stand for some number of spaces.
+fn has_tabs_and_spaces(lines: &[Inserted]) -> bool {
+    let begins = |mark: &str| lines.iter().any(|line| !line.is_string && line.text.starts_with(mark));
+    begins("\t") && begins("  ")
 }
 
 /// Whether the next line may be aligned with a delimiter of `line`.
@@ -280,7 +366,8 @@ mod tests {
             ("a.rb", "def f\n  g(a,\n    b)\nend\ndef h\n  1\nend\n", "", Unit::Spaces(2)),
         ] {
             let language = Language::of_path(Some(path));
-            assert_eq!(detect(language, prefix, suffix).0, expected, "{prefix:?}");
+            let lines = code_lines(language, prefix, suffix, Lexer::after(language.syntax, prefix));
+            assert_eq!(Style::of(language, &lines).unit, expected, "{prefix:?}");
         }
     }
 
@@ -305,13 +392,13 @@ mod tests {
             "if (a) {\n                b\n        }",
             "if (a) {\n\t\tb\n\t}",
         );
-        let two = "f() {\n  g();\n}\n";
+        let two = "f() {\n  g();\n}\n".repeat(3);
         check("a.c", &format!("{two}$0"), "\ta", "  a");
         check("a.c", &format!("{two}h() {{$0}}"), "\n    a {\n        b\n    }\n", "\n  a {\n    b\n  }\n");
         check("a.c", &format!("{two}h() {{\n  if (a) {{$0}}"), "\n        b\n    ", "\n    b\n  ");
-        let list = "<ul>\n  <li>a</li>\n</ul>\n<ol>\n  ";
+        let list = "<ul>\n  <li>a</li>\n</ul>\n".repeat(3) + "<ol>\n  ";
         check("a.html", &format!("{list}$0"), "<li>\n        b\n    </li>", "<li>\n    b\n  </li>");
-        let four = "def f():\n    g()\n";
+        let four = "def f():\n    g()\n".repeat(3);
         check("a.py", &format!("{four}def h():$0"), "\n  if a:\n    b\n", "\n    if a:\n        b\n");
         check("a.py", "$0", "\ta\n  b", "\ta\n  b");
         check("a.go", "func f() {$0}\n", "\n    a()\n    b()\n", "\n\ta()\n\tb()\n");
@@ -331,6 +418,52 @@ mod tests {
         check("a.c", &format!("{two}h() {{$0"), "\n  \ta", "\n  \ta");
         check("a.js", &format!("{two}h() {{$0"), "\n  a = `  \n    b\n`;", "\n  a = `  \n    b\n`;");
         check("makefile", "A = \\\n  b\n\n$0", "a: b\n\tc", "a: b\n\tc");
+    }
+
+    #[test]
+    fn the_unit_is_converted_only_where_text_and_document_are_certain() {
+        // One block of the document says little.
+        let text = "\n    a {\n        b\n    }\n";
+        check("a.c", "f() {\n  g();\n}\nh() {$0}", text, text);
+        let two = "f() {\n  g();\n}\n".repeat(3);
+        // A text that is one step deeper than its head fits, however the step is counted from the margin.
+        let nested = format!("{two}t(\"a\", () => {{\n  o = {{\n    b: {{$0");
+        check("a.js", &nested, "\n      c\n    }", "\n      c\n    }");
+        // Arms of a match are indented by two levels.
+        let ml = "let f x =\n  y\n".repeat(3) + "let g x =\n  ";
+        check(
+            "a.ml",
+            &format!("{ml}$0"),
+            "match x with\n  | A ->\n      a",
+            "match x with\n  | A ->\n      a",
+        );
+        // Tabs that stand for eight spaces.
+        check("a.c", &format!("{two}$0"), "f() {\n    a {\n\tb", "f() {\n    a {\n\tb");
+        // The cursor is in a comment, or in a string.
+        check("a.c", &format!("{two}/* $0"), "x {\n     y", "x {\n     y");
+        // A line that continues a statement is not at a level.
+        let four = "def f():\n    g()\n".repeat(3);
+        let with = format!("{four}def h():\n    with a(b,\n            $0");
+        check("a.py", &with, "c):\n        d()", "c):\n        d()");
+    }
+
+    #[test]
+    fn what_is_in_strings_and_comments_says_nothing_about_the_document() {
+        for (path, prefix, suffix, expected) in [
+            ("a.pl", "$a = <<END;\n\tb\n\tc\nEND\nif ($b) {\n    c();\n", "", Unit::Spaces(4)),
+            ("a.py", "def f():\n  \"\"\"A:\n\n      b\n", "\n      c\n  \"\"\"\n  d()\n", Unit::Spaces(2)),
+            ("a.js", "f() {\n  g(`\n        a {\n            b\n`);\n", "", Unit::Spaces(2)),
+        ] {
+            let language = Language::of_path(Some(path));
+            let lexer = Outline::new(language, prefix).lexer();
+            let style = Style::of(language, &code_lines(language, prefix, suffix, lexer));
+            assert_eq!(style.unit, expected, "{prefix:?}");
+        }
+        // The document begins in front of the lines that are inspected: in a string.
+        let far = format!("x = \"\"\"\n{}\"\"\"\ndef f():\n  g()\n", "if a:\n        b\n".repeat(150));
+        let language = Language::of_path(Some("a.py"));
+        let lines = code_lines(language, &far, "", Lexer::new(language.syntax));
+        assert_eq!(Style::of(language, &lines).unit, Unit::Spaces(2));
     }
 
     #[test]

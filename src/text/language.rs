@@ -2,6 +2,7 @@
 //! [`families`]), its blocks, its definitions and their documentation.
 
 use super::blocks::{Blocks, Expected, PYTHON_HEADS};
+use super::delimiters::opener_of;
 use super::syntax::Syntax;
 use super::words::has;
 use super::{families, heads, tags};
@@ -88,6 +89,16 @@ impl Language {
     /// Whether documentation is in strings, which are indented like code.
     pub fn has_docstrings(&self) -> bool {
         self.definitions.is_some_and(|definitions| definitions.documentation == Documentation::Docstring)
+    }
+
+    /// Whether `line`, which begins in code, begins a statement at the top level or a comment there: it is not indented, and
+    /// closes nothing.
+    pub fn begins_statement(&self, line: &str) -> bool {
+        match self.blocks {
+            // Other lines are text of strings, which are not indented either.
+            Blocks::Parentheses { .. } => line.starts_with(['(', '[', '{', ';', '#']),
+            _ => line.starts_with(|c: char| !c.is_whitespace() && opener_of(c).is_none()),
+        }
     }
 
     /// Whether its formatter indents by tabs.

@@ -191,6 +191,19 @@ impl Lexer {
         }
     }
 
+    /// What opens and closes the comment of several lines that the next character is in.
+    pub fn comment(&self) -> Option<(&'static str, &'static str)> {
+        let State::Inside(Inside { form, .. }) = self.state else { return None };
+        let mut comments = self.syntax.block_comments();
+        comments.find(|(other, ..)| *other == form).map(|(_, open, close)| (open, close))
+    }
+
+    /// The quotes of the current string, if there are three of them on either side.
+    pub fn triple_quote(&self) -> Option<&'static str> {
+        let State::Inside(Inside { form, .. }) = self.state else { return None };
+        self.syntax.triple_quotes().any(|other| other == form).then_some(form.open.tail)
+    }
+
     /// The length of the current form's opener, in bytes.
     pub fn opener_length(&self) -> usize {
         match self.state {

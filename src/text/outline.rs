@@ -19,16 +19,35 @@ pub struct Outline<'a> {
     lines: Vec<Line<'a>>,
     open: Vec<Open>,
     lexer: Lexer,
+    /// Whether the first line is that of the document.
+    is_whole: bool,
 }
 
 /// An open delimiter.
 #[derive(Clone, Copy, Debug)]
-struct Open {
-    delimiter: char,
+pub struct Open {
+    pub delimiter: char,
+    /// The number of its line in the outline.
     line: usize,
-    column: usize,
+    /// The characters before it on its line.
+    at: usize,
+    /// The columns before it.
+    pub column: usize,
+    /// The [width](whitespace::width) of its line.
+    pub line_width: usize,
     /// Whether anything follows on its line.
-    hangs: bool,
+    pub hangs: bool,
+}
+
+/// The delimiters that are open at the cursor.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a> {
+    /// Those of the statement at the top level that the cursor is in, outermost first.
+    pub delimiters: &'a [Open],
+    /// How many of them are on the cursor's line.
+    pub here: usize,
+    /// Whether the start of that statement is known.
+    pub is_complete: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -36,7 +55,9 @@ struct Line<'a> {
     text: &'a str,
     /// Without comments, and with quotes for all characters of strings.
     code: String,
-    /// Whether it begins or ends in a comment or string.
+    /// Whether it begins in a comment or string.
+    begins_inside: bool,
+    /// Whether it begins or ends in one.
     is_text: bool,
     /// The first line of the delimiters that it closes.
     first: usize,
@@ -47,7 +68,7 @@ impl<'a> Outline<'a> {
     pub fn new(language: &'static Language, prefix: &'a str) -> Self {
         let start = window_start(prefix);
         let lexer = Lexer::at(language.syntax, prefix, start);
-        let mut outline = Self { language, lines: Vec::new(), open: Vec::new(), lexer };
+        let mut outline = Self { language, lines: Vec::new(), open: Vec::new(), lexer, is_whole: start == 0 };
         prefix[start..].split('\n').for_each(|line| outline.read(line));
         outline
     }
@@ -59,6 +80,26 @@ impl<'a> Outline<'a> {
     /// The lexer for the text after the cursor.
     pub fn lexer(&self) -> Lexer {
         self.lexer
+    }
+
+    /// The delimiters that are open at the cursor.
+    pub fn opened(&self) -> Opened<'_> {
+        let statement = (0..self.lines.len()).rev().find(|&line| self.begins_statement(line));
+        let last = self.lines.len() - 1;
+        let from = |line| self.open.partition_point(|open| open.line < line);
+        Opened {
+            delimiters: &self.open[from(statement.unwrap_or(0))..],
+            here: self.open.len() - from(last),
+            is_complete: statement.is_some() || self.is_whole,
+        }
+    }
+
+    /// Whether the line `at` begins a statement at the top level, where nothing is open.
+    fn begins_statement(&self, at: usize) -> bool {
+        let line = &self.lines[at];
+        let is_label = self.language.blocks.are_braces() && line.code.ends_with(':');
+        let begins = self.language.begins_statement(line.text);
+        begins && !line.begins_inside && !line.code.is_empty() && !is_label && !self.is_directive(line)
     }
 
     /// The [width](whitespace::width) of the line that opens the block which the cursor is at the start of: the cursor's
@@ -77,7 +118,11 @@ impl<'a> Outline<'a> {
     /// The width of the first line of the statement that the cursor's line continues; `None` if it begins one.
     pub fn continued_width(&self) -> Option<usize> {
         let last = self.lines.len() - 1;
-        let hanging = self.open.iter().find(|open| open.line < last && open.hangs && open.delimiter != '{');
+        let has_forms = matches!(self.language.blocks, Blocks::Parentheses { .. });
+        let begins_block = |open: &Open| !has_forms && (open.delimiter == '{' || !open.hangs);
+        let above = || self.open.iter().filter(|open| open.line < last);
+        let inner = above().collect::<Vec<_>>().iter().rposition(|open| begins_block(open));
+        let hanging = above().skip(inner.map_or(0, |at| at + 1)).find(|open| open.hangs);
         let first = hanging.map_or(last, |open| self.head(open.line));
         let first = if first == last { self.head(last) } else { first };
         (first < last).then(|| self.width(first))
@@ -91,13 +136,18 @@ impl<'a> Outline<'a> {
         }
         let (mut code, mut first, mut was_comment) = (String::new(), at, false);
         let begins_inside = self.lexer.is_inside();
+        let line_width = whitespace::width(text);
+        let indentation = whitespace::of_line(text).chars().count();
         for (column, c) in text.chars().enumerate() {
             let read = self.lexer.read(c);
             self.open.truncate(self.open.len().saturating_sub(read.retracted));
             let is_comment = read.class == Class::Comment;
             match read.class {
                 Class::Code | Class::Prose => {
-                    self.read_delimiter(c, at, column, &mut first);
+                    let (line, column_of) = (at, line_width + column.saturating_sub(indentation));
+                    let open =
+                        Open { delimiter: c, line, at: column, column: column_of, line_width, hangs: false };
+                    self.read_delimiter(open, &mut first);
                     code.push(c);
                 }
                 Class::Comment if !was_comment => {
@@ -112,16 +162,17 @@ impl<'a> Outline<'a> {
         code.truncate(code.trim_end().len());
         let ends_column = text.trim_end().chars().count();
         for open in self.open.iter_mut().filter(|open| open.line == at) {
-            open.hangs = open.column + 1 < ends_column && !code.ends_with(open.delimiter);
+            open.hangs = open.at + 1 < ends_column && !code.ends_with(open.delimiter);
         }
         let is_text = begins_inside || self.lexer.is_inside() && !was_comment;
-        self.lines.push(Line { text, code, is_text, first });
+        self.lines.push(Line { text, code, begins_inside, is_text, first });
     }
 
-    fn read_delimiter(&mut self, c: char, line: usize, column: usize, first: &mut usize) {
-        if matches!(c, '(' | '[' | '{') {
-            self.open.push(Open { delimiter: c, line, column, hangs: false });
-        } else if let Some(opener) = opener_of(c)
+    /// Reads the delimiter of `read`, if it is one.
+    fn read_delimiter(&mut self, read: Open, first: &mut usize) {
+        if matches!(read.delimiter, '(' | '[' | '{') {
+            self.open.push(read);
+        } else if let Some(opener) = opener_of(read.delimiter)
             && let Some(at) = self.open.iter().rposition(|open| open.delimiter == opener)
         {
             *first = self.open[at].line.min(*first);
@@ -139,7 +190,7 @@ impl<'a> Outline<'a> {
         match self.language.blocks {
             Blocks::Parentheses { heads } => {
                 let open = self.open.last().filter(|open| open.line == at)?;
-                let form = line.code.chars().skip(open.column + 1).collect::<String>();
+                let form = line.code.chars().skip(open.at + 1).collect::<String>();
                 let is_head = expected == Expected::Below || heads::is_lisp_head(&form, heads);
                 is_head.then_some(open.column)
             }
@@ -189,7 +240,8 @@ impl<'a> Outline<'a> {
             || code.ends_with(['{', '(', '[', ',', ';', ':', '}'])
             || code.ends_with("=>")
             || code.ends_with("->");
-        let is_deeper = !self.lines[at].text.trim().is_empty() && self.width(at) > self.width(at - 1);
+        let is_known = at + 1 == self.lines.len() || !self.lines[at].text.trim().is_empty();
+        let is_deeper = is_known && self.width(at) > self.width(at - 1);
         let continues = self.language.blocks.are_braces() && is_deeper && !is_complete;
         (continues && !before.is_text && !self.is_directive(before)).then_some(at - 1)
     }
@@ -271,11 +323,32 @@ mod tests {
             ("a.c", "  x = a\n      + b", Some(2)),
             ("a.c", "  f(\n    b", None),
             ("a.c", "  f() {\n    b", None),
+            ("a.js", "f(\"a\", () => {\n    b", None),
+            ("a.js", "f(\"a\", () => {\n    g(b,\n      c", Some(4)),
+            ("a.js", "f(a, [\n    b", None),
             ("a.c", "  f();\n  b", None),
             ("a.lisp", "(f a\n   (g b\n      ", Some(0)),
         ] {
             assert_eq!(outline(path, prefix).continued_width(), expected, "{prefix:?}");
         }
+    }
+
+    #[test]
+    fn delimiters_of_the_statement_are_open() {
+        for (path, prefix, expected, is_complete) in [
+            ("a.c", "f(\nint g() {\n  h(a, ", "{(", true),
+            ("a.c", "int g() {\n#if A\n  h(a, ", "{(", true),
+            ("a.c", "int g() {\nout:\n  h(a, ", "{(", true),
+            ("a.el", "(defun f (x)\n  \"A (\nb\"\n  (g\n;; (c\n  ", "((", true),
+            ("a.py", "  f(a, [", "([", true),
+        ] {
+            let outline = outline(path, prefix);
+            let opened = outline.opened();
+            let open: String = opened.delimiters.iter().map(|open| open.delimiter).collect();
+            assert_eq!((&*open, opened.is_complete), (expected, is_complete), "{prefix:?}");
+        }
+        let far = format!("  f({}", "\n    a b c,".repeat(1000));
+        assert!(!outline("a.c", &far).opened().is_complete);
     }
 
     #[test]

@@ -157,23 +157,6 @@ impl Syntax {
         comments.filter(|form| form.close == Close::Line).map(|form| form.open.tail)
     }
 
-    /// What ends the comment or string of several lines that continues after `line`; `text_end` is what ends the one that the
-    /// line begins in. Found by what opens and closes them alone, to be fast.
-    pub(super) fn text_end(&self, line: &str, text_end: Option<&'static str>) -> Option<&'static str> {
-        let rest = match text_end {
-            Some(close) => match line.split_once(close) {
-                Some((_, rest)) => rest,
-                None => return text_end,
-            },
-            None => line,
-        };
-        let triples = self.triple_quotes().map(|form| (form, form.open.tail, form.open.tail));
-        self.block_comments().chain(triples).find_map(|(_, open, close)| {
-            let opened = rest.find(open)? + open.len();
-            (!rest[opened..].contains(close)).then_some(close)
-        })
-    }
-
     /// The quotes of strings that begin and end with three of them.
     pub(super) fn triple_quotes(&self) -> impl Iterator<Item = &'static Form> {
         self.forms.iter().filter(|form| matches!(form.open.tail, "\"\"\"" | "'''"))

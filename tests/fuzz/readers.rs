@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each target uses one of these functions")]
 
 use fimd::format::{Bytes, ModelDir};
-use fimd::model::tokenizer::chat::{Message, Role};
+use fimd::model::tokenizer::chat::{ChatTemplate, Message, Role};
 use fimd::model::{Config, Tokenizer, architecture};
 
 /// Reads a GGUF file.
@@ -33,6 +33,15 @@ pub fn folder(bytes: &[u8]) {
     assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
     drop((tokenizer.decode(&ids), tokenizer.encode_open(text), tokenizer.fim()));
     drop(tokenizer.encode_chat(&[Message::new(Role::System, "a"), Message::new(Role::User, text)]));
+}
+
+/// Reads a chat template and renders it.
+pub fn template(bytes: &[u8]) {
+    let Ok(template) = ChatTemplate::new(&String::from_utf8_lossy(bytes), "<|im_end|>") else { return };
+    let text = "fn a(b: &str) -> usize {\n    b.len() // \u{e9}\u{4e16} <|im_end|>\n}\n";
+    let said =
+        [Message::new(Role::System, "a"), Message::new(Role::User, text), Message::new(Role::Assistant, "b")];
+    drop(template.render(&said));
 }
 
 fn read(opened: anyhow::Result<ModelDir>) {

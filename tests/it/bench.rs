@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fimd::bench::report::Subject;
 use fimd::bench::speed::{self, Engine, Whole, Workload};
-use fimd::bench::synthetic::{self, Published, Synthetic};
+use fimd::bench::synthetic::{self, Published, Routing, Synthetic};
 use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::Config;
@@ -44,8 +44,14 @@ fn small(name: &str) -> Config {
 
 /// Writes the model in the types of `quant`; returns the bytes its tensors were said to have.
 fn write_model(path: &Path, config: &Config, quant: &str, seed: u64) -> u64 {
-    let model =
-        Synthetic::new("small", config.clone(), quant.parse().unwrap(), ExpertLayout::Stacked).unwrap();
+    let model = Synthetic::new(
+        "small",
+        config.clone(),
+        quant.parse().unwrap(),
+        ExpertLayout::Stacked,
+        Routing::Uniform,
+    )
+    .unwrap();
     let mut written = 0;
     model.write(path, seed, &mut |bytes| written += bytes).unwrap();
     assert_eq!(written, model.bytes().unwrap());
@@ -131,7 +137,7 @@ fn a_deeper_model_is_estimated() {
     };
     let subject =
         Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };
-    let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2, exponent: 0.0 };
+    let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2, routing: Routing::Uniform };
     let whole = Whole { layers: 48, file_bytes: u64::MAX, shallow: 0 };
     let engine = Engine { threads: 1, kernels: "portable".into() };
     let plan = || unreachable!("its experts are all in memory");

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{CONTENT_MODIFIED, Client};
+use crate::remote::{Act, Server};
 use crate::{cli, tiny};
 
 const URI: &str = "file:///home/me/a.py";
@@ -539,4 +540,90 @@ fn a_bridge_ends_with_the_process_of_its_editor() {
         thread::sleep(Duration::from_millis(50));
     }
     drop(pipe);
+}
+
+#[test]
+fn a_command_that_ends_cancels_its_request() {
+    let (user, server) = (User::new(), Server::new(&[Act::Hang]));
+    std::fs::write(user.settings(), format!("[remote]\nurl = {:?}\n", server.url)).unwrap();
+    let file = user.dir.path().join("a.py");
+    std::fs::write(&file, "x = ").unwrap();
+    let mut editor = user.editor(&[], STACK);
+    let mut command = user
+        .command(&["complete", &format!("{}:1:5", file.display())])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    server.asked();
+    command.kill().unwrap();
+    command.wait().unwrap();
+    server.wait_until_dropped();
+    editor.forget_unread();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_hung_daemon_is_noticed() {
+    let signal = |signal: &str, pid: u64| {
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    };
+    // The bridge of the second editor has more to send than the system takes.
+    for text in ["y = ".to_owned(), "y = 1\n".repeat(1 << 19)] {
+        let user = User::new();
+        let mut editor = user.editor(&[], STACK);
+        assert!(ghost(&mut editor, 3, 15).is_some());
+        let pid = user.status()["pid"].as_u64().unwrap();
+        signal("-STOP", pid);
+        editor.change(URI, 2, json!([{"text": text}]));
+        let told = editor.notification("window/showMessage");
+        assert!(told["message"].as_str().unwrap().contains("the daemon has not responded for"), "{told}");
+        kill(pid);
+        editor.change(URI, 3, json!([{"text": STACK}]));
+        assert!(ghost(&mut editor, 3, 15).is_some(), "a new one starts");
+        editor.forget_unread();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_model_that_is_cut_short_is_named() {
+    let (user, model) = (User::new(), tiny::folder());
+    let path = model.path().to_str().unwrap();
+    std::fs::write(user.settings(), format!("model = {path:?}\n")).unwrap();
+    let mut editor = user.editor(&[], STACK);
+    let pid = user.wait(|status| status["state"] == "ready" && status["is_stand_in"] == false)["pid"].clone();
+    let weights = model.path().join("model.safetensors");
+    std::fs::File::options().write(true).open(&weights).unwrap().set_len(0).unwrap();
+    assert_eq!(ghost(&mut editor, 3, 15), None);
+    let expected = format!("{} was truncated from", weights.display());
+    assert!(log(&user).contains(&expected), "{}", log(&user));
+    assert_eq!(user.status()["pid"], pid);
+    editor.forget_unread();
+}
+
+/// A file that is cut short while its pages are read. The test runs itself again, and that process ends.
+#[cfg(unix)]
+#[test]
+fn a_file_whose_pages_are_gone_is_named() {
+    const MAPPED: &str = "FIMD_TEST_MAPPED";
+    if let Some(folder) = std::env::var_os(MAPPED) {
+        fimd::base::crash::name_signals();
+        let folder = Path::new(&folder);
+        let dir = fimd::format::ModelDir::open(folder).unwrap();
+        let weights = std::fs::File::options().write(true).open(folder.join("model.safetensors")).unwrap();
+        weights.set_len(0).unwrap();
+        let name = dir.names().next().unwrap();
+        println!("{}", dir.tensor(name).unwrap().bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>());
+        return;
+    }
+    let model = tiny::folder();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "daemon::a_file_whose_pages_are_gone_is_named", "--nocapture"])
+        .env(MAPPED, model.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let file = model.path().join("model.safetensors");
+    let expected = format!("fimd ends with SIGBUS: the mapped file {} cannot be read", file.display());
+    assert!(!output.status.success() && said.contains(&expected), "{said}");
 }

@@ -403,7 +403,68 @@ fn nothing_of_a_document_is_logged_at_any_level() {
     assert!(!text.contains(MARK) && !text.contains("###") && text.lines().count() < 100, "{text}");
 }
 
-/// The sentences of the guide and of the README about privacy, each with the file and the name of its test.
+/// The sentences of other pages about privacy, each with its page and the file and name of its test.
+const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
+    ("README.md", "Nothing leaves the machine.", "layering", "sources_keep_the_rules"),
+    ("editors/vscode/README.md", "Nothing leaves it,", "privacy", "extensions_open_no_connection"),
+    (
+        "src/guide/remote.md",
+        "**Your code then leaves this machine**",
+        "remote",
+        "a_prompt_is_sent_and_a_completion_received",
+    ),
+    ("src/guide/remote.md", "It is sent to that URL only", "remote", "nothing_is_sent_elsewhere"),
+    (
+        "src/guide/remote.md",
+        "Only your own file, environment and flags",
+        "../../src/config/tests",
+        "what_is_wrong_is_named_and_changes_nothing_else",
+    ),
+    (
+        "src/guide/remote.md",
+        "The API token comes from",
+        "../../src/config/remote",
+        "a_token_comes_from_where_the_settings_say",
+    ),
+    ("src/guide/remote.md", "It is never logged.", "remote", "the_program_logs_no_tokens_and_documents"),
+    (
+        "src/guide/remote.md",
+        "Where a document or a file name has such a text",
+        "../../src/complete/remote/wire",
+        "documents_are_sent_as_text",
+    ),
+    ("src/guide/models.md", "`--trace FILE`, which all commands", "experts", "routing_is_recorded"),
+    (
+        "src/guide/completion.md",
+        "Files that are not open are never read.",
+        "privacy",
+        "only_open_documents_are_context",
+    ),
+    (
+        "src/guide/completion.md",
+        "Each file is in a prompt once",
+        "privacy",
+        "what_is_excluded_later_leaves_the_prompts",
+    ),
+];
+
+/// Words that a sentence about privacy has.
+const WORDS: [&str; 12] = [
+    "leaves this machine",
+    "leaves the machine",
+    "leaves it,",
+    "never logged",
+    "never read",
+    "leaves it with",
+    "sent to that",
+    "it is sent",
+    "no text;",
+    "telemetry",
+    "set a server",
+    "token comes",
+];
+
+/// The sentences of the guide about privacy, each with the file and the name of its test.
 const SENTENCES: &[(&str, &str, &str)] = &[
     ("`fimd doctor FILE` says whether a file may be completed", "privacy", "commands_keep_the_same_rules"),
     ("The daemon opens no connection to a network", "layering", "sources_keep_the_rules"),
@@ -497,10 +558,60 @@ fn every_sentence_on_privacy_has_a_test() {
         let checked = SENTENCES.iter().find(|(start, ..)| sentence.starts_with(start));
         let (start, file, test) = checked.unwrap_or_else(|| panic!("no test checks: {sentence}"));
         unused.remove(start);
-        let source = fs::read_to_string(root.join("tests/it").join(format!("{file}.rs"))).unwrap();
-        assert!(source.contains(&format!("fn {test}(")), "{file}.rs has no {test}, which checks: {sentence}");
+        check_test(file, test);
     }
     assert!(unused.is_empty(), "the page no longer says {unused:?}");
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    assert!(readme.contains("Nothing leaves the machine."), "the README says what `privacy.md` explains");
+}
+
+#[track_caller]
+fn check_test(file: &str, test: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = fs::read_to_string(root.join("tests/it").join(format!("{file}.rs"))).unwrap();
+    assert!(source.contains(&format!("fn {test}(")), "{file}.rs has no {test}");
+}
+
+#[test]
+fn sentences_on_privacy_of_other_pages_have_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("editors/vscode/README.md")];
+    pages.extend(fs::read_dir(root.join("src/guide")).unwrap().map(|entry| entry.unwrap().path()));
+    let mut unused: BTreeSet<&str> = ELSEWHERE.iter().map(|(_, start, ..)| *start).collect();
+    // Each page but the one with a table of its own, and the one that is a table.
+    pages.retain(|page| !page.ends_with("privacy.md") && !page.ends_with("settings.md"));
+    for page in &pages {
+        let name = page.strip_prefix(root).unwrap().to_str().unwrap();
+        for sentence in sentences(&fs::read_to_string(page).unwrap()) {
+            let checked = ELSEWHERE.iter().find(|(of, start, ..)| *of == name && sentence.starts_with(start));
+            if let Some((_, start, file, test)) = checked {
+                unused.remove(start);
+                check_test(file, test);
+            }
+            let is_about_privacy = WORDS.iter().any(|word| sentence.contains(word));
+            assert!(checked.is_some() || !is_about_privacy, "no test checks this of {name}: {sentence}");
+        }
+    }
+    assert!(unused.is_empty(), "the pages no longer say {unused:?}");
+}
+
+#[test]
+fn extensions_open_no_connection() {
+    let editors = Path::new(env!("CARGO_MANIFEST_DIR")).join("editors");
+    let mut folders = vec![editors.join("vscode/src"), editors.join("neovim")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "ts" || end == "lua") {
+                let source = fs::read_to_string(&path).unwrap();
+                for word in
+                    ["fetch(", "XMLHttp", "WebSocket", "node:http", "node:net", "new_tcp", "elemetry", "://"]
+                {
+                    assert!(!source.contains(word), "{}: {word}", path.display());
+                }
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 10, "{count} files");
 }

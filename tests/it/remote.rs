@@ -81,6 +81,7 @@ impl Server {
             model: None,
             token: None,
             timeout: Duration::from_secs(20),
+            requests_max: 4,
             retries: 2,
             template: Template::Ours,
             context: 4096,
@@ -93,6 +94,11 @@ impl Server {
 
     pub fn asked(&self) -> Asked {
         self.asked.recv_timeout(PATIENCE).expect("the server was asked")
+    }
+
+    /// Waits until the client has closed a connection during a response.
+    pub fn wait_until_dropped(&self) {
+        self.dropped.recv_timeout(PATIENCE).expect("the connection is dropped");
     }
 }
 
@@ -192,6 +198,29 @@ const WORD: Act = Act::Stream(&["wor", "d"], NOW);
 
 fn status(status: u16, headers: &str) -> Act {
     Act::Status(status, headers.into(), "secret words of a document")
+}
+
+/// Submits a generation of a document.
+fn submit(engine: &Engine, key: &str, priority: Priority) -> mpsc::Receiver<anyhow::Result<Generated>> {
+    let (send, receive) = mpsc::channel();
+    engine.submit(serve::Request {
+        key: key.into(),
+        priority,
+        not_before: None,
+        task: Task::greedy(engine.tokenizer().encode(key), 16),
+        cancel: Cancel::new(),
+        listener: Box::new(move |event| {
+            if let Event::Done(result) = event {
+                send.send(result.map(|mut all| all.remove(0))).unwrap();
+            }
+        }),
+    });
+    receive
+}
+
+#[track_caller]
+fn done(reply: &mpsc::Receiver<anyhow::Result<Generated>>) -> Generated {
+    reply.recv_timeout(PATIENCE).expect("every request is answered").unwrap()
 }
 
 /// A generation, and the text that was streamed meanwhile.
@@ -436,6 +465,68 @@ fn connections_are_reused() {
         thread::sleep(Duration::from_millis(100));
     }
     assert_eq!((server.asked.try_iter().count(), *server.connections.lock().unwrap()), (3, 1));
+}
+
+#[test]
+fn a_slow_answer_holds_no_other() {
+    let server = Server::new(&[Act::Stall(&["one"]), WORD]);
+    let engine = server.engine();
+    let slow = submit(&engine, "a", Priority::Interactive);
+    assert_eq!(server.asked().body["prompt"], "a");
+    for key in ["b", "c", "d"] {
+        assert_eq!(done(&submit(&engine, key, Priority::Interactive)).text, "word");
+    }
+    assert!(slow.try_recv().is_err(), "it is in flight");
+    // A newer request about its document cancels it, and is sent after that.
+    assert_eq!(done(&submit(&engine, "a", Priority::Interactive)).text, "word");
+    assert_eq!(done(&slow).stop, StopReason::Cancelled);
+    server.dropped.recv_timeout(PATIENCE).expect("the connection is dropped");
+}
+
+#[test]
+fn no_more_requests_are_in_flight_than_the_setting_says() {
+    let server = Server::new(&[Act::Hang]);
+    let engine = engine(Options { requests_max: 2, ..server.options() });
+    let replies = ["a", "b", "c"].map(|key| submit(&engine, key, Priority::Interactive));
+    let mut prompts = [0, 1].map(|_| server.asked().body["prompt"].clone());
+    prompts.sort_by_key(Value::to_string);
+    assert_eq!(prompts, ["a", "b"]);
+    assert!(server.asked.recv_timeout(Duration::from_millis(200)).is_err());
+    drop(engine);
+    for reply in replies {
+        assert_eq!(done(&reply).stop, StopReason::Cancelled);
+    }
+}
+
+#[test]
+fn the_server_begins_with_what_is_most_urgent() {
+    let server = Server::new(&[Act::Hang, Act::Stall(&["one"]), WORD]);
+    let engine = server.engine();
+    let explanation = submit(&engine, "explain", Priority::Standard);
+    assert_eq!(server.asked().body["prompt"], "explain");
+    let typed = submit(&engine, "typed", Priority::Interactive);
+    server.dropped.recv_timeout(PATIENCE).expect("the explanation gives way");
+    assert_eq!(server.asked().body["prompt"], "typed");
+    assert_eq!(server.asked().body["prompt"], "explain", "it resumes beside what was typed");
+    assert_eq!(done(&explanation).text, "word");
+    assert!(typed.try_recv().is_err(), "that is in flight");
+}
+
+#[test]
+fn a_server_that_refuses_a_second_request_gets_one_at_a_time() {
+    for busy in [status(429, ""), status(503, "retry-after: 1\r\n")] {
+        let slow = Act::Stream(&["wor", "d"], Duration::from_secs(1));
+        let server = Server::new(&[slow, busy, WORD]);
+        let engine = engine(Options { retries: 0, ..server.options() });
+        let first = submit(&engine, "a", Priority::Interactive);
+        server.asked();
+        let second = submit(&engine, "b", Priority::Interactive);
+        assert_eq!(server.asked().body["prompt"], "b");
+        assert!(server.asked.recv_timeout(Duration::from_millis(200)).is_err(), "it waits for the first");
+        assert_eq!(done(&second).text, "word", "a refusal is no failed attempt");
+        assert_eq!(done(&first).text, "word");
+        assert_eq!(server.asked.try_iter().count(), 1);
+    }
 }
 
 #[test]

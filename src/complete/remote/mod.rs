@@ -5,15 +5,17 @@
 //!   uses no proxy, and sends nothing before a completion is requested. There is no prewarming.
 //! - Prompts are sent as text. Their tokens are counted with the tokenizer of the starter model, whose vocabulary is
 //!   smaller, so that a budget of tokens is a little less text than by the server's tokenizer.
-//! - One request at a time, as with a local model; a newer one cancels it by closing the connection.
+//! - A bounded number of requests at once. A newer one about the same document cancels an older one by closing its
+//!   connection, and a more urgent one stops the others for a moment, so that the server begins with it.
 //! - Errors contain nothing of request or response bodies, as both have document text.
 
 mod token;
 mod transport;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -24,7 +26,7 @@ use crate::decode::stop::Stop;
 use crate::decode::{Generated, StopReason, Task};
 use crate::model::Tokenizer;
 use crate::model::tokenizer::specials::SpecialsCut;
-use crate::serve::Engine;
+use crate::serve::{Engine, Refused};
 use transport::{Exchange, Failure, POLL, Received, Transport};
 use wire::{CompletionRequest, Piece, Support};
 
@@ -44,6 +46,8 @@ pub struct Options {
     pub token: Option<TokenSource>,
     /// Timeout of connecting, and of each read and write; a request may take three of these in all.
     pub timeout: Duration,
+    /// Most requests in flight at once.
+    pub requests_max: usize,
     /// Retries after a failed connection, or a busy server.
     pub retries: u32,
     /// Who renders the FIM prompt.
@@ -60,15 +64,16 @@ pub struct Remote {
     options: Options,
     tokenizer: Arc<Tokenizer>,
     transport: Transport,
-    support: Support,
+    support: Mutex<Support>,
+    in_flight: AtomicUsize,
 }
 
 impl Remote {
     /// `tokenizer` is that of the starter model. Nothing is sent yet.
     pub fn new(options: Options, tokenizer: Tokenizer) -> Result<Self> {
         let transport = Transport::new(&options.url, options.token.clone(), options.timeout)?;
-        let support = Support { logprobs: true, stops: true };
-        Ok(Self { options, tokenizer: tokenizer.into(), transport, support })
+        let support = Mutex::new(Support { logprobs: true, stops: true });
+        Ok(Self { options, tokenizer: tokenizer.into(), transport, support, in_flight: AtomicUsize::new(0) })
     }
 
     /// The model and the host, for the user.
@@ -83,20 +88,15 @@ impl Remote {
     }
 
     /// An engine whose tasks run on the server.
-    pub fn engine(mut self) -> Engine {
+    pub fn engine(self) -> Engine {
         let (tokenizer, context) = (self.tokenizer.clone(), self.options.context);
         let address = self.transport.address();
-        Engine::remote(tokenizer, context, move |task, cancel, show| {
+        Engine::remote(tokenizer, context, self.options.requests_max, move |task, cancel, show| {
             self.generate(task, cancel, show).with_context(|| format!("no completion from {address}"))
         })
     }
 
-    fn generate(
-        &mut self,
-        task: &Task,
-        cancel: &Cancel,
-        show: &mut dyn FnMut(&str),
-    ) -> Result<Vec<Generated>> {
+    fn generate(&self, task: &Task, cancel: &Cancel, show: &mut dyn FnMut(&str)) -> Result<Vec<Generated>> {
         if task.max_tokens == 0 {
             return Ok(vec![Generated::empty(StopReason::Length)]);
         }
@@ -109,8 +109,12 @@ impl Remote {
             if stop.is_none() {
                 match self.attempt(task, cancel, (started, total), show) {
                     Ok(generated) => return Ok(vec![generated]),
-                    Err(Failure::NoLogprobs) => self.support.logprobs = false,
-                    Err(Failure::FewStops) => self.support.stops = false,
+                    Err(Failure::NoLogprobs) => self.lacks(|support| support.logprobs = false),
+                    Err(Failure::FewStops) => self.lacks(|support| support.stops = false),
+                    Err(Failure::Busy(error, after)) => {
+                        self.transport.back_off().set(after);
+                        return Err(error.context(Refused));
+                    }
                     Err(Failure::Unauthorized(error)) => {
                         self.transport.forget_token();
                         return Err(error);
@@ -130,21 +134,31 @@ impl Remote {
 
     /// Sends one request. Text that was shown is never requested again.
     fn attempt(
-        &mut self,
+        &self,
         task: &Task,
         cancel: &Cancel,
         (started, total): (Instant, Instant),
         show: &mut dyn FnMut(&str),
     ) -> Result<Generated, Failure> {
-        self.transport.authenticate(cancel).map_err(Failure::Permanent)?;
+        let token = self.transport.token(cancel).map_err(Failure::Permanent)?;
         let Options { model, template, .. } = &self.options;
-        let request =
-            CompletionRequest::new(task, &self.tokenizer, *template, model.as_deref(), self.support);
-        let exchange = self.transport.send(request.body.to_string());
-        let mut answer = ResponseReader::new(task, request.withheld, started, self.support);
+        let support = *self.support.lock().unwrap_or_else(PoisonError::into_inner);
+        let request = CompletionRequest::new(task, &self.tokenizer, *template, model.as_deref(), support);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let exchange = self.transport.send(request.body.to_string(), token);
+        let mut answer = ResponseReader::new(task, request.withheld, started, support);
         let ended = answer.listen(&exchange, total, cancel, show);
         self.transport.end(exchange, matches!(ended, Ok(ResponseEnd::Read)));
-        ended.map(|_| answer.finish())
+        let is_alone = self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1;
+        match ended {
+            Ok(_) => Ok(answer.finish()),
+            Err(Failure::Busy(error, after)) if is_alone => Err(Failure::Retryable(error, after)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn lacks(&self, without: impl FnOnce(&mut Support)) {
+        without(&mut self.support.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -335,7 +349,8 @@ fn status_failure(status: u16, after: Option<Duration>, text: &str, support: Sup
     let error = anyhow!("the remote server responded with status {status}{advice}");
     match status {
         401 | 403 => Failure::Unauthorized(error),
-        429 | 500..=599 => Failure::Retryable(error, after),
+        429 | 503 => Failure::Busy(error, after),
+        500..=599 => Failure::Retryable(error, after),
         _ => Failure::Permanent(error),
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP connection, the thread that reads from it, retries, back-off and timeouts.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,10 +35,10 @@ pub(super) struct Transport {
     endpoint: Uri,
     source: Option<TokenSource>,
     /// What was read of it.
-    token: Option<Token>,
+    token: Mutex<Option<Token>>,
     timeout: Duration,
-    /// With an idle connection to reuse.
-    idle: Option<Agent>,
+    /// Each with an idle connection to reuse.
+    idle: Mutex<Vec<Agent>>,
     /// From the server's Retry-After.
     not_before: BackOff,
 }
@@ -54,9 +54,11 @@ impl BackOff {
         until?.checked_duration_since(Instant::now())
     }
 
-    fn set(&self, wait: Option<Duration>) {
-        let until = wait.map(|wait| Instant::now() + wait.min(RETRY_AFTER_MAX));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    /// Leaves it alone for that long, if the server asks for it.
+    pub(super) fn set(&self, wait: Option<Duration>) {
+        let Some(wait) = wait else { return };
+        let until = Instant::now() + wait.min(RETRY_AFTER_MAX);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 }
 
@@ -70,6 +72,8 @@ pub(super) struct Exchange {
 pub(super) enum Failure {
     /// Another attempt may succeed, after this time if there is a Retry-After.
     Retryable(anyhow::Error, Option<Duration>),
+    /// The server is busy, maybe with other requests of ours.
+    Busy(anyhow::Error, Option<Duration>),
     /// The server refuses the token.
     Unauthorized(anyhow::Error),
     /// Another one would end the same way.
@@ -94,24 +98,34 @@ impl Transport {
         if endpoint.scheme_str() == Some("http") && !is_loopback(endpoint.host().unwrap_or_default()) {
             tracing::warn!("remote.url is http: document text is sent unencrypted over the network");
         }
-        Ok(Self { endpoint, source, token: None, timeout, idle: None, not_before: BackOff::default() })
+        let (token, idle) = (Mutex::default(), Mutex::default());
+        Ok(Self { endpoint, source, token, timeout, idle, not_before: BackOff::default() })
     }
 
     pub(super) fn back_off(&self) -> BackOff {
         self.not_before.clone()
     }
 
-    /// Reads the token, unless that was done.
-    pub(super) fn authenticate(&mut self, cancel: &Cancel) -> Result<()> {
-        if let (None, Some(source)) = (&self.token, &self.source) {
-            self.token = Some(source.read(cancel)?);
+    /// The token, read unless that was done; another request may be reading it.
+    pub(super) fn token(&self, cancel: &Cancel) -> Result<Option<Token>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        let mut token = loop {
+            match self.token.try_lock() {
+                Ok(token) => break token,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => thread::sleep(POLL),
+            }
+            ensure!(!cancel.is_ending(), "cancelled while another request reads the token");
+        };
+        if token.is_none() {
+            *token = Some(source.read(cancel)?);
         }
-        Ok(())
+        Ok(token.clone())
     }
 
     /// Reads the token again before the next request: the server has refused it.
-    pub(super) fn forget_token(&mut self) {
-        self.token = None;
+    pub(super) fn forget_token(&self) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Where requests are sent to.
@@ -125,12 +139,12 @@ impl Transport {
     }
 
     /// Sends a request from a thread of its own, which ends with [`Transport::end`] at the latest.
-    pub(super) fn send(&mut self, body: String) -> Exchange {
-        let agent = self.idle.take().unwrap_or_else(|| agent(self.timeout));
+    pub(super) fn send(&self, body: String, token: Option<Token>) -> Exchange {
+        let agent = self.idle().pop().unwrap_or_else(|| agent(self.timeout));
         let (send, answer) = mpsc::sync_channel(LINES_MAX);
         let request = agent.post(self.endpoint.clone()).header("content-type", "application/json");
         let mut request = request.header("accept", "text/event-stream");
-        if let Some(token) = &self.token {
+        if let Some(token) = &token {
             request = request.header("authorization", token.bearer());
         }
         let work = move || {
@@ -147,35 +161,33 @@ impl Transport {
 
     /// Keeps the connection of an exchange whose response `is_read` to its end, and closes any other, which cancels the
     /// server's work.
-    pub(super) fn end(&mut self, exchange: Exchange, is_read: bool) {
+    pub(super) fn end(&self, exchange: Exchange, is_read: bool) {
         if is_read {
-            self.idle = Some(exchange.agent);
+            self.idle().push(exchange.agent);
         } else {
             exchange.agent.shutdown();
         }
     }
 
+    /// No more than there were requests at once.
+    fn idle(&self) -> MutexGuard<'_, Vec<Agent>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for the server's Retry-After. Fails when that exceeds the time limit.
-    pub(super) fn wait_turn(
-        &mut self,
-        until: Option<Instant>,
-        cancel: &Cancel,
-    ) -> Result<Option<StopReason>> {
+    pub(super) fn wait_turn(&self, until: Option<Instant>, cancel: &Cancel) -> Result<Option<StopReason>> {
         let stop = sleep(self.not_before.left().unwrap_or_default(), until, cancel);
         ensure!(
             stop != Some(StopReason::Time),
             "the Retry-After of the remote server exceeds the time limit"
         );
-        if stop.is_none() {
-            self.not_before.set(None);
-        }
         Ok(stop)
     }
 
     /// Waits before a retry with this number, for the Retry-After `after` or the back-off. Fails with `error` when no
     /// retry or no time is left.
     pub(super) fn wait_retry(
-        &mut self,
+        &self,
         attempt: Option<u32>,
         error: anyhow::Error,
         after: Option<Duration>,

@@ -18,6 +18,7 @@ use repetition::{repeated_lines, repeated_tail};
 use suffix::{Repeated, Repeats, Suffix};
 
 use super::StopReason;
+use crate::text::blocks::Blocks;
 use crate::text::indentation;
 use crate::text::lexer::string_end;
 use crate::text::words::{first_word, is_identifier};
@@ -48,13 +49,16 @@ pub struct Stop {
     blank_run: usize,
     /// Whether the lines of the block are indented like the one that opens it, as in a namespace.
     is_flat: bool,
+    /// Whether the text has left its block, to open the one that the suffix is in.
+    has_left: bool,
     fence: Fence,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Rule {
     None,
-    SingleLine,
+    /// One line, or the statement in this block that it begins.
+    SingleLine(Option<Block>),
     MultiLine(Block),
     Passage(Passage),
 }
@@ -72,6 +76,11 @@ pub struct Block {
     pub suffix_start: String,
     /// Most lines of a completion, the rest of the cursor's line counted as one.
     pub lines_max: usize,
+    /// How the language delimits blocks.
+    pub blocks: Blocks,
+    /// The indentation of the line below, if that is deeper than the block and therefore in one that the completion has to
+    /// open.
+    pub joins: Option<usize>,
 }
 
 /// How far a completion of several lines may go.
@@ -82,6 +91,10 @@ pub enum Extent {
     /// To the end of the first item, statement or paragraph: a `}` or `end` at the block's
     /// indentation, or a blank line before a line at this indentation.
     Item,
+    /// To the first end of a line where all is closed that the statement has opened.
+    Statement,
+    /// To the end of the comment that the cursor is in.
+    Comment,
 }
 
 /// The state of the current line.
@@ -108,7 +121,14 @@ impl Stop {
     /// the completion nor in `open` (see [`Block::open`]) and that `suffix_start` begins with. A
     /// completion that begins with a line end is empty: the line was complete.
     pub fn single_line(open: &str, suffix_start: &str) -> Self {
-        Self::new(Rule::SingleLine, open, suffix_start)
+        Self::new(Rule::SingleLine(None), open, suffix_start)
+    }
+
+    /// Ends with the line like [`Stop::single_line`], but goes on with a statement that the line does not complete: where
+    /// it opens a delimiter, ends in a backslash, or where the text begins with a line end and deeper lines.
+    pub fn statement(block: Block) -> Self {
+        let (open, suffix_start) = (block.open.clone(), block.suffix_start.clone());
+        Self::new(Rule::SingleLine(Some(block)), &open, &suffix_start)
     }
 
     /// Ends where the block does, see [`Block`]; before a line that repeats the suffix's first one;
@@ -141,6 +161,7 @@ impl Stop {
             lines: Vec::new(),
             blank_run: 0,
             is_flat: false,
+            has_left: false,
             fence: Fence::None,
         }
     }
@@ -202,7 +223,7 @@ impl Stop {
                 let is_code = matches!(passage, Passage::Fenced(_));
                 return passage.end(text).or_else(|| if is_code { None } else { repeated_tail(text) });
             }
-            Rule::SingleLine | Rule::MultiLine(_) => {}
+            Rule::SingleLine(_) | Rule::MultiLine(_) => {}
         }
         let skipped = self.fence.skip(text)?;
         let cut = self.check_inside(&text[skipped..]);
@@ -233,12 +254,10 @@ impl Stop {
     }
 
     fn check_inside(&mut self, text: &str) -> Option<usize> {
-        let from = self.read;
-        if self.is_in_string
-            && let Some(end) = string_end(self.lexer, text)
-        {
-            return Some(end);
-        }
+        let string_end = if self.is_in_string { string_end(self.lexer, text) } else { None };
+        let all = text;
+        let text = &text[..string_end.unwrap_or(text.len())];
+        let from = self.read.min(text.len());
         self.read = text.len();
         for (at, c) in text[from..].char_indices().map(|(at, c)| (from + at, c)) {
             let cut = self.judge_line_start(text, at, c).map(|cut| self.unrepeated(text, at, cut));
@@ -248,7 +267,15 @@ impl Stop {
                 return cut;
             }
         }
-        repeated_tail(text)
+        string_end.map(|end| self.unrepeated_before(all, end)).or_else(|| repeated_tail(text))
+    }
+
+    /// The end of a text whose string ends at the byte `end`, without the lines that the suffix has in it.
+    fn unrepeated_before(&self, text: &str, end: usize) -> usize {
+        let is_below = self.line.start > 0;
+        let line = &text[self.line.start..end];
+        let start = self.suffix.goes_on(line, self.line.start, self.repeated).filter(|_| is_below);
+        start.map_or(end, |start| self.line_end(text, start))
     }
 
     /// The cut where a line that ends the text has begun, or that of a repetition that this line continues.
@@ -269,6 +296,12 @@ impl Stop {
             return None;
         }
         self.line.is_judged = true;
+        if matches!(self.rule, Rule::SingleLine(_))
+            && self.line.start > 0
+            && text[..self.line.start].trim().is_empty()
+        {
+            return self.judge_second_line(text);
+        }
         let Rule::MultiLine(block) = &self.rule else { return None };
         if self.line.start == 0 || self.line.is_text {
             return None;
@@ -281,9 +314,10 @@ impl Stop {
         let (braces, owned) =
             (self.delimiters.open().iter().filter(|&&open| open == '{').count(), count(&block.open));
         let is_braced = braces > 0 || owned == 0 && self.closer == Some('}');
+        let closes = block.blocks.closes(head);
         if is_braced && width + 1 == block.indent {
-            self.is_flat |= is_first && !closes_block(head);
-            let is_inside = !closes_block(head) || braces > owned;
+            self.is_flat |= is_first && !closes;
+            let is_inside = !closes || braces > owned;
             if self.is_flat && is_inside || LABELS.contains(&head) {
                 return None;
             }
@@ -291,15 +325,23 @@ impl Stop {
         if is_braced && head == "#" && width == 0 && self.syntax().has_line_comment("//") {
             return None;
         }
+        if let Some(joins) = block.joins {
+            let above = self.lines.iter().rev().find(|line| !text[(*line).clone()].trim().is_empty());
+            let above = above.map_or(0, |line| indentation::width(&text[line.clone()]));
+            let is_joined = self.has_left && above < width && width >= joins;
+            self.has_left |= width < block.indent;
+            return is_joined.then_some(before);
+        }
         if width >= block.indent {
             let begins_next = block.extent == Extent::Item && width == block.indent && self.blank_run > 0;
-            return (begins_next && !is_first && self.has_closed(block)).then_some(before);
+            let is_next = begins_next && !is_first && !block.blocks.continues(head);
+            return (is_next && self.has_closed(block)).then_some(before);
         }
         // A line within brackets may begin anywhere.
         if self.delimiters.open().iter().any(|open| matches!(open, '(' | '[')) {
             return None;
         }
-        if !closes_block(head) && !head.starts_with([')', ']']) {
+        if !closes && !head.starts_with([')', ']']) {
             return Some(before);
         }
         if head == "}" && braces == 0 && self.closer == Some('}') {
@@ -334,7 +376,8 @@ impl Stop {
             return None;
         }
         let is_unmatched = self.delimiters.read(c);
-        if !is_unmatched || self.closer != Some(c) {
+        let joins = matches!(&self.rule, Rule::MultiLine(block) if block.joins.is_some());
+        if !is_unmatched || self.closer != Some(c) || joins {
             return None;
         }
         if c == '}' && self.line.first == Some(at) && self.suffix.rest.trim().is_empty() {
@@ -384,7 +427,7 @@ impl Stop {
         }
         match self.suffix.judge(whole, line.start, self.repeated) {
             Repeats::From(start) => Some(self.line_end(text, start)),
-            Repeats::Maybe(repeated) if line.start == 0 && repeated.is_at_start() => {
+            Repeats::Maybe(repeated) if line.start == 0 => {
                 (self.repeated, self.done) = (Some(repeated), Some(here));
                 None
             }
@@ -392,13 +435,44 @@ impl Stop {
         }
     }
 
+    /// Judges the start of the second line of a text whose first one is blank: what is indented deeper than the cursor's
+    /// line belongs to it, and what follows an opening delimiter.
+    fn judge_second_line(&mut self, text: &str) -> Option<usize> {
+        let Rule::SingleLine(Some(block)) = &self.rule else { return None };
+        let own = indentation::width(&self.before);
+        let opens = self.before.trim_end().ends_with(['(', '[']);
+        let is_deeper = indentation::width(&text[self.line.start..]) > own;
+        let is_empty = self.suffix.width().is_none_or(|below| below <= own);
+        if self.suffix.has_closer() && !opens || !is_deeper || !is_empty && !opens {
+            return Some(0);
+        }
+        let extent = Extent::Block;
+        self.rule = Rule::MultiLine(Block { indent: own + 1, extent, ..block.clone() });
+        None
+    }
+
+    /// Whether a statement goes on after its line `line`: with what it has opened, except for a block in braces.
+    fn is_unfinished(&self, block: &Block, line: &str) -> bool {
+        let (open, line) = (self.delimiters.open(), line.trim_end());
+        let owned = block.open.chars().count().min(open.len());
+        let is_list = |c: &char| matches!(c, '(' | '[');
+        let before_brace = line.strip_suffix('{').map(str::trim_end);
+        let is_literal = before_brace.is_none_or(|before| before.ends_with(['=', '(', ',', ':', '[', '{']));
+        let has_braces = open[owned..].contains(&'{') && is_literal;
+        open.iter().any(is_list) || has_braces || line.ends_with('\\')
+    }
+
     /// The end of a text whose last line, `line`, begins with a delimiter that the suffix closes, and opens no other one.
     fn unopened(&self, text: &str, line: &str) -> Option<usize> {
         let first = self.line.first.filter(|_| self.line.reopens.is_some())?;
-        match self.suffix.judge(line, self.line.start, self.repeated) {
-            Repeats::From(start) if start < self.line.start => Some(self.line_end(text, start)),
-            _ => Some(self.end_before(text, first)),
-        }
+        let above = |start: usize| (start < self.line.start).then(|| self.line_end(text, start));
+        let repeated = match self.suffix.judge(line, self.line.start, self.repeated) {
+            Repeats::From(start) => above(start),
+            // Closing delimiters alone, but the suffix has to have this one.
+            Repeats::Maybe(repeated) => above(repeated.start),
+            Repeats::No => None,
+        };
+        repeated.or_else(|| Some(self.end_before(text, first)))
     }
 
     fn judge_line(&mut self, text: &str, end: usize) -> Option<usize> {
@@ -409,11 +483,26 @@ impl Stop {
         let next = Line { start: end + 1, is_text: self.delimiters.lexer().is_inside(), ..Line::default() };
         let line = std::mem::replace(&mut self.line, next);
         let here = self.line_end(text, end);
+        if let Rule::SingleLine(Some(block)) = &self.rule
+            && line.start == 0
+        {
+            if line.first.is_none() && !self.before.trim().is_empty() && !self.suffix.has_code() {
+                // What the next line begins with decides.
+                return None;
+            }
+            if line.first.is_some() && self.is_unfinished(block, &whole) {
+                self.rule = Rule::MultiLine(block.clone());
+            }
+        }
         let Rule::MultiLine(block) = &self.rule else { return self.judge_single(text, &whole, &line, end) };
         let Some(first) = line.first else {
             self.blank_run += usize::from(line.start > 0);
             self.lines.push(line.start..end);
-            return (self.blank_run >= 2 || self.lines.len() >= block.lines_max).then_some(here);
+            let ends = self.blank_run >= 2 || self.lines.len() >= block.lines_max;
+            // Lines that equal the first of the suffix, and then a blank one, are no coincidence.
+            let repeated = self.repeated.filter(Repeated::is_substantial);
+            let cut = repeated.map_or(here, |repeated| self.line_end(text, repeated.start));
+            return ends.then_some(cut);
         };
         self.blank_run = 0;
         self.repeated = match self.suffix.judge(&whole, line.start, self.repeated) {
@@ -429,11 +518,16 @@ impl Stop {
         if let Some(cut) = repeated_lines(text, &self.lines) {
             return Some(self.line_end(text, cut));
         }
-        let closes = closes_block(first_word(&text[first..end]))
+        let closes = block.blocks.closes(first_word(&text[first..end]))
             && indentation::width(written) <= block.indent
             && !line.is_text;
         let is_item = block.extent == Extent::Item && line.start > 0 && closes && self.has_closed(block);
-        let is_done = (line.is_last || is_item) && !written.ends_with(['{', '(', '[', ':']);
+        let is_finished = match block.extent {
+            Extent::Statement => !self.is_unfinished(block, &whole),
+            Extent::Comment => !self.delimiters.lexer().is_inside(),
+            Extent::Block | Extent::Item => false,
+        };
+        let is_done = is_finished || (line.is_last || is_item) && !written.ends_with(['{', '(', '[', ':']);
         let is_full = self.lines.len() >= block.lines_max;
         if is_done && self.repeated.is_some() && !is_full {
             // The suffix may begin with this line: the next one decides.
@@ -446,7 +540,3 @@ impl Stop {
 
 /// Words that begin lines indented like the line that opens their block.
 const LABELS: [&str; 5] = ["case", "default", "public", "private", "protected"];
-
-fn closes_block(head: &str) -> bool {
-    matches!(head, "}" | "end")
-}

@@ -5,8 +5,6 @@ use crate::text::{indentation, opener_of};
 
 /// Most lines below the cursor to compare with.
 const LINES_MAX: usize = 12;
-/// Most of them that a repetition leaves out at its start.
-const SKIPPED_MAX: usize = 1;
 
 /// The text after the cursor.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,13 +15,12 @@ pub(super) struct Suffix {
     pub lines: Vec<String>,
 }
 
-/// Lines of a text that equal lines of the suffix so far: one may be a coincidence, two are a repetition.
+/// Lines of a text that equal the first ones of the suffix so far: one may be a coincidence, two are a repetition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Repeated {
     /// Where the first of them begins in the text, in bytes.
     pub start: usize,
-    /// The line of the suffix that the first one equals, and the one that has to come next.
-    first: usize,
+    /// The line of the suffix that has to come next.
     next: usize,
     /// How many of them are more than closing delimiters.
     substantial: usize,
@@ -41,9 +38,9 @@ pub(super) enum Repeats {
 }
 
 impl Repeated {
-    /// Whether nothing of the suffix is left out.
-    pub(super) fn is_at_start(&self) -> bool {
-        self.first == 0
+    /// Whether it has more than closing delimiters.
+    pub(super) fn is_substantial(&self) -> bool {
+        self.substantial > 0
     }
 }
 
@@ -58,6 +55,11 @@ impl Suffix {
     /// Whether a closing delimiter follows the cursor on its line.
     pub(super) fn has_closer(&self) -> bool {
         self.rest.trim_start().starts_with([')', ']', '}'])
+    }
+
+    /// Whether more than closing delimiters and punctuation follows the cursor on its line.
+    pub(super) fn has_code(&self) -> bool {
+        self.rest.contains(is_identifier)
     }
 
     /// The width of the first line below.
@@ -75,8 +77,8 @@ impl Suffix {
     pub(super) fn judge(&self, line: &str, start: usize, so_far: Option<Repeated>) -> Repeats {
         let line = line.trim_end();
         let is_next = |repeated: &Repeated| self.lines.get(repeated.next).is_some_and(|next| next == line);
-        let first = self.lines.iter().take(SKIPPED_MAX + 1).position(|other| other == line);
-        let begun = first.map(|first| Repeated { start, first, next: first, substantial: 0 });
+        let is_first = self.lines.first().is_some_and(|first| first == line);
+        let begun = is_first.then_some(Repeated { start, next: 0, substantial: 0 });
         match so_far.filter(is_next).or(begun) {
             Some(repeated) => self.with(repeated, line),
             None if self.lines.first().is_some_and(|first| is_same_entry(first, line)) => {
@@ -88,13 +90,12 @@ impl Suffix {
 
     /// The repetition with one more line.
     fn with(&self, repeated: Repeated, line: &str) -> Repeats {
-        let Repeated { start, first, next, .. } = repeated;
+        let Repeated { start, next, .. } = repeated;
         let substantial =
             repeated.substantial + usize::from(!begins_with_closer(line) || line.contains(is_identifier));
         let next = next + 1;
         let is_whole = next == self.lines.len();
-        let is_sure = if first == 0 { next > 1 && substantial > 0 } else { substantial > 1 };
-        if is_sure || first == 0 && is_whole && substantial > 0 {
+        if (next > 1 || is_whole) && substantial > 0 {
             return Repeats::From(start);
         }
         Repeats::Maybe(Repeated { next, substantial, ..repeated })
@@ -114,7 +115,7 @@ impl Suffix {
             expected.is_some_and(|other| other == line.trim_end() || is_torn && other.starts_with(line))
         };
         let is_blank = line.trim().is_empty();
-        match so_far.filter(|repeated| repeated.first == 0) {
+        match so_far {
             Some(repeated) if is_blank => (repeated.substantial > 0).then_some(repeated.start),
             Some(repeated) if is_at(repeated.next) => Some(repeated.start),
             _ if is_blank => None,
@@ -125,7 +126,7 @@ impl Suffix {
     /// Where the text whose last line so far is `line`, which begins at the byte `start`, repeats the suffix, if it goes on
     /// like that.
     pub(super) fn goes_on(&self, line: &str, start: usize, so_far: Option<Repeated>) -> Option<usize> {
-        let (start, next) = match so_far.filter(|repeated| repeated.first == 0) {
+        let (start, next) = match so_far {
             Some(Repeated { start, next, .. }) => (start, next),
             None if line.contains(is_identifier) => (start, 0),
             None => return None,

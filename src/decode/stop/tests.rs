@@ -22,7 +22,8 @@ fn check(stop: &Stop, text: &str, kept: &str) {
 
 fn block(open: &str, indent: usize, suffix_start: &str) -> Block {
     let (open, suffix_start) = (open.into(), suffix_start.into());
-    Block { open, indent, extent: Extent::Block, suffix_start, lines_max: 8 }
+    let (extent, blocks) = (Extent::Block, Blocks::Any);
+    Block { open, indent, extent, suffix_start, lines_max: 8, blocks, joins: None }
 }
 
 #[test]
@@ -188,4 +189,113 @@ fn repetition_ends() {
     let looping = "x = ".to_string() + &"é, 12, ".repeat(60);
     assert_eq!(stop.check(&looping).map(|cut| &looping[..cut]), Some("x = é, 12,"));
     assert_eq!(Stop::single_line("", "").check(&"-".repeat(500)), None);
+}
+
+/// A block of words.
+fn words(path: &str, indent: usize, suffix_start: &str) -> Block {
+    let blocks = Language::of_path(Some(path)).blocks;
+    Block { blocks, ..block("", indent, suffix_start) }
+}
+
+#[test]
+fn words_close_blocks() {
+    let cases = [
+        ("a.sh", words("a.sh", 4, ""), "a\n    b\nfi\nc", "a\n    b\nfi"),
+        ("a.sh", words("a.sh", 4, "\ndone"), "a\n    b\ndone\nc", "a\n    b"),
+        ("a.v", words("a.v", 2, "\nendmodule"), "a;\nendmodule\n", "a;"),
+        ("a.v", words("a.v", 2, ""), "a;\nendmodule\nb", "a;\nendmodule"),
+        ("a.sql", words("a.sql", 2, ""), "a;\nEND;\nb", "a;\nEND;"),
+    ];
+    for (path, block, text, kept) in cases {
+        check(&Stop::multi_line(block).read_by(lexer(path)), text, kept);
+    }
+    let item = Block { extent: Extent::Item, ..words("a.vhd", 0, "") };
+    let text = "architecture a of b is\n\nbegin\n  c <= d;\nend;\n\nentity";
+    check(&Stop::multi_line(item).read_by(lexer("a.vhd")), text, &text[..text.len() - 8]);
+}
+
+#[test]
+fn a_text_may_have_to_open_the_block_of_the_line_below() {
+    let joins = |below: &str| Block { joins: Some(8), ..block("", 4, below) };
+    let cases = [
+        // It leaves its block, and opens the next one.
+        ("\n        c();\n", "a();\n}\n\nfn f() {\n    if b {", "a();\n}\n\nfn f() {\n    if b {"),
+        (
+            "\n        c();\n",
+            "a();\n}\nfn f() {\n    if b {\n        c();\n",
+            "a();\n}\nfn f() {\n    if b {",
+        ),
+        (
+            "\n        c();\n",
+            "a();\n}\nfn f() {\n    if b {\n        d();\n",
+            "a();\n}\nfn f() {\n    if b {",
+        ),
+        (
+            "\n        c();\n",
+            "if a {\n        b();\n    }\n    d();\n",
+            "if a {\n        b();\n    }\n    d();\n",
+        ),
+    ];
+    for (below, text, kept) in cases {
+        check(&Stop::multi_line(joins(below)).before_closer(Some('}')), text, kept);
+    }
+}
+
+#[test]
+fn statements_go_on_to_their_end() {
+    let statement = |open: &str, indent, below: &str| {
+        Stop::statement(Block { extent: Extent::Statement, ..block(open, indent, below) })
+            .read_by(lexer("a.js"))
+    };
+    let cases = [
+        ("    ", "", "", "x = f(a,\n        b);\n    y", "x = f(a,\n        b);"),
+        ("    ", "", "", "x = [\n        a,\n    ];\n    y", "x = [\n        a,\n    ];"),
+        ("    ", "", "", "x = {\n        a: b,\n    };\n    y", "x = {\n        a: b,\n    };"),
+        ("    ", "", "", "x = 1;\n    y", "x = 1;"),
+        // The head of a block.
+        ("    ", "", "", "if (a) {\n        b;\n    }\n", "if (a) {"),
+        // What is open above, and not closed below.
+        ("        ", "(", "\n    z", "a,\n        b);\n    y", "a,\n        b);"),
+        // An argument of several lines behind its opener.
+        ("    f(", "", ")", "\n        a,\n        b,\n    );\n", "\n        a,\n        b,\n    "),
+        ("    f()", "", "\n    z", "\n    y\n", ""),
+        ("    f()", "", "\n    z", "\n        .g()\n        .h()\n    y\n", "\n        .g()\n        .h()"),
+        // The line below is already deeper.
+        ("    f()", "", "\n        .h()", "\n        .g()\n", ""),
+        ("#define A ", "", "", "a + \\\n    b\nc", "a + \\\n    b"),
+    ];
+    for (before, open, below, text, kept) in cases {
+        let indent = before.len() - before.trim_start().len();
+        check(&statement(open, indent, below).after(before), text, kept);
+    }
+}
+
+#[test]
+fn what_the_suffix_has_is_dropped_behind_a_repetition() {
+    let cases = [
+        // A line of the suffix and then blank ones are no coincidence.
+        (block("", 0, "\n    d()\n\n\nc()"), "def a():\n    d()\n\n\nc()\n", "def a():"),
+        // Nor are its closing delimiters.
+        (block("", 4, "\n    }\n}\n"), "if (a) {\n        b;\n    }\n}\n", "if (a) {\n        b;"),
+        // Two lines that skip one of the suffix are.
+        (
+            block("", 0, "\na(x)\n  b()\n  c()\n"),
+            "d(x)\n  b()\n  c()\n  e()\n",
+            "d(x)\n  b()\n  c()\n  e()\n",
+        ),
+    ];
+    for (block, text, kept) in cases {
+        check(&Stop::multi_line(block).before_closer(Some('}')), text, kept);
+    }
+}
+
+#[test]
+fn a_string_of_several_lines_ends_where_the_suffix_ends_it() {
+    let inside = Lexer::after(lexer("a.py").syntax(), "x = \"\"\"a\n");
+    let stop = |suffix: &str| Stop::multi_line(block("", 0, suffix)).read_by(inside).inside_string(true);
+    check(&stop("\nc\n\"\"\""), "a\nb\n\"\"\"\nf()", "a\nb\n");
+    check(&stop("\nc {\n}\n\"\"\""), "a\nc {\n}\n\"\"\"\nf()", "a");
+    let comment = Lexer::after(lexer("a.js").syntax(), "/**\n * ");
+    let block = Block { extent: Extent::Comment, ..block("", 1, "\nf()") };
+    check(&Stop::multi_line(block).read_by(comment), "A.\n *\n * B.\n */\nf() {", "A.\n *\n * B.\n */");
 }

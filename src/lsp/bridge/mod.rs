@@ -12,7 +12,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
 
 use super::wire::{self, Exit};
 use crate::base::{escape, process};
@@ -179,19 +179,25 @@ where
             return Ok(());
         }
         let silence = self.heard_at.elapsed();
-        if silence > SILENCE_MAX && !self.is_hung {
-            self.is_hung = true;
-            let text = format!(
-                "fimd: the daemon has not responded for {} s; end its process, `fimd daemon`, and a new one starts",
-                silence.as_secs()
-            );
-            tracing::error!("{text}");
-            self.notify("window/showMessage", json!({"type": 1, "message": text})).await?;
+        if silence > SILENCE_MAX {
+            self.tell_of_silence().await?;
         }
         if silence > HEARTBEAT && !self.is_hung {
             return self.send_to_daemon(&replay::heartbeat()).await;
         }
         Ok(())
+    }
+
+    async fn tell_of_silence(&mut self) -> Result<(), Closed> {
+        if std::mem::replace(&mut self.is_hung, true) {
+            return Ok(());
+        }
+        let text = format!(
+            "fimd: the daemon has not responded for {} s; end its process, `fimd daemon`, and a new one starts",
+            self.heard_at.elapsed().as_secs()
+        );
+        tracing::error!("{text}");
+        self.notify("window/showMessage", json!({"type": 1, "message": text})).await
     }
 
     async fn on_disconnect(&mut self) -> Result<(), Closed> {
@@ -223,9 +229,14 @@ where
 
     async fn send_to_daemon(&mut self, message: &[u8]) -> Result<(), Closed> {
         let Some(link) = &mut self.link else { return Ok(()) };
-        match link.send(message).await {
-            Ok(()) => Ok(()),
-            Err(_) => self.on_disconnect().await,
+        match timeout(SILENCE_MAX, link.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => self.on_disconnect().await,
+            // It reads no more. Half of the message may be on its way, so this connection is of no use.
+            Err(_) => {
+                self.tell_of_silence().await?;
+                self.on_disconnect().await
+            }
         }
     }
 

@@ -19,8 +19,11 @@ pub struct Policy {
 const INSERTING_TOKENS_MAX: usize = 16;
 
 impl Policy {
-    /// What replays of recorded routing favour, see `fimd bench experts`.
-    pub const BEST: Self = Self { half_life: 64.0, inserts_max: 2 };
+    /// What replays of routing favour, see `fimd bench experts` and `tests/bench/experts.md`. A missing expert is read in any
+    /// case, so that keeping it costs a copy at most: there is no reason to insert fewer than a token visits.
+    pub const BEST: Self = Self { half_life: 8.0, inserts_max: Self::ALL };
+    /// Every expert that a token misses.
+    pub const ALL: usize = usize::MAX;
 }
 
 /// The slots of one layer, and who is in them.
@@ -75,7 +78,7 @@ impl LayerCache {
         missing.sort_by(|&a, &b| self.priority(b).total_cmp(&self.priority(a)).then(a.cmp(&b)));
         missing.dedup();
         let tokens = (experts.len() / top_k.max(1)).min(INSERTING_TOKENS_MAX);
-        self.admit(&missing, self.policy.inserts_max * tokens, experts)
+        self.admit(&missing, self.policy.inserts_max.min(top_k) * tokens, experts)
     }
 
     /// Gives `missing`, the most useful first, the free slots and then those of at most `replaced_max` less useful ones,

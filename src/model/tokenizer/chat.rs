@@ -1,17 +1,21 @@
 //! How a model is talked to: its chat template, in Jinja, rendered as transformers does.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
+use minijinja::machinery::{CompiledTemplate, TemplateConfig, eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::date::strftime;
-use super::limits::{Bounded, check_tokens, print};
+use super::limits::{Bounded, check_tokens, check_widths, print};
+use super::values::{add_functions, bounded};
 
 /// Instructions that rendering may take: a template is part of a model, and models are untrusted.
 const FUEL: u64 = 1 << 20;
@@ -76,43 +80,57 @@ impl ChatTemplate {
         }
         check_tokens(source, syntax()?).context("the chat template is damaged")?;
         let this = Self { source: without_generation_blocks(source), eos: eos.to_owned() };
-        this.environment().context("the chat template is damaged")?;
+        this.compile()?;
         Ok(this)
     }
 
     /// The text that has said `messages` and begins the model's answer. Fails when the template refuses them,
     /// or takes too long.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
-        let environment = self.environment().context("the chat template is damaged")?;
-        let template = environment.get_template(NAME).context("the chat template is missing")?;
+        let template = self.compile()?;
         let one = |message: &Message| {
             Value::from_pairs([("role", message.role.name()), ("content", &message.content)])
         };
         let messages: Value = messages.iter().map(one).collect();
         let said =
             context! { messages, add_generation_prompt => true, bos_token => "", eos_token => &*self.eos };
-        template.render(said).context("the chat template refuses what was said")
+        let (mut text, instructions) = (String::new(), bounded(&template.instructions));
+        let (environment, mut out) = (environment(), make_string_output(&mut text));
+        let ended =
+            eval(&environment, &instructions, said, &template.blocks, &mut out, AutoEscape::None).map(drop);
+        ended.context("the chat template refuses what was said")?;
+        Ok(text)
     }
 
-    /// As transformers sets Jinja up: blocks take their line with them, and strings have Python's methods.
-    fn environment(&self) -> Result<Environment<'_>, Error> {
-        let mut environment = Environment::new();
-        environment.set_syntax(syntax()?);
-        environment.set_formatter(print);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION_MAX);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", |format: &str| strftime(format, seconds_now()));
-        environment.add_filter("tojson", to_json);
-        environment.add_template(NAME, &self.source)?;
-        Ok(environment)
+    fn compile(&self) -> Result<CompiledTemplate<'_>> {
+        let config =
+            TemplateConfig { syntax_config: syntax()?, default_auto_escape: Arc::new(|_| AutoEscape::None) };
+        CompiledTemplate::new(NAME, &self.source, &config).context("the chat template is damaged")
     }
 }
 
+/// As transformers sets Jinja up: strings have Python's methods.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_formatter(print);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_MAX);
+    environment.set_unknown_method_callback(|state, value, method, arguments| {
+        if method == "format" {
+            check_widths(value.as_str().unwrap_or_default())?;
+        }
+        unknown_method_callback(state, value, method, arguments)
+    });
+    environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", |format: &str| strftime(format, seconds_now()));
+    environment.add_filter("tojson", to_json);
+    add_functions(&mut environment);
+    environment
+}
+
+/// As transformers sets Jinja up: blocks take their line with them.
 fn syntax() -> Result<SyntaxConfig, Error> {
     SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()
 }
@@ -435,19 +453,34 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_variables_are_refused() {
-        for template in [
-            "{{ [a, a] }}",
-            "{% set x = {'a': [1], 'b': x} %}",
-            "{% if a in [a] %}{% endif %}",
-            "{{ f([x])[0] }}",
+    fn lists_and_maps_are_made_of_variables() {
+        for (template, expected) in [
+            (
+                "{% set x = ['a', {'b': none}] %}{{ x[0] }}{{ messages[0]['role'] }}{{ x[1:]|length }}",
+                "auser1",
+            ),
+            ("{% set a = 'x' %}{% set b = [a, a] + [a] %}{{ {'k': b}|tojson }}", r#"{"k": ["x", "x", "x"]}"#),
+            (
+                "{% set n = namespace(l=[]) %}{% for m in messages %}{% set n.l = n.l + [m.role] %}{% endfor %}\
+              {{ n.l|join(',') }}{{ 'user' in n.l }}{{ n.l == ['user'] }}",
+                "userTrueTrue",
+            ),
+            (
+                "{% set a, b = ('x', [1, 2] * 2) %}{{ a }}{{ b[-1] }}{{ (1, 2)[0] }}{{ b[::-1]|tojson }}",
+                "x21[2, 1, 2, 1]",
+            ),
+            ("{% for k, v in messages[0]|items %}{{ k }}={{ v }};{% endfor %}", "role=user;content=hi;"),
+            (
+                "{% for a in [[1, [2, [3]]], [4]] recursive %}{{ loop(a) if a is iterable else a }}{% endfor %}",
+                "1234",
+            ),
+            (
+                "{% macro f(x, y=[1]) %}{{ x|length + y|length }}{{ caller() }}{% endmacro %}{% call f([1, 2]) %}!{% endcall %}",
+                "3!",
+            ),
         ] {
-            let error = format!("{:#}", render(template, &[]).unwrap_err());
-            assert!(error.contains("lists and maps of variables"), "{template}: {error}");
+            assert_eq!(render(template, &[(User, "hi")]).unwrap(), expected, "{template}");
         }
-        let template =
-            "{% set x = ['a', {'b': none}] %}{{ x[0] }}{{ messages[0]['role'] }}{{ x[1:]|length }}";
-        assert_eq!(render(template, &[(User, "")]).unwrap(), "auser1");
     }
 
     #[test]
@@ -455,6 +488,9 @@ mod tests {
         for template in [
             "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
             "{% set n = namespace(x=1) %}{% set n.x = n %}{{ n }}",
+            "{% set x = [messages] %}{{ x }}",
+            "{{ '{:>99999999}'.format('a') }}",
+            "{{ range(99999)|list|length }}",
             "{{ 'a' * 99999999 }}",
             "{{ ('a' * 9999)|replace('a', 'a' * 9999) }}",
             "{% for i in range(90000) %}{{ 'a' * 9999 }}{% endfor %}",
@@ -474,7 +510,7 @@ mod tests {
             ("{{ raise_exception('no system role') }}", "no system role"),
             ("{{ messages[7].content.x }}", "refuses"),
             ("{{ nothing.here() }}", "refuses"),
-            ("{% include 'other' %}", "refuses"),
+            ("{% include 'other' %}", "damaged"),
             ("{{ 1 | tojson(unknown=1) }}", "refuses"),
             ("{% generation %}", "damaged"),
             (endless, "refuses"),

@@ -1,7 +1,7 @@
-//! What a chat template may be and make: it is part of a model, and models are untrusted. Instructions and the data that
-//! they make are counted by minijinja; here is what it leaves open.
+//! What a chat template may be and print: it is part of a model, and models are untrusted. minijinja counts instructions;
+//! here is what it leaves open of a template's source and of its text, and in `values` what of its values.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use minijinja::machinery::{Token, Tokenizer};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind, Output, State, Value};
@@ -11,16 +11,14 @@ use minijinja::{Error, ErrorKind, Output, State, Value};
 const TAG_TOKENS_MAX: usize = 256;
 /// Most branches of conditions in all, which are walked by recursion too.
 const BRANCHES_MAX: usize = 128;
+/// Most digits of a width that a text is padded to.
+const WIDTH_DIGITS_MAX: usize = 4;
 /// Longest text that `tojson` gives, in bytes.
 const JSON_BYTES_MAX: usize = 1 << 22;
-/// Words that stand for values in lists and maps.
-const CONSTANTS: [&str; 6] = ["true", "false", "none", "True", "False", "None"];
 
-/// Fails where a chain is too long to be walked by recursion, and where a list or map is made of variables: nested in
-/// themselves, a few of these stand for a text without end.
+/// Fails where a chain is too long to be walked by recursion.
 pub(super) fn check_tokens(source: &str, syntax: SyntaxConfig) -> Result<()> {
-    let (mut in_tag, mut branches, mut literals) = (0, 0, Vec::new());
-    let mut before = Token::BlockEnd;
+    let (mut in_tag, mut branches) = (0, 0);
     let mut tokens = Tokenizer::new(source, "chat template", false, syntax);
     while let Some((token, at)) = tokens.next_token()? {
         let line = at.start_line;
@@ -28,18 +26,8 @@ pub(super) fn check_tokens(source: &str, syntax: SyntaxConfig) -> Result<()> {
             Token::VariableStart | Token::BlockStart | Token::TemplateData(_) => 0,
             _ => in_tag + 1,
         };
-        match &token {
-            Token::BracketOpen | Token::BraceOpen => literals.push(!is_operand(&before)),
-            Token::BracketClose | Token::BraceClose => drop(literals.pop()),
-            Token::Ident("elif") => branches += 1,
-            Token::Ident(name) if literals.last() == Some(&true) && !CONSTANTS.contains(name) => {
-                bail!("line {line}: lists and maps of variables ({name}) are not supported");
-            }
-            Token::BlockEnd | Token::VariableEnd => literals.clear(),
-            _ => {}
-        }
+        branches += usize::from(matches!(token, Token::Ident("elif")));
         ensure!(in_tag <= TAG_TOKENS_MAX, "line {line}: a tag has more than {TAG_TOKENS_MAX} tokens");
-        before = token;
     }
     ensure!(
         branches <= BRANCHES_MAX,
@@ -48,24 +36,21 @@ pub(super) fn check_tokens(source: &str, syntax: SyntaxConfig) -> Result<()> {
     Ok(())
 }
 
-/// Whether a bracket after this token takes an element of it.
-fn is_operand(token: &Token) -> bool {
-    const WORDS: [&str; 8] = ["in", "and", "or", "not", "if", "else", "is", "elif"];
-    match token {
-        Token::Ident(name) => !WORDS.contains(name),
-        Token::Str(_) | Token::String(_) | Token::BracketClose | Token::BraceClose | Token::ParenClose => {
-            true
-        }
-        _ => false,
-    }
-}
-
 /// As minijinja prints a value, but lists and maps not at all: no supported template does without `tojson`.
 pub(super) fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     if value.as_object().is_some() {
         return Err(Error::new(ErrorKind::InvalidOperation, "a list or map is printed without tojson"));
     }
     minijinja::escape_formatter(out, state, value)
+}
+
+/// Fails for the format of a text that is padded to a great width, for which minijinja does not count.
+pub(super) fn check_widths(format: &str) -> Result<(), Error> {
+    let mut numbers = format.split(|c: char| !c.is_ascii_digit());
+    match numbers.any(|digits| digits.len() > WIDTH_DIGITS_MAX) {
+        true => Err(Error::new(ErrorKind::InvalidOperation, "a text is padded to a great width")),
+        false => Ok(()),
+    }
 }
 
 /// Bytes in memory, at most.

@@ -11,6 +11,7 @@ mod gguf;
 mod json;
 mod limits;
 pub mod specials;
+mod values;
 pub mod words;
 
 use std::collections::{BTreeSet, HashMap};
