@@ -112,8 +112,8 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
 fn program(arguments: &[&str], settings: &[(&str, &str)]) -> Option<Command> {
     let emulator = build::emulator(PRODUCT)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-    command.args(arguments).env("FIMD_CONFIG", "").env("FIMD_LOG", "info").envs(emulator.environment());
-    command.envs(settings.iter().map(|(name, value)| (format!("FIMD_EMULATED_CUDA_{name}"), value)));
+    command.args(arguments).env("FIMD_CONFIG", "").env("FIMD_LOG", "info");
+    command.envs(emulator.environment(settings));
     Some(command)
 }
 
