@@ -258,6 +258,7 @@ fn memory_of_the_device_stays_within_the_budget() {
 #[test]
 fn a_token_is_waited_for_once() {
     child::with_driver(PRODUCT, &[], || {
+        probe::probe().unwrap();
         let mut session = crate::load::session(reference::model::<Cuda>("long", 1, 8));
         let cancel = fimd::base::Cancel::new();
         session.sync(&[3, 1, 4], &[], &cancel).unwrap();

@@ -81,6 +81,17 @@ pub(super) enum Daemon {
     Unreachable(String),
 }
 
+/// A model some of whose experts are read from disk, see `fimd plan`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Tiered {
+    /// Experts of each layer that fit in memory,
+    pub slots: usize,
+    /// of so many.
+    pub experts: usize,
+    /// What memory and disk then allow, with the routing of text.
+    pub tokens_per_s: f64,
+}
+
 /// The model that the settings name.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +103,8 @@ pub(super) enum Model {
         path: PathBuf,
         weight_bytes: u64,
         cache_bytes: u64,
+        /// Where only some of its experts fit in memory.
+        tiers: Option<Tiered>,
     },
     Unusable {
         path: PathBuf,
@@ -242,7 +255,7 @@ fn daemon(daemon: &Daemon) -> Finding {
 }
 
 fn model(facts: &Facts) -> Finding {
-    let (path, weight_bytes, cache_bytes) = match &facts.model {
+    let (path, weight_bytes, cache_bytes, tiers) = match &facts.model {
         Model::Starter => {
             let usual = || "`fimd use PATH` makes a checkpoint or a GGUF file the default.".to_owned();
             let remedy = facts.advice.as_ref().map_or_else(usual, |advice| format!("{advice}."));
@@ -253,7 +266,7 @@ fn model(facts: &Facts) -> Finding {
             let remedy = "`fimd use NAME|PATH` makes another one the default; `fimd models` lists some.";
             return bad("model", format!("{}: {why}", path.display()), remedy);
         }
-        Model::Local { path, weight_bytes, cache_bytes } => (path, *weight_bytes, *cache_bytes),
+        Model::Local { path, weight_bytes, cache_bytes, tiers } => (path, *weight_bytes, *cache_bytes, tiers),
     };
     let needs = weight_bytes + cache_bytes;
     let text = format!(
@@ -267,7 +280,12 @@ fn model(facts: &Facts) -> Finding {
         Daemon::Running { memory_bytes, .. } => memory_bytes,
         _ => 0,
     };
-    if weight_bytes > facts.memory.total {
+    if let Some(Tiered { slots, experts, tokens_per_s }) = tiers {
+        let text = format!(
+            "{text}; {slots} of {experts} experts of each layer fit in memory, which allows about {tokens_per_s:.1} tokens/s"
+        );
+        warning("model", text, "`fimd plan` shows what would make it faster.")
+    } else if weight_bytes > facts.memory.total {
         let remedy = "It exceeds the memory, so each token reads from the disk: choose a smaller one, or fewer bits by `fimd quantize`.";
         bad("model", text, remedy)
     } else if needs > facts.memory.free + held {
@@ -388,7 +406,12 @@ mod tests {
     }
 
     fn local(weight_bytes: u64) -> Model {
-        Model::Local { path: "/m".into(), weight_bytes, cache_bytes: GIB }
+        Model::Local { path: "/m".into(), weight_bytes, cache_bytes: GIB, tiers: None }
+    }
+
+    fn tiered(weight_bytes: u64) -> Model {
+        let tiers = Some(Tiered { slots: 100, experts: 512, tokens_per_s: 2.5 });
+        Model::Local { path: "/m".into(), weight_bytes, cache_bytes: GIB, tiers }
     }
 
     fn editor_of(kind: EditorKind, version: &str, is_set_up: bool) -> Editor {
@@ -453,6 +476,7 @@ mod tests {
                 "13.00 GiB with the cache",
             ),
             (|f| f.model = local(17 * GIB), "model", Bad, "17.00 GiB of weights"),
+            (|f| f.model = tiered(17 * GIB), "model", Warning, "100 of 512 experts of each layer"),
             (|f| f.editors = Vec::new(), "editor", Warning, "no nvim"),
             (|f| f.editors = vec![editor_of(Neovim, "v0.11.4", true)], "editor", Warning, "v0.11.4"),
             (

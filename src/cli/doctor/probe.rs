@@ -10,15 +10,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::findings::{Daemon, Disk, Editor, EditorKind, Facts, Gpu, Model};
+use super::findings::{Daemon, Disk, Editor, EditorKind, Facts, Gpu, Model, Tiered};
 use crate::base::memory;
 use crate::bench::machine::Machine;
+use crate::bench::plan::{self, Place, Rates};
+use crate::bench::sizes;
 use crate::cli::{args, models};
 use crate::compute::cpu::Level;
 use crate::compute::cuda;
 use crate::config::{self, Settings};
 use crate::daemon::{Client, RuntimeDir, Status};
 use crate::hub;
+use crate::resident::Spec;
 
 /// Bytes of a model that are read to measure a disk,
 const DISK_BYTES: u64 = 1 << 27;
@@ -32,7 +35,13 @@ pub(super) fn probe() -> Result<Facts> {
     let configuration = args::read_configuration(&[])?;
     let settings = configuration.settings();
     let Machine { cpu, cores, .. } = Machine::read();
-    let (model, measured) = (model(settings), models::machine(settings));
+    let (mut model, measured) = (model(settings), models::machine(settings));
+    let (disk, daemon) = (disk(&model), daemon());
+    if let (Model::Local { path, tiers, .. }, Disk::Read { bytes_per_second, .. }) = (&mut model, &disk) {
+        let held = if let Daemon::Running { memory_bytes, .. } = daemon { memory_bytes } else { 0 };
+        // What cannot be planned for is reported where it is loaded.
+        *tiers = tiered(settings, path, measured.bandwidth, *bytes_per_second, held).ok().flatten();
+    }
     Ok(Facts {
         version: env!("CARGO_PKG_VERSION").into(),
         cpu,
@@ -40,9 +49,9 @@ pub(super) fn probe() -> Result<Facts> {
         level: Level::detect().to_string(),
         memory: memory::host(),
         memory_bandwidth: measured.bandwidth,
-        disk: disk(&model),
+        disk,
         gpu: gpu(),
-        daemon: daemon(),
+        daemon,
         model,
         editors: editors(),
         settings_file: config::file().filter(|path| path.exists()),
@@ -57,7 +66,9 @@ fn model(settings: &Settings) -> Model {
     }
     let Some(path) = settings.model.clone() else { return Model::Starter };
     match weight_bytes(&path) {
-        Ok(weight_bytes) => Model::Local { path, weight_bytes, cache_bytes: settings.cache_bytes_max() },
+        Ok(weight_bytes) => {
+            Model::Local { path, weight_bytes, cache_bytes: settings.cache_bytes_max(), tiers: None }
+        }
         Err(error) => Model::Unusable { path, why: format!("{error:#}") },
     }
 }
@@ -67,6 +78,36 @@ fn weight_bytes(path: &Path) -> Result<u64> {
     crate::model::Config::read(&dir)?;
     let sizes = dir.names().map(|name| Ok(dir.tensor(name)?.bytes.len() as u64));
     sizes.sum()
+}
+
+/// What memory holds of a model's experts, if not all, and how fast it is to be. `held` bytes are the daemon's.
+fn tiered(
+    settings: &Settings,
+    path: &Path,
+    memory_rate: f64,
+    disk_per_s: f64,
+    held: u64,
+) -> Result<Option<Tiered>> {
+    let dir = hub::open(Some(path))?;
+    let config = crate::model::Config::read(&dir)?;
+    let (sizes, _) = sizes::of_files(&dir, &config)?;
+    let compute = args::ComputeArgs { threads: settings.threads, kernels: None, exact: false };
+    let spec = Spec {
+        cache_bytes_max: settings.cache_bytes_max(),
+        context: settings.context.length,
+        ..compute.spec()
+    };
+    let budget = settings.experts.ram_bytes_max;
+    let machine = plan::Machine {
+        ram_bytes: budget.unwrap_or_else(|| memory::host().free + held),
+        other_bytes: spec.other_bytes(&config, budget.is_none())?,
+        // One token is bound by memory.
+        rates: Rates { weights_per_s: memory_rate, macs_per_s: f64::INFINITY, disk_per_s },
+    };
+    let plan = plan::plan(&sizes, &machine);
+    let (Place::Tiers(tiers), Some(speed)) = (plan.place, plan.text) else { return Ok(None) };
+    let experts = sizes.layers.iter().map(|layer| layer.experts).max().unwrap_or_default();
+    Ok(Some(Tiered { slots: tiers.slots, experts, tokens_per_s: speed.tokens_per_s }))
 }
 
 fn disk(model: &Model) -> Disk {
