@@ -49,7 +49,8 @@ pub struct Request {
 /// How many lines a completion may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {
-    /// Several at the start of an empty block, after a comment and after an accept, else one.
+    /// Several at the start of an empty block and of an item, in and after a comment and after an accept, else one, or those
+    /// of one statement.
     Auto,
     Single,
     Multi,
