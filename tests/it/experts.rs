@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use fimd::base::Cancel;
+use fimd::bench::plan::Rates;
+use fimd::bench::report::Subject;
+use fimd::bench::sizes;
+use fimd::bench::speed::{self, Engine, Workload};
+use fimd::bench::synthetic::Routing;
 use fimd::compute::cpu::{Cpu, Precision};
 use fimd::format::ModelDir;
 use fimd::hub::quantize::Plan;
@@ -100,6 +105,46 @@ fn settle(session: &Session<Cpu>) -> ExpertUsage {
         assert!(started.elapsed() < Duration::from_secs(60), "{now:?}");
         before = now;
     }
+}
+
+#[test]
+fn a_prompt_is_one_sweep_where_experts_are_read() {
+    let dir = folder();
+    let batch_max = |experts: ExpertOptions| {
+        let options = ModelOptions { experts, sweep_max: 256, ..load::options(512, 64) };
+        let opened = ModelDir::open(dir.path()).unwrap();
+        let config = Config::read(&opened).unwrap();
+        let backend = Cpu::new(load::cpu(1, 16, Precision::F32));
+        Model::load(&opened, config, options, backend).unwrap().options().batch_max
+    };
+    let slots = Budget::Given(budget(&ModelDir::open(dir.path()).unwrap(), 8));
+    assert_eq!(batch_max(ExpertOptions::MAPPED), 64);
+    assert_eq!(batch_max(ExpertOptions { budget: slots, ..ExpertOptions::MAPPED }), 256);
+}
+
+#[test]
+fn a_benchmark_says_what_was_read_and_what_a_plan_predicts() {
+    let dir = folder();
+    let subject = Subject { name: "tiny".into(), path: None, layers: 8, quant: None, file_bytes: None };
+    let workload = Workload { prompts: vec![16], generate: 6, runs: 2, routing: Routing::Uniform };
+    let engine = Engine { threads: 2, kernels: "portable".into() };
+    let open = |_| open(dir.path(), 8);
+    let plan = || {
+        let dir = ModelDir::open(dir.path())?;
+        let (sizes, _) = sizes::of_files(&dir, &Config::read(&dir)?)?;
+        Ok((sizes, Rates { weights_per_s: 1e9, macs_per_s: 1e9, disk_per_s: 1e9 }))
+    };
+    let report = speed::run(subject, &workload, None, engine, open, plan, &|_| ()).unwrap();
+    let experts = report.experts.as_ref().unwrap();
+    assert_eq!((experts.slots, experts.first.tokens, experts.prefill.len()), (8, 16, 1));
+    let missed = experts.misses_per_token * RECORD_BYTES as f64;
+    assert!((experts.bytes_per_token / missed - 1.0).abs() < 0.01, "{experts:?}");
+    assert!(experts.hit_rate > 0.0 && experts.hit_rate < 0.9, "runs have tokens of their own: {experts:?}");
+    assert!(experts.first.bytes > 0 && experts.predicted_tokens_per_s > 0.0);
+    let text = report.to_string();
+    assert!(
+        text.contains("a plan with these hits predicts") && text.contains("The first prompt of 16 found")
+    );
 }
 
 #[test]
