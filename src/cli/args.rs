@@ -46,7 +46,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub ram_budget: Option<u32>,
 
-    /// Budget of GPU memory, in MiB; with 0 the model runs on the CPU [default: what is free, less a margin]
+    /// Run on the GPU with this budget of its memory, in MiB; with 0 on the CPU [default: as `gpu.enabled` says]
     #[arg(long, value_name = "MIB")]
     pub vram_budget: Option<u32>,
 
@@ -138,7 +138,8 @@ impl EngineArgs {
             self.ram_budget.map(|mib| flag("--ram-budget", "experts.ram_bytes_max", u64::from(mib) << 20));
         let vram =
             self.vram_budget.map(|mib| flag("--vram-budget", "gpu.vram_bytes_max", u64::from(mib) << 20));
-        [model, context, cache, threads, ram, vram].into_iter().flatten().collect()
+        let gpu = self.vram_budget.map(|mib| flag("--vram-budget", "gpu.enabled", mib > 0));
+        [model, context, cache, threads, ram, vram, gpu].into_iter().flatten().collect()
     }
 
     /// The model that `settings` name, the flags among them.
@@ -155,7 +156,7 @@ impl EngineArgs {
                 locks: settings.experts.lock,
                 remembered_in: config::experts_dir(),
             },
-            vram_bytes_max: settings.gpu.vram_bytes_max,
+            vram_bytes_max: if settings.gpu.enabled { settings.gpu.vram_bytes_max } else { Some(0) },
             trace: self.trace.clone(),
             ..self.compute.spec()
         })

@@ -241,8 +241,11 @@ settings! {
             lock: bool = false, Process, Kind::Bool;
         }
 
-        /// The GPU, an NVIDIA one with compute capability 8.0 (RTX 30 series) or newer: a model that fits runs on it.
+        /// The GPU, an NVIDIA one with compute capability 8.0 (RTX 30 series) or newer.
         gpu: Gpu {
+            /// Whether a model that fits runs on the GPU. Its kernels were tested on an emulated driver and not yet on a
+            /// GPU, and they are not tuned.
+            enabled: bool = false, Process, Kind::Bool;
             /// Budget of GPU memory, in bytes: weights, caches and all else. With 0 models run on the CPU.
             vram_bytes_max: Option<u64> = None, Process, Kind::Integer(0..=1 << 50),
                 unset: "what is free, less a margin", as "8_589_934_592";

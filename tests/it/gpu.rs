@@ -112,7 +112,7 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
 fn program(arguments: &[&str], settings: &[(&str, &str)]) -> Option<Command> {
     let emulator = build::emulator(PRODUCT)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
-    command.args(arguments).env("FIMD_CONFIG", "").env("FIMD_LOG", "info");
+    command.args(arguments).env("FIMD_CONFIG", "").env("FIMD_LOG", "info").env("FIMD_GPU_ENABLED", "true");
     command.envs(emulator.environment(settings));
     Some(command)
 }

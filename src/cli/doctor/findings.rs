@@ -207,11 +207,13 @@ fn disk(disk: &Disk) -> Finding {
 
 fn gpu(gpu: &Gpu) -> Finding {
     match gpu {
-        Gpu { usable: Some(name), .. } => good("gpu", format!("{name}; models that fit run on it")),
+        Gpu { usable: Some(name), .. } => {
+            good("gpu", format!("{name}; with gpu.enabled models that fit run on it"))
+        }
         Gpu { problem: Some(problem), .. } => warning(
             "gpu",
             format!("{problem}; models run on the CPU"),
-            "`fimd log` tells the same when a model is loaded; gpu.vram_bytes_max = 0 ends that.",
+            "With gpu.enabled the log says the same when a model is loaded.",
         ),
         Gpu { devices: 0, .. } => good("gpu", "none of NVIDIA; models run on the CPU".to_owned()),
         Gpu { devices, .. } => warning(
@@ -452,7 +454,7 @@ mod tests {
             (|f| f.disk = Disk::Skipped("no file".into()), "disk", Good, "no file"),
             (|f| f.disk = Disk::Read { path: "/m".into(), bytes_per_second: 1e8 }, "disk", Warning, "/m"),
             (|f| f.gpu.devices = 2, "gpu", Warning, "2 of NVIDIA, without libcuda"),
-            (|f| f.gpu.usable = Some("RTX".into()), "gpu", Good, "RTX; models that fit run on it"),
+            (|f| f.gpu.usable = Some("RTX".into()), "gpu", Good, "RTX; with gpu.enabled models that fit"),
             (|f| f.gpu.problem = Some("too old".into()), "gpu", Warning, "too old; models run on the CPU"),
             (|f| f.daemon = running(true, false, None), "daemon", Good, "serves /m"),
             (|f| f.daemon = running(false, false, None), "daemon", Warning, "another build"),
