@@ -57,7 +57,7 @@ impl Blocks {
         is_word || matches!(head, "}" | "end")
     }
 
-    /// Whether a line that begins with `head`, indented like the line that opens its block, goes on with that block.
+    /// Whether a line that begins with `head`, indented like the line that opens its block, continues that block.
     pub fn continues(self, head: &str) -> bool {
         matches!(self, Self::Words { .. }) && has(MIDDLES, &head.to_lowercase())
     }

@@ -114,7 +114,7 @@ impl Late {
                 return Err(Interrupted::Device(anyhow!("a fault that the test wants")));
             }
             operation(cpu);
-            // A replay has no blocks, and nobody holds its flag.
+            // A replay has no blocks, and nothing holds its flag.
             if !pass.blocks.is_empty() && strikes(&faults.cancel) {
                 pass.cancel.cancel();
             }

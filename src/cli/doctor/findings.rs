@@ -84,9 +84,9 @@ pub(super) enum Daemon {
 /// A model some of whose experts are read from disk, see `fimd plan`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Tiered {
-    /// Experts of each layer that fit in memory,
+    /// Experts of each layer that fit in memory.
     pub slots: usize,
-    /// of so many.
+    /// Experts of each layer.
     pub experts: usize,
     /// What memory and disk then allow, with the routing of text.
     pub tokens_per_s: f64,

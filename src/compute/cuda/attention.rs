@@ -113,7 +113,7 @@ impl Parts {
     }
 }
 
-/// Bytes of workspace for so many rows.
+/// Bytes of workspace for `rows` rows.
 pub(super) fn workspace_bytes(shape: &AttentionShape, hidden: usize, rows: usize) -> Result<usize> {
     let mut space = Space::counting();
     Parts::new(&mut space, shape, hidden, rows)?;

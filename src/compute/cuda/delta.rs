@@ -153,12 +153,12 @@ impl Parts {
     }
 }
 
-/// Numbers that are saved of one layer at a time: a state, or the traces of so many rows.
+/// Numbers that are saved of one layer at a time: a state, or the traces of `rows` rows.
 fn packed_len(shape: &DeltaShape, rows: usize) -> usize {
     shape.state_len().max(shape.conv_len()).max(rows * shape.trace_len())
 }
 
-/// Bytes of workspace for so many rows.
+/// Bytes of workspace for `rows` rows.
 pub(super) fn workspace_bytes(shape: &DeltaShape, hidden: usize, rows: usize) -> Result<usize> {
     let mut space = Space::counting();
     Parts::new(&mut space, shape, hidden, rows)?;

@@ -21,7 +21,7 @@ impl Address {
     /// What a kernel takes for nothing.
     pub(super) const NULL: Self = Self(0);
 
-    /// So many bytes behind it.
+    /// The address `bytes` bytes behind it.
     pub(super) fn plus(self, bytes: usize) -> Self {
         Self(self.0 + bytes as u64)
     }

@@ -140,7 +140,7 @@ pub(super) enum HostMemory {
 unsafe impl Send for HostMemory {}
 
 impl HostMemory {
-    /// So many bytes.
+    /// `bytes` bytes of it.
     pub(super) fn new(device: &Arc<Device>, bytes: usize) -> Result<Self> {
         device.enter()?;
         // SAFETY: it is freed when this is dropped. The flags ask for nothing: it is cached, so that reading it is fast.
@@ -157,7 +157,7 @@ impl HostMemory {
     /// Its bytes.
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
-            // SAFETY: so many bytes were allocated; whoever enqueues a copy to them waits before reading.
+            // SAFETY: `bytes` bytes were allocated; what enqueues a copy to them waits before reading.
             Self::Locked { start, bytes, .. } => unsafe { slice::from_raw_parts(*start, *bytes) },
             Self::Paged(bytes) => bytes,
         }

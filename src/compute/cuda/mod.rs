@@ -172,7 +172,7 @@ pub struct Rows {
     rows_max: usize,
 }
 
-/// Threads for so many elements: whole warps, at most a block's.
+/// Threads for `count` elements: whole warps, at most a block's.
 fn threads(count: usize) -> usize {
     count.next_multiple_of(32).clamp(32, THREADS_MAX)
 }

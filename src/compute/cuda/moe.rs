@@ -136,7 +136,7 @@ impl Parts {
     }
 }
 
-/// Bytes of workspace for so many rows.
+/// Bytes of workspace for `rows` rows.
 pub(super) fn workspace_bytes(sizes: &PassSizes, rows: usize) -> Result<usize> {
     let mut space = Space::counting();
     Parts::new(&mut space, sizes, rows)?;

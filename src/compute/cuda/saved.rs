@@ -18,7 +18,7 @@ pub struct Trace(pub(super) Vec<u8>);
 pub(super) enum Destination {
     /// The state at the n-th mark.
     State(usize),
-    /// Traced rows from the n-th on, of so many bytes each.
+    /// Traced rows from the n-th on, of `bytes` bytes each.
     Traces { first: usize, bytes: usize },
     /// Normed rows, for experts that are with the CPU.
     Normed,
@@ -33,7 +33,7 @@ pub(super) enum Destination {
 }
 
 impl Trace {
-    /// The row of a layer, of so many bytes.
+    /// The row of a layer, of `bytes` bytes.
     pub(super) fn of_layer(&self, layer: usize, bytes: usize) -> &[u8] {
         &self.0[layer * bytes..(layer + 1) * bytes]
     }

@@ -124,7 +124,7 @@ impl Stop {
         Self::new(Rule::SingleLine(None), open, suffix_start)
     }
 
-    /// Ends with the line like [`Stop::single_line`], but goes on with a statement that the line does not complete: where
+    /// Ends with the line like [`Stop::single_line`], but continues with a statement that the line does not complete: where
     /// it opens a delimiter, ends in a backslash, or where the text begins with a line end and deeper lines.
     pub fn statement(block: Block) -> Self {
         let (open, suffix_start) = (block.open.clone(), block.suffix_start.clone());
@@ -451,7 +451,7 @@ impl Stop {
         None
     }
 
-    /// Whether a statement goes on after its line `line`: with what it has opened, except for a block in braces, and up to
+    /// Whether a statement continues after its line `line`: with what it has opened, except for a block in braces, and up to
     /// what is closed behind the cursor.
     fn is_unfinished(&self, block: &Block, line: &str) -> bool {
         let (open, line) = (self.delimiters.open(), line.trim_end());

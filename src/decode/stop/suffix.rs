@@ -123,7 +123,7 @@ impl Suffix {
         }
     }
 
-    /// Where the text whose last line so far is `line`, which begins at the byte `start`, repeats the suffix, if it goes on
+    /// Where the text whose last line so far is `line`, which begins at the byte `start`, repeats the suffix, if it continues
     /// like that.
     pub(super) fn goes_on(&self, line: &str, start: usize, so_far: Option<Repeated>) -> Option<usize> {
         let (start, next) = match so_far {

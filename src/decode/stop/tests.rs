@@ -65,7 +65,7 @@ fn blocks_end_by_indentation() {
         (block("{", 5, "\n}"), "\n        a\n    }\n}\n", "\n        a\n    }"),
         (block("{", 1, "\nfn g"), "\n    a\n} else {\n    b\n}\nx", "\n    a\n} else {\n    b\n}"),
         (block("", 1, ""), "\n  return 1\nend\nx", "\n  return 1\nend"),
-        // The block goes on below the cursor: the closer belongs there.
+        // The block continues below the cursor: the closer belongs there.
         (block("", 4, "\n    b();\n}"), "a();\n}\n", "a();"),
         // Tabs, and closers of inner blocks.
         (block("", 4, "\n}"), "for {\n\t\tx()\n\t}\n\ty()\n}\n", "for {\n\t\tx()\n\t}\n\ty()"),

@@ -75,7 +75,7 @@ pub fn embedding(dir: &ModelDir, config: &Config) -> Result<(DType, u64)> {
     Ok((tensor.dtype, tensor.bytes.len() as u64))
 }
 
-/// Bytes that all weights take where `of` says what so many matrices of a layout take. Only headers are read.
+/// Bytes that all weights take where `of` says what a number of matrices of one layout take. Only headers are read.
 pub fn bytes(
     dir: &ModelDir,
     config: &Config,

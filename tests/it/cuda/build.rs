@@ -80,7 +80,7 @@ pub fn load_in_process(kernels: &'static str) -> bool {
         let library = CString::new(emulator.folder.join("libcuda.so.1").to_str().unwrap()).unwrap();
         let names: Vec<_> = emulator.kernels.iter().map(|path| path.to_str().unwrap()).collect();
         let (setting, names) = (c"KERNELS", CString::new(names.join(":")).unwrap());
-        // SAFETY: the library is the emulated driver, which has this function, and stays loaded: whoever asks for
+        // SAFETY: the library is the emulated driver, which has this function, and stays loaded: what asks for
         // `libcuda.so` after this gets it by its soname.
         unsafe {
             let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);

@@ -66,7 +66,7 @@ impl Machine {
         unsafe { result::stream::wait_event(self.streams[stream], event, flags) }.unwrap();
     }
 
-    /// Issues the steps on their streams, which begin after the first one and end before it goes on.
+    /// Issues the steps on their streams, which begin after the first one and end before it continues.
     fn issue(&self, steps: &[Step]) {
         let begin = self.mark(0);
         (1..STREAMS).for_each(|stream| self.wait(stream, begin));
