@@ -58,7 +58,8 @@ struct Inserted<'a> {
 const LINES_MAX: usize = 200;
 /// How many lines of one kind are taken for an exception in many of the other.
 const EXCEPTION: usize = 8;
-/// How many blocks have to be indented alike for text that is indented otherwise to be converted.
+/// How many blocks have to be indented alike for text that is indented otherwise to be converted; one, where the document
+/// has no step of another width.
 const AGREEING_MIN: usize = 3;
 
 impl<'a> Indentation<'a> {
@@ -279,7 +280,10 @@ impl Style {
         };
         let is_sure = match unit {
             Unit::Tab => true,
-            Unit::Spaces(unit) => below_heads[unit] >= AGREEING_MIN,
+            Unit::Spaces(unit) => {
+                let is_only = below_heads[unit] > 0 && all.iter().sum::<usize>() == all[unit];
+                is_only || below_heads[unit] >= AGREEING_MIN
+            }
             Unit::Unknown => false,
         };
         Self { unit, is_sure, steps }
@@ -422,9 +426,10 @@ mod tests {
 
     #[test]
     fn the_unit_is_converted_only_where_text_and_document_are_certain() {
-        // One block of the document says little.
+        // One block of the document says enough if nothing is indented otherwise.
         let text = "\n    a {\n        b\n    }\n";
-        check("a.c", "f() {\n  g();\n}\nh() {$0}", text, text);
+        check("a.c", "f() {\n  g();\n}\nh() {$0}", text, "\n  a {\n    b\n  }\n");
+        check("a.c", "f() {\n  g();\n}\nk() {\n    g();\n}\nh() {$0}", text, text);
         let two = "f() {\n  g();\n}\n".repeat(3);
         // A text that is one step deeper than its head fits, however the step is counted from the margin.
         let nested = format!("{two}t(\"a\", () => {{\n  o = {{\n    b: {{$0");
