@@ -158,19 +158,20 @@ fn measure<B: Backend>(
     let (first_ms, first) = used(session, |session| prefill_ms(session, &draw(first_tokens)))?;
 
     let mut prefill: Vec<Vec<f64>> = vec![Vec::new(); workload.prompts.len()];
-    let (mut decode, mut usages) = (Vec::new(), (Vec::new(), ExpertUsage::default()));
+    let mut decode = Vec::new();
+    let mut experts = Usage { first, prefill: Vec::new(), decode: ExpertUsage::default() };
     for run in 1..=workload.runs {
-        usages.0.clear();
+        experts.prefill.clear();
         for (&len, times) in workload.prompts.iter().zip(&mut prefill) {
             say(format!("run {run} of {}: prefill, {len} tokens", workload.runs));
             let (ms, usage) = used(session, |session| prefill_ms(session, &draw(len)))?;
             times.push(ms);
-            usages.0.push(usage);
+            experts.prefill.push(usage);
         }
         say(format!("run {run} of {}: decode", workload.runs));
         let (ms, usage) = used(session, |session| decode_ms(session, &draw(workload.generate + 1)))?;
         decode.push(ms);
-        usages.1 = usage;
+        experts.decode = usage;
     }
     ensure!(
         session.logits().iter().all(|logit| logit.is_finite()),
@@ -181,7 +182,7 @@ fn measure<B: Backend>(
         first_ms,
         prefill_ms: prefill.into_iter().map(Spread::of).collect(),
         decode_ms: Spread::of(decode),
-        experts: is_tiered.then_some(Usage { first, prefill: usages.0, decode: usages.1 }),
+        experts: is_tiered.then_some(experts),
         logits_hash: fnv1a(session.logits().iter().flat_map(|logit| logit.to_le_bytes())),
     })
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{args, use_model};
 use crate::base::memory;
-use crate::bench::plan::{self, Machine, Plan, Sizes};
+use crate::bench::plan::{self, Machine, Plan, Rates, Sizes};
 use crate::bench::sizes;
 use crate::bench::synthetic::{self, Published};
 use crate::hub;
@@ -93,11 +93,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let spec =
         Spec { context: args.context.or(settings.context.length), ..spec(args, settings.cache_bytes_max()) };
     let ram = args.ram_budget.map(|mib| u64::from(mib) << 20).or(settings.experts.ram_bytes_max);
-    let machine = Machine {
-        ram_bytes: ram.unwrap_or_else(|| memory::host().free),
-        other_bytes: spec.other_bytes(&config, ram.is_none())?,
-        rates: sizes::rates(spec.cpu(), dtype, path.as_deref())?,
-    };
+    let rates = sizes::rates(spec.cpu(), dtype, path.as_deref())?;
+    let machine = machine(&spec, &config, ram, memory::host().free, rates)?;
     let plan = plan::plan(&sizes, &machine);
     let mut quants = Vec::new();
     for name in MIXES {
@@ -116,6 +113,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn spec(args: &Args, cache_bytes_max: u64) -> Spec {
     let compute = args::ComputeArgs { threads: args.threads, kernels: None, exact: false };
     Spec { cache_bytes_max, ..compute.spec() }
+}
+
+/// This machine, with `budget` bytes for the model with its caches, or else what is `free`.
+pub(super) fn machine(
+    spec: &Spec,
+    config: &Config,
+    budget: Option<u64>,
+    free: u64,
+    rates: Rates,
+) -> Result<Machine> {
+    let other_bytes = spec.other_bytes(config, budget.is_none())?;
+    Ok(Machine { ram_bytes: budget.unwrap_or(free), other_bytes, rates })
 }
 
 /// What to change to get more.

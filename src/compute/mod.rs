@@ -363,6 +363,26 @@ pub struct HeadWeights<B: Backend + ?Sized> {
     pub output: B::Matrix,
 }
 
+/// The precision of numbers that are kept: states, traces, keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits: nothing is lost.
+    F32,
+    /// 16 bits, IEEE 754 binary16: half the memory. States are sums of unit vectors times values, far inside its range;
+    /// what lies outside becomes its greatest number.
+    F16,
+}
+
+impl Precision {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
 /// Bytes that saved parts of a sequence take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavedBytes {
@@ -370,6 +390,17 @@ pub struct SavedBytes {
     pub state: usize,
     /// What one token left behind in all layers.
     pub trace: usize,
+}
+
+impl SavedBytes {
+    /// Of `layers` DeltaNet layers, the inputs of the convolution in f32 and all else in `precision`.
+    pub fn new(layers: usize, shape: &DeltaShape, precision: Precision) -> Self {
+        let number = precision.bytes();
+        Self {
+            state: layers * (shape.state_len() * number + shape.conv_len() * size_of::<f32>()),
+            trace: layers * shape.trace_len() * number,
+        }
+    }
 }
 
 /// A device that computes.

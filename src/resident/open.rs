@@ -13,9 +13,9 @@ use crate::base::memory;
 use crate::base::timings::milliseconds;
 use crate::complete::PromptProfile;
 use crate::complete::remote::{self, Remote};
-use crate::compute::cpu::{Cpu, CpuOptions, Level, Precision};
+use crate::compute::cpu::{Cpu, CpuOptions, Level};
 use crate::compute::local::Local;
-use crate::compute::{Backend, KV_BLOCK};
+use crate::compute::{Backend, KV_BLOCK, Precision};
 use crate::config::CONTEXT_DEFAULT;
 use crate::format::ModelDir;
 use crate::hub;
@@ -38,10 +38,6 @@ const STEP_BYTES: usize = 1 << 24;
 /// Share of the free memory that a model may be read ahead into.
 const MEMORY_SHARE: f64 = 0.8;
 
-/// Memory that is left to others where no budget is named: this share of what is free,
-const MARGIN_SHARE: u64 = 16;
-/// and at least this many bytes.
-const MARGIN_BYTES_MIN: u64 = 1 << 29;
 /// Memory for everything but weights and caches, in bytes: activations, the tokenizer, the program.
 const PROGRAM_BYTES: u64 = 384 << 20;
 
@@ -64,15 +60,10 @@ impl ExpertMemory {
             Some(bytes) => Budget::Given(bytes.saturating_sub(others)),
             None => {
                 let free = memory::host().free;
-                Budget::Free(free.saturating_sub(others + margin(free)))
+                Budget::Free(free.saturating_sub(others + place::margin(free)))
             }
         }
     }
-}
-
-/// What is left to others of so much free memory.
-fn margin(free: u64) -> u64 {
-    (free / MARGIN_SHARE).max(MARGIN_BYTES_MIN)
 }
 
 /// Which model to run, and how.
@@ -209,7 +200,7 @@ impl Spec {
         let block_bytes =
             Cpu::new(self.cpu()).kv_block_bytes(config.attention_shapes().count(), &config.attention());
         let sequence = self.positions_max(config)?.div_ceil(KV_BLOCK) as u64 * block_bytes as u64;
-        let margin = if shares { margin(memory::host().free) } else { 0 };
+        let margin = if shares { place::margin(memory::host().free) } else { 0 };
         Ok(self.cache_bytes_max + sequence + PROGRAM_BYTES + margin)
     }
 

@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::compute::cpu::CpuOptions;
 use crate::compute::cuda::probe::{Gpu, probe};
-use crate::compute::cuda::{self, Cuda, CudaOptions, Precision};
+use crate::compute::cuda::{self, Cuda, CudaOptions};
 use crate::compute::local::Local;
-use crate::compute::{Backend, KV_BLOCK, PassSizes};
+use crate::compute::{Backend, KV_BLOCK, PassSizes, Precision};
 use crate::format::ModelDir;
 use crate::model::{Config, layout};
 use crate::session;
 
-/// Memory of the GPU that is left to others where no budget is named: this share of what is free,
+/// Memory, of the host or of a GPU, that is left to others where no budget is named: this share of what is free,
 const MARGIN_SHARE: u64 = 16;
 /// and at least this many bytes: a display takes more when windows open.
 const MARGIN_BYTES_MIN: u64 = 1 << 29;
@@ -67,6 +67,11 @@ impl Needs {
     }
 }
 
+/// What is left to others of `free` bytes.
+pub(super) fn margin(free: u64) -> u64 {
+    (free / MARGIN_SHARE).max(MARGIN_BYTES_MIN)
+}
+
 /// The GPU, if there is one that can be used, the model fits and the settings allow it. Says in the log why not.
 pub(super) fn gpu(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes) -> Option<OnGpu> {
     if budgets.vram_bytes_max == Some(0) {
@@ -94,8 +99,7 @@ fn open(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes, gp
     let block_bytes = (cuda::kv_block_len(sizes) * kv.bytes()) as u64;
     let needs = needs(dir, config, sizes, block_bytes)?;
     let free = gpu.memory.free;
-    let margin = (free / MARGIN_SHARE).max(MARGIN_BYTES_MIN);
-    let budget = budgets.vram_bytes_max.unwrap_or_else(|| free.saturating_sub(margin)).min(free);
+    let budget = budgets.vram_bytes_max.unwrap_or_else(|| free.saturating_sub(margin(free))).min(free);
     let mib = |bytes: u64| bytes >> 20;
     ensure!(
         needs.total() <= budget,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fimd::base::dtype::DType;
-use fimd::compute::cpu::{Cpu, CpuOptions, Precision};
+use fimd::compute::Precision;
+use fimd::compute::cpu::{Cpu, CpuOptions};
 use fimd::decode::sample::log_softmax;
 use fimd::format::gguf::{Array, TensorInfo, Value, Writer};
 use fimd::format::{Bytes, Description, ModelDir};

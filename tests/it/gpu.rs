@@ -6,8 +6,9 @@ use std::sync::Arc;
 use fimd::base::dtype::DType;
 use fimd::base::random::Mmix;
 use fimd::bench::random::RandomTensor;
-use fimd::compute::cpu::{Cpu, CpuOptions, Level, Precision as CpuPrecision};
-use fimd::compute::cuda::{Cuda, CudaOptions, Precision, probe};
+use fimd::compute::Precision;
+use fimd::compute::cpu::{Cpu, CpuOptions, Level};
+use fimd::compute::cuda::{Cuda, CudaOptions, probe};
 use fimd::compute::{Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
 use fimd::format::{Bytes, Tensor};
 use fimd::resident::{ExpertMemory, Spec};
@@ -32,11 +33,7 @@ impl TestBackend for Cuda {
     const STEPS_DIVISOR: usize = 5;
 
     fn open(options: CpuOptions) -> Self {
-        let precision = match options.precision {
-            CpuPrecision::F32 => Precision::F32,
-            CpuPrecision::F16 => Precision::F16,
-        };
-        let kv = Precision::F32;
+        let (precision, kv) = (options.precision, Precision::F32);
         Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_bytes: BYTES, cpu: options }).unwrap()
     }
 }
@@ -95,7 +92,7 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
             delta_chunk_rows_min: 8,
             level: Level::detect(),
             exact: true,
-            precision: CpuPrecision::F32,
+            precision: Precision::F32,
         };
         for batch in [1, 9] {
             let x = &x[..batch * cols];
@@ -179,7 +176,7 @@ fn experts_that_do_not_fit_are_computed_by_the_cpu() {
         }
         let tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9];
         let run = |expert_bytes| {
-            let cpu = crate::load::cpu(1, 8, CpuPrecision::F32);
+            let cpu = crate::load::cpu(1, 8, Precision::F32);
             let (precision, kv) = (Precision::F32, Precision::F32);
             let backend = Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_bytes, cpu }).unwrap();
             let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();

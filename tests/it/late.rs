@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use anyhow::{Result, anyhow, ensure};
 use fimd::base::Cancel;
 use fimd::base::memory::Memory;
-use fimd::compute::cpu::{Cpu, CpuOptions, Precision};
+use fimd::compute::Precision;
+use fimd::compute::cpu::{Cpu, CpuOptions};
 use fimd::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape};
 use fimd::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,

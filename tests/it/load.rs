@@ -1,7 +1,8 @@
 //! From a folder to a model, as the tests need it.
 
 use fimd::compute::Backend;
-use fimd::compute::cpu::{Cpu, CpuOptions, Level, Precision};
+use fimd::compute::Precision;
+use fimd::compute::cpu::{Cpu, CpuOptions, Level};
 use fimd::format::ModelDir;
 use fimd::model::experts::ExpertOptions;
 use fimd::model::{Config, Model, ModelOptions, Tokenizer};

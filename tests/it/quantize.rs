@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 
 use fimd::base::Cancel;
 use fimd::base::dtype::DType;
-use fimd::compute::cpu::{Cpu, Precision};
+use fimd::compute::Precision;
+use fimd::compute::cpu::Cpu;
 use fimd::decode::sample::log_softmax;
 use fimd::format::ModelDir;
 use fimd::format::imatrix::Importance;

@@ -3,7 +3,8 @@
 use fimd::base::Cancel;
 use fimd::base::random::Mmix;
 use fimd::compute::Backend;
-use fimd::compute::cpu::{Cpu, Precision};
+use fimd::compute::Precision;
+use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
 use fimd::model::{Config, Model, ModelOptions};
 use fimd::session::{Mark, Restored, Session, SessionOptions, Synced, split_budget};

@@ -15,7 +15,7 @@ use crate::base::memory;
 use crate::bench::machine::Machine;
 use crate::bench::plan::{self, Place, Rates};
 use crate::bench::sizes;
-use crate::cli::{args, models};
+use crate::cli::{self, args, models};
 use crate::compute::cpu::Level;
 use crate::compute::cuda;
 use crate::config::{self, Settings};
@@ -97,13 +97,10 @@ fn tiered(
         context: settings.context.length,
         ..compute.spec()
     };
-    let budget = settings.experts.ram_bytes_max;
-    let machine = plan::Machine {
-        ram_bytes: budget.unwrap_or_else(|| memory::host().free + held),
-        other_bytes: spec.other_bytes(&config, budget.is_none())?,
-        // One token is bound by memory.
-        rates: Rates { weights_per_s: memory_rate, macs_per_s: f64::INFINITY, disk_per_s },
-    };
+    // One token is bound by memory.
+    let rates = Rates { weights_per_s: memory_rate, macs_per_s: f64::INFINITY, disk_per_s };
+    let free = memory::host().free + held;
+    let machine = cli::plan::machine(&spec, &config, settings.experts.ram_bytes_max, free, rates)?;
     let plan = plan::plan(&sizes, &machine);
     let (Place::Tiers(tiers), Some(speed)) = (plan.place, plan.text) else { return Ok(None) };
     let experts = sizes.layers.iter().map(|layer| layer.experts).max().unwrap_or_default();

@@ -39,7 +39,7 @@ use matmul::{Activations, add_linear, linear};
 use scratch::Buffer;
 use simd::{Kernel, Simd};
 
-pub use options::{CpuOptions, Precision};
+pub use options::CpuOptions;
 pub use record::{Recorded, Records};
 pub use simd::Level;
 
@@ -216,7 +216,7 @@ impl Backend for Cpu {
     }
 
     fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes {
-        saved::bytes(layers, shape, self.context.options.precision)
+        SavedBytes::new(layers, shape, self.context.options.precision)
     }
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {

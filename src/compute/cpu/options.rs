@@ -1,6 +1,7 @@
 //! How the CPU backend computes.
 
 use super::simd::Level;
+use crate::compute::Precision;
 
 /// How the CPU backend computes.
 #[derive(Clone, Copy, Debug)]
@@ -16,24 +17,4 @@ pub struct CpuOptions {
     pub exact: bool,
     /// The precision of saved states and traces.
     pub precision: Precision,
-}
-
-/// The precision of saved states and traces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// 32: nothing is lost.
-    F32,
-    /// 16, IEEE 754 binary16: half the memory. States are sums of unit vectors times values, far inside
-    /// its range; what lies outside becomes its greatest number.
-    F16,
-}
-
-impl Precision {
-    /// Bytes of a number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
 }

@@ -4,8 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::delta::DeltaState;
-use super::options::Precision;
-use crate::compute::{DeltaShape, SavedBytes};
+use crate::compute::Precision;
 
 /// Numbers as they are kept.
 #[derive(Clone, Debug)]
@@ -86,15 +85,6 @@ impl Trace {
     /// Appends the row of a layer, `[width]`, to `out`.
     pub fn row(&self, layer: usize, width: usize, out: &mut Vec<f32>) {
         self.0.unpack(layer * width..(layer + 1) * width, out);
-    }
-}
-
-/// Bytes of what is saved of `layers` layers.
-pub(super) fn bytes(layers: usize, shape: &DeltaShape, precision: Precision) -> SavedBytes {
-    let number = precision.bytes();
-    SavedBytes {
-        state: layers * (shape.state_len() * number + shape.conv_len() * size_of::<f32>()),
-        trace: layers * shape.trace_len() * number,
     }
 }
 

@@ -8,8 +8,8 @@ use super::driver::{Address, Device, Function, Param};
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
 use super::workspace::Space;
-use super::{Cuda, Precision, threads};
-use crate::compute::{AttentionShape, AttentionWeights, BlockId, KV_BLOCK};
+use super::{Cuda, threads};
+use crate::compute::{AttentionShape, AttentionWeights, BlockId, KV_BLOCK, Precision};
 
 /// Widest head: as `PER_LANE` of the kernels, for each lane of a warp.
 pub(super) const HEAD_DIM_MAX: usize = 256;
@@ -69,7 +69,7 @@ impl Kv {
         precision: Precision,
     ) -> Result<Self> {
         let buffer = arena.take(block_len * precision.bytes() * blocks)?;
-        let of = precision.name();
+        let of = super::name(precision);
         let mut function = |name: &str| modules.function(File::Attention, name);
         let kernels = Kernels {
             place: function(&format!("place_{of}"))?,

@@ -9,8 +9,8 @@ use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
 use super::saved::{Destination, Trace};
 use super::workspace::Space;
-use super::{Cuda, Precision, threads};
-use crate::compute::{DeltaProjection, DeltaShape, DeltaWeights};
+use super::{Cuda, threads};
+use crate::compute::{DeltaProjection, DeltaShape, DeltaWeights, Precision};
 
 /// Widest key: as `PER_LANE` of the kernels, for each lane of a warp.
 pub(super) const KEY_DIM_MAX: usize = 256;
@@ -64,7 +64,7 @@ pub(super) struct Kernels {
 
 impl Kernels {
     pub(super) fn new(modules: &mut Modules, precision: Precision) -> Result<Self> {
-        let of = precision.name();
+        let of = super::name(precision);
         let mut function = |name: &str| modules.function(File::Delta, name);
         Ok(Self {
             ungroup: function("ungroup")?,

@@ -28,7 +28,7 @@ use super::cpu::{Cpu, CpuOptions};
 use super::experts::{ExpertBytes, ExpertShape};
 use super::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
-    KV_BLOCK, Keep, MoeWeights, Pass, PassOut, PassSizes, SavedBytes, StoredMatrix,
+    KV_BLOCK, Keep, MoeWeights, Pass, PassOut, PassSizes, Precision, SavedBytes, StoredMatrix,
 };
 use crate::base::Cancel;
 use crate::base::memory::{self as host_memory, Memory, Space as MemorySpace};
@@ -51,30 +51,11 @@ const PACED_ROWS_MIN: usize = 32;
 const STAGED_STATES: usize = 4;
 const STAGED_TRACES: usize = 64;
 
-/// Precision of numbers that are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// 32 bits.
-    F32,
-    /// IEEE 754 binary16; what lies outside its range becomes its greatest number.
-    F16,
-}
-
-impl Precision {
-    /// Bytes of a number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    /// As kernels are named.
-    fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
+/// A precision as kernels are named.
+fn name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::F16 => "f16",
     }
 }
 
@@ -200,7 +181,7 @@ pub fn kv_block_len(sizes: &PassSizes) -> usize {
 
 /// Bytes of what is saved of a sequence.
 pub fn saved_bytes(sizes: &PassSizes, precision: Precision) -> SavedBytes {
-    saved::bytes(sizes.delta_layers, &sizes.delta.unwrap_or_default(), precision)
+    SavedBytes::new(sizes.delta_layers, &sizes.delta.unwrap_or_default(), precision)
 }
 
 /// Whether kernels are made for these sizes.
@@ -565,7 +546,7 @@ impl Backend for Cuda {
     }
 
     fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes {
-        saved::bytes(layers, shape, self.options.precision)
+        SavedBytes::new(layers, shape, self.options.precision)
     }
 
     fn prepare(&mut self, sizes: &PassSizes) -> Result<()> {

@@ -1,9 +1,5 @@
 //! What is saved of the recurrence, as bytes in memory of the host.
 
-use crate::compute::{DeltaShape, SavedBytes};
-
-use super::Precision;
-
 /// The recurrent states of all layers at one position: for each layer the matrices in the saved precision, then the
 /// inputs of the convolution in f32.
 #[derive(Clone, Default)]
@@ -36,14 +32,5 @@ impl Trace {
     /// The row of a layer, of `bytes` bytes.
     pub(super) fn of_layer(&self, layer: usize, bytes: usize) -> &[u8] {
         &self.0[layer * bytes..(layer + 1) * bytes]
-    }
-}
-
-/// Bytes of what is saved of `layers` layers.
-pub(super) fn bytes(layers: usize, shape: &DeltaShape, precision: Precision) -> SavedBytes {
-    let number = precision.bytes();
-    SavedBytes {
-        state: layers * (shape.state_len() * number + shape.conv_len() * size_of::<f32>()),
-        trace: layers * shape.trace_len() * number,
     }
 }
