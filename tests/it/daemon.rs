@@ -114,9 +114,13 @@ impl Drop for User {
 /// The ghost text at a place, asked for by hand.
 #[track_caller]
 fn ghost(client: &mut Client, line: u32, column: u32) -> Option<String> {
-    let id = client.request_inline(URI, [line, column], json!({"triggerKind": 1}));
+    let id = request_ghost(client, line, column);
     let result = client.result(id);
     result["items"].as_array().unwrap().first().map(|item| item["insertText"].as_str().unwrap().to_owned())
+}
+
+fn request_ghost(client: &mut Client, line: u32, column: u32) -> i64 {
+    client.request_inline(URI, [line, column], json!({"triggerKind": 1}))
 }
 
 const STACK: &str = "class Stack:\n    def pop(self):\n        item = self.items.pop()\n        return ";
@@ -579,6 +583,11 @@ fn a_hung_daemon_is_noticed() {
         assert!(told["message"].as_str().unwrap().contains("the daemon has not responded for"), "{told}");
         kill(pid);
         editor.change(URI, 3, json!([{"text": STACK}]));
+        // A request that the killed daemon was still sent is refused, and the next one goes to its successor.
+        let id = request_ghost(&mut editor, 3, 15);
+        if let Some(error) = editor.response(&json!(id)).get("error") {
+            assert_eq!(error["code"], CONTENT_MODIFIED, "{error}");
+        }
         assert!(ghost(&mut editor, 3, 15).is_some(), "a new one starts");
         editor.forget_unread();
     }
