@@ -63,12 +63,12 @@
 //!   block under a `// SAFETY:` line.
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,nesting,options,plan,record,request,retained,rules,stats,trim}.rs`,
-//!   `complete/remote/wire.rs`, `complete/service`,
+//!   `complete/remote/wire.rs`, `complete/service`, `compute/{cuda/split,experts/policy}.rs`,
 //!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/{experts,fit,plan}.rs`,
 //!   `bench/fidelity/{places,play,report,source,variants,verdict}.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
 //!   `cli/doctor/findings.rs`, `cli/status/dashboard.rs`,
-//!   `model/architecture`, `model/experts/{policy,tiers}.rs`, `model/export`,
+//!   `model/architecture`, `model/experts/tiers.rs`, `model/export`,
 //!   `privacy/{content,location,names,pattern}.rs`) do no I/O.
 //! - A CPU kernel is written once, over the trait `Simd` of `compute/cpu/simd`; which instructions it is
 //!   compiled to is decided at start, never at compile time.

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::keystrokes::plot;
-use crate::model::experts::policy::{LayerCache, Policy};
+use crate::compute::experts::policy::{LayerCache, Policy};
 use crate::model::experts::trace::{Header, Trace};
 
 /// Policies that are compared, by name.

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::cpu::Cpu;
 use super::cuda::Cuda;
-use super::experts::{ExpertBytes, ExpertShape};
+use super::experts::{DeviceVisits, ExpertBytes, ExpertShape};
 use super::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,
     DeltaWeights, ExpertWeights, HeadWeights, Interrupted, MoeWeights, Pass, PassOut, PassSizes,
@@ -273,6 +273,10 @@ impl Backend for Local {
 
     fn memory(&self) -> Memory {
         on!(self, backend => backend.memory())
+    }
+
+    fn expert_visits(&self) -> Option<DeviceVisits> {
+        on!(self, backend => backend.expert_visits())
     }
 
     fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize {

@@ -19,7 +19,7 @@ use anyhow::Result;
 use crate::base::Cancel;
 use crate::base::memory::Memory;
 use crate::format::Tensor;
-use experts::{ExpertBytes, ExpertShape, MatrixLayout};
+use experts::{DeviceVisits, ExpertBytes, ExpertShape, MatrixLayout};
 
 /// Positions that one KV block holds.
 pub const KV_BLOCK: usize = 64;
@@ -436,6 +436,10 @@ pub trait Backend {
 
     /// Memory that is free, and in all.
     fn memory(&self) -> Memory;
+    /// How visits to routed experts went; `None` unless the device holds some of them.
+    fn expert_visits(&self) -> Option<DeviceVisits> {
+        None
+    }
     /// Bytes of a KV block of `layers` attention layers.
     fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize;
     /// Bytes of what is saved of `layers` DeltaNet layers.

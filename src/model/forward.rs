@@ -10,6 +10,7 @@ use super::memory::MemoryEstimate;
 use super::state::{BlockPool, Checkpoint, Kept, Sequence, Trace, blocks_for};
 use super::weights::{MixerWeights, WeightBytes, Weights};
 use crate::base::Cancel;
+use crate::compute::experts::DeviceVisits;
 use crate::compute::{Backend, BlockId, Interrupted, Keep, Pass, PassOut, SavedBytes};
 use crate::format::ModelDir;
 
@@ -102,6 +103,11 @@ impl<B: Backend> Model<B> {
     /// What the store of its experts did; none where all weights are mapped.
     pub fn expert_usage(&self) -> Option<ExpertUsage> {
         self.weights.store.as_ref().map(|store| store.usage())
+    }
+
+    /// How visits to experts went of which its device holds some.
+    pub fn expert_visits(&self) -> Option<DeviceVisits> {
+        self.backend.expert_visits()
     }
 
     /// How it is run.

@@ -48,10 +48,6 @@ pub(super) struct OnGpu {
 struct Needs {
     /// Weights but routed experts.
     trunk: u64,
-    /// Routed experts of a layer.
-    expert_layer: u64,
-    /// How many layers have such.
-    expert_layers: u64,
     /// The KV cache of one sequence.
     kv: u64,
     /// Recurrent states.
@@ -118,54 +114,87 @@ fn open(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes, gp
     let (kv_wanted, state_bytes_max) =
         session::split_budget(budgets.cache_bytes_max, block_bytes as usize, saved);
     let left = budget - needs.total();
-    let experts = needs.expert_layers * needs.expert_layer;
+    let of_experts = |slots| expert_bytes(dir, config, slots);
     // Where not all experts fit, most of what is left is for them.
-    let kv_bytes_max = kv_wanted.min(left.saturating_sub(experts).max(left / KV_SHARE));
-    let resident =
-        (left - kv_bytes_max).checked_div(needs.expert_layer).unwrap_or(0).min(needs.expert_layers);
-    let expert_bytes = resident * needs.expert_layer;
+    let kv_bytes_max = kv_wanted.min(left.saturating_sub(of_experts(sizes.experts)?).max(left / KV_SHARE));
+    let slots = slots(sizes, left - kv_bytes_max, of_experts)?;
+    let expert_bytes = of_experts(slots)?;
     let size = |bytes| usize::try_from(bytes).context("an address space for the GPU");
     let backend = Cuda::new(CudaOptions {
         bytes: size(needs.total() + kv_bytes_max + expert_bytes)?,
         precision,
         kv,
-        expert_bytes: size(expert_bytes)?,
+        expert_slots: slots,
         cpu: budgets.cpu,
     })?;
     tracing::info!(
-        "{} runs on {gpu}: {} MiB of weights that every token reads, {} MiB of experts ({resident} of {} layers with \
-         some, the CPU computes with the others), {} MiB of KV cache, {} MiB of states, {} MiB of activations",
+        "{} runs on {gpu}: {} MiB of weights that every token reads, {} MiB of experts ({slots} of {} in each layer), \
+         {} MiB of KV cache, {} MiB of states, {} MiB of activations",
         dir.origin(),
         mib(needs.trunk),
         mib(expert_bytes),
-        needs.expert_layers,
+        sizes.experts,
         mib(needs.kv + kv_bytes_max),
         mib(needs.states),
         mib(needs.working)
     );
-    let holds_all = resident == needs.expert_layers;
+    let holds_all = slots == sizes.experts;
     Ok(OnGpu { backend: Local::Gpu(Box::new(backend)), kv_bytes_max, state_bytes_max, gpu, holds_all })
 }
 
 fn needs(dir: &ModelDir, config: &Config, sizes: &PassSizes, block_bytes: u64) -> Result<Needs> {
-    let all = layout::bytes(dir, config, cuda::matrix_bytes)?;
-    let is_alone = |count| u64::from(count == 1);
-    let trunk = layout::bytes(dir, config, |matrix, count| {
-        cuda::matrix_bytes(matrix, count).map(|bytes| bytes * is_alone(count))
+    let trunk = layout::bytes(dir, config, |matrix, count| match count {
+        1 => cuda::matrix_bytes(matrix, 1),
+        _ => Some(0),
     })?;
-    let expert_layers = config.moe_shapes().count() as u64;
     let states = sizes.delta.map_or(0, |shape| cuda::recurrent_bytes(&shape));
     Ok(Needs {
         trunk,
-        expert_layer: (all - trunk).checked_div(expert_layers).unwrap_or(0),
-        expert_layers,
         kv: sizes.positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes,
         states: states * sizes.delta_layers as u64,
         working: cuda::working_bytes(sizes)?,
     })
 }
 
+/// Bytes of GPU memory that routed experts take with `slots` slots in each layer.
+fn expert_bytes(dir: &ModelDir, config: &Config, slots: usize) -> Result<u64> {
+    let matrices = layout::bytes(dir, config, |matrix, count| match count {
+        1 => Some(0),
+        _ => cuda::matrix_bytes(matrix, slots.min(count)),
+    })?;
+    let tables = config.moe_shapes().map(|shape| cuda::table_bytes(shape.experts, slots));
+    Ok(matrices + tables.sum::<u64>())
+}
+
+/// The most slots of each layer that fit `bytes`: all experts, or enough for those that a token visits, or none.
+fn slots(sizes: &PassSizes, bytes: u64, of_slots: impl Fn(usize) -> Result<u64>) -> Result<usize> {
+    let (mut fit, mut more) = (0, sizes.experts + 1);
+    while more - fit > 1 {
+        let middle = fit.midpoint(more);
+        match of_slots(middle)? <= bytes {
+            true => fit = middle,
+            false => more = middle,
+        }
+    }
+    Ok(if fit < sizes.top_k { 0 } else { fit })
+}
+
 /// Bytes of a KV block where the model runs.
 pub(super) fn block_bytes(backend: &Local, config: &Config) -> usize {
     backend.kv_block_bytes(config.attention_shapes().count(), &config.attention())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_becomes_slots_of_each_layer() {
+        let sizes = PassSizes { experts: 512, top_k: 10, ..PassSizes::default() };
+        let count = |bytes| slots(&sizes, bytes, |slots| Ok(100 * slots.min(512) as u64 + 7)).unwrap();
+        assert_eq!([0, 1006, 1007, 1106, 1107].map(count), [0, 0, 10, 10, 11]);
+        assert_eq!([51_206, 51_207, u64::MAX].map(count), [511, 512, 512], "all of them");
+        let dense = PassSizes::default();
+        assert_eq!(slots(&dense, 1 << 30, |_| Ok(0)).unwrap(), 0);
+    }
 }

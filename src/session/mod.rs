@@ -15,6 +15,7 @@ use anyhow::{Error, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::base::Cancel;
+use crate::compute::experts::DeviceVisits;
 use crate::compute::{Backend, BlockId, Interrupted, KV_BLOCK, Keep, SavedBytes};
 use crate::model::experts::store::ExpertUsage;
 use crate::model::state::{Checkpoint, Trace};
@@ -118,6 +119,9 @@ pub struct Usage {
     /// Use of the memory for experts, where it does not hold all.
     #[serde(default)]
     pub experts: Option<ExpertUsage>,
+    /// Use of the GPU's memory for experts, where it does not hold all.
+    #[serde(default)]
+    pub device_experts: Option<DeviceVisits>,
 }
 
 impl<B: Backend> BlockRefs for Model<B> {
@@ -387,7 +391,12 @@ impl<B: Backend> Session<B> {
     /// Memory of the prefix cache.
     pub fn usage(&self) -> Usage {
         let kv_bytes = self.model.blocks().used() as u64 * self.model.block_bytes() as u64;
-        Usage { kv_bytes, state_bytes: self.store.bytes() as u64, experts: self.model.expert_usage() }
+        Usage {
+            kv_bytes,
+            state_bytes: self.store.bytes() as u64,
+            experts: self.model.expert_usage(),
+            device_experts: self.model.expert_visits(),
+        }
     }
 
     /// Most tokens of a sequence.

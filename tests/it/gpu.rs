@@ -9,8 +9,10 @@ use fimd::bench::random::RandomTensor;
 use fimd::compute::Precision;
 use fimd::compute::cpu::{Cpu, CpuOptions, Level};
 use fimd::compute::cuda::{Cuda, CudaOptions, probe};
+use fimd::compute::experts::DeviceVisits;
 use fimd::compute::{Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
 use fimd::format::{Bytes, Tensor};
+use fimd::model::Model;
 use fimd::resident::{ExpertMemory, Spec};
 
 use crate::cuda::build::{self, PRODUCT};
@@ -34,7 +36,8 @@ impl TestBackend for Cuda {
 
     fn open(options: CpuOptions) -> Self {
         let (precision, kv) = (options.precision, Precision::F32);
-        Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_bytes: BYTES, cpu: options }).unwrap()
+        Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_slots: usize::MAX, cpu: options })
+            .unwrap()
     }
 }
 
@@ -168,30 +171,93 @@ fn the_cpu_takes_over_where_the_gpu_cannot() {
     }
 }
 
-#[test]
-fn experts_that_do_not_fit_are_computed_by_the_cpu() {
-    for case in ["qwen3_moe_q8_0", "long"] {
-        if !is_there() {
-            return;
-        }
+/// A reference checkpoint on a GPU with `slots` slots for the experts of each layer.
+fn model_in_slots(case: &str, expert_slots: usize) -> Model<Cuda> {
+    probe::probe().unwrap();
+    let cpu = crate::load::cpu(1, 8, Precision::F32);
+    let (precision, kv) = (Precision::F32, Precision::F32);
+    let backend = Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_slots, cpu }).unwrap();
+    let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
+    let config = fimd::model::Config::read(&dir).unwrap();
+    Model::load(&dir, config, crate::load::options(256, 256), backend).unwrap()
+}
+
+/// Log-probabilities and greedy tokens with so many slots for experts are those with all experts on the GPU.
+fn results_are_the_same_with(slots: &[usize]) {
+    for case in ["qwen3_moe_q8_0", "long", "qwen3_5_moe"] {
         let tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9];
-        let run = |expert_bytes| {
-            let cpu = crate::load::cpu(1, 8, Precision::F32);
-            let (precision, kv) = (Precision::F32, Precision::F32);
-            let backend = Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_bytes, cpu }).unwrap();
-            let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
-            let config = fimd::model::Config::read(&dir).unwrap();
-            let options = crate::load::options(256, 256);
-            let mut model = fimd::model::Model::load(&dir, config, options, backend).unwrap();
-            reference::run(&mut model, &tokens, 4, 9)
-        };
-        let ((all, ids), (none, other_ids)) = (run(BYTES), run(0));
-        let error = reference::distance(&all, &none);
-        println!("{case}: {error}");
-        // The CPU quantises activations.
-        assert!(error < 0.2, "{case}: {error}");
-        assert_eq!(ids, other_ids, "{case}");
+        let run = |slots| reference::run(&mut model_in_slots(case, slots), &tokens, 4, 9);
+        let (all, ids) = run(usize::MAX);
+        for &slots in slots {
+            let (some, other_ids) = run(slots);
+            let error = reference::distance(&all, &some);
+            println!("{case}, {slots} slots: {error}");
+            // The CPU quantises activations.
+            assert!(error < 0.2, "{case}, {slots} slots: {error}");
+            assert_eq!(ids, other_ids, "{case}, {slots} slots");
+        }
     }
+}
+
+#[test]
+fn experts_may_be_anywhere() {
+    child::with_driver(PRODUCT, &[], || results_are_the_same_with(&[0, 1, 3]));
+}
+
+#[test]
+fn experts_may_be_anywhere_and_copies_late() {
+    let settings = [("LATE_US", "300"), ("ORDER", "7")];
+    child::with_driver(PRODUCT, &settings, || results_are_the_same_with(&[0, 1, 3]));
+}
+
+#[test]
+fn experts_may_be_anywhere_without_page_locked_memory() {
+    child::with_driver(PRODUCT, &[("PAGE_LOCK", "0")], || results_are_the_same_with(&[0, 1, 3]));
+}
+
+#[test]
+fn a_token_with_experts_on_both_devices_is_waited_for_once() {
+    child::with_driver(PRODUCT, &[], || {
+        let mut session = crate::load::session(model_in_slots("qwen3_moe_q8_0", 3));
+        let cancel = fimd::base::Cancel::new();
+        session.sync(&[3, 1, 4], &[], &cancel).unwrap();
+        let before = emulator::calls("cuStreamSynchronize");
+        for token in 1..20 {
+            session.push(token, &cancel).unwrap();
+        }
+        assert_eq!(emulator::calls("cuStreamSynchronize"), before + 19);
+    });
+}
+
+#[test]
+fn experts_that_are_visited_often_come_to_slots() {
+    child::with_driver(PRODUCT, &[], || {
+        let mut model = model_in_slots("qwen3_moe_q8_0", 4);
+        reference::run(&mut model, &[1, 2, 3, 4, 5, 6, 7, 8, 9], 1, 40);
+        let DeviceVisits { visits, hits, copied, .. } = model.expert_visits().unwrap();
+        println!("{hits} of {visits} experts had a slot, {copied} were copied");
+        assert!(0 < copied && copied < visits - hits, "the CPU computes with some of the missing ones");
+        assert!(hits > visits / 8 && hits < visits);
+    });
+}
+
+/// A device fails in a layer with slots, perhaps before the message that the host waits for.
+fn is_lost(expected: &str) {
+    let mut session = crate::load::session(model_in_slots("qwen3_moe_q8_0", 3));
+    let cancel = fimd::base::Cancel::new();
+    let failed = (1..40).find_map(|token| session.push(token, &cancel).err());
+    let error = format!("{:#}", failed.unwrap());
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_message_that_never_comes_is_not_waited_for() {
+    child::with_driver(PRODUCT, &[("FAULTS", "kernel:publish#9=719")], || is_lost("the GPU failed"));
+}
+
+#[test]
+fn copies_that_cannot_be_enqueued_are_noticed() {
+    child::with_driver(PRODUCT, &[("FAULTS", "cuEventRecord#9=719")], || is_lost("cuEventRecord"));
 }
 
 /// A model with these budgets of GPU memory, as the daemon opens it.

@@ -85,6 +85,8 @@ struct Forbidden {
 const PURE: &[&str] = &[
     "session/keep.rs",
     "session/prefix.rs",
+    "compute/cuda/split.rs",
+    "compute/experts/policy.rs",
     "decode/drafts.rs",
     "serve/queue.rs",
     "complete/anchor.rs",
@@ -132,7 +134,6 @@ const PURE: &[&str] = &[
     "hub/select.rs",
     "lsp/bridge/replay.rs",
     "model/architecture/",
-    "model/experts/policy.rs",
     "model/experts/tiers.rs",
     "model/export/",
     "privacy/content.rs",

@@ -99,14 +99,19 @@ fn line(name: &str, text: &str) -> String {
     format!("{LABEL}{name:<12}{LABEL:#}{text}\n")
 }
 
-/// Where the experts of a model come from that memory does not hold.
+/// Where the experts of a model come from that memory does not hold: the GPU's, then that of the host.
 fn experts(status: &Status) -> Option<String> {
-    let usage = status.engine.usage.experts?;
-    let (hits, read) = (percent(usage.hit_rate()), HumanBytes(usage.bytes_per_token() as u64));
-    Some(format!(
-        "{} of each layer in memory, {hits} of the visits hit; a token waits for {read}",
-        usage.slots
-    ))
+    let usage = &status.engine.usage;
+    let on_device = usage.device_experts.map(|usage| {
+        let hits = percent(usage.hit_rate());
+        format!("{} of each layer on the GPU, {hits} of the visits hit", usage.slots)
+    });
+    let in_memory = usage.experts.map(|usage| {
+        let (hits, read) = (percent(usage.hit_rate()), HumanBytes(usage.bytes_per_token() as u64));
+        format!("{} of each layer in memory, {hits} of the visits hit; a token waits for {read}", usage.slots)
+    });
+    let parts: Vec<String> = on_device.into_iter().chain(in_memory).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn describe(status: &Status) -> String {

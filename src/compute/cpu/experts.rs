@@ -71,9 +71,18 @@ impl Experts {
         self.shape.matrices[0].rows
     }
 
-    /// The experts `ids`, ascending, which are those of the rows' visits, `[rows, top_k]`.
-    pub fn visit(&self, ids: Vec<u32>, top_k: usize, visits: &[u32]) -> Visited<'_> {
+    /// Tells the owner of the bytes which experts rows visit, `[rows, top_k]`.
+    pub fn tell(&self, top_k: usize, visits: &[u32]) {
         self.bytes.visited(self.layer, top_k, visits);
+    }
+
+    /// The bytes of an expert that is in memory.
+    pub fn resident(&self, expert: u32) -> Option<ExpertParts> {
+        self.bytes.resident(self.id(expert))
+    }
+
+    /// The experts `ids`, ascending, of whose visits the owner of the bytes was told.
+    pub fn visit(&self, ids: Vec<u32>) -> Visited<'_> {
         let resident = ids.iter().map(|&expert| self.bytes.resident(self.id(expert))).collect();
         Visited { experts: self, ids, resident }
     }

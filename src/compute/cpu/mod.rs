@@ -70,6 +70,9 @@ impl CpuPass {
     }
 }
 
+/// No expert: another device computes with the one that was chosen.
+pub const LEFT_OUT: u32 = u32::MAX;
+
 /// Activations, `[count, width]`.
 pub struct Rows {
     width: usize,
@@ -95,7 +98,8 @@ impl Cpu {
     }
 
     /// `x += experts(normed)` for rows whose experts another device has chosen: `chosen` and their `weights` are
-    /// `[rows, top_k]`, `normed` and `x` `[rows, hidden]`. Fails when the bytes of an expert cannot be read.
+    /// `[rows, top_k]`, `normed` and `x` `[rows, hidden]`. Visits of [`LEFT_OUT`] are none. The owner of the experts' bytes
+    /// was told of the visits. Fails when the bytes of an expert cannot be read.
     pub fn visit(
         &mut self,
         experts: &experts::Experts,

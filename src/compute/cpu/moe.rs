@@ -58,7 +58,8 @@ pub(super) fn moe_ffn(
         let visits = visits(&routing, weights.experts.count());
         let experts: Vec<u32> = routing.chosen.iter().map(|&(expert, _)| expert).collect();
         let ids = visits.iter().map(|visit| visit.expert).collect();
-        (weights.experts.visit(ids, routing.top_k, &experts), visits, weights.experts.width())
+        weights.experts.tell(routing.top_k, &experts);
+        (weights.experts.visit(ids), visits, weights.experts.width())
     });
     let shared_visit = weights.shared.as_ref().map(|weights| (weights, shared(context, weights, inputs)));
     let shared = shared_visit.as_ref().map(|(weights, visit)| {
@@ -91,9 +92,7 @@ pub(super) fn routed_ffn(
     x: &mut [f32],
 ) -> io::Result<()> {
     let visits = visits(routing, experts.count());
-    let chosen: Vec<u32> = routing.chosen.iter().map(|&(expert, _)| expert).collect();
-    let ids = visits.iter().map(|visit| visit.expert).collect();
-    let visited = experts.visit(ids, routing.top_k, &chosen);
+    let visited = experts.visit(visits.iter().map(|visit| visit.expert).collect());
     Block { context, layer: experts.layer(), cancel, inputs, x }.routed(
         &visited,
         &visits,
@@ -365,13 +364,14 @@ pub(super) fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: 
     Routing { top_k, chosen }
 }
 
-/// The visited ones of `experts` experts, ascending.
+/// The visited ones of `experts` experts, ascending; what is none of them is left out.
 pub(super) fn visits(routing: &Routing, experts: usize) -> Vec<Visit> {
     let visit = |expert| Visit { expert, rows: Vec::new(), weights: Vec::new() };
     let mut all: Vec<Visit> = (0..experts as u32).map(visit).collect();
     for (i, &(expert, weight)) in routing.chosen.iter().enumerate() {
-        all[expert as usize].rows.push((i / routing.top_k) as u32);
-        all[expert as usize].weights.push(weight);
+        let Some(visit) = all.get_mut(expert as usize) else { continue };
+        visit.rows.push((i / routing.top_k) as u32);
+        visit.weights.push(weight);
     }
     all.retain(|visit| !visit.rows.is_empty());
     all

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::driver::{Address, Device, Function, Param};
+use super::matrix::Output;
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
 use super::workspace::Space;
@@ -138,9 +139,9 @@ impl Cuda {
         let mut space = self.space()?;
         let parts = Parts::new(&mut space, shape, hidden, rows)?;
         self.norm(x, &weights.norm, parts.normed, rows, hidden, shape.eps)?;
-        weights.query.multiply(&device, parts.normed, parts.queries, rows, false)?;
-        weights.key.multiply(&device, parts.normed, parts.keys, rows, false)?;
-        weights.value.multiply(&device, parts.normed, parts.values, rows, false)?;
+        weights.query.multiply(&device, parts.normed, Output::to(parts.queries), rows)?;
+        weights.key.multiply(&device, parts.normed, Output::to(parts.keys), rows)?;
+        weights.value.multiply(&device, parts.normed, Output::to(parts.values), rows)?;
         let described = Shape {
             heads: shape.heads as i32,
             kv_heads: shape.kv_heads as i32,
@@ -181,7 +182,7 @@ impl Cuda {
                 [&described, &parts.queries, &parts.partial, &parts.attended, &(splits as i32)];
             device.launch(kv.kernels.merge, [shape.heads, rows, 1], threads(shape.head_dim), &merge)?;
         }
-        weights.output.multiply(&device, parts.attended, x, rows, true)
+        weights.output.multiply(&device, parts.attended, Output::adds_to(x), rows)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::driver::{Address, Function, Param};
+use super::matrix::Output;
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
 use super::saved::{Destination, Trace};
@@ -181,18 +182,18 @@ impl Cuda {
         self.norm(x, &weights.norm, parts.normed, rows, hidden, shape.eps)?;
         match &weights.projection {
             DeltaProjection::Grouped(matrix) => {
-                matrix.multiply(&device, parts.normed, parts.grouped, rows, false)?;
+                matrix.multiply(&device, parts.normed, Output::to(parts.grouped), rows)?;
                 let ungroup: [&dyn Param; 4] = [&described, &parts.grouped, &parts.channels, &parts.z];
                 let width = shape.channels() + shape.value_heads * shape.value_dim;
                 let block = threads(width);
                 device.launch(kernels.ungroup, [width.div_ceil(block), rows, 1], block, &ungroup)?;
             }
             DeltaProjection::Split { channels, z } => {
-                channels.multiply(&device, parts.normed, parts.channels, rows, false)?;
-                z.multiply(&device, parts.normed, parts.z, rows, false)?;
+                channels.multiply(&device, parts.normed, Output::to(parts.channels), rows)?;
+                z.multiply(&device, parts.normed, Output::to(parts.z), rows)?;
             }
         }
-        weights.ba.multiply(&device, parts.normed, parts.ba, rows, false)?;
+        weights.ba.multiply(&device, parts.normed, Output::to(parts.ba), rows)?;
         self.save_traces(&parts, shape, &described)?;
         let marks = self.pass.marks.clone();
         let mut before = (state.committed.recurrent.address(), 0);
@@ -209,7 +210,7 @@ impl Cuda {
         self.conv_state(shape, &described, past, parts.channels, state.pending.conv.address(), rows)?;
         let gated: [&dyn Param; 4] = [&described, &parts.mixed, &parts.z, &weights.output_norm.address()];
         device.launch(kernels.gated_norm, [shape.value_heads, rows, 1], 32, &gated)?;
-        weights.output.multiply(&device, parts.mixed, x, rows, true)
+        weights.output.multiply(&device, parts.mixed, Output::adds_to(x), rows)
     }
 
     /// Runs the recurrence of layer `layer` again over tokens that left these traces.

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use anyhow::Result;
-use cudarc::driver::result::{self, ctx, device, primary_ctx, stream};
+use cudarc::driver::result::{self, DriverError, ctx, device, event, primary_ctx, stream};
 use cudarc::driver::sys;
 
 use super::error::failed;
@@ -36,6 +36,7 @@ pub(super) trait Param {
 }
 
 impl Param for i32 {}
+impl Param for u32 {}
 impl Param for u64 {}
 impl Param for f32 {}
 impl Param for Address {}
@@ -100,6 +101,15 @@ impl Device {
         self.enter()?;
         // SAFETY: the stream is held until this is dropped.
         unsafe { stream::synchronize(self.stream) }.map_err(failed("the GPU failed"))
+    }
+
+    /// Whether all that was enqueued is done.
+    pub(super) fn is_idle(&self) -> Result<bool> {
+        // SAFETY: the stream is held until this is dropped.
+        match unsafe { sys::cuStreamQuery(self.stream) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            other => other.result().map(|()| true).map_err(failed("the GPU failed")),
+        }
     }
 
     /// Enqueues a kernel: `grid` blocks of `threads` threads.
@@ -167,6 +177,95 @@ impl Drop for Device {
                 let _ = stream::destroy(self.stream);
             }
             let _ = primary_ctx::release(self.ordinal);
+        }
+    }
+}
+
+/// A second stream, whose copies to the device run beside the kernels.
+pub(super) struct Lane {
+    device: Arc<Device>,
+    stream: sys::CUstream,
+    /// Before and after the copies between [`Lane::begin`] and [`Lane::join`].
+    events: [sys::CUevent; 2],
+}
+
+// SAFETY: as for the device.
+unsafe impl Send for Lane {}
+
+impl Lane {
+    pub(super) fn new(device: Arc<Device>) -> Result<Self> {
+        device.enter()?;
+        let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
+        let none = std::ptr::null_mut();
+        let mut this = Self { device, stream, events: [none; 2] };
+        for created in &mut this.events {
+            let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
+            *created = event::create(flags).map_err(failed("cuEventCreate"))?;
+        }
+        Ok(this)
+    }
+
+    /// Copies are to follow.
+    pub(super) fn begin(&self) -> Result<()> {
+        self.record(0)
+    }
+
+    /// Has whatever is enqueued on the device from now on wait for the copies.
+    pub(super) fn join(&self) -> Result<()> {
+        self.record(1)?;
+        // SAFETY: stream and event are held until the device and this are dropped.
+        let waits = unsafe {
+            stream::wait_event(
+                self.device.stream,
+                self.events[1],
+                sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
+            )
+        };
+        waits.map_err(failed("cuStreamWaitEvent"))
+    }
+
+    /// Seconds that the copies took; `None` while they are on their way.
+    pub(super) fn seconds(&self) -> Result<Option<f64>> {
+        let [begun, done] = self.events;
+        // SAFETY: both events are held until this is dropped.
+        match unsafe { event::elapsed(begun, done) } {
+            Ok(ms) => Ok(Some(f64::from(ms) / 1e3)),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(None),
+            Err(error) => Err(failed("the GPU failed")(error)),
+        }
+    }
+
+    /// Enqueues a copy from memory that the system may move: it is read before this returns.
+    pub(super) fn upload<T: Copy>(&self, from: &[T], to: Address) -> Result<()> {
+        // SAFETY: the driver has copied memory that is not page-locked when it returns.
+        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+    }
+
+    /// Enqueues a copy from page-locked memory.
+    ///
+    /// # Safety
+    /// The memory stays as it is until the device has waited for the copies.
+    pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
+        // SAFETY: the caller keeps the memory.
+        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+    }
+
+    fn record(&self, which: usize) -> Result<()> {
+        // SAFETY: stream and event are held until this is dropped.
+        unsafe { event::record(self.events[which], self.stream) }.map_err(failed("cuEventRecord"))
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let _ = self.device.enter();
+        // SAFETY: nothing uses stream and events after this.
+        unsafe {
+            let _ = stream::synchronize(self.stream);
+            for &created in self.events.iter().filter(|created| !created.is_null()) {
+                let _ = event::destroy(created);
+            }
+            let _ = stream::destroy(self.stream);
         }
     }
 }

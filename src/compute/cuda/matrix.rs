@@ -39,12 +39,56 @@ struct Described {
 
 impl Param for Described {}
 
+/// What becomes of a product, as kernels take it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Output {
+    y: Address,
+    gate: Address,
+    factor: Address,
+    adds: i32,
+}
+
+impl Param for Output {}
+
+impl Output {
+    /// `y = W x`.
+    pub(super) fn to(y: Address) -> Self {
+        Self { y, gate: Address::NULL, factor: Address::NULL, adds: 0 }
+    }
+
+    /// `y += W x`.
+    pub(super) fn adds_to(y: Address) -> Self {
+        Self { adds: 1, ..Self::to(y) }
+    }
+
+    /// The product is multiplied by silu of `gate`, `[batch, rows]`.
+    pub(super) fn gated_by(self, gate: Address) -> Self {
+        Self { gate, ..self }
+    }
+
+    /// The product is multiplied by sigmoid of `factor`, `[batch]`.
+    pub(super) fn scaled_by(self, factor: Address) -> Self {
+        Self { factor, ..self }
+    }
+}
+
+/// Visits of experts in slots, `[rows, top_k]`.
+#[derive(Clone, Copy)]
+pub(super) struct Visits {
+    /// The slot of each, negative for those that are left out.
+    pub slots: Address,
+    pub rows: usize,
+    pub top_k: usize,
+}
+
 /// The kernels of a weight type.
 #[derive(Clone, Copy)]
 struct Kernels {
     matvec: Function,
     matmul: Function,
     visit: Function,
+    gather: Function,
     embed: Function,
 }
 
@@ -160,20 +204,16 @@ impl Maker {
     /// Writes the n-th of the matrices.
     pub(super) fn write(&self, matrix: &Matrix, n: usize, values: &[u8], scales: &[u8]) -> Result<()> {
         self.device.enter()?;
-        let Described { values: to, scales: to_scales, stride, next_values, .. } = matrix.described;
-        let (to, stride) = (to.plus(n * next_values as usize), stride as usize);
-        let row_bytes = values.len() / matrix.layout.rows;
-        if row_bytes == stride {
+        let [to, to_scales] = matrix.places(n);
+        if values.len() == matrix.value_bytes() {
             self.device.upload(values, to)?;
         } else {
-            let mut padded = vec![0; stride * matrix.layout.rows];
-            for (out, row) in padded.chunks_exact_mut(stride).zip(values.chunks_exact(row_bytes)) {
-                out[..row_bytes].copy_from_slice(row);
-            }
+            let mut padded = vec![0; matrix.value_bytes()];
+            matrix.lay_out(values, &mut padded);
             self.device.upload(&padded, to)?;
         }
         if !scales.is_empty() {
-            self.device.upload(scales, to_scales.plus(n * scales.len()))?;
+            self.device.upload(scales, to_scales)?;
         }
         Ok(())
     }
@@ -199,6 +239,7 @@ fn kernels(modules: &mut Modules, dtype: DType) -> Result<Kernels> {
         matvec: function("matvec")?,
         matmul: function("matmul")?,
         visit: function("visit")?,
+        gather: function("gather")?,
         embed: function("embed")?,
     })
 }
@@ -214,41 +255,71 @@ impl Matrix {
         self.layout.cols
     }
 
+    /// Where values and scales of the n-th one are.
+    pub(super) fn places(&self, n: usize) -> [Address; 2] {
+        let Described { values, scales, next_values, .. } = self.described;
+        [values.plus(n * next_values as usize), scales.plus(n * self.layout.scale_bytes())]
+    }
+
+    /// Bytes of its values in device memory.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.described.stride as usize * self.layout.rows
+    }
+
+    /// Bytes of its scales.
+    pub(super) fn scale_bytes(&self) -> usize {
+        self.layout.scale_bytes()
+    }
+
+    /// Copies stored values as device memory has them: rows may be padded there.
+    pub(super) fn lay_out(&self, values: &[u8], out: &mut [u8]) {
+        let stride = self.described.stride as usize;
+        let row_bytes = values.len() / self.layout.rows;
+        if row_bytes == stride {
+            return out.copy_from_slice(values);
+        }
+        for (out, row) in out.chunks_exact_mut(stride).zip(values.chunks_exact(row_bytes)) {
+            let (own, padding) = out.split_at_mut(row_bytes);
+            own.copy_from_slice(row);
+            padding.fill(0);
+        }
+    }
+
     fn blocks(&self) -> (usize, usize) {
         let warps = WARPS.min(self.layout.rows);
         (self.layout.rows.div_ceil(warps), 32 * warps)
     }
 
-    /// `y = W x`, or `y += W x` where `adds`, for `batch` rows of `x`.
-    pub(super) fn multiply(
-        &self,
-        device: &Device,
-        x: Address,
-        y: Address,
-        batch: usize,
-        adds: bool,
-    ) -> Result<()> {
+    /// Multiplies `batch` rows of `x`.
+    pub(super) fn multiply(&self, device: &Device, x: Address, out: Output, batch: usize) -> Result<()> {
         let (blocks, threads) = self.blocks();
         let (function, rows) =
             if batch == 1 { (self.kernels.matvec, 1) } else { (self.kernels.matmul, BATCH) };
         let grid = [blocks, batch.div_ceil(rows), 1];
-        let params: [&dyn Param; 5] = [&self.described, &x, &y, &(batch as i32), &i32::from(adds)];
-        device.launch(function, grid, threads, &params)
+        device.launch(function, grid, threads, &[&self.described, &x, &out, &(batch as i32)])
     }
 
-    /// `y[v] = W_e x[v / shared_by]` for each of `visits` visits v of experts `e = experts[v]`.
-    pub(super) fn visit(
+    /// `y[v] = W_s x[v / top_k]` for each visit v of the expert in slot s. Nothing is added.
+    pub(super) fn visit(&self, device: &Device, visits: &Visits, x: Address, out: Output) -> Result<()> {
+        let &Visits { slots, rows, top_k } = visits;
+        let (blocks, threads) = self.blocks();
+        let params: [&dyn Param; 5] = [&self.described, &slots, &(top_k as i32), &x, &out];
+        device.launch(self.kernels.visit, [blocks, rows * top_k, 1], threads, &params)
+    }
+
+    /// `y[i] +=` the sum over the visits v of row i of `weights[v] W_s x[v]`.
+    pub(super) fn gather(
         &self,
         device: &Device,
-        experts: Address,
-        visits: usize,
-        shared_by: usize,
+        visits: &Visits,
+        weights: Address,
         x: Address,
         y: Address,
     ) -> Result<()> {
+        let &Visits { slots, rows, top_k } = visits;
         let (blocks, threads) = self.blocks();
-        let params: [&dyn Param; 5] = [&self.described, &experts, &(shared_by as i32), &x, &y];
-        device.launch(self.kernels.visit, [blocks, visits, 1], threads, &params)
+        let params: [&dyn Param; 6] = [&self.described, &slots, &weights, &(top_k as i32), &x, &y];
+        device.launch(self.kernels.gather, [blocks, rows, 1], threads, &params)
     }
 
     /// `x[i]` = the row `tokens[i]`.

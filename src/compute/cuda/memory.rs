@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Result, ensure};
-use cudarc::driver::result;
+use cudarc::driver::{result, sys};
 
 use super::driver::{Address, Device};
 use super::error::failed;
@@ -143,8 +143,8 @@ impl HostMemory {
     /// `bytes` bytes of it.
     pub(super) fn new(device: &Arc<Device>, bytes: usize) -> Result<Self> {
         device.enter()?;
-        // SAFETY: it is freed when this is dropped. The flags ask for nothing: it is cached, so that reading it is fast.
-        match unsafe { result::malloc_host(bytes.max(1), 0) } {
+        // SAFETY: it is freed when this is dropped. It is cached, so that reading it is fast.
+        match unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_DEVICEMAP) } {
             Ok(start) => Ok(Self::Locked { device: device.clone(), start: start.cast(), bytes }),
             Err(error) => {
                 let error = failed("page-locked memory")(error);
@@ -152,6 +152,16 @@ impl HostMemory {
                 Ok(Self::Paged(vec![0; bytes]))
             }
         }
+    }
+
+    /// Where kernels find it; `None` for ordinary memory.
+    pub(super) fn address(&self) -> Result<Option<Address>> {
+        let Self::Locked { start, .. } = self else { return Ok(None) };
+        let mut address = 0;
+        // SAFETY: the memory was allocated by the driver, and mapped.
+        let found = unsafe { sys::cuMemHostGetDevicePointer_v2(&mut address, start.cast(), 0) };
+        found.result().map_err(failed("cuMemHostGetDevicePointer"))?;
+        Ok(Some(Address(address)))
     }
 
     /// Its bytes.

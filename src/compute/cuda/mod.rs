@@ -1,21 +1,24 @@
-//! The CUDA backend: everything is in device memory but routed experts that do not fit, with which the CPU computes. Work is
-//! enqueued in one order, and `finish` waits; so does a layer whose experts are with the CPU, and each of a long pass.
+//! The CUDA backend: everything is in device memory but routed experts that do not fit, which come to slots there or are
+//! computed with by the CPU. Work is enqueued in one order, and `finish` waits; in layers with experts on both devices the
+//! host looks for a message of the device, and each layer of a long pass is waited for.
 //!
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device,
 //! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
 //! `delta` and `moe` are the operations, `workspace` the memory that they share, `staging` and `saved` what comes back to
-//! the host.
+//! the host. `hybrid` has what layers share whose experts are on both devices, `split` divides the missing ones.
 
 mod attention;
 mod delta;
 mod driver;
 mod error;
+mod hybrid;
 mod matrix;
 mod memory;
 mod module;
 mod moe;
 pub mod probe;
 mod saved;
+mod split;
 mod staging;
 mod workspace;
 
@@ -25,7 +28,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
 use super::cpu::{Cpu, CpuOptions};
-use super::experts::{ExpertBytes, ExpertShape};
+use super::experts::{DeviceVisits, ExpertBytes, ExpertShape};
 use super::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
     KV_BLOCK, Keep, MoeWeights, Pass, PassOut, PassSizes, Precision, SavedBytes, StoredMatrix,
@@ -33,6 +36,8 @@ use super::{
 use crate::base::Cancel;
 use crate::base::memory::{self as host_memory, Memory, Space as MemorySpace};
 use driver::{Address, Device, Function, Param};
+use hybrid::{Hybrid, Routed};
+use matrix::Output;
 use memory::{Arena, Buffer, HostMemory, taken};
 use module::{File, Modules};
 use saved::Destination;
@@ -68,9 +73,9 @@ pub struct CudaOptions {
     pub precision: Precision,
     /// The precision of keys and values.
     pub kv: Precision,
-    /// Of the memory, what routed experts may take, in bytes: those of the first layers, as far as they fit. The others
-    /// stay in memory of the host.
-    pub expert_bytes: usize,
+    /// Slots for routed experts in each layer; all are in device memory where a layer has no more. The others stay with the
+    /// host.
+    pub expert_slots: usize,
     /// How the CPU computes with experts that are not in device memory.
     pub cpu: CpuOptions,
 }
@@ -87,8 +92,8 @@ pub struct Cuda {
     maker: matrix::Maker,
     /// For experts that are not in device memory.
     cpu: Cpu,
-    /// What is left for experts in device memory, in bytes.
-    expert_bytes_left: usize,
+    /// What layers share whose experts are not all in device memory.
+    hybrid: Option<Hybrid>,
     modules: Modules,
     sizes: PassSizes,
     options: CudaOptions,
@@ -109,9 +114,7 @@ struct Planned {
 #[derive(Clone, Copy)]
 struct RowsKernels {
     rms_norm: Function,
-    silu_mul: Function,
     add: Function,
-    add_gated: Function,
     pack: Function,
     unpack: Function,
 }
@@ -143,7 +146,7 @@ struct CudaPass {
     hidden: Vec<f32>,
     states: Vec<saved::State>,
     traces: Vec<saved::Trace>,
-    visits: moe::Visits,
+    routed: Routed,
 }
 
 /// Activations, `[rows_max, width]` f32.
@@ -162,6 +165,11 @@ fn threads(count: usize) -> usize {
 pub fn working_bytes(sizes: &PassSizes) -> Result<u64> {
     let rows = taken(4 * sizes.rows_max * sizes.hidden) + taken(4 * sizes.vocab);
     Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows) as u64)
+}
+
+/// Bytes of device memory that say which of a layer's experts are in its slots; none where all are.
+pub fn table_bytes(experts: usize, slots: usize) -> u64 {
+    if (1..experts).contains(&slots) { taken(moe::table_bytes(experts)) as u64 } else { 0 }
 }
 
 /// Bytes of device memory that `count` matrices of a layout take; `None` where it is no layout of a matrix.
@@ -246,9 +254,7 @@ impl Cuda {
         let mut function = |name: &str| modules.function(File::Rows, name);
         let rows_kernels = RowsKernels {
             rms_norm: function("rms_norm")?,
-            silu_mul: function("silu_mul")?,
             add: function("add")?,
-            add_gated: function("add_gated")?,
             pack: function("pack")?,
             unpack: function("unpack")?,
         };
@@ -258,7 +264,7 @@ impl Cuda {
             failure: None,
             planned: None,
             cpu: Cpu::new(options.cpu),
-            expert_bytes_left: options.expert_bytes,
+            hybrid: None,
             moe_kernels: None,
             delta_kernels: None,
             sizes: PassSizes::default(),
@@ -330,23 +336,10 @@ impl Cuda {
         self.device.launch(self.rows_kernels.rms_norm, [rows, 1, 1], threads(width.div_ceil(4)), &params)
     }
 
-    /// `gate = silu(gate) * up`.
-    fn silu_mul(&self, gate: Address, up: Address, count: usize) -> Result<()> {
-        let params: [&dyn Param; 3] = [&gate, &up, &(count as u64)];
-        self.each(self.rows_kernels.silu_mul, count, &params)
-    }
-
     /// `x += y`.
     fn add(&self, x: Address, y: Address, count: usize) -> Result<()> {
         let params: [&dyn Param; 3] = [&x, &y, &(count as u64)];
         self.each(self.rows_kernels.add, count, &params)
-    }
-
-    /// `x += sigmoid(gate) y` by rows.
-    fn add_gated(&self, x: Address, y: Address, gate: Address, rows: usize, width: usize) -> Result<()> {
-        let params: [&dyn Param; 4] = [&x, &y, &gate, &(width as i32)];
-        let block = threads(width);
-        self.device.launch(self.rows_kernels.add_gated, [width.div_ceil(block), rows, 1], block, &params)
     }
 
     /// f32 to 16 bits.
@@ -389,11 +382,11 @@ impl Cuda {
                     trace.0.extend_from_slice(bytes);
                 }
             }
-            Destination::Normed => numbers(bytes, &mut pass.visits.normed),
-            Destination::Weights => numbers(bytes, &mut pass.visits.weights),
+            Destination::Normed => numbers(bytes, &mut pass.routed.normed),
+            Destination::Weights => numbers(bytes, &mut pass.routed.weights),
             Destination::Chosen => {
                 let chosen = bytes.as_chunks().0.iter().map(|&bytes| u32::from_ne_bytes(bytes));
-                pass.visits.chosen.extend(chosen);
+                pass.routed.chosen.extend(chosen);
             }
             Destination::Hidden => numbers(bytes, &mut pass.hidden),
             Destination::Logits => numbers(bytes, &mut pass.logits),
@@ -434,7 +427,7 @@ impl Cuda {
             hidden: Vec::new(),
             states: pass.keep.marks.iter().map(|_| saved::State::default()).collect(),
             traces: saved(pass.keep.traced_rows().count()),
-            visits: moe::Visits::default(),
+            routed: Routed::default(),
         };
         if pass.blocks.is_empty() {
             return Ok(());
@@ -511,7 +504,7 @@ impl Cuda {
             let (normed, logits) = (space.words(count * hidden)?, space.words(count * vocab)?);
             let from = x.buffer.address().plus(4 * first * hidden);
             self.norm(from, &weights.norm, normed, count, hidden, weights.eps)?;
-            weights.output.multiply(&self.device, normed, logits, count, false)?;
+            weights.output.multiply(&self.device, normed, Output::to(logits), count)?;
             self.save(logits, 4 * count * vocab, Destination::Logits)?;
         }
         Ok(())
@@ -541,6 +534,10 @@ impl Backend for Cuda {
         Memory { host: host_memory::host(), device: Some(MemorySpace { free, total }) }
     }
 
+    fn expert_visits(&self) -> Option<DeviceVisits> {
+        self.hybrid.as_ref().map(|hybrid| DeviceVisits { slots: self.options.expert_slots, ..hybrid.visits })
+    }
+
     fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize {
         attention::block_len(layers, shape) * self.options.kv.bytes()
     }
@@ -564,6 +561,10 @@ impl Backend for Cuda {
         }
         if sizes.top_k > 0 {
             self.moe_kernels = Some(moe::Kernels::new(&mut self.modules)?);
+            self.hybrid = match self.options.expert_slots < sizes.experts {
+                true => Some(Hybrid::new(&self.device, sizes, PACED_ROWS_MIN - 1)?),
+                false => None,
+            };
         }
         Ok(())
     }
@@ -587,13 +588,17 @@ impl Backend for Cuda {
         shape: ExpertShape,
         bytes: Arc<dyn ExpertBytes>,
     ) -> Result<Self::Experts> {
-        let needed = moe::device_bytes(&shape).context("experts without size")?;
-        if needed > self.expert_bytes_left {
-            return Ok(moe::Experts::on_host(self.cpu.experts(layer, shape, bytes)?));
-        }
-        self.expert_bytes_left -= needed;
-        moe::Experts::on_device(&mut self.maker, &mut self.modules, layer, shape, &bytes)
-            .with_context(|| format!("the experts of layer {layer}"))
+        let slots = self.options.expert_slots;
+        let made = if slots >= shape.experts {
+            moe::Experts::on_device(&mut self.maker, &mut self.modules, layer, shape, &bytes)
+        } else {
+            let on_host = self.cpu.experts(layer, shape, bytes)?;
+            match slots {
+                0 => Ok(moe::Experts::on_host(on_host)),
+                _ => moe::Experts::in_slots(self, shape, on_host, slots),
+            }
+        };
+        made.with_context(|| format!("the experts of layer {layer}"))
     }
 
     fn rows(&mut self, rows_max: usize, width: usize) -> Result<Rows> {

@@ -1,65 +1,75 @@
-//! Feed-forward blocks: dense ones, and mixtures of experts, which are in device memory or with the CPU.
+//! Feed-forward blocks: dense ones, and mixtures of experts, which are in device memory, with the CPU, or some of them in
+//! slots of the device, see `hybrid`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use super::driver::{Address, Function, Param};
-use super::matrix::{self, Maker, Matrix};
+use super::hybrid::{Hybrid, Routed};
+use super::matrix::{Maker, Matrix, Output, Visits};
+use super::memory::Buffer;
 use super::module::{File, Modules};
 use super::saved::Destination;
 use super::workspace::Space;
-use super::{Cuda, threads};
-use crate::compute::cpu::Cpu;
+use super::{Cuda, PACED_ROWS_MIN};
+use crate::compute::cpu::{Cpu, LEFT_OUT};
+use crate::compute::experts::policy::{LayerCache, Policy};
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertShape};
 use crate::compute::{Backend, MoeWeights, PassSizes, RoutedWeights, SharedWeights};
+
+/// Threads of the block that writes to memory of the host.
+const PUBLISHING_THREADS: usize = 256;
 
 /// Kernels of the operation.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels {
     route: Function,
-    combine: Function,
+    publish: Function,
 }
 
 impl Kernels {
     pub(super) fn new(modules: &mut Modules) -> Result<Self> {
         let mut function = |name: &str| modules.function(File::Experts, name);
-        Ok(Self { route: function("route")?, combine: function("combine")? })
+        Ok(Self { route: function("route")?, publish: function("publish")? })
     }
 }
 
 /// The routed experts of one layer.
-pub struct Experts(Place);
-
-/// Where experts are.
-enum Place {
-    /// Gate, up and down of all of them, in device memory.
-    Device { matrices: [Matrix; 3], count: usize },
-    /// In memory of the host, or on disk.
-    Host { experts: <Cpu as Backend>::Experts, count: usize },
+pub struct Experts {
+    count: usize,
+    /// Those in device memory.
+    resident: Option<Resident>,
+    /// All of them, unless all are in device memory.
+    host: Option<<Cpu as Backend>::Experts>,
 }
 
-/// What comes to the host for a layer whose experts are there.
-#[derive(Default)]
-pub(super) struct Visits {
-    /// `[rows, hidden]`
-    pub normed: Vec<f32>,
-    /// `[rows, top_k]`
-    pub chosen: Vec<u32>,
-    /// `[rows, top_k]`
-    pub weights: Vec<f32>,
+/// Experts in device memory.
+struct Resident {
+    /// Gate, up and down of each slot.
+    matrices: [Matrix; 3],
+    /// Who is in the slots, where not each expert has its own.
+    table: Option<Table>,
 }
 
-/// Bytes of device memory that the experts of a layer take; `None` where that is no number.
-pub(super) fn device_bytes(shape: &ExpertShape) -> Option<usize> {
-    shape.matrices.iter().map(|layout| matrix::device_bytes(layout, shape.experts)).sum()
+/// The slots of experts.
+struct Table {
+    /// Of each expert, negative without; i32.
+    slots: Buffer,
+    /// The same for the host: the index among the caches.
+    cache: usize,
+}
+
+/// Bytes of the table of a layer's slots.
+pub(super) fn table_bytes(experts: usize) -> usize {
+    experts * size_of::<i32>()
 }
 
 impl Experts {
     /// Experts that stay where they are.
     pub(super) fn on_host(experts: <Cpu as Backend>::Experts) -> Self {
-        let count = experts.count();
-        Self(Place::Host { experts, count })
+        Self { count: experts.count(), resident: None, host: Some(experts) }
     }
 
     /// Copies all of them to device memory.
@@ -71,8 +81,7 @@ impl Experts {
         bytes: &Arc<dyn ExpertBytes>,
     ) -> Result<Self> {
         let count = shape.experts;
-        let [gate, up, down] = shape.matrices.map(|layout| maker.empty(modules, layout, count));
-        let matrices = [gate?, up?, down?];
+        let matrices = slots(maker, modules, &shape, count)?;
         let parts = shape.parts();
         let mut record = Vec::new();
         for expert in 0..count {
@@ -85,17 +94,39 @@ impl Experts {
                 record.resize(shape.record_bytes(), 0);
                 bytes.fetch(&[id], &mut record).context("the weights of an expert cannot be read")?;
                 for (matrix, part) in matrices.iter().zip(&parts) {
-                    maker.write(
-                        matrix,
-                        expert,
-                        &record[part.values.clone()],
-                        &record[part.scales.clone()],
-                    )?;
+                    let of = |range: &std::ops::Range<usize>| &record[range.clone()];
+                    maker.write(matrix, expert, of(&part.values), of(&part.scales))?;
                 }
             }
         }
-        Ok(Self(Place::Device { matrices, count }))
+        Ok(Self { count, resident: Some(Resident { matrices, table: None }), host: None })
     }
+
+    /// Experts on the host of which those that are visited most come to `slots` slots.
+    pub(super) fn in_slots(
+        cuda: &mut Cuda,
+        shape: ExpertShape,
+        experts: <Cpu as Backend>::Experts,
+        slots: usize,
+    ) -> Result<Self> {
+        let count = shape.experts;
+        let matrices = self::slots(&mut cuda.maker, &mut cuda.modules, &shape, slots)?;
+        let table = cuda.arena.take(table_bytes(count))?;
+        cuda.device.upload(&vec![-1i32; count], table.address())?;
+        let hybrid = cuda.hybrid.as_mut().context(NO_ROUTING)?;
+        let cache = hybrid.add(LayerCache::new(Policy::BEST, count, slots), &matrices)?;
+        let table = Some(Table { slots: table, cache });
+        Ok(Self { count, resident: Some(Resident { matrices, table }), host: Some(experts) })
+    }
+}
+
+/// What a model without routed experts does not have.
+pub(super) const NO_ROUTING: &str = "a model without experts was announced";
+
+/// Room for gate, up and down of `count` experts.
+fn slots(maker: &mut Maker, modules: &mut Modules, shape: &ExpertShape, count: usize) -> Result<[Matrix; 3]> {
+    let [gate, up, down] = shape.matrices.map(|layout| maker.empty(modules, layout, count));
+    Ok([gate?, up?, down?])
 }
 
 /// Workspace of the operation.
@@ -103,18 +134,18 @@ struct Parts {
     normed: Address,
     /// `[rows, experts]`
     logits: Address,
-    /// `[rows, top_k]`
+    /// `[rows, top_k]`, and the same for the other ones.
     chosen: Address,
-    /// `[rows, top_k]`
     weights: Address,
+    slots: Address,
+    /// Slots of visits whose experts were copied after the routing.
+    late_slots: Address,
     /// Inner activations of visits, or of the shared expert.
     gate: Address,
-    up: Address,
-    /// Outputs of visits, or of the shared expert.
-    out: Address,
+    inner: Address,
     /// Logits of the shared expert's weight, `[rows]`.
     shared: Address,
-    /// What experts return that are with the CPU.
+    /// What the CPU returns.
     returned: Address,
 }
 
@@ -127,9 +158,10 @@ impl Parts {
             logits: space.words(rows * sizes.experts)?,
             chosen: space.words(visits)?,
             weights: space.words(visits)?,
+            slots: space.words(visits)?,
+            late_slots: space.words(visits)?,
             gate: space.words(inner)?,
-            up: space.words(inner)?,
-            out: space.words(visits * sizes.hidden)?,
+            inner: space.words(inner)?,
             shared: space.words(rows)?,
             returned: space.words(rows * sizes.hidden)?,
         })
@@ -149,84 +181,160 @@ impl Cuda {
         let mut space = self.space()?;
         let parts = Parts::new(&mut space, &sizes, rows)?;
         self.norm(x, &weights.norm, parts.normed, rows, sizes.hidden, weights.eps)?;
+        let mut is_sent = false;
         if let Some(routed) = &weights.routed {
-            self.routed(routed, &parts, rows, x)?;
+            self.route(routed, &parts, rows)?;
+            if routed.experts.host.is_some() {
+                is_sent = self.send_routing(&parts, rows * routed.top_k)?;
+            }
+            if let Some(resident) = &routed.experts.resident {
+                let visits = Visits { slots: parts.slots, rows, top_k: routed.top_k };
+                self.visit(resident, &visits, &parts, x)?;
+            }
         }
-        let on_host = weights.routed.as_ref().and_then(|routed| match &routed.experts.0 {
-            Place::Device { .. } => None,
-            Place::Host { experts, .. } => Some(experts),
-        });
-        if on_host.is_some() {
-            self.read()?;
-        }
-        // The device computes with the shared expert while the CPU computes with the others.
+        // The device computes with the shared expert, too, while the host learns of the others.
         if let Some(shared) = &weights.shared {
             self.shared(shared, &parts, rows, x)?;
         }
-        on_host.map_or(Ok(()), |experts| self.visit_on_host(experts, &parts, x))
+        let Some(routed) = &weights.routed else { return Ok(()) };
+        let Some(host) = &routed.experts.host else { return Ok(()) };
+        if is_sent {
+            self.pass.routed = self.hybrid()?.receive(rows * sizes.hidden, rows * routed.top_k)?;
+        }
+        self.visit_missing(&routed.experts, host, routed.top_k, &parts, x)
     }
 
-    /// Adds what experts return that are with the CPU, for the visits that have come to the host.
-    fn visit_on_host(
+    fn hybrid(&mut self) -> Result<&mut Hybrid> {
+        self.hybrid.as_mut().context(NO_ROUTING)
+    }
+
+    fn route(&mut self, routed: &RoutedWeights<Self>, parts: &Parts, rows: usize) -> Result<()> {
+        let (device, kernels) = (self.device.clone(), self.moe_kernels()?);
+        let experts = &routed.experts;
+        let table = experts.resident.as_ref().and_then(|resident| resident.table.as_ref());
+        let table = table.map_or(Address::NULL, |table| table.slots.address());
+        routed.router.multiply(&device, parts.normed, Output::to(parts.logits), rows)?;
+        let params: [&dyn Param; 8] = [
+            &parts.logits,
+            &table,
+            &parts.chosen,
+            &parts.slots,
+            &parts.weights,
+            &(experts.count as i32),
+            &(routed.top_k as i32),
+            &i32::from(routed.normalize),
+        ];
+        device.launch(kernels.route, [rows, 1, 1], 32, &params)
+    }
+
+    /// Brings the rows and their visits to the host; returns whether that is still to be waited for. Many rows are copied,
+    /// and waited for here.
+    fn send_routing(&mut self, parts: &Parts, visits: usize) -> Result<bool> {
+        let (device, kernels, rows) = (self.device.clone(), self.moe_kernels()?, self.pass.rows);
+        let values = rows * self.sizes.hidden;
+        let envelope = if rows < PACED_ROWS_MIN { self.hybrid()?.envelope() } else { None };
+        let Some(envelope) = envelope else {
+            self.save(parts.normed, 4 * values, Destination::Normed)?;
+            self.save(parts.chosen, 4 * visits, Destination::Chosen)?;
+            self.save(parts.weights, 4 * visits, Destination::Weights)?;
+            return self.read().map(|()| false);
+        };
+        let params: [&dyn Param; 10] = [
+            &parts.normed,
+            &parts.chosen,
+            &parts.weights,
+            &envelope.normed,
+            &envelope.chosen,
+            &envelope.weights,
+            &(values as i32),
+            &(visits as i32),
+            &envelope.flag,
+            &envelope.number,
+        ];
+        device.launch(kernels.publish, [1, 1, 1], PUBLISHING_THREADS, &params)?;
+        Ok(true)
+    }
+
+    /// Adds what experts in slots return.
+    fn visit(&self, resident: &Resident, visits: &Visits, parts: &Parts, x: Address) -> Result<()> {
+        let [gate, up, down] = &resident.matrices;
+        gate.visit(&self.device, visits, parts.normed, Output::to(parts.gate))?;
+        up.visit(&self.device, visits, parts.normed, Output::to(parts.inner).gated_by(parts.gate))?;
+        down.gather(&self.device, visits, parts.weights, parts.inner, x)
+    }
+
+    /// Adds what experts return that had no slot, for the visits that have come to the host.
+    fn visit_missing(
         &mut self,
-        experts: &<Cpu as Backend>::Experts,
+        experts: &Experts,
+        host: &<Cpu as Backend>::Experts,
+        top_k: usize,
         parts: &Parts,
         x: Address,
     ) -> Result<()> {
-        let Visits { normed, chosen, weights } = std::mem::take(&mut self.pass.visits);
+        let Routed { normed, mut chosen, weights } = std::mem::take(&mut self.pass.routed);
+        match &experts.resident {
+            None => host.tell(top_k, &chosen),
+            Some(resident) => self.copy_missing(resident, host, top_k, &mut chosen, parts, x)?,
+        }
+        let mut left: Vec<u32> = chosen.iter().copied().filter(|&expert| expert != LEFT_OUT).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        left.sort_unstable();
+        left.dedup();
         let cancel = self.pass.cancel.clone();
-        let mut out = vec![0.0; normed.len()];
-        self.cpu.visit(experts, &chosen, &weights, &normed, &cancel, &mut out)?;
-        self.device.upload(&out, parts.returned)?;
-        self.add(x, parts.returned, out.len())
+        let started = Instant::now();
+        let mut sums = vec![0.0; normed.len()];
+        self.cpu.visit(host, &chosen, &weights, &normed, &cancel, &mut sums)?;
+        let hybrid = self.hybrid.as_mut().context(NO_ROUTING)?;
+        hybrid.rates.observe_computed(left.len(), started.elapsed().as_secs_f64());
+        hybrid.send_back(&sums, parts.returned)?;
+        self.add(x, parts.returned, sums.len())
     }
 
-    fn routed(&mut self, routed: &RoutedWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
-        let (device, kernels) = (self.device.clone(), self.moe_kernels()?);
-        let top_k = routed.top_k;
-        let count = match &routed.experts.0 {
-            Place::Device { count, .. } | Place::Host { count, .. } => *count,
-        };
-        routed.router.multiply(&device, parts.normed, parts.logits, rows, false)?;
-        let route: [&dyn Param; 6] = [
-            &parts.logits,
-            &parts.chosen,
-            &parts.weights,
-            &(count as i32),
-            &(top_k as i32),
-            &i32::from(routed.normalize),
-        ];
-        device.launch(kernels.route, [rows, 1, 1], 32, &route)?;
-        let visits = rows * top_k;
-        let [gate, up, down] = match &routed.experts.0 {
-            Place::Device { matrices, .. } => matrices,
-            Place::Host { .. } => {
-                self.save(parts.normed, 4 * rows * self.sizes.hidden, Destination::Normed)?;
-                self.save(parts.chosen, 4 * visits, Destination::Chosen)?;
-                return self.save(parts.weights, 4 * visits, Destination::Weights);
-            }
-        };
-        gate.visit(&device, parts.chosen, visits, top_k, parts.normed, parts.gate)?;
-        up.visit(&device, parts.chosen, visits, top_k, parts.normed, parts.up)?;
-        self.silu_mul(parts.gate, parts.up, visits * gate.rows())?;
-        down.visit(&device, parts.chosen, visits, 1, parts.gate, parts.out)?;
-        let hidden = down.rows();
-        let combine: [&dyn Param; 5] = [&x, &parts.out, &parts.weights, &(top_k as i32), &(hidden as i32)];
-        let block = threads(hidden);
-        device.launch(kernels.combine, [hidden.div_ceil(block), rows, 1], block, &combine)
+    /// Copies some of the visited experts that have no slot to one, and adds what they return. Only those that the CPU is to
+    /// compute with are left in `chosen`.
+    fn copy_missing(
+        &mut self,
+        resident: &Resident,
+        host: &<Cpu as Backend>::Experts,
+        top_k: usize,
+        chosen: &mut [u32],
+        parts: &Parts,
+        x: Address,
+    ) -> Result<()> {
+        let Some(Table { slots, cache }) = &resident.table else { return Ok(()) };
+        let hybrid = self.hybrid.as_mut().context(NO_ROUTING)?;
+        hybrid.observe_copies()?;
+        let copies = hybrid.plan(*cache, host, top_k, chosen);
+        let cache = &hybrid.caches[*cache];
+        let of = |slot: Option<usize>| slot.map_or(-1, |slot| slot as i32);
+        let table: Vec<i32> = (0..host.count() as u32).map(|expert| of(cache.slot(expert))).collect();
+        let is_late = |expert: &u32| copies.iter().any(|copy| copy.insert.expert == *expert);
+        let late: Vec<i32> =
+            chosen.iter().map(|expert| if is_late(expert) { table[*expert as usize] } else { -1 }).collect();
+        for expert in chosen.iter_mut().filter(|expert| table[**expert as usize] >= 0) {
+            *expert = LEFT_OUT;
+        }
+        if copies.is_empty() {
+            return Ok(());
+        }
+        let tables = [(&late[..], parts.late_slots), (&table[..], slots.address())];
+        hybrid.copy(&resident.matrices, &copies, tables)?;
+        let visits = Visits { slots: parts.late_slots, rows: self.pass.rows, top_k };
+        self.visit(resident, &visits, parts, x)
     }
 
     fn shared(&mut self, shared: &SharedWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
-        let device = self.device.clone();
-        let expert = &shared.expert;
-        expert.gate.multiply(&device, parts.normed, parts.gate, rows, false)?;
-        expert.up.multiply(&device, parts.normed, parts.up, rows, false)?;
-        self.silu_mul(parts.gate, parts.up, rows * expert.gate.rows())?;
-        let Some(gate) = &shared.gate else {
-            return expert.down.multiply(&device, parts.gate, x, rows, true);
-        };
-        gate.multiply(&device, parts.normed, parts.shared, rows, false)?;
-        expert.down.multiply(&device, parts.gate, parts.out, rows, false)?;
-        self.add_gated(x, parts.out, parts.shared, rows, expert.down.rows())
+        let (device, expert) = (&self.device, &shared.expert);
+        expert.gate.multiply(device, parts.normed, Output::to(parts.gate), rows)?;
+        expert.up.multiply(device, parts.normed, Output::to(parts.inner).gated_by(parts.gate), rows)?;
+        let mut out = Output::adds_to(x);
+        if let Some(gate) = &shared.gate {
+            gate.multiply(device, parts.normed, Output::to(parts.shared), rows)?;
+            out = out.scaled_by(parts.shared);
+        }
+        expert.down.multiply(device, parts.inner, out, rows)
     }
 }

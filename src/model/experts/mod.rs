@@ -1,6 +1,5 @@
 //! Where the bytes of routed experts are.
 
-pub mod policy;
 pub mod store;
 pub mod tiers;
 pub mod trace;

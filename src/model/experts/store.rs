@@ -1,7 +1,7 @@
 //! Experts in memory of the program, the others on disk.
 //!
 //! Every layer has as many slots as every other one. A pass says which experts it visits; those without a slot are read
-//! with several large reads in flight, and the most useful ones of them stay, see `policy`. While a long prompt is
+//! with several large reads in flight, and the most useful ones of them stay, see `compute::experts::policy`. While a long prompt is
 //! evaluated, the experts of the next layer are read ahead; while nothing is, free slots are filled.
 
 use std::collections::{BTreeSet, HashMap};
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::policy::{Insert, LayerCache, Policy};
 use super::tiers::{STAGED_MAX, Tiers};
 use super::trace::LayerHeader;
 use super::warm::Remembered;
 use crate::base::pool::Pool;
 use crate::base::reads::{IN_FLIGHT_MAX, ReadFile};
+use crate::compute::experts::policy::{Insert, LayerCache, Policy};
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
 use crate::format::Bytes;
 use crate::format::slots::{SlotMemory, SlotWriter};

@@ -1,12 +1,14 @@
-// Mixture of experts: which experts a row visits, and the sum of what they return.
+// Mixture of experts: which experts a row visits.
 #include "common.cuh"
 
-// The `top_k` greatest of each row of logits, `[rows, experts]`, which become probabilities: their indices and weights,
-// `[rows, top_k]`. Of equal ones the first counts. A warp for each row.
-extern "C" __global__ void __launch_bounds__(32) route(float* logits, u32* chosen, float* weights, int experts, int top_k, int normalize) {
+// The `top_k` greatest of each row of logits, `[rows, experts]`, which become probabilities: their indices, slots and
+// weights, `[rows, top_k]`. The slot of an expert is `table[expert]`, negative where it has none; without a table it is its
+// index. Of equal experts the first counts. A warp for each row.
+extern "C" __global__ void __launch_bounds__(32) route(float* logits, const int* table, u32* chosen, int* slots, float* weights, int experts, int top_k, int normalize) {
     int lane = threadIdx.x;
     float* p = logits + (u64)blockIdx.x * experts;
     chosen += (u64)blockIdx.x * top_k;
+    slots += (u64)blockIdx.x * top_k;
     weights += (u64)blockIdx.x * top_k;
     float most = -3e38f, sum = 0.f;
     for (int e = lane; e < experts; e += 32) most = fmaxf(most, p[e]);
@@ -33,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(32) route(float* logits, u32* chose
         if (at >= experts) at = k, best = __uint_as_float(0x7fc00000);
         total += best;
         if (at % 32 == lane) p[at] = -1.f;
-        if (lane == 0) chosen[k] = at, weights[k] = best;
+        if (lane == 0) chosen[k] = at, slots[k] = table ? table[at] : at, weights[k] = best;
     }
     __syncwarp();
     if (normalize) {
@@ -41,14 +43,12 @@ extern "C" __global__ void __launch_bounds__(32) route(float* logits, u32* chose
     }
 }
 
-// `x[i] += sum over k of weights[i, k] y[i, k]`; `y` is `[rows, top_k, width]`.
-extern "C" __global__ void __launch_bounds__(256) combine(float* x, const float* y, const float* weights, int top_k, int width) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= width) return;
-    float sum = 0.f;
-    for (int k = 0; k < top_k; k++) {
-        u64 v = (u64)blockIdx.y * top_k + k;
-        sum += weights[v] * y[v * width + i];
-    }
-    x[(u64)blockIdx.y * width + i] += sum;
+// Brings what the host needs to compute with experts to memory of the host that is mapped, and then says so by the number
+// of the message. One block.
+extern "C" __global__ void __launch_bounds__(256) publish(const float* normed, const u32* chosen, const float* weights, float* to_normed, u32* to_chosen, float* to_weights, int values, int visits, u32* flag, u32 number) {
+    for (int i = threadIdx.x; i < values; i += blockDim.x) to_normed[i] = normed[i];
+    for (int i = threadIdx.x; i < visits; i += blockDim.x) to_chosen[i] = chosen[i], to_weights[i] = weights[i];
+    __threadfence_system();
+    __syncthreads();
+    if (threadIdx.x == 0) store_release_system(flag, number);
 }

@@ -47,45 +47,97 @@ template <class T> __device__ __forceinline__ void activations8(const float* x, 
     }
 }
 
-// `y[i] = W x[i]`, or `y[i] += W x[i]`, for the R rows of `x` from `blockIdx.y * R` on. A warp computes one output of
-// each; both are dense, `[batch, cols]` and `[batch, rows]`.
+// What becomes of a product `W x`: see `Output` of `compute/cuda/matrix.rs`.
+struct Output {
+    // `[batch, rows]`
+    float* y;
+    // Laid out as `y`: the product is multiplied by silu of it; null without.
+    const float* gate;
+    // Of each row of the batch: the product is multiplied by sigmoid of it; null without.
+    const float* factor;
+    // Whether it is added to what is there.
+    int adds;
+};
+
+// Sums of the products of row `row` with R rows of activations, of which `count` are there.
 template <class T, int R>
-__device__ __forceinline__ void matmul(const Matrix& m, const float* x, float* y, int batch, int adds) {
-    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (row >= m.rows) return;
-    int first = blockIdx.y * R, groups = (m.cols + 7) / 8;
-    float sums[R];
-#pragma unroll
-    for (int r = 0; r < R; r++) sums[r] = 0.f;
+__device__ __forceinline__ void products(const Matrix& m, int row, const float* x, int count, float* sums) {
+    int lane = threadIdx.x % 32, groups = (m.cols + 7) / 8;
     for (int g = lane; g < groups; g += 32) {
         float w[8], a[8];
         weights8<T>(m, row, g, w);
 #pragma unroll
         for (int r = 0; r < R; r++) {
-            if (first + r < batch) {
-                activations8<T>(x + (u64)(first + r) * m.cols, m.cols, g, a);
+            if (r < count) {
+                activations8<T>(x + (u64)r * m.cols, m.cols, g, a);
                 for (int j = 0; j < 8; j++) sums[r] += w[j] * a[j];
             }
         }
     }
+}
+
+// The row of a matrix that a warp computes with, of the blocks of a grid.
+__device__ __forceinline__ int own_row() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
+
+// The n-th of equal matrices.
+__device__ __forceinline__ Matrix nth(Matrix m, int n) {
+    m.values += n * m.next_values;
+    if (m.scales) m.scales += n * m.next_scales;
+    return m;
+}
+
+// `W x[i]` for the R rows of `x` from `blockIdx.y * R` on, `[batch, cols]`. A warp computes one output of each.
+template <class T, int R>
+__device__ __forceinline__ void matmul(const Matrix& m, const float* x, const Output& out, int batch) {
+    int row = own_row();
+    if (row >= m.rows) return;
+    int first = blockIdx.y * R;
+    float sums[R];
+#pragma unroll
+    for (int r = 0; r < R; r++) sums[r] = 0.f;
+    products<T, R>(m, row, x + (u64)first * m.cols, batch - first, sums);
 #pragma unroll
     for (int r = 0; r < R; r++) {
         if (first + r < batch) {
             float sum = warp_sum(sums[r]);
-            float* out = y + (u64)(first + r) * m.rows + row;
-            if (lane == 0) *out = adds ? *out + sum : sum;
+            u64 at = (u64)(first + r) * m.rows + row;
+            if (out.gate) sum *= silu(out.gate[at]);
+            if (out.factor) sum *= sigmoid(out.factor[first + r]);
+            if (threadIdx.x % 32 == 0) out.y[at] = out.adds ? out.y[at] + sum : sum;
         }
     }
 }
 
-// `y[v] = W_e x[v / shared_by]` for visit v = `blockIdx.y` of expert e = `experts[v]`; without experts all are of the
-// one matrix.
+// `W_s x[v / top_k]` for visit v = `blockIdx.y` of the expert in slot s = `slots[v]`; nothing where that is negative.
 template <class T>
-__device__ __forceinline__ void visit(Matrix m, const u32* experts, int shared_by, const float* x, float* y) {
-    u64 expert = experts[blockIdx.y];
-    m.values += expert * m.next_values;
-    if (m.scales) m.scales += expert * m.next_scales;
-    matmul<T, 1>(m, x + (u64)(blockIdx.y / shared_by) * m.cols - (u64)blockIdx.y * m.cols, y, gridDim.y, 0);
+__device__ __forceinline__ void visit(const Matrix& m, const int* slots, int top_k, const float* x, const Output& out) {
+    int v = blockIdx.y, row = own_row(), slot = slots[v];
+    if (slot < 0 || row >= m.rows) return;
+    float sum = 0.f;
+    products<T, 1>(nth(m, slot), row, x + (u64)(v / top_k) * m.cols, 1, &sum);
+    sum = warp_sum(sum);
+    u64 at = (u64)v * m.rows + row;
+    if (out.gate) sum *= silu(out.gate[at]);
+    if (threadIdx.x % 32 == 0) out.y[at] = sum;
+}
+
+// `y[i] += sum over k of weights[i, k] W_s x[i, k]` for row i = `blockIdx.y` and slots s = `slots[i, k]` that are not
+// negative.
+template <class T>
+__device__ __forceinline__ void gather(const Matrix& m, const int* slots, const float* weights, int top_k, const float* x, float* y) {
+    int row = own_row();
+    if (row >= m.rows) return;
+    float total = 0.f;
+#pragma unroll 1
+    for (int k = 0; k < top_k; k++) {
+        int v = blockIdx.y * top_k + k, slot = slots[v];
+        if (slot < 0) continue;
+        float sum = 0.f;
+        products<T, 1>(nth(m, slot), row, x + (u64)v * m.cols, 1, &sum);
+        total += weights[v] * sum;
+    }
+    total = warp_sum(total);
+    if (threadIdx.x % 32 == 0) y[(u64)blockIdx.y * m.rows + row] += total;
 }
 
 // `x[i] = table[tokens[i]]`, one block for each i.

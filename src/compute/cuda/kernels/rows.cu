@@ -11,23 +11,10 @@ extern "C" __global__ void __launch_bounds__(256) rms_norm(const float* x, const
     for (int i = threadIdx.x; i < width; i += blockDim.x) out[(u64)blockIdx.x * width + i] = row[i] * factor * w[i];
 }
 
-// `gate = silu(gate) * up`.
-extern "C" __global__ void __launch_bounds__(256) silu_mul(float* gate, const float* up, u64 count) {
-    u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) gate[i] = silu(gate[i]) * up[i];
-}
-
 // `x += y`.
 extern "C" __global__ void __launch_bounds__(256) add(float* x, const float* y, u64 count) {
     u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) x[i] += y[i];
-}
-
-// `x += sigmoid(gate) y`, by rows of `width`.
-extern "C" __global__ void __launch_bounds__(256) add_gated(float* x, const float* y, const float* gate, int width) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    u64 at = (u64)blockIdx.y * width + i;
-    if (i < width) x[at] += sigmoid(gate[blockIdx.y]) * y[at];
 }
 
 // f32 to 16 bits.

@@ -1,7 +1,11 @@
 //! The bytes of routed experts: how they are stored, and who has them.
 
+pub mod policy;
+
 use std::io;
 use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 
 use crate::base::dtype::DType;
 use crate::format::Bytes;
@@ -82,6 +86,26 @@ pub struct Part<T> {
 
 /// Gate, up and down of one expert.
 pub type ExpertParts = [Part<Bytes>; 3];
+
+/// How visits went to routed experts of which a device holds some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceVisits {
+    /// Slots of each layer.
+    pub slots: usize,
+    /// Experts that passes visited, each once for a layer.
+    pub visits: u64,
+    /// Those that had a slot.
+    pub hits: u64,
+    /// Those that were copied to one.
+    pub copied: u64,
+}
+
+impl DeviceVisits {
+    /// Share of the visits that found the expert in its slot.
+    pub fn hit_rate(&self) -> f64 {
+        self.hits as f64 / (self.visits as f64).max(1.0)
+    }
+}
 
 /// The owner of the bytes of routed experts: a map of the checkpoint, or a cache over it.
 pub trait ExpertBytes: Send + Sync {

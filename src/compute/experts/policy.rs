@@ -70,20 +70,31 @@ impl LayerCache {
     /// the most useful first. Each is in memory after [`Self::fill`]; a slot that is never filled is free again at the
     /// next visit.
     pub fn visit(&mut self, top_k: usize, experts: &[u32]) -> Vec<Insert> {
+        self.record(top_k, experts);
+        let tokens = (experts.len() / top_k.max(1)).min(INSERTING_TOKENS_MAX);
+        let missing = self.missing_of(experts);
+        self.admit(&missing, self.policy.inserts_max.min(top_k) * tokens, experts)
+    }
+
+    /// Records the visits of a pass, `[tokens, top_k]`.
+    pub fn record(&mut self, top_k: usize, experts: &[u32]) {
         for token in experts.chunks(top_k.max(1)) {
             self.now += 1.0;
             token.iter().for_each(|&expert| self.touch(expert));
         }
+    }
+
+    /// Those of `experts` that have no slot, each once, the most useful first.
+    pub fn missing_of(&self, experts: &[u32]) -> Vec<u32> {
         let mut missing: Vec<u32> = experts.iter().copied().filter(|&e| self.slot(e).is_none()).collect();
         missing.sort_by(|&a, &b| self.priority(b).total_cmp(&self.priority(a)).then(a.cmp(&b)));
         missing.dedup();
-        let tokens = (experts.len() / top_k.max(1)).min(INSERTING_TOKENS_MAX);
-        self.admit(&missing, self.policy.inserts_max.min(top_k) * tokens, experts)
+        missing
     }
 
     /// Gives `missing`, the most useful first, the free slots and then those of at most `replaced_max` less useful ones,
     /// none of them `visited`.
-    fn admit(&mut self, missing: &[u32], replaced_max: usize, visited: &[u32]) -> Vec<Insert> {
+    pub fn admit(&mut self, missing: &[u32], replaced_max: usize, visited: &[u32]) -> Vec<Insert> {
         let free = (0..self.experts.len()).filter(|&slot| self.experts[slot].is_none());
         let mut slots: Vec<usize> = free.take(missing.len()).collect();
         let wanted = (missing.len() - slots.len()).min(replaced_max);
