@@ -319,6 +319,28 @@ fn memory_of_the_device_stays_within_the_budget() {
 }
 
 #[test]
+fn a_tensor_is_copied_once() {
+    child::with_driver(PRODUCT, &[], || {
+        probe::probe().unwrap();
+        let dir = fimd::format::ModelDir::open(&reference::folder("qwen2_tied")).unwrap();
+        let values = dir.tensor("model.embed_tokens.weight").unwrap();
+        let (rows, cols) = (values.shape[0], values.shape[1]);
+        let stored = StoredMatrix { rows, cols, values, scale: None };
+        let mut backend = <Cuda as TestBackend>::open(crate::load::cpu(1, 8, Precision::F32));
+        let free = |backend: &Cuda| backend.memory().device.unwrap().free;
+        let before = free(&backend);
+        let first = backend.matrix(stored.clone()).unwrap();
+        let after = free(&backend);
+        assert!(before - after >= stored.values.bytes.len() as u64);
+        let second = backend.matrix(stored.clone()).unwrap();
+        assert_eq!(free(&backend), after, "the head is the embedding");
+        drop((first, second));
+        assert_eq!(free(&backend), before);
+        drop(backend.matrix(stored).unwrap());
+    });
+}
+
+#[test]
 fn a_token_is_waited_for_once() {
     child::with_driver(PRODUCT, &[], || {
         probe::probe().unwrap();

@@ -1,7 +1,8 @@
 //! Matrices in device memory, in their stored type, and products with them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use anyhow::{Result, ensure};
 
@@ -98,15 +99,25 @@ pub struct Matrix {
     kernels: Kernels,
     layout: MatrixLayout,
     /// Where its bytes are.
+    buffers: Arc<Buffers>,
+}
+
+/// Device memory of values and scales, which matrices of the same tensor share.
+struct Buffers {
     _values: Buffer,
     _scales: Option<Buffer>,
 }
+
+/// A tensor in a mapped file, and where it begins there.
+type Place = (PathBuf, u64);
 
 /// What matrices are made with: their kernels, and the codebooks that they share.
 pub(super) struct Maker {
     device: Arc<Device>,
     arena: Arc<Arena>,
     tables: HashMap<DType, Buffer>,
+    /// Matrices of mapped tensors: an embedding may be the head, too.
+    made: HashMap<Place, (Described, Weak<Buffers>)>,
 }
 
 /// Bytes from a row to the next in device memory.
@@ -145,7 +156,7 @@ fn codebook(dtype: DType) -> Option<&'static [u32]> {
 
 impl Maker {
     pub(super) fn new(device: Arc<Device>, arena: Arc<Arena>) -> Self {
-        Self { device, arena, tables: HashMap::new() }
+        Self { device, arena, tables: HashMap::new(), made: HashMap::new() }
     }
 
     /// A copy of a matrix.
@@ -162,8 +173,19 @@ impl Maker {
             "the scales of {name} are not {} values",
             layout.scale_bytes() / size_of::<f32>()
         );
+        let place = stored.values.bytes.place().map(|(file, offset)| (file.path().to_owned(), offset));
+        if let Some((described, buffers)) = place.as_ref().and_then(|place| self.made.get(place))
+            && let Some(buffers) = buffers.upgrade()
+            && (described.rows as usize, described.cols as usize) == (rows, cols)
+        {
+            let kernels = kernels(modules, layout.dtype)?;
+            return Ok(Matrix { described: *described, kernels, layout, buffers });
+        }
         let matrix = self.empty(modules, layout, 1)?;
         self.write(&matrix, 0, &stored.values.bytes, &scales)?;
+        if let Some(place) = place {
+            self.made.insert(place, (matrix.described, Arc::downgrade(&matrix.buffers)));
+        }
         Ok(matrix)
     }
 
@@ -198,7 +220,8 @@ impl Maker {
             scale_cols: scale_cols as i32,
         };
         let kernels = kernels(modules, dtype)?;
-        Ok(Matrix { described, kernels, layout, _values: values, _scales: scales })
+        let buffers = Arc::new(Buffers { _values: values, _scales: scales });
+        Ok(Matrix { described, kernels, layout, buffers })
     }
 
     /// Writes the n-th of the matrices.

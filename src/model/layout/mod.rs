@@ -97,8 +97,9 @@ pub fn bytes(
         let scale_block = config.fp8_block.filter(|_| stored.dtype == DType::F8E4M3);
         let layout = MatrixLayout { rows: part.rows() / count, cols, dtype: stored.dtype, scale_block };
         let matrix = of(&layout, count).with_context(|| format!("{:?} is no matrix", part.field))?;
-        let is_head_too = part.field == Field::Embedding && config.tied;
-        all += if is_head_too { 2 * matrix } else { matrix };
+        // A device knows a tensor again by its place in a file.
+        let is_copied_twice = part.field == Field::Embedding && config.tied && stored.bytes.place().is_none();
+        all += if is_copied_twice { 2 * matrix } else { matrix };
     }
     Ok(all)
 }
