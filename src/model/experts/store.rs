@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -16,11 +17,12 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{Insert, LayerCache, Policy};
+use super::reserve::{Reserved, reserve};
 use super::tiers::{STAGED_MAX, Tiers};
 use super::trace::LayerHeader;
 use super::warm::Remembered;
 use crate::base::pool::Pool;
-use crate::base::reads::{IN_FLIGHT_MAX, ReadFile};
+use crate::base::reads::{IN_FLIGHT_MAX, ReadFile, Reader};
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
 use crate::format::Bytes;
 use crate::format::slots::{SlotMemory, SlotWriter};
@@ -190,33 +192,55 @@ impl StoredExperts {
         LayerHeader { experts: self.shape.experts, top_k: self.top_k, record_bytes }
     }
 
+    /// Bytes of an expert without its scales.
+    pub(super) fn slot_bytes(&self) -> usize {
+        self.shape.parts().iter().map(|part| part.values.len()).sum()
+    }
+
     /// Whether all of them are in files.
     pub fn is_mapped(&self) -> bool {
         self.parts.iter().flatten().all(|part| part.values.place().is_some())
     }
 }
 
+/// How a store works.
+#[derive(Debug)]
+pub struct StoreOptions {
+    /// Whether files are read past the page cache.
+    pub wants_direct: bool,
+    /// Whether slots are locked.
+    pub wants_lock: bool,
+    /// Bytes of memory that are left for what is allocated later, besides the trunk.
+    pub others_bytes: u64,
+    /// What reads files.
+    pub reader: Reader,
+    /// Where it is remembered which experts were useful.
+    pub remembered: Option<Remembered>,
+}
+
 impl Store {
-    /// A store of the experts of `layers`, by layer of the model, within `tiers`. Fails when the experts are not in files
-    /// and where the system has no memory for two tokens' experts of each layer.
-    pub fn open(
-        layers: Vec<Option<StoredExperts>>,
-        tiers: &Tiers,
-        wants_direct: bool,
-        wants_lock: bool,
-        remembered: Option<Remembered>,
-    ) -> Result<Self> {
-        let mut files: Vec<ReadFile> = Vec::new();
+    /// A store of the experts of `layers`, by layer of the model, within `tiers`, or with fewer slots where the system has
+    /// less memory. Fails when the experts are not in files, and where there is no memory for two tokens' experts of each
+    /// layer.
+    pub fn open(layers: Vec<Option<StoredExperts>>, tiers: &Tiers, options: StoreOptions) -> Result<Self> {
+        let StoreOptions { wants_direct, wants_lock, others_bytes, reader, remembered } = options;
+        let with_experts: Vec<&StoredExperts> = layers.iter().flatten().collect();
+        let Reserved { slots, layers: memory, staging } =
+            reserve(&with_experts, tiers, others_bytes).with_context(|| {
+                let least = Tiers::slots_min(&with_experts.iter().map(|layer| layer.header()).collect::<Vec<_>>());
+                format!("the system has no memory for {least} experts of each layer and what every token reads; lower --ram-budget")
+            })?;
+        let (mut files, mut memory): (Vec<ReadFile>, _) = (Vec::new(), memory.into_iter());
         let mut opened = Vec::with_capacity(layers.len());
         for layer in layers {
-            opened.push(
-                layer.map(|layer| Layer::open(layer, tiers.slots, &mut files, wants_direct)).transpose()?,
-            );
+            let layer = layer.map(|layer| {
+                let memory = memory.next().expect("memory for each layer with experts");
+                let open = |path: &Path| ReadFile::open_with(path, wants_direct, reader);
+                Layer::open(layer, slots, memory, &mut files, open)
+            });
+            opened.push(layer.transpose()?);
         }
         let in_flight = in_flight(&files)?;
-        let slot_bytes =
-            opened.iter().flatten().map(|layer| layer.slot_parts[2].end).max().unwrap_or_default();
-        let staging = SlotMemory::new(STAGED_MAX, slot_bytes).context("no memory to read experts ahead")?;
         let background =
             Background { ahead: None, fill: Vec::new(), last_visit: Instant::now(), is_closed: false };
         let shared = Shared {
@@ -227,7 +251,7 @@ impl Store {
             staged: Mutex::default(),
             background: Mutex::new(background),
             wake: Condvar::new(),
-            slots: tiers.slots,
+            slots,
             counters: Counters::default(),
         };
         shared.log(in_flight);
@@ -337,8 +361,9 @@ impl Layer {
     fn open(
         stored: StoredExperts,
         slots: usize,
+        memory: Arc<SlotMemory>,
         files: &mut Vec<ReadFile>,
-        wants_direct: bool,
+        open: impl Fn(&Path) -> io::Result<ReadFile>,
     ) -> Result<Self> {
         let StoredExperts { shape, parts, .. } = stored;
         let mut places = Vec::with_capacity(parts.len());
@@ -351,7 +376,7 @@ impl Layer {
                 let index = known.unwrap_or(files.len());
                 if known.is_none() {
                     let describe = || format!("cannot open {}", file.path().display());
-                    files.push(ReadFile::open(file.path(), wants_direct).with_context(describe)?);
+                    files.push(open(file.path()).with_context(describe)?);
                     ensure!(files[index].len() == file.len() as u64, "{} was changed", file.path().display());
                 }
                 *own = Place { file: index, offset };
@@ -364,10 +389,7 @@ impl Layer {
             end += part.values.len();
             end - part.values.len()..end
         });
-        let slots = slots.min(shape.experts);
-        let memory = SlotMemory::new(slots, end)
-            .with_context(|| format!("no memory for {slots} experts of {end} bytes; lower --ram-budget"))?;
-        let cache = LayerCache::new(Policy::BEST, shape.experts, slots);
+        let cache = LayerCache::new(Policy::BEST, shape.experts, slots.min(shape.experts));
         let state = LayerState { cache, inserts: Vec::new(), to_fetch: 0, reads_ahead: false };
         Ok(Self { shape, places, scales, slot_parts, memory, state: Mutex::new(state) })
     }

@@ -55,13 +55,19 @@ impl Tiers {
             ((IN_PASSING + STAGED_MAX).min(2 * layer.experts) * layer.record_bytes) as u64
         };
         let passing_bytes = layers.iter().map(passing).max().unwrap_or_default();
-        let least = layers.iter().map(|layer| TOKENS_MIN * layer.top_k).max().unwrap_or_default().min(most);
+        let least = Self::slots_min(layers);
         let taken = |slots| trunk_bytes + passing_bytes + of_all(slots);
         if taken(least) > budget {
             return Err(TooSmall { budget, needed: taken(least), trunk_bytes, slots: least });
         }
         let slots = (least..most).rev().find(|&slots| taken(slots) <= budget).unwrap_or(least);
         Ok(Self { slots, trunk_bytes, slot_bytes: of_all(slots), passing_bytes, expert_bytes: of_all(most) })
+    }
+
+    /// The fewest slots of each layer that are of use: those of two tokens' experts.
+    pub fn slots_min(layers: &[LayerHeader]) -> usize {
+        let most = layers.iter().map(|layer| layer.experts).max().unwrap_or_default();
+        layers.iter().map(|layer| TOKENS_MIN * layer.top_k).max().unwrap_or_default().min(most)
     }
 
     /// Whether all weights fit the budget: then the file is mapped, and there are no slots.

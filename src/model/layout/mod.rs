@@ -11,7 +11,7 @@ pub use stored::{Piece, Stored, locate};
 
 use super::architecture::{self, Arrangement, Field, LayerField, Part, Role, Source};
 use super::config::{Config, FfnShape, LayerShape, MixerShape, MoeShape};
-use super::experts::store::{Store, StoredExperts};
+use super::experts::store::{Store, StoreOptions, StoredExperts};
 use super::experts::tiers::Tiers;
 use super::experts::trace::{Header, LayerHeader, Recorded};
 use super::experts::warm::Remembered;
@@ -174,10 +174,15 @@ impl<B: Backend> Loader<'_, B> {
                 return Ok(());
             }
         };
-        let remembered = self.remembered();
-        // What memory could cache is read through it.
-        let wants_direct = trunk + tiers.expert_bytes > memory::host().free;
-        let store = Store::open(layers, &tiers, wants_direct, self.options.locks, remembered);
+        let options = StoreOptions {
+            // What memory could cache is read through it.
+            wants_direct: trunk + tiers.expert_bytes > memory::host().free,
+            wants_lock: self.options.locks,
+            others_bytes: self.options.others_bytes,
+            reader: self.options.reader,
+            remembered: self.remembered(),
+        };
+        let store = Store::open(layers, &tiers, options);
         self.store = Some(Arc::new(store.with_context(|| self.dir.origin().to_owned())?));
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! Models whose experts do not all fit their memory.
 
+#[cfg(unix)]
+mod faults;
+
 use std::fs;
 use std::fs::File;
 use std::path::Path;
