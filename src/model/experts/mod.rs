@@ -3,6 +3,7 @@
 pub mod policy;
 mod reserve;
 pub mod store;
+pub mod stored;
 pub mod tiers;
 pub mod trace;
 pub mod warm;

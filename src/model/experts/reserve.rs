@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::store::StoredExperts;
+use super::stored::StoredExperts;
 use super::tiers::{STAGED_MAX, Tiers};
 use crate::format::slots::SlotMemory;
 

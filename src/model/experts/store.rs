@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::{Insert, LayerCache, Policy};
 use super::reserve::{Reserved, reserve};
+use super::stored::StoredExperts;
 use super::tiers::{STAGED_MAX, Tiers};
-use super::trace::LayerHeader;
 use super::warm::Remembered;
 use crate::base::pool::Pool;
 use crate::base::reads::{IN_FLIGHT_MAX, ReadFile, Reader};
@@ -41,16 +41,6 @@ const STALL: Duration = Duration::from_secs(2);
 const MEASURED_BYTES_MIN: u64 = 1 << 30;
 /// Reads in flight where it is not measured.
 const IN_FLIGHT_DEFAULT: usize = 4;
-
-/// The routed experts of one layer where files keep them.
-pub struct StoredExperts {
-    /// How they are stored.
-    pub shape: ExpertShape,
-    /// Experts that a token visits.
-    pub top_k: usize,
-    /// Gate, up and down of each, in mapped files.
-    pub parts: Vec<ExpertParts>,
-}
 
 /// What a store did since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,24 +173,6 @@ struct Read<'a> {
     into: &'a mut [u8],
     /// Where the bytes are to be, too.
     copy: Option<&'a mut [u8]>,
-}
-
-impl StoredExperts {
-    /// What a trace and a plan say of them.
-    pub fn header(&self) -> LayerHeader {
-        let record_bytes = self.shape.record_bytes();
-        LayerHeader { experts: self.shape.experts, top_k: self.top_k, record_bytes }
-    }
-
-    /// Bytes of an expert without its scales.
-    pub(super) fn slot_bytes(&self) -> usize {
-        self.shape.parts().iter().map(|part| part.values.len()).sum()
-    }
-
-    /// Whether all of them are in files.
-    pub fn is_mapped(&self) -> bool {
-        self.parts.iter().flatten().all(|part| part.values.place().is_some())
-    }
 }
 
 /// How a store works.

@@ -11,7 +11,8 @@ pub use stored::{Piece, Stored, locate};
 
 use super::architecture::{self, Arrangement, Field, LayerField, Part, Role, Source};
 use super::config::{Config, FfnShape, LayerShape, MixerShape, MoeShape};
-use super::experts::store::{Store, StoreOptions, StoredExperts};
+use super::experts::store::{Store, StoreOptions};
+use super::experts::stored::StoredExperts;
 use super::experts::tiers::Tiers;
 use super::experts::trace::{Header, LayerHeader, Recorded};
 use super::experts::warm::Remembered;
