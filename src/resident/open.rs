@@ -50,6 +50,8 @@ pub struct ExpertMemory {
     pub locks: bool,
     /// The folder in which is remembered which experts were in memory.
     pub remembered_in: Option<PathBuf>,
+    /// A smaller copy of the experts.
+    pub cold: Option<PathBuf>,
 }
 
 impl ExpertMemory {
@@ -60,6 +62,7 @@ impl ExpertMemory {
             budget: self.budget(others_bytes),
             locks: self.locks,
             remembered_in: self.remembered_in.clone(),
+            cold: self.cold.clone(),
             others_bytes,
             ..ExpertOptions::MAPPED
         }
@@ -120,7 +123,8 @@ pub struct Opened {
 impl Spec {
     /// The starter model with the same options.
     pub fn starter(&self) -> Self {
-        Self { model: None, context: None, trace: None, remote: None, ..self.clone() }
+        let experts = ExpertMemory { cold: None, ..self.experts.clone() };
+        Self { model: None, context: None, trace: None, remote: None, experts, ..self.clone() }
     }
 
     /// Opens the model, or the remote backend, and starts its engine.

@@ -44,6 +44,8 @@ pub struct ExpertOptions {
     pub remembered_in: Option<PathBuf>,
     /// What records the experts that tokens visit.
     pub recorder: Option<Arc<Recorder>>,
+    /// A smaller copy of the experts: what is not in memory is computed with there and not read.
+    pub cold: Option<PathBuf>,
     /// Bytes of caches and states: memory for experts leaves them free, where the system has less than the budget.
     pub others_bytes: u64,
     /// What reads experts that are not in memory.
@@ -57,6 +59,7 @@ impl ExpertOptions {
         locks: false,
         remembered_in: None,
         recorder: None,
+        cold: None,
         others_bytes: 0,
         reader: Reader::SYSTEM,
     };

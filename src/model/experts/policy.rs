@@ -70,6 +70,11 @@ impl LayerCache {
     /// the most useful first. Each is in memory after [`Self::fill`]; a slot that is never filled is free again at the
     /// next visit.
     pub fn visit(&mut self, top_k: usize, experts: &[u32]) -> Vec<Insert> {
+        self.visit_within(usize::MAX, top_k, experts)
+    }
+
+    /// The same with `inserts_max` inserts at most, whatever the policy allows.
+    pub fn visit_within(&mut self, inserts_max: usize, top_k: usize, experts: &[u32]) -> Vec<Insert> {
         for token in experts.chunks(top_k.max(1)) {
             self.now += 1.0;
             token.iter().for_each(|&expert| self.touch(expert));
@@ -77,6 +82,7 @@ impl LayerCache {
         let mut missing: Vec<u32> = experts.iter().copied().filter(|&e| self.slot(e).is_none()).collect();
         missing.sort_by(|&a, &b| self.priority(b).total_cmp(&self.priority(a)).then(a.cmp(&b)));
         missing.dedup();
+        missing.truncate(inserts_max);
         let tokens = (experts.len() / top_k.max(1)).min(INSERTING_TOKENS_MAX);
         self.admit(&missing, self.policy.inserts_max.min(top_k) * tokens, experts)
     }

@@ -24,7 +24,8 @@ pub(super) struct Reserved {
 /// `others_bytes`. Fails where there is none for two tokens' experts of each layer.
 pub(super) fn reserve(layers: &[&StoredExperts], tiers: &Tiers, others_bytes: u64) -> io::Result<Reserved> {
     let headers: Vec<_> = layers.iter().map(|layer| layer.header()).collect();
-    let (least, others) = (Tiers::slots_min(&headers), tiers.trunk_bytes.saturating_add(others_bytes));
+    let least = if tiers.cold_bytes > 0 { 0 } else { Tiers::slots_min(&headers) };
+    let others = tiers.trunk_bytes.saturating_add(others_bytes);
     let mut slots = tiers.slots;
     loop {
         match attempt(layers, slots, others) {

@@ -11,6 +11,16 @@ pub struct StoredExperts {
     pub top_k: usize,
     /// Gate, up and down of each, in mapped files.
     pub parts: Vec<ExpertParts>,
+    /// A smaller copy of all of them.
+    pub cold: Option<ColdExperts>,
+}
+
+/// The routed experts of one layer in a smaller type.
+pub struct ColdExperts {
+    /// How they are stored.
+    pub shape: ExpertShape,
+    /// Gate, up and down of each.
+    pub parts: Vec<ExpertParts>,
 }
 
 impl StoredExperts {
