@@ -1,6 +1,7 @@
 //! Explicit reads of large files: past the page cache where a file does not fit there, several at a time.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,75 @@ const PROBE_BYTES: u64 = 32 << 20;
 /// The share of the best rate that is good enough.
 const KNEE: f64 = 0.95;
 
+/// Reads what follows an offset of a file, as much as there is at once; 0 at its end.
+type ReadAt = dyn Fn(&File, u64, &mut [u8]) -> io::Result<usize> + Send + Sync;
+
+/// How parts of files are read: by the system, or by a function that fails or waits where the system does not.
+#[derive(Clone, Copy)]
+pub struct Reader(&'static ReadAt);
+
+impl Reader {
+    /// The system.
+    pub const SYSTEM: Self = Self(&read_at);
+
+    /// A function in its place.
+    pub fn new(read_at: &'static ReadAt) -> Self {
+        Self(read_at)
+    }
+
+    fn read_exact_at(self, file: &File, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+        while !into.is_empty() {
+            match (self.0)(file, offset, into) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(len) => {
+                    offset += len as u64;
+                    into = &mut into[len..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads whole aligned pieces and copies what is wanted of them.
+    fn read_direct(self, file: &File, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(PIECE_BYTES + ALIGNMENT, 0);
+            let start = buffer.as_ptr().align_offset(ALIGNMENT);
+            let piece = &mut buffer[start..start + PIECE_BYTES];
+            while !into.is_empty() {
+                let skipped = (offset % ALIGNMENT as u64) as usize;
+                let wanted = (skipped + into.len()).min(PIECE_BYTES);
+                let aligned = &mut piece[..wanted.next_multiple_of(ALIGNMENT)];
+                let len = match (self.0)(file, offset - skipped as u64, aligned) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    len => len?.min(wanted),
+                };
+                if len <= skipped {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                let (now, later) = std::mem::take(&mut into).split_at_mut(len - skipped);
+                now.copy_from_slice(&aligned[skipped..len]);
+                offset += now.len() as u64;
+                into = later;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
 /// A file whose parts are read.
 #[derive(Debug)]
 pub struct ReadFile {
     path: PathBuf,
+    reader: Reader,
     file: File,
     /// The same file, past the page cache.
     direct: Option<File>,
@@ -60,12 +126,17 @@ thread_local! {
 impl ReadFile {
     /// Opens a file; with `wants_direct` past the page cache, where a read shows that the system can.
     pub fn open(path: &Path, wants_direct: bool) -> io::Result<Self> {
+        Self::open_with(path, wants_direct, Reader::SYSTEM)
+    }
+
+    /// The same, read by `reader`.
+    pub fn open_with(path: &Path, wants_direct: bool, reader: Reader) -> io::Result<Self> {
         let file = File::open(path)?;
         let state = State::of(&file.metadata()?);
         let direct = if wants_direct { open_direct(path) } else { None };
-        let this = Self { path: path.to_owned(), file, direct, state };
+        let this = Self { path: path.to_owned(), reader, file, direct, state };
         let mut probe = vec![0; ALIGNMENT.min(state.len as usize)];
-        let fails = |direct: &File| read_direct(direct, 0, &mut probe).is_err();
+        let fails = |direct: &File| reader.read_direct(direct, 0, &mut probe).is_err();
         if this.direct.as_ref().is_some_and(fails) {
             return Ok(Self { direct: None, ..this });
         }
@@ -112,8 +183,8 @@ impl ReadFile {
     /// Reads what follows `offset`. A read that fails is repeated once.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let once = |into: &mut [u8]| match &self.direct {
-            Some(direct) => read_direct(direct, offset, into),
-            None => read_exact_at(&self.file, offset, into),
+            Some(direct) => self.reader.read_direct(direct, offset, into),
+            None => self.reader.read_exact_at(&self.file, offset, into),
         };
         let result = once(into).or_else(|_| once(into));
         result.map_err(|error| {
@@ -190,47 +261,6 @@ fn read_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, into, offset)
 }
 
-fn read_exact_at(file: &File, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
-    while !into.is_empty() {
-        match read_at(file, offset, into) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(len) => {
-                offset += len as u64;
-                into = &mut into[len..];
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Reads whole aligned pieces and copies what is wanted of them.
-fn read_direct(file: &File, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
-    BUFFER.with_borrow_mut(|buffer| {
-        buffer.resize(PIECE_BYTES + ALIGNMENT, 0);
-        let start = buffer.as_ptr().align_offset(ALIGNMENT);
-        let piece = &mut buffer[start..start + PIECE_BYTES];
-        while !into.is_empty() {
-            let skipped = (offset % ALIGNMENT as u64) as usize;
-            let wanted = (skipped + into.len()).min(PIECE_BYTES);
-            let aligned = &mut piece[..wanted.next_multiple_of(ALIGNMENT)];
-            let len = match read_at(file, offset - skipped as u64, aligned) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                len => len?.min(wanted),
-            };
-            if len <= skipped {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            let (now, later) = std::mem::take(&mut into).split_at_mut(len - skipped);
-            now.copy_from_slice(&aligned[skipped..len]);
-            offset += now.len() as u64;
-            into = later;
-        }
-        Ok(())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +284,35 @@ mod tests {
             let rate = file.rate().unwrap();
             assert!(rate.bytes_per_s > 0.0 && (1..=IN_FLIGHT_MAX).contains(&rate.in_flight));
         }
+    }
+
+    #[test]
+    fn a_read_that_fails_once_is_repeated_and_one_that_fails_names_the_file() {
+        static FAILURES: AtomicU64 = AtomicU64::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, [7; 100]).unwrap();
+        // At most 9 bytes at once.
+        let reader = Reader::new(&|file, offset, into| match FAILURES.fetch_update(
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+            |left| left.checked_sub(1),
+        ) {
+            Ok(_) => Err(io::Error::other("a fault that the test wants")),
+            Err(_) => {
+                let len = into.len().min(9);
+                read_at(file, offset, &mut into[..len])
+            }
+        });
+        let file = ReadFile::open_with(&path, false, reader).unwrap();
+        let mut into = [0; 100];
+        FAILURES.store(1, Ordering::Relaxed);
+        file.read(0, &mut into).unwrap();
+        assert_eq!(into, [7; 100]);
+        FAILURES.store(2, Ordering::Relaxed);
+        let error = file.read(3, &mut into[..50]).unwrap_err().to_string();
+        assert!(error.contains("file cannot be read: 50 bytes at 3: a fault"), "{error}");
+        file.read(0, &mut into).unwrap();
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl fmt::Display for Plan {
         match &self.place {
             Place::Memory => writeln!(f, "all {} of weights fit in memory", gigabytes(self.weight_bytes))?,
             Place::Tiers(tiers) => {
-                let Tiers { slots, trunk_bytes, slot_bytes, passing_bytes, expert_bytes } = *tiers;
+                let Tiers { slots, trunk_bytes, slot_bytes, passing_bytes, expert_bytes, .. } = *tiers;
                 writeln!(f, "memory: {} that every token reads", gigabytes(trunk_bytes))?;
                 writeln!(f, "        {} for {slots} experts of each layer", gigabytes(slot_bytes))?;
                 writeln!(f, "        {} for experts on their way", gigabytes(passing_bytes))?;

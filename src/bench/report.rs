@@ -45,6 +45,8 @@ pub struct Report {
     pub decode: Decode,
     /// Where experts came from in decoding; none where all weights are mapped.
     pub experts: Option<Experts>,
+    /// Where some were computed with in a smaller copy.
+    pub fidelity: Option<Fidelity>,
     /// Peak memory up to the end of decoding, in bytes; none where it is unknown.
     pub peak_memory_bytes: Option<u64>,
     /// FNV-1a hash of the last logits, hexadecimal: equal for bit-identical runs.
@@ -98,6 +100,8 @@ pub struct Experts {
     pub hit_rate: f64,
     /// Experts that a token read from disk.
     pub misses_per_token: f64,
+    /// Experts that it computed with in a smaller copy.
+    pub cold_per_token: f64,
     /// Bytes that it read.
     pub bytes_per_token: f64,
     /// Bytes of the experts that it missed.
@@ -127,6 +131,17 @@ pub struct Prompts {
     pub bytes: u64,
     /// As a rate over all of its time, in GB/s.
     pub read_gb_per_s: f64,
+}
+
+/// What a smaller copy of experts changes: log-probabilities of the likeliest tokens of the model without it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Fidelity {
+    /// Tokens after which they were compared.
+    pub tokens: usize,
+    /// Mean absolute difference.
+    pub mean_error_nats: f64,
+    /// Share of the tokens after which the same one is the likeliest.
+    pub top1_agreement: f64,
 }
 
 /// The speed of a deeper model: a line through the times at two depths.
@@ -235,6 +250,17 @@ impl Report {
                     gigabytes(*bytes),
                 )?;
             }
+        }
+        if let (Some(experts), Some(fidelity)) = (&self.experts, &self.fidelity) {
+            writeln!(
+                f,
+                "A token computed with {:.1} experts in their smaller copy. Beside the model without it, after {} tokens: mean \
+                 error of a log-probability {:.4} nats, the likeliest token the same in {:.1} %.",
+                experts.cold_per_token,
+                fidelity.tokens,
+                fidelity.mean_error_nats,
+                100.0 * fidelity.top1_agreement,
+            )?;
         }
         if let Some(bytes) = self.peak_memory_bytes {
             writeln!(f, "Peak memory {}.", gigabytes(bytes))?;

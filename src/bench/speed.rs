@@ -7,11 +7,14 @@ use anyhow::{Result, ensure};
 use super::fit::{self, Depth, Spread};
 use super::machine::{self, Machine};
 use super::plan::{self, Rates, Sizes};
-use super::report::{Decode, Estimate, Estimated, Experts, First, Prefill, Prompts, Report, Subject};
+use super::report::{
+    Decode, Estimate, Estimated, Experts, Fidelity, First, Prefill, Prompts, Report, Subject,
+};
 use super::synthetic::Routing;
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
+use crate::decode::sample::log_softmax;
 use crate::model::WeightBytes;
 use crate::model::experts::store::ExpertUsage;
 use crate::session::Session;
@@ -57,7 +60,10 @@ pub fn run<B: Backend>(
     workload: &Workload,
     whole: Option<Whole>,
     engine: Engine,
-    open: impl Fn(usize) -> Result<Session<B>>,
+    Open { model: open, exact }: Open<
+        impl Fn(usize) -> Result<Session<B>>,
+        impl FnOnce() -> Result<Session<B>>,
+    >,
     plan: impl FnOnce() -> Result<(Sizes, Rates)>,
     say: &dyn Fn(String),
 ) -> Result<Report> {
@@ -69,7 +75,13 @@ pub fn run<B: Backend>(
     let weights = session.model().weight_bytes();
     // Before another session is opened.
     let peak_memory_bytes = machine::peak_memory();
+    let is_cold = deep.experts.as_ref().is_some_and(|usage| usage.decode.cold > 0);
+    let mixed = if is_cold { Some(decoded(&mut session, workload, say)?) } else { None };
     drop(session);
+    let fidelity = match mixed {
+        Some(mixed) => Some(compare(&mixed, &mut exact()?, workload, say)?),
+        None => None,
+    };
 
     let shallow = match whole {
         Some(whole) if whole.layers > subject.layers => {
@@ -105,11 +117,20 @@ pub fn run<B: Backend>(
         prefill: prefill(workload, &deep, &weights, bandwidth),
         decode: decode(workload, &deep, &weights, bandwidth),
         experts,
+        fidelity,
         peak_memory_bytes,
         logits_hash: format!("{:016x}", deep.logits_hash),
         estimate,
         model: subject,
     })
+}
+
+/// How sessions are opened.
+pub struct Open<F, G> {
+    /// The model that is measured, with a number of layers.
+    pub model: F,
+    /// The same whole, with every expert in its own type, where the one that is measured has a smaller copy of them.
+    pub exact: G,
 }
 
 /// Times at one depth.
@@ -216,6 +237,64 @@ fn decode_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Result<f64
     Ok(milliseconds(started.elapsed()) / (tokens.len() - 1) as f64)
 }
 
+/// The seed of the tokens whose logits are compared.
+const COMPARED_SEED: u64 = 1 << 32;
+
+fn compared_tokens<B: Backend>(session: &Session<B>, workload: &Workload) -> Vec<u32> {
+    workload.routing.tokens(session.model().config().vocab).take(COMPARED_SEED, workload.generate)
+}
+
+/// Log-probabilities after each of some tokens, evaluated one after the other.
+fn decoded<B: Backend>(
+    session: &mut Session<B>,
+    workload: &Workload,
+    say: &dyn Fn(String),
+) -> Result<Vec<Vec<f32>>> {
+    say("comparing, with the smaller copy".into());
+    session.reset();
+    let tokens = compared_tokens(session, workload);
+    let after = |end| {
+        session.sync(&tokens[..end], &[], &Cancel::new())?;
+        Ok(logprobs(session.logits()))
+    };
+    (1..=tokens.len()).map(after).collect()
+}
+
+/// What the smaller copy of experts changes: `mixed` are log-probabilities with it.
+fn compare<B: Backend>(
+    mixed: &[Vec<f32>],
+    exact: &mut Session<B>,
+    workload: &Workload,
+    say: &dyn Fn(String),
+) -> Result<Fidelity> {
+    say("comparing, without it".into());
+    let tokens = compared_tokens(exact, workload);
+    let (mut deltas, mut agreeing) = (Vec::new(), 0);
+    exact.for_each_logits(&tokens, |i, logits| {
+        let exact = logprobs(logits);
+        let best = likeliest(&exact);
+        deltas.push(f64::from((mixed[i][best] - exact[best]).abs()));
+        agreeing += usize::from(likeliest(&mixed[i]) == best);
+    })?;
+    let count = deltas.len().max(1) as f64;
+    Ok(Fidelity {
+        tokens: deltas.len(),
+        mean_error_nats: deltas.iter().sum::<f64>() / count,
+        top1_agreement: agreeing as f64 / count,
+    })
+}
+
+fn logprobs(logits: &[f32]) -> Vec<f32> {
+    let mut logprobs = logits.to_vec();
+    log_softmax(&mut logprobs);
+    logprobs
+}
+
+fn likeliest(logprobs: &[f32]) -> usize {
+    let best = logprobs.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    best.map_or(0, |(token, _)| token)
+}
+
 /// The 64-bit FNV-1a hash.
 fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
@@ -258,7 +337,7 @@ fn experts(
 ) -> Experts {
     let Usage { first, prefill, decode } = usage;
     let tokens = (decode.tokens as f64).max(1.0);
-    let misses = (decode.visits - decode.hits - decode.ahead) as f64 / tokens;
+    let misses = decode.misses() as f64 / tokens;
     let visited_bytes = weights.experts as f64 * weights.experts_visited;
     let visits = decode.visits as f64 / tokens;
     let prompts = |tokens, usage: &ExpertUsage, ms| Prompts {
@@ -272,6 +351,7 @@ fn experts(
         slots: decode.slots,
         hit_rate: decode.hit_rate(),
         misses_per_token: misses,
+        cold_per_token: decode.cold as f64 / tokens,
         bytes_per_token: decode.bytes_per_token(),
         missed_bytes_per_token: visited_bytes * misses / visits.max(1.0),
         read_gb_per_s: decode.fetch_rate() / 1e9,

@@ -46,6 +46,11 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub ram_budget: Option<u32>,
 
+    /// A smaller copy of the experts, which `fimd quantize --cold` writes: what is not in memory is computed with there and
+    /// not read from disk
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
+    pub cold: Option<PathBuf>,
+
     /// Run on the GPU with this budget of its memory, in MiB; with 0 on the CPU [default: as `gpu.enabled` says]
     #[arg(long, value_name = "MIB")]
     pub vram_budget: Option<u32>,
@@ -139,7 +144,8 @@ impl EngineArgs {
         let vram =
             self.vram_budget.map(|mib| flag("--vram-budget", "gpu.vram_bytes_max", u64::from(mib) << 20));
         let gpu = self.vram_budget.map(|mib| flag("--vram-budget", "gpu.enabled", mib > 0));
-        [model, context, cache, threads, ram, vram, gpu].into_iter().flatten().collect()
+        let cold = self.cold.as_ref().map(|path| flag("--cold", "experts.cold", path.display()));
+        [model, context, cache, threads, ram, cold, vram, gpu].into_iter().flatten().collect()
     }
 
     /// The model that `settings` name, the flags among them.
@@ -155,6 +161,7 @@ impl EngineArgs {
                 ram_bytes_max: settings.experts.ram_bytes_max,
                 locks: settings.experts.lock,
                 remembered_in: config::experts_dir(),
+                cold: settings.experts.cold.clone(),
             },
             vram_bytes_max: if settings.gpu.enabled { settings.gpu.vram_bytes_max } else { Some(0) },
             trace: self.trace.clone(),
@@ -170,6 +177,7 @@ impl EngineArgs {
             context: self.context,
             cache_bytes_max: self.cache.map(|mib| u64::from(mib) << 20),
             ram_bytes_max: self.ram_budget.map(|mib| u64::from(mib) << 20),
+            cold: self.cold.as_deref().map(absolute).transpose()?,
             vram_bytes_max: self.vram_budget.map(|mib| u64::from(mib) << 20),
             threads: self.compute.threads.map(usize::from),
             kernels: self.compute.kernels.map(|level| level.to_string()),
@@ -205,6 +213,13 @@ impl EngineArgs {
     pub(super) fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<LocalSession> {
         let model = path.map(Path::to_owned);
         Spec { model, ..self.spec_alone()? }.open_layers(layers)
+    }
+
+    /// Opens the model at `path` without a tokenizer, and without a smaller copy of its experts.
+    pub(super) fn open_exact(&self, path: Option<&Path>) -> Result<LocalSession> {
+        let (model, spec) = (path.map(Path::to_owned), self.spec_alone()?);
+        let experts = ExpertMemory { cold: None, ..spec.experts.clone() };
+        Spec { model, experts, ..spec }.open_layers(usize::MAX)
     }
 
     /// Name and configuration of the model that the flags alone name.

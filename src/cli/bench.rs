@@ -19,7 +19,7 @@ use crate::bench::keystrokes::infill::{Address, Infill};
 use crate::bench::keystrokes::session::Session;
 use crate::bench::keystrokes::{self, Who, plot};
 use crate::bench::report::Subject;
-use crate::bench::speed::{self, Engine, Whole, Workload};
+use crate::bench::speed::{self, Engine, Open, Whole, Workload};
 use crate::bench::synthetic::{self, Published, Routing, Synthetic};
 use crate::bench::{daemon, fidelity, kernels, machine, sizes, soak};
 use crate::complete::PromptProfile;
@@ -565,6 +565,8 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
     let on_gpu = args.engine.vram_budget.is_some_and(|mib| mib > 0);
     let kernels = if on_gpu { "gpu".to_owned() } else { args.engine.compute.kernels() };
     let engine = Engine { threads: args.engine.compute.threads(), kernels };
+    let exact = || args.engine.open_exact(model.as_deref());
+    let open = Open { model: open, exact };
     let report = speed::run(subject, &workload, whole, engine, open, plan, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }

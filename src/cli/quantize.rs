@@ -25,7 +25,8 @@ Examples:
   fimd quantize Qwen3-Coder-Next-FP8 coder.gguf --mix q8_0 --experts mxfp4
   fimd quantize coder-bf16.gguf coder.gguf --mix iq3_m --imatrix coder.imatrix
   fimd quantize coder-q8_0.gguf coder.gguf --report report.txt
-  fimd quantize coder.gguf coder-experts.gguf --layout experts")]
+  fimd quantize coder.gguf coder-experts.gguf --layout experts
+  fimd quantize coder.gguf coder-cold.gguf --cold q2_k --imatrix coder.imatrix")]
 pub(super) struct Args {
     /// Checkpoint folder, .safetensors or .gguf file
     #[arg(value_name = "IN")]
@@ -55,6 +56,13 @@ pub(super) struct Args {
     /// Type of the head
     #[arg(long, value_name = "TYPE", value_parser = exportable)]
     head: Option<DType>,
+
+    /// Write a smaller copy of the routed experts alone, in this type, for `--cold` of the commands that run the model
+    #[arg(
+        long, value_name = "TYPE", value_parser = exportable,
+        conflicts_with_all = ["mix", "experts", "trunk", "embedding", "head"]
+    )]
+    cold: Option<DType>,
 
     /// Importance matrix of the model, as `fimd imatrix` or llama.cpp writes it: errors are smaller in the columns
     /// that matter
@@ -106,6 +114,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Some(file) => plan.weighted(&Importance::read(file)?, file)?,
         None => plan,
     };
+    let plan = if args.cold.is_some() { plan.experts_alone()? } else { plan };
     let plan = if args.layout == Layout::Experts { plan.by_expert()? } else { plan };
     let mut report = args.report.as_deref().map(Report::create).transpose()?;
 
@@ -128,7 +137,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 impl Args {
     fn recipe(&self) -> Recipe {
         let mut recipe = self.mix;
-        if let Some(dtype) = self.experts {
+        if let Some(dtype) = self.experts.or(self.cold) {
             (recipe.experts, recipe.experts_raised) = (dtype, dtype);
         }
         if let Some(dtype) = self.trunk {

@@ -239,6 +239,9 @@ settings! {
                 unset: "what is free, less a margin", as "17_179_869_184";
             /// Whether the memory of experts is locked, so that the system never swaps it out.
             lock: bool = false, Process, Kind::Bool;
+            /// A smaller copy of the model's experts, which `fimd quantize --cold` writes: an expert that is not in memory is
+            /// computed with there and not read from disk. Faster, and less exact. Memory has to hold all of the copy.
+            cold: Option<PathBuf> = None, Process, Kind::Path, unset: "none", as "'~/models/model-cold.gguf'";
         }
 
         /// The GPU, an NVIDIA one with compute capability 8.0 (RTX 30 series) or newer.

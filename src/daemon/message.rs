@@ -85,6 +85,8 @@ pub struct ModelOverrides {
     pub cache_bytes_max: Option<u64>,
     /// Memory budget of the model, in bytes.
     pub ram_bytes_max: Option<u64>,
+    /// A smaller copy of the model's experts.
+    pub cold: Option<PathBuf>,
     /// Budget of GPU memory, in bytes.
     pub vram_bytes_max: Option<u64>,
     /// Compute threads.
@@ -283,6 +285,7 @@ impl ModelOverrides {
             cache_bytes_max: self.cache_bytes_max.unwrap_or(before.cache_bytes_max),
             experts: ExpertMemory {
                 ram_bytes_max: self.ram_bytes_max.or(before.experts.ram_bytes_max),
+                cold: self.cold.clone().or_else(|| before.experts.cold.clone().filter(|_| same_model)),
                 ..before.experts.clone()
             },
             vram_bytes_max: self.vram_bytes_max.or(before.vram_bytes_max),

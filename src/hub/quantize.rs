@@ -207,6 +207,18 @@ impl<'a> Plan<'a> {
         Ok(self)
     }
 
+    /// A smaller copy of the routed experts, and nothing else of the model, for memory that holds it but not the model, see
+    /// [`ExpertOptions::cold`](crate::model::experts::ExpertOptions::cold). Fails where there are none.
+    pub fn experts_alone(mut self) -> Result<Self> {
+        self.tensors.retain(|planned| planned.tensor.role.is_of_experts());
+        ensure!(!self.tensors.is_empty(), "{}: the model has no experts", self.dir.origin());
+        let stays = |key: &str| key == "general.architecture" || key.starts_with("quantize.imatrix.");
+        self.metadata.retain(|(key, _)| stays(key));
+        let of = layout::identity(self.dir, &Config::read(self.dir)?)?;
+        self.metadata.push((layout::COLD_OF.into(), Value::String(of)));
+        Ok(self)
+    }
+
     /// Size of the file's tensors, in bytes.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(|planned| planned.bytes() as u64).sum()

@@ -50,12 +50,26 @@ pub struct ExpertMemory {
     pub locks: bool,
     /// The folder in which is remembered which experts were in memory.
     pub remembered_in: Option<PathBuf>,
+    /// A smaller copy of the experts.
+    pub cold: Option<PathBuf>,
 }
 
 impl ExpertMemory {
+    /// How experts are kept when caches and states take `others` bytes.
+    fn options(&self, others: u64) -> ExpertOptions {
+        let others_bytes = others + PROGRAM_BYTES;
+        ExpertOptions {
+            budget: self.budget(others_bytes),
+            locks: self.locks,
+            remembered_in: self.remembered_in.clone(),
+            cold: self.cold.clone(),
+            others_bytes,
+            ..ExpertOptions::MAPPED
+        }
+    }
+
     /// What is left for weights when everything else takes `others` bytes.
     fn budget(&self, others: u64) -> Budget {
-        let others = others + PROGRAM_BYTES;
         match self.ram_bytes_max {
             Some(bytes) => Budget::Given(bytes.saturating_sub(others)),
             None => {
@@ -109,7 +123,8 @@ pub struct Opened {
 impl Spec {
     /// The starter model with the same options.
     pub fn starter(&self) -> Self {
-        Self { model: None, context: None, trace: None, remote: None, ..self.clone() }
+        let experts = ExpertMemory { cold: None, ..self.experts.clone() };
+        Self { model: None, context: None, trace: None, remote: None, experts, ..self.clone() }
     }
 
     /// Opens the model, or the remote backend, and starts its engine.
@@ -274,16 +289,7 @@ impl Spec {
         on_gpu: OnGpu,
     ) -> Result<LocalSession> {
         let OnGpu { backend, kv_bytes_max, state_bytes_max, holds_all, .. } = on_gpu;
-        let experts = if holds_all {
-            ExpertOptions::MAPPED
-        } else {
-            ExpertOptions {
-                budget: self.experts.budget(state_bytes_max),
-                locks: self.experts.locks,
-                remembered_in: self.experts.remembered_in.clone(),
-                recorder: None,
-            }
-        };
+        let experts = if holds_all { ExpertOptions::MAPPED } else { self.experts.options(state_bytes_max) };
         let options = ModelOptions { kv_bytes_max, experts, ..size };
         let model = Model::load(dir, config, options, backend)?;
         session::Session::new(model, SessionOptions { state_bytes_max })
@@ -296,10 +302,8 @@ impl Spec {
         let (kv_bytes_max, state_bytes_max) = session::split_budget(self.cache_bytes_max, block_bytes, saved);
         let sequence = positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes as u64;
         let experts = ExpertOptions {
-            budget: self.experts.budget(self.cache_bytes_max + sequence),
-            locks: self.experts.locks,
-            remembered_in: self.experts.remembered_in.clone(),
             recorder: self.trace.as_deref().map(Recorder::new),
+            ..self.experts.options(self.cache_bytes_max + sequence)
         };
         let [batch_max, sweep_max] = [BATCH_MAX, SWEEP_MAX].map(|tokens| tokens.min(positions_max));
         let options = ModelOptions { positions_max, batch_max, sweep_max, kv_bytes_max, experts };

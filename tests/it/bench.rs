@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fimd::bench::report::Subject;
-use fimd::bench::speed::{self, Engine, Whole, Workload};
+use fimd::bench::speed::{self, Engine, Open, Whole, Workload};
 use fimd::bench::synthetic::{self, Published, Routing, Synthetic};
 use fimd::compute::cpu::Cpu;
 use fimd::format::ModelDir;
@@ -18,7 +18,7 @@ use crate::cli::{check_fails, json, program};
 use crate::load;
 
 /// A published model in small: as deep as one group of layers, rows of whole blocks.
-fn small(name: &str) -> Config {
+pub fn small(name: &str) -> Config {
     let mut config = Published::of_name(name).unwrap().config(synthetic::GROUP);
     (config.vocab, config.hidden) = (8448, 256);
     for layer in &mut config.layers {
@@ -43,7 +43,7 @@ fn small(name: &str) -> Config {
 }
 
 /// Writes the model in the types of `quant`; returns the bytes its tensors were said to have.
-fn write_model(path: &Path, config: &Config, quant: &str, seed: u64) -> u64 {
+pub fn write_model(path: &Path, config: &Config, quant: &str, seed: u64) -> u64 {
     let model = Synthetic::new(
         "small",
         config.clone(),
@@ -141,7 +141,16 @@ fn a_deeper_model_is_estimated() {
     let whole = Whole { layers: 48, file_bytes: u64::MAX, shallow: 0 };
     let engine = Engine { threads: 1, kernels: "portable".into() };
     let plan = || unreachable!("its experts are all in memory");
-    let report = speed::run(subject, &workload, Some(whole), engine, open, plan, &|_| ()).unwrap();
+    let report = speed::run(
+        subject,
+        &workload,
+        Some(whole),
+        engine,
+        Open { model: open, exact: || unreachable!("there is no smaller copy") },
+        plan,
+        &|_| (),
+    )
+    .unwrap();
 
     let estimate = report.estimate.as_ref().unwrap();
     assert_eq!((estimate.layers, estimate.from_layers), (48, [0, 4]));

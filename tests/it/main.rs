@@ -4,6 +4,8 @@ mod assist;
 mod bench;
 mod blocks;
 mod checkpoint;
+#[cfg(unix)]
+mod child;
 mod cli;
 mod client;
 mod convert;

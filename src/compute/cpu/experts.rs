@@ -20,6 +20,8 @@ pub struct Experts {
     layer: usize,
     shape: ExpertShape,
     layouts: [Layout; 3],
+    /// Those of a smaller copy, where there is one.
+    cold: Option<[Layout; 3]>,
     bytes: Arc<dyn ExpertBytes>,
 }
 
@@ -35,20 +37,28 @@ pub struct Expert<'a> {
 pub struct Visited<'a> {
     experts: &'a Experts,
     ids: Vec<u32>,
-    resident: Vec<Option<ExpertParts>>,
+    resident: Vec<Option<Resident<'a>>>,
+}
+
+/// An expert in memory.
+struct Resident<'a> {
+    layouts: &'a [Layout; 3],
+    parts: ExpertParts,
 }
 
 /// Experts with their bytes.
-pub struct Held<'a> {
+pub struct Held<'a>(Vec<HeldExpert<'a>>);
+
+struct HeldExpert<'a> {
     layouts: &'a [Layout; 3],
     /// Elements as they are read, and scales, of gate, up and down.
-    experts: Vec<[Part<Cow<'a, [u8]>>; 3]>,
+    parts: [Part<Cow<'a, [u8]>>; 3],
 }
 
 impl Experts {
     pub fn new(layer: usize, shape: ExpertShape, exact: bool, bytes: Arc<dyn ExpertBytes>) -> Result<Self> {
-        let [gate, up, down] = shape.matrices.map(|matrix| Layout::new(matrix, exact));
-        Ok(Self { layer, shape, layouts: [gate?, up?, down?], bytes })
+        let cold = bytes.cold_shape(layer).map(|shape| layouts(&shape, exact)).transpose()?;
+        Ok(Self { layer, shape, layouts: layouts(&shape, exact)?, cold, bytes })
     }
 
     /// Their layer.
@@ -76,27 +86,41 @@ impl Experts {
         self.bytes.visited(self.layer, top_k, visits);
     }
 
-    /// The bytes of an expert that is in memory.
-    pub fn resident(&self, expert: u32) -> Option<ExpertParts> {
+    /// The bytes of an expert that is in memory as it is stored.
+    pub fn stored(&self, expert: u32) -> Option<ExpertParts> {
         self.bytes.resident(self.id(expert))
     }
 
     /// The experts `ids`, ascending, of whose visits the owner of the bytes was told.
     pub fn visit(&self, ids: Vec<u32>) -> Visited<'_> {
-        let resident = ids.iter().map(|&expert| self.bytes.resident(self.id(expert))).collect();
+        let resident = ids.iter().map(|&expert| self.resident(self.id(expert))).collect();
         Visited { experts: self, ids, resident }
+    }
+
+    /// An expert as it is stored, if that is in memory, or else in the smaller copy.
+    fn resident(&self, id: ExpertId) -> Option<Resident<'_>> {
+        let own = self.bytes.resident(id).map(|parts| Resident { layouts: &self.layouts, parts });
+        own.or_else(|| Some(Resident { layouts: self.cold.as_ref()?, parts: self.bytes.cold(id)? }))
     }
 
     fn id(&self, expert: u32) -> ExpertId {
         ExpertId { layer: self.layer as u32, expert }
     }
+}
 
-    fn held<'a>(&'a self, parts: [Part<&'a [u8]>; 3]) -> [Part<Cow<'a, [u8]>>; 3] {
-        let mut layouts = self.layouts.iter();
-        parts.map(|Part { values, scales }| Part {
-            values: layouts.next().expect("three layouts").pad(values),
+fn layouts(shape: &ExpertShape, exact: bool) -> Result<[Layout; 3]> {
+    let [gate, up, down] = shape.matrices.map(|matrix| Layout::new(matrix, exact));
+    Ok([gate?, up?, down?])
+}
+
+impl<'a> HeldExpert<'a> {
+    fn new(layouts: &'a [Layout; 3], parts: [Part<&'a [u8]>; 3]) -> Self {
+        let mut own = layouts.iter();
+        let parts = parts.map(|Part { values, scales }| Part {
+            values: own.next().expect("three layouts").pad(values),
             scales: scales.into(),
-        })
+        });
+        Self { layouts, parts }
     }
 }
 
@@ -128,11 +152,11 @@ impl Visited<'_> {
     /// Those of a group that are in memory.
     pub fn held(&self, group: Range<usize>) -> Held<'_> {
         let parts = self.resident[group].iter().flatten();
-        let parts = parts.map(|parts| {
-            self.experts
-                .held(parts.each_ref().map(|part| Part { values: &*part.values, scales: &*part.scales }))
+        let held = parts.map(|Resident { layouts, parts }| {
+            let parts = parts.each_ref().map(|part| Part { values: &*part.values, scales: &*part.scales });
+            HeldExpert::new(layouts, parts)
         });
-        Held { layouts: &self.experts.layouts, experts: parts.collect() }
+        Held(held.collect())
     }
 
     /// Reads the others of a group, record after record.
@@ -152,17 +176,17 @@ impl Visited<'_> {
         let parts = records.chunks_exact(record_bytes).map(|record| {
             let of = |range: Range<usize>| &record[range];
             let parts = self.experts.shape.parts();
-            self.experts.held(parts.map(|part| Part { values: of(part.values), scales: of(part.scales) }))
+            let parts = parts.map(|part| Part { values: of(part.values), scales: of(part.scales) });
+            HeldExpert::new(&self.experts.layouts, parts)
         });
-        Held { layouts: &self.experts.layouts, experts: parts.collect() }
+        Held(parts.collect())
     }
 }
 
 impl Held<'_> {
     /// The n-th of the experts.
     pub fn expert(&self, n: usize) -> Expert<'_> {
-        let [gate, up, down] = &self.experts[n];
-        let [of_gate, of_up, of_down] = self.layouts;
+        let HeldExpert { layouts: [of_gate, of_up, of_down], parts: [gate, up, down] } = &self.0[n];
         Expert {
             gate: of_gate.view(&gate.values, &gate.scales),
             up: of_up.view(&up.values, &up.scales),

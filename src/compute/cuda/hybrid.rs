@@ -163,7 +163,7 @@ impl Hybrid {
         host.tell(top_k, &visits);
         let count = self.rates.copied(missing.len()).min(COPIED_MAX);
         let in_memory: Vec<(u32, ExpertParts)> =
-            missing.iter().filter_map(|&expert| Some((expert, host.resident(expert)?))).take(count).collect();
+            missing.iter().filter_map(|&expert| Some((expert, host.stored(expert)?))).take(count).collect();
         let experts: Vec<u32> = in_memory.iter().map(|(expert, _)| *expert).collect();
         let inserts = cache.admit(&experts, count, chosen);
         inserts.iter().for_each(|&insert| cache.fill(insert));

@@ -115,6 +115,16 @@ pub trait ExpertBytes: Send + Sync {
     /// Reads experts as records ([`ExpertShape::record_bytes`]), one after the other.
     fn fetch(&self, ids: &[ExpertId], into: &mut [u8]) -> io::Result<()>;
 
+    /// How a smaller copy of all experts of a layer is stored, where there is one.
+    fn cold_shape(&self, _layer: usize) -> Option<ExpertShape> {
+        None
+    }
+
+    /// The bytes of an expert in that copy: what is computed with instead of being fetched.
+    fn cold(&self, _id: ExpertId) -> Option<ExpertParts> {
+        None
+    }
+
     /// Told of the experts that the rows of a pass visit in a layer, `[rows, top_k]`, before they are asked for.
     fn visited(&self, layer: usize, top_k: usize, experts: &[u32]);
 }

@@ -70,9 +70,15 @@ impl LayerCache {
     /// the most useful first. Each is in memory after [`Self::fill`]; a slot that is never filled is free again at the
     /// next visit.
     pub fn visit(&mut self, top_k: usize, experts: &[u32]) -> Vec<Insert> {
+        self.visit_within(usize::MAX, top_k, experts)
+    }
+
+    /// The same with `inserts_max` inserts at most, whatever the policy allows.
+    pub fn visit_within(&mut self, inserts_max: usize, top_k: usize, experts: &[u32]) -> Vec<Insert> {
         self.record(top_k, experts);
         let tokens = (experts.len() / top_k.max(1)).min(INSERTING_TOKENS_MAX);
-        let missing = self.missing_of(experts);
+        let mut missing = self.missing_of(experts);
+        missing.truncate(inserts_max);
         self.admit(&missing, self.policy.inserts_max.min(top_k) * tokens, experts)
     }
 

@@ -1,6 +1,8 @@
 //! Where the bytes of routed experts are.
 
+mod reserve;
 pub mod store;
+pub mod stored;
 pub mod tiers;
 pub mod trace;
 pub mod warm;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
+use crate::base::reads::Reader;
 use crate::compute::StoredMatrix;
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
 use crate::format::Bytes;
@@ -40,12 +43,25 @@ pub struct ExpertOptions {
     pub remembered_in: Option<PathBuf>,
     /// What records the experts that tokens visit.
     pub recorder: Option<Arc<Recorder>>,
+    /// A smaller copy of the experts: what is not in memory is computed with there and not read.
+    pub cold: Option<PathBuf>,
+    /// Bytes of caches and states: memory for experts leaves them free, where the system has less than the budget.
+    pub others_bytes: u64,
+    /// What reads experts that are not in memory.
+    pub reader: Reader,
 }
 
 impl ExpertOptions {
     /// Everything is mapped, and nothing is remembered.
-    pub const MAPPED: Self =
-        Self { budget: Budget::Unlimited, locks: false, remembered_in: None, recorder: None };
+    pub const MAPPED: Self = Self {
+        budget: Budget::Unlimited,
+        locks: false,
+        remembered_in: None,
+        recorder: None,
+        cold: None,
+        others_bytes: 0,
+        reader: Reader::SYSTEM,
+    };
 }
 
 /// The routed experts of one layer in a mapped checkpoint: the system reads them when they are touched.

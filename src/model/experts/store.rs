@@ -4,9 +4,11 @@
 //! with several large reads in flight, and the most useful ones of them stay, see `compute::experts::policy`. While a long prompt is
 //! evaluated, the experts of the next layer are read ahead; while nothing is, free slots are filled.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hint::black_box;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -15,11 +17,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::reserve::{Reserved, reserve};
+use super::stored::{ColdExperts, StoredExperts};
 use super::tiers::{STAGED_MAX, Tiers};
-use super::trace::LayerHeader;
 use super::warm::Remembered;
 use crate::base::pool::Pool;
-use crate::base::reads::{IN_FLIGHT_MAX, ReadFile};
+use crate::base::reads::{IN_FLIGHT_MAX, ReadFile, Reader};
 use crate::compute::experts::policy::{Insert, LayerCache, Policy};
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
 use crate::format::Bytes;
@@ -29,6 +32,12 @@ use crate::format::slots::{SlotMemory, SlotWriter};
 const READ_BYTES_MAX: usize = 1 << 20;
 /// Experts that are read ahead together.
 const AHEAD: usize = 4;
+/// Experts that are read beside passes where there is a smaller copy: in all,
+const WANTED_MAX: usize = 32;
+/// and of one layer.
+const WANTED_OF_LAYER_MAX: usize = 2;
+/// The smallest page size of any supported system.
+const PAGE_BYTES: usize = 4096;
 /// The share of a layer's experts that a pass has to visit for the next layer's to be read ahead.
 const AHEAD_SHARE: f64 = 0.5;
 /// For how long no pass has asked for experts when free slots are filled.
@@ -39,16 +48,6 @@ const STALL: Duration = Duration::from_secs(2);
 const MEASURED_BYTES_MIN: u64 = 1 << 30;
 /// Reads in flight where it is not measured.
 const IN_FLIGHT_DEFAULT: usize = 4;
-
-/// The routed experts of one layer where files keep them.
-pub struct StoredExperts {
-    /// How they are stored.
-    pub shape: ExpertShape,
-    /// Experts that a token visits.
-    pub top_k: usize,
-    /// Gate, up and down of each, in mapped files.
-    pub parts: Vec<ExpertParts>,
-}
 
 /// What a store did since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +60,8 @@ pub struct ExpertUsage {
     pub hits: u64,
     /// Those that were read ahead.
     pub ahead: u64,
+    /// Those that were computed with in a smaller copy.
+    pub cold: u64,
     /// Tokens that were evaluated.
     pub tokens: u64,
     /// Bytes that passes waited for.
@@ -79,11 +80,17 @@ impl ExpertUsage {
             visits: self.visits - before.visits,
             hits: self.hits - before.hits,
             ahead: self.ahead - before.ahead,
+            cold: self.cold - before.cold,
             tokens: self.tokens - before.tokens,
             fetched_bytes: self.fetched_bytes - before.fetched_bytes,
             fetch_ns: self.fetch_ns - before.fetch_ns,
             background_bytes: self.background_bytes - before.background_bytes,
         }
+    }
+
+    /// Visits whose experts had to be read before they could be computed with.
+    pub fn misses(&self) -> u64 {
+        self.visits - self.hits - self.ahead - self.cold
     }
 
     /// Share of the visits that found the expert in its slot.
@@ -130,12 +137,13 @@ struct Layer {
     /// Where gate, up and down lie in a slot.
     slot_parts: [Range<usize>; 3],
     memory: Arc<SlotMemory>,
+    cold: Option<ColdExperts>,
     state: Mutex<LayerState>,
 }
 
 struct LayerState {
     cache: LayerCache,
-    /// Missing experts that get a slot when they are read.
+    /// Missing experts that get a slot when they are read: by the pass, or beside it where there is a smaller copy.
     inserts: Vec<Insert>,
     /// Missing experts that the pass has not fetched yet.
     to_fetch: usize,
@@ -155,6 +163,10 @@ type Staged = HashMap<ExpertId, usize>;
 
 /// What the background thread is to do.
 struct Background {
+    /// Parts of the smaller copy that are not in memory yet, the last one first.
+    cold: Vec<Bytes>,
+    /// Experts that were computed with in the smaller copy and are to have a slot, the first one first.
+    wanted: VecDeque<(usize, Insert)>,
     /// Read experts of this layer ahead, the last one first.
     ahead: Option<(usize, Vec<u32>)>,
     /// Experts for free slots, the last one first.
@@ -168,6 +180,7 @@ struct Counters {
     visits: AtomicU64,
     hits: AtomicU64,
     ahead: AtomicU64,
+    cold: AtomicU64,
     tokens: AtomicU64,
     fetched_bytes: AtomicU64,
     fetch_ns: AtomicU64,
@@ -183,42 +196,56 @@ struct Read<'a> {
     copy: Option<&'a mut [u8]>,
 }
 
-impl StoredExperts {
-    /// What a trace and a plan say of them.
-    pub fn header(&self) -> LayerHeader {
-        let record_bytes = self.shape.record_bytes();
-        LayerHeader { experts: self.shape.experts, top_k: self.top_k, record_bytes }
-    }
-
-    /// Whether all of them are in files.
-    pub fn is_mapped(&self) -> bool {
-        self.parts.iter().flatten().all(|part| part.values.place().is_some())
-    }
+/// How a store works.
+#[derive(Debug)]
+pub struct StoreOptions {
+    /// Whether files are read past the page cache.
+    pub wants_direct: bool,
+    /// Whether slots are locked.
+    pub wants_lock: bool,
+    /// Bytes of memory that are left for what is allocated later, besides the trunk.
+    pub others_bytes: u64,
+    /// What reads files.
+    pub reader: Reader,
+    /// Where it is remembered which experts were useful.
+    pub remembered: Option<Remembered>,
 }
 
 impl Store {
-    /// A store of the experts of `layers`, by layer of the model, within `tiers`. Fails when the experts are not in files
-    /// and where the system has no memory for two tokens' experts of each layer.
-    pub fn open(
-        layers: Vec<Option<StoredExperts>>,
-        tiers: &Tiers,
-        wants_direct: bool,
-        wants_lock: bool,
-        remembered: Option<Remembered>,
-    ) -> Result<Self> {
-        let mut files: Vec<ReadFile> = Vec::new();
+    /// A store of the experts of `layers`, by layer of the model, within `tiers`, or with fewer slots where the system has
+    /// less memory. Fails when the experts are not in files, and where there is no memory for two tokens' experts of each
+    /// layer.
+    pub fn open(layers: Vec<Option<StoredExperts>>, tiers: &Tiers, options: StoreOptions) -> Result<Self> {
+        let StoreOptions { wants_direct, wants_lock, others_bytes, reader, remembered } = options;
+        let with_experts: Vec<&StoredExperts> = layers.iter().flatten().collect();
+        let Reserved { slots, layers: memory, staging } =
+            reserve(&with_experts, tiers, others_bytes).with_context(|| {
+                let least = Tiers::slots_min(&with_experts.iter().map(|layer| layer.header()).collect::<Vec<_>>());
+                format!("the system has no memory for {least} experts of each layer and what every token reads; lower --ram-budget")
+            })?;
+        let (mut files, mut memory): (Vec<ReadFile>, _) = (Vec::new(), memory.into_iter());
         let mut opened = Vec::with_capacity(layers.len());
         for layer in layers {
-            opened.push(
-                layer.map(|layer| Layer::open(layer, tiers.slots, &mut files, wants_direct)).transpose()?,
-            );
+            let layer = layer.map(|layer| {
+                let memory = memory.next().expect("memory for each layer with experts");
+                let open = |path: &Path| ReadFile::open_with(path, wants_direct, reader);
+                Layer::open(layer, slots, memory, &mut files, open)
+            });
+            opened.push(layer.transpose()?);
         }
         let in_flight = in_flight(&files)?;
-        let slot_bytes =
-            opened.iter().flatten().map(|layer| layer.slot_parts[2].end).max().unwrap_or_default();
-        let staging = SlotMemory::new(STAGED_MAX, slot_bytes).context("no memory to read experts ahead")?;
-        let background =
-            Background { ahead: None, fill: Vec::new(), last_visit: Instant::now(), is_closed: false };
+        let cold = opened.iter().flatten().filter_map(|layer| layer.cold.as_ref());
+        let mut cold: Vec<Bytes> =
+            cold.flat_map(|cold| cold.parts.iter().flatten().map(|part| part.values.clone())).collect();
+        cold.reverse();
+        let background = Background {
+            cold,
+            wanted: VecDeque::new(),
+            ahead: None,
+            fill: Vec::new(),
+            last_visit: Instant::now(),
+            is_closed: false,
+        };
         let shared = Shared {
             layers: opened,
             files,
@@ -227,7 +254,7 @@ impl Store {
             staged: Mutex::default(),
             background: Mutex::new(background),
             wake: Condvar::new(),
-            slots: tiers.slots,
+            slots,
             counters: Counters::default(),
         };
         shared.log(in_flight);
@@ -248,7 +275,7 @@ impl Store {
 
     /// What it did so far.
     pub fn usage(&self) -> ExpertUsage {
-        let Counters { visits, hits, ahead, tokens, fetched_bytes, fetch_ns, background_bytes } =
+        let Counters { visits, hits, ahead, cold, tokens, fetched_bytes, fetch_ns, background_bytes } =
             &self.shared.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ExpertUsage {
@@ -256,6 +283,7 @@ impl Store {
             visits: get(visits),
             hits: get(hits),
             ahead: get(ahead),
+            cold: get(cold),
             tokens: get(tokens),
             fetched_bytes: get(fetched_bytes),
             fetch_ns: get(fetch_ns),
@@ -328,8 +356,19 @@ impl ExpertBytes for Store {
         Ok(())
     }
 
+    fn cold_shape(&self, layer: usize) -> Option<ExpertShape> {
+        Some(self.shared.layer(layer).cold.as_ref()?.shape)
+    }
+
+    fn cold(&self, id: ExpertId) -> Option<ExpertParts> {
+        self.shared.layer(id.layer as usize).cold.as_ref()?.parts.get(id.expert as usize).cloned()
+    }
+
     fn visited(&self, layer: usize, top_k: usize, experts: &[u32]) {
-        self.shared.visited(layer, top_k, experts);
+        match self.shared.layer(layer).cold {
+            Some(_) => self.shared.visited_beside_cold(layer, top_k, experts),
+            None => self.shared.visited(layer, top_k, experts),
+        }
     }
 }
 
@@ -337,10 +376,11 @@ impl Layer {
     fn open(
         stored: StoredExperts,
         slots: usize,
+        memory: Arc<SlotMemory>,
         files: &mut Vec<ReadFile>,
-        wants_direct: bool,
+        open: impl Fn(&Path) -> io::Result<ReadFile>,
     ) -> Result<Self> {
-        let StoredExperts { shape, parts, .. } = stored;
+        let StoredExperts { shape, parts, cold, .. } = stored;
         let mut places = Vec::with_capacity(parts.len());
         let mut scales = Vec::with_capacity(parts.len());
         for expert in parts {
@@ -351,7 +391,7 @@ impl Layer {
                 let index = known.unwrap_or(files.len());
                 if known.is_none() {
                     let describe = || format!("cannot open {}", file.path().display());
-                    files.push(ReadFile::open(file.path(), wants_direct).with_context(describe)?);
+                    files.push(open(file.path()).with_context(describe)?);
                     ensure!(files[index].len() == file.len() as u64, "{} was changed", file.path().display());
                 }
                 *own = Place { file: index, offset };
@@ -364,12 +404,9 @@ impl Layer {
             end += part.values.len();
             end - part.values.len()..end
         });
-        let slots = slots.min(shape.experts);
-        let memory = SlotMemory::new(slots, end)
-            .with_context(|| format!("no memory for {slots} experts of {end} bytes; lower --ram-budget"))?;
-        let cache = LayerCache::new(Policy::BEST, shape.experts, slots);
+        let cache = LayerCache::new(Policy::BEST, shape.experts, slots.min(shape.experts));
         let state = LayerState { cache, inserts: Vec::new(), to_fetch: 0, reads_ahead: false };
-        Ok(Self { shape, places, scales, slot_parts, memory, state: Mutex::new(state) })
+        Ok(Self { shape, places, scales, slot_parts, memory, cold, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, LayerState> {
@@ -455,11 +492,36 @@ impl Shared {
         if now {
             self.read_ahead(index + 1);
         }
+        self.count(index, tokens, distinct.len(), hits);
+        self.counters.ahead.fetch_add(ahead as u64, Ordering::Relaxed);
+    }
+
+    /// The same where there is a smaller copy: nothing waits for the disk, and some of the missing experts are read beside
+    /// the pass.
+    fn visited_beside_cold(&self, index: usize, top_k: usize, experts: &[u32]) {
+        let layer = self.layer(index);
+        let distinct: BTreeSet<u32> = experts.iter().copied().collect();
+        let mut background = self.background();
+        background.last_visit = Instant::now();
+        let mut state = layer.state();
+        let hits = distinct.iter().filter(|&&expert| state.cache.slot(expert).is_some()).count();
+        // Those before are to have their slots first.
+        let room =
+            if state.inserts.is_empty() { WANTED_MAX.saturating_sub(background.wanted.len()) } else { 0 };
+        let inserts = state.cache.visit_within(room.min(WANTED_OF_LAYER_MAX), top_k, experts);
+        background.wanted.extend(inserts.iter().map(|&insert| (index, insert)));
+        state.inserts.extend(inserts);
+        drop((state, background));
+        self.wake.notify_all();
+        self.count(index, experts.len() / top_k.max(1), distinct.len(), hits);
+        self.counters.cold.fetch_add((distinct.len() - hits) as u64, Ordering::Relaxed);
+    }
+
+    fn count(&self, index: usize, tokens: usize, visits: usize, hits: usize) {
         let is_first = self.layers.iter().position(Option::is_some) == Some(index);
         let counters = &self.counters;
-        counters.visits.fetch_add(distinct.len() as u64, Ordering::Relaxed);
+        counters.visits.fetch_add(visits as u64, Ordering::Relaxed);
         counters.hits.fetch_add(hits as u64, Ordering::Relaxed);
-        counters.ahead.fetch_add(ahead as u64, Ordering::Relaxed);
         counters.tokens.fetch_add(if is_first { tokens as u64 } else { 0 }, Ordering::Relaxed);
     }
 
@@ -570,7 +632,15 @@ impl Shared {
             if background.is_closed {
                 return;
             }
-            if let Some((layer, experts)) = &mut background.ahead {
+            if let Some(part) = background.cold.pop() {
+                drop(background);
+                black_box(part.iter().step_by(PAGE_BYTES).fold(0, |sum, byte| sum ^ byte));
+            } else if !background.wanted.is_empty() {
+                let count = AHEAD.min(background.wanted.len());
+                let wanted: Vec<(usize, Insert)> = background.wanted.drain(..count).collect();
+                drop(background);
+                self.promote(&wanted);
+            } else if let Some((layer, experts)) = &mut background.ahead {
                 let (layer, first) = (*layer, experts.len().saturating_sub(AHEAD));
                 let experts = experts.split_off(first);
                 if experts.is_empty() {
@@ -593,6 +663,35 @@ impl Shared {
                     );
                 }
             }
+        }
+    }
+
+    /// Reads experts to the slots they are to have. What cannot be read stays in the smaller copy.
+    fn promote(&self, wanted: &[(usize, Insert)]) {
+        let writer = |&(index, insert): &(usize, Insert)| {
+            let layer = self.layer(index);
+            let may = layer.state().cache.accepts(insert);
+            let writer = layer.memory.write(insert.slot).filter(|_| may)?;
+            Some((layer, insert, writer))
+        };
+        let mut writers: Vec<_> = wanted.iter().filter_map(writer).collect();
+        let mut reads = Vec::new();
+        for (layer, insert, writer) in &mut writers {
+            self.add_reads(layer, insert.expert, layer.slot_parts.clone(), writer, None, &mut reads);
+        }
+        let bytes = self.read(reads);
+        let written: Vec<_> = writers.into_iter().map(|(layer, insert, _)| (layer, insert)).collect();
+        if let Ok(bytes) = bytes {
+            self.counters.background_bytes.fetch_add(bytes, Ordering::Relaxed);
+            for (layer, insert) in written {
+                let mut state = layer.state();
+                if state.cache.accepts(insert) {
+                    state.cache.fill(insert);
+                }
+            }
+        }
+        for (index, insert) in wanted {
+            self.layer(*index).state().inserts.retain(|other| other != insert);
         }
     }
 
@@ -665,8 +764,13 @@ impl Shared {
             false => "through the page cache",
         };
         tracing::info!(
-            "{} of {experts} experts of each layer fit in memory; the others are read {how}, {in_flight} at a time",
-            self.slots
+            "{} of {experts} experts of each layer fit in memory; the others are {}read {how}, {in_flight} at a time",
+            self.slots,
+            if self.layers.iter().flatten().any(|layer| layer.cold.is_some()) {
+                "there in a smaller copy, and "
+            } else {
+                ""
+            }
         );
     }
 }

@@ -12,7 +12,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts};
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape};
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -200,6 +200,14 @@ impl ExpertBytes for Recorded {
 
     fn fetch(&self, ids: &[ExpertId], into: &mut [u8]) -> io::Result<()> {
         self.bytes.fetch(ids, into)
+    }
+
+    fn cold_shape(&self, layer: usize) -> Option<ExpertShape> {
+        self.bytes.cold_shape(layer)
+    }
+
+    fn cold(&self, id: ExpertId) -> Option<ExpertParts> {
+        self.bytes.cold(id)
     }
 
     fn visited(&self, layer: usize, top_k: usize, experts: &[u32]) {

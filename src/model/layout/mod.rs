@@ -1,17 +1,24 @@
 //! From the tensors of a checkpoint to weights, as the table of the architecture says ([`architecture`]).
 
+mod cold;
+mod experts;
 mod stored;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use cold::{COLD_OF, identity};
 pub use stored::{Piece, Stored, locate};
 
+use self::cold::Cold;
+use self::experts::{EXPERT_FIELDS, experts_in};
 use super::architecture::{self, Arrangement, Field, LayerField, Part, Role, Source};
 use super::config::{Config, FfnShape, LayerShape, MixerShape, MoeShape};
-use super::experts::store::{Store, StoredExperts};
+use super::experts::store::{Store, StoreOptions};
+use super::experts::stored::StoredExperts;
 use super::experts::tiers::Tiers;
 use super::experts::trace::{Header, LayerHeader, Recorded};
 use super::experts::warm::Remembered;
@@ -24,7 +31,7 @@ use crate::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, DeltaProjection, DeltaShape, DeltaWeights,
     ExpertWeights, HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
 };
-use crate::format::{Description, ModelDir};
+use crate::format::{Description, MappedFile, ModelDir};
 
 /// What a small tensor may take in memory at most, in bytes, beyond its elements.
 const SMALL_BYTES: u64 = 1 << 10;
@@ -46,6 +53,7 @@ pub fn load<B: Backend>(
         bytes: Bytes::default(),
         expert_layers: Vec::new(),
         store: None,
+        cold_files: Vec::new(),
     };
     loader.open_store()?;
     loader.load()
@@ -139,6 +147,8 @@ struct Loader<'a, B> {
     expert_layers: Vec<LayerHeader>,
     /// What keeps experts where memory does not hold all of them.
     store: Option<Arc<Store>>,
+    /// The mapped files of a smaller copy of its experts.
+    cold_files: Vec<Arc<MappedFile>>,
 }
 
 /// What was handed to the backend so far.
@@ -157,14 +167,26 @@ impl<B: Backend> Loader<'_, B> {
             Budget::Given(bytes) => (bytes, true),
             Budget::Free(bytes) => (bytes, false),
         };
-        let layers = self.stored_experts()?;
+        let mut layers = self.stored_experts()?;
         let headers: Vec<LayerHeader> = layers.iter().flatten().map(StoredExperts::header).collect();
         let trunk = trunk_bytes(self.dir, self.config);
         let is_mapped = layers.iter().flatten().all(StoredExperts::is_mapped);
         if headers.is_empty() || !is_mapped || Tiers::fits(budget, trunk, &headers) {
             return Ok(());
         }
-        let tiers = match Tiers::divide(budget, trunk, &headers) {
+        let open = |path: &PathBuf| Cold::open(path, self.dir, self.config, &self.parts);
+        let mut cold = self.options.cold.as_ref().map(open).transpose()?;
+        let cold_bytes = cold.as_ref().map_or(0, Cold::bytes);
+        let mut divided = Tiers::divide_beside(cold_bytes, budget, trunk, &headers);
+        if let Err(error) = &divided
+            && cold.is_some()
+            && !is_given
+        {
+            tracing::warn!("{}: {error}; the copy is not used", self.dir.origin());
+            cold = None;
+            divided = Tiers::divide(budget, trunk, &headers);
+        }
+        let tiers = match divided {
             Ok(tiers) => tiers,
             Err(error) if is_given => bail!("{}: {error}", self.dir.origin()),
             Err(error) => {
@@ -175,10 +197,23 @@ impl<B: Backend> Loader<'_, B> {
                 return Ok(());
             }
         };
-        let remembered = self.remembered();
-        // What memory could cache is read through it.
-        let wants_direct = trunk + tiers.expert_bytes > memory::host().free;
-        let store = Store::open(layers, &tiers, wants_direct, self.options.locks, remembered);
+        if let Some(cold) = cold {
+            self.cold_files = cold.dir.files();
+            for (layer, cold) in layers.iter_mut().zip(cold.layers) {
+                if let Some(layer) = layer {
+                    layer.cold = cold;
+                }
+            }
+        }
+        let options = StoreOptions {
+            // What memory could cache is read through it.
+            wants_direct: trunk + tiers.expert_bytes > memory::host().free,
+            wants_lock: self.options.locks,
+            others_bytes: self.options.others_bytes,
+            reader: self.options.reader,
+            remembered: self.remembered(),
+        };
+        let store = Store::open(layers, &tiers, options);
         self.store = Some(Arc::new(store.with_context(|| self.dir.origin().to_owned())?));
         Ok(())
     }
@@ -197,7 +232,7 @@ impl<B: Backend> Loader<'_, B> {
             FfnShape::Dense { .. } => Ok(None),
             FfnShape::Moe(moe) => {
                 let (shape, mapped) = self.mapped(layer, moe)?;
-                Ok(Some(StoredExperts { shape, top_k: moe.top_k, parts: mapped.into_parts() }))
+                Ok(Some(StoredExperts { shape, top_k: moe.top_k, parts: mapped.into_parts(), cold: None }))
             }
         });
         stored.collect()
@@ -237,7 +272,7 @@ impl<B: Backend> Loader<'_, B> {
         if let Some(recorder) = self.options.recorder.as_ref().filter(|_| !self.expert_layers.is_empty()) {
             recorder.begin(Header::new(bytes.rest, self.expert_layers))?;
         }
-        let files = if self.store.is_some() { Vec::new() } else { self.dir.files() };
+        let files = if self.store.is_some() { self.cold_files } else { self.dir.files() };
         Ok(Weights { embedding, layers, head, bytes, files, store: self.store })
     }
 
@@ -357,15 +392,13 @@ impl<B: Backend> Loader<'_, B> {
 
     /// The experts of a layer as files have them, and how they are stored.
     fn mapped(&self, layer: usize, shape: &MoeShape) -> Result<(ExpertShape, MappedExperts)> {
-        let fields = [LayerField::ExpertsGate, LayerField::ExpertsUp, LayerField::ExpertsDown];
-        let [gate, up, down] = fields.map(|field| self.stored(Field::Layer(layer, field)));
-        let (gate, up, down) = (gate?, up?, down?);
-        let matrix = |e: usize, all: &Stored| {
-            let rows = all.rows / shape.experts;
-            all.matrix(e * rows..(e + 1) * rows)
-        };
-        let expert = |e| Ok([matrix(e, &gate)?, matrix(e, &up)?, matrix(e, &down)?]);
-        MappedExperts::new((0..shape.experts).map(expert).collect::<Result<_>>()?)
+        if matches!(self.dir.description(), Description::Gguf(_)) {
+            for field in EXPERT_FIELDS {
+                let source = locate(self.dir, &self.parts[&Field::Layer(layer, field)])?;
+                source.tensors.iter().try_for_each(|rows| self.check_alone(&rows.tensor))?;
+            }
+        }
+        experts_in(self.dir, self.config, &self.parts, layer, shape)
     }
 
     /// The experts of the next layer, recorded if that is wanted.

@@ -1,5 +1,9 @@
 //! Models whose experts do not all fit their memory.
 
+mod cold;
+#[cfg(unix)]
+mod faults;
+
 use std::fs;
 use std::fs::File;
 use std::path::Path;
@@ -11,7 +15,7 @@ use fimd::base::Cancel;
 use fimd::bench::plan::Rates;
 use fimd::bench::report::Subject;
 use fimd::bench::sizes;
-use fimd::bench::speed::{self, Engine, Workload};
+use fimd::bench::speed::{self, Engine, Open, Workload};
 use fimd::bench::synthetic::Routing;
 use fimd::compute::Precision;
 use fimd::compute::cpu::Cpu;
@@ -135,7 +139,16 @@ fn a_benchmark_says_what_was_read_and_what_a_plan_predicts() {
         let (sizes, _) = sizes::of_files(&dir, &Config::read(&dir)?)?;
         Ok((sizes, Rates { weights_per_s: 1e9, macs_per_s: 1e9, disk_per_s: 1e9 }))
     };
-    let report = speed::run(subject, &workload, None, engine, open, plan, &|_| ()).unwrap();
+    let report = speed::run(
+        subject,
+        &workload,
+        None,
+        engine,
+        Open { model: open, exact: || unreachable!("there is no smaller copy") },
+        plan,
+        &|_| (),
+    )
+    .unwrap();
     let experts = report.experts.as_ref().unwrap();
     assert_eq!((experts.slots, experts.first.tokens, experts.prefill.len()), (8, 16, 1));
     let missed = experts.misses_per_token * RECORD_BYTES as f64;
