@@ -61,7 +61,7 @@ pub(super) struct ComputeArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// SIMD level of the kernels: portable, avx2, avxvnni or avx512 [default: the best of this CPU]
+    /// SIMD level of the kernels: portable, on x86-64 avx2, avxvnni or avx512, on ARM neon, dotprod or i8mm [default: the best of this CPU]
     #[arg(long, value_name = "LEVEL", hide_short_help = true)]
     pub kernels: Option<Level>,
 
