@@ -15,6 +15,7 @@ mod engine;
 mod experts;
 mod fuzz;
 mod gguf;
+#[cfg(unix)]
 mod gpu;
 mod guide;
 mod hostile;

@@ -846,6 +846,18 @@ mod tests {
         }
     }
 
+    /// Every type with every size of a tile, and with more inputs than one has.
+    #[test]
+    fn every_batch_is_multiplied() {
+        let mut source = Mmix(5);
+        for dtype in DType::ALL {
+            let cols = 2 * dtype.block_len().max(SLICE / 2);
+            let (tensor, values) = random(&mut source, dtype, 17, cols, SCALES[0]);
+            let stored = StoredMatrix { rows: 17, cols, values: tensor, scale: None };
+            (1..=13).for_each(|count| check(&stored, &values, count, false));
+        }
+    }
+
     #[test]
     fn many_inputs_go_in_groups() {
         let (tensor, values) = random(&mut Mmix(2), DType::Q4K, 33, 256, SCALES[0]);
