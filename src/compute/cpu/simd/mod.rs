@@ -260,3 +260,23 @@ macro_rules! methods {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use methods;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `FIMD_TEST_LEVELS` names those of an emulated processor.
+    #[test]
+    fn levels_are_found_by_their_names() {
+        let levels: Vec<Level> = Level::supported().collect();
+        for level in &levels {
+            assert_eq!(level.to_string().parse(), Ok(*level));
+        }
+        assert_eq!(levels.last(), Some(&Level::detect()));
+        assert!("sse".parse::<Level>().unwrap_err().contains("portable"));
+        if let Ok(expected) = std::env::var("FIMD_TEST_LEVELS") {
+            let names: Vec<String> = levels.iter().map(Level::to_string).collect();
+            assert_eq!(names.join(" "), expected);
+        }
+    }
+}
