@@ -3,6 +3,7 @@
 
 pub mod cancel;
 pub mod client;
+pub mod cores;
 pub mod crash;
 pub mod digest;
 pub mod disk;

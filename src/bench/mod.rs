@@ -1,6 +1,7 @@
-//! Benchmarks: the speed of a model or of a synthetic one with a real model's shapes, the cost of a keystroke, and what
-//! the rules of completion make of a correct answer.
+//! Benchmarks: the speed of a model or of a synthetic one with a real model's shapes, of several tokens at once and by
+//! the number of threads, the cost of a keystroke, and what the rules of completion make of a correct answer.
 
+pub mod batch;
 pub mod daemon;
 pub mod experts;
 pub mod fidelity;
@@ -15,4 +16,5 @@ pub mod sizes;
 pub mod soak;
 pub mod speed;
 pub mod synthetic;
+pub mod threads;
 pub mod vocabulary;

@@ -218,7 +218,8 @@ fn used<B: Backend>(
     Ok((result, session.usage().experts.unwrap_or_default().since(&before)))
 }
 
-fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f64> {
+/// Milliseconds to evaluate `prompt` in an empty session.
+pub(super) fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f64> {
     session.reset();
     let started = Instant::now();
     session.sync(prompt, &[], &Cancel::new())?;
@@ -227,7 +228,7 @@ fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -> Result<f6
 
 /// Mean time per token after the first of `tokens`, in milliseconds. The tokens are fixed, so that the work does not
 /// depend on rounding of logits.
-fn decode_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Result<f64> {
+pub(super) fn decode_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32]) -> Result<f64> {
     session.reset();
     session.sync(&tokens[..1], &[], &Cancel::new())?;
     let started = Instant::now();

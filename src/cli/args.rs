@@ -3,13 +3,12 @@
 use std::fs;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use sysinfo::System;
 
 use super::message;
+use crate::base::cores::Cores;
 use crate::base::escape;
 use crate::complete::fim::Order;
 use crate::compute::cpu::Level;
@@ -62,11 +61,11 @@ pub(super) struct EngineArgs {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub(super) struct ComputeArgs {
-    /// Compute threads [default: one for each physical core]
+    /// Compute threads [default: one for each physical core, of a hybrid CPU each for performance]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// SIMD level of the kernels: portable, avx2, avxvnni or avx512 [default: the best of this CPU]
+    /// SIMD level of the kernels: portable, on x86-64 avx2, avxvnni or avx512, on ARM neon, dotprod or i8mm [default: the best of this CPU]
     #[arg(long, value_name = "LEVEL", hide_short_help = true)]
     pub kernels: Option<Level>,
 
@@ -211,8 +210,18 @@ impl EngineArgs {
 
     /// Opens the first `layers` layers of the model at `path`, or of the starter model, without a tokenizer.
     pub(super) fn open_layers(&self, path: Option<&Path>, layers: usize) -> Result<LocalSession> {
+        self.open_layers_with(path, layers, self.compute.threads())
+    }
+
+    /// The same with a number of threads.
+    pub(super) fn open_layers_with(
+        &self,
+        path: Option<&Path>,
+        layers: usize,
+        threads: usize,
+    ) -> Result<LocalSession> {
         let model = path.map(Path::to_owned);
-        Spec { model, ..self.spec_alone()? }.open_layers(layers)
+        Spec { model, threads, ..self.spec_alone()? }.open_layers(layers)
     }
 
     /// Opens the model at `path` without a tokenizer, and without a smaller copy of its experts.
@@ -228,15 +237,9 @@ impl EngineArgs {
     }
 }
 
-/// Compute threads: `requested`, or the number of physical cores.
+/// Compute threads: `requested`, or one for each physical core, those for performance where they differ.
 pub(super) fn threads(requested: Option<u16>) -> usize {
-    requested.map_or_else(
-        || {
-            let available = thread::available_parallelism().map_or(1, usize::from);
-            System::physical_core_count().unwrap_or(available).min(available)
-        },
-        usize::from,
-    )
+    requested.map_or_else(|| Cores::read().threads(), usize::from)
 }
 
 impl ComputeArgs {

@@ -1,5 +1,8 @@
 //! `fimd bench`: benchmarks on this machine.
 
+mod batch;
+mod threads;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +49,10 @@ pub(super) struct Args {
 enum Benchmark {
     /// Measure the prefill and decode speed of a model
     Speed(SpeedArgs),
+    /// Measure what a few tokens at once, such as drafts, cost beside one
+    Batch(batch::BatchArgs),
+    /// Measure the speed with more and more threads
+    Threads(threads::ThreadsArgs),
     /// Measure the matmul of each weight type
     Kernels(KernelsArgs),
     /// Measure the cost of a keystroke, by replaying typing sessions
@@ -205,6 +212,8 @@ struct Quant {
 pub(super) fn run(args: &Args) -> Result<()> {
     match &args.benchmark {
         Benchmark::Speed(args) => run_speed(args),
+        Benchmark::Batch(args) => batch::run(args),
+        Benchmark::Threads(args) => threads::run(args),
         Benchmark::Kernels(args) => run_kernels(args),
         Benchmark::Keystrokes(args) => run_keystrokes(args),
         Benchmark::Soak(args) => run_soak(args),
@@ -547,7 +556,7 @@ fn run_kernels(args: &KernelsArgs) -> Result<()> {
 fn run_speed(args: &SpeedArgs) -> Result<()> {
     let (model, subject, whole) = match args.synthetic.as_deref().and_then(Published::of_name) {
         Some(model) => synthetic(args, &model)?,
-        None => existing(args)?,
+        None => existing(&args.engine)?,
     };
     let workload = Workload {
         prompts: args.prompt.iter().map(|&tokens| tokens as usize).collect(),
@@ -575,9 +584,9 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
 /// The path of the model (none for the starter), its description, and the whole model of which it is a part.
 type Measured = (Option<PathBuf>, Subject, Option<Whole>);
 
-fn existing(args: &SpeedArgs) -> Result<Measured> {
-    let path = args.engine.model.clone();
-    let (origin, config) = args.engine.describe()?;
+fn existing(engine: &EngineArgs) -> Result<Measured> {
+    let path = engine.model.clone();
+    let (origin, config) = engine.describe()?;
     let file_bytes = path.as_deref().map(size).transpose()?;
     let (layers, quant) = (config.layers.len(), None);
     let subject = Subject { name: origin, path: path.clone(), layers, quant, file_bytes };

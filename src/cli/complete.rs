@@ -222,7 +222,12 @@ fn summary(completion: Option<&Completion>, load_ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
     use super::*;
+    use crate::compute::cpu::Level;
 
     #[test]
     fn positions_are_parsed_from_the_right() {
@@ -250,5 +255,31 @@ mod tests {
         let text = "one\ntwo()\nthree\n";
         let plain = anstream::adapter::strip_str(&render(text, 8, "a,\n  b")).to_string();
         assert_eq!(plain, "    1 │ one\n    2 │ two(a,\n    3 │   b)\n    4 │ three\n");
+    }
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_starter_completes_the_example_of_the_readme_at_every_level() {
+        let readme = include_str!("../../README.md");
+        for level in Level::supported() {
+            // However slow the machine is.
+            let budgets = ["--set", "budget.soft_ms=600000", "--set", "budget.hard_ms=600000"];
+            let position = ["fimd", "tests/data/demo/stack.py:22:11", "--kernels", &level.to_string()];
+            let Command { args } = Command::parse_from([&position[..], &budgets].concat());
+            let flags = [args.prompt.flags(), args.engine.flags()].concat();
+            let configuration = Configuration::of_flags(&flags).unwrap();
+            let Position { file, line, column } = &args.position;
+            let text = args::read_text(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+            let cursor = offset(&text, *line, *column).unwrap();
+            let (completion, _) = args.complete(&configuration, &text, cursor).unwrap();
+            let shown = render(&text, cursor, &completion.unwrap().text);
+            let shown = anstream::adapter::strip_str(&shown).to_string();
+            assert!(readme.contains(&shown), "{level}: {shown}");
+        }
     }
 }

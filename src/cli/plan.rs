@@ -44,7 +44,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
 
-    /// Compute threads [default: one for each physical core]
+    /// Compute threads [default: one for each physical core, of a hybrid CPU each for performance]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 

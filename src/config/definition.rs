@@ -148,7 +148,7 @@ settings! {
         model: Option<PathBuf> = None, Process, Kind::Path, unset: "the built-in starter model",
             as "'~/models/model.gguf'";
         /// Number of compute threads.
-        threads: Option<u16> = None, Process, Kind::Integer(1..=1024), unset: "one for each physical core",
+        threads: Option<u16> = None, Process, Kind::Integer(1..=1024), unset: "one for each physical core, of a hybrid CPU each for performance",
             as "4";
     }
     groups {

@@ -1,6 +1,7 @@
-//! What a detached daemon says on stderr when it ends uncleanly, kept for the log of the next one.
+//! What a detached daemon says on stderr when it ends uncleanly, kept for the log of the next one. On Windows nothing
+//! is kept.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
 
 use super::runtime_dir::RuntimeDir;
@@ -25,7 +26,7 @@ impl LastWords {
         log(&path);
         Self {
             #[cfg(unix)]
-            before: File::create(&path).ok().and_then(redirect),
+            before: fs::File::create(&path).ok().and_then(redirect),
             path,
         }
     }
@@ -50,7 +51,7 @@ impl Drop for LastWords {
 }
 
 #[cfg(unix)]
-fn redirect(file: File) -> Option<std::os::fd::OwnedFd> {
+fn redirect(file: fs::File) -> Option<std::os::fd::OwnedFd> {
     let before = rustix::io::dup(rustix::stdio::stderr()).ok()?;
     rustix::stdio::dup2_stderr(&file).ok()?;
     Some(before)

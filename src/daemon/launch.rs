@@ -57,6 +57,12 @@ fn spawn(runtime_dir: &RuntimeDir, how: &str, errors: Stdio) -> Result<Child> {
     if env::var_os(RUNTIME_DIR_VARIABLE).is_some_and(|dir| !dir.is_empty()) {
         command.env(RUNTIME_DIR_VARIABLE, runtime_dir.dir());
     }
+    // It would end with the console of the editor, or open one.
+    #[cfg(windows)]
+    {
+        const DETACHED_PROCESS: u32 = 8;
+        std::os::windows::process::CommandExt::creation_flags(&mut command, DETACHED_PROCESS);
+    }
     command
         .args(["daemon", how])
         .current_dir(runtime_dir.dir())

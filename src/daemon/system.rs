@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use interprocess::local_socket::ListenerOptions;
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::StreamCommon;
@@ -26,14 +26,15 @@ pub(super) fn listen(runtime_dir: &RuntimeDir) -> Result<Listener> {
         .with_context(|| format!("cannot listen at {}", runtime_dir.socket_path().display()))
 }
 
-/// Refuses processes of other users, whatever the folder of the socket allows.
+/// Refuses processes of other users, whatever the folder of the socket allows. On Windows the system does: by default
+/// only the user who makes a pipe, administrators and services may write to it.
 pub(super) fn check_peer(stream: &Stream) -> Result<()> {
     let peer = stream.peer_creds().context("cannot identify the peer")?;
     #[cfg(unix)]
     {
         let own = rustix::process::geteuid().as_raw();
         let other = peer.euid().context("the peer's user is unknown")?;
-        ensure!(other == own, "the peer is from user {other}, and this is the daemon of user {own}");
+        anyhow::ensure!(other == own, "the peer is from user {other}, and this is the daemon of user {own}");
     }
     let _ = peer;
     Ok(())
@@ -58,7 +59,7 @@ pub(super) fn terminated() -> impl Future<Output = ()> {
 
 /// Resolves on a signal to terminate.
 #[cfg(not(unix))]
-pub fn terminated() -> impl Future<Output = ()> {
+pub(super) fn terminated() -> impl Future<Output = ()> {
     async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await

@@ -183,15 +183,32 @@ impl<B: Backend> Session<B> {
     ///
     /// Panics when they do not fit.
     pub fn evaluate_draft(&mut self, tokens: &[u32], cancel: &Cancel, out: &mut Vec<f32>) -> Result<Synced> {
+        self.evaluate_ahead(tokens, LogitRows::All, cancel, out)
+    }
+
+    /// [`Session::evaluate_draft`] without logits: what the layers alone take.
+    pub fn evaluate_layers(&mut self, tokens: &[u32], cancel: &Cancel) -> Result<Synced> {
+        self.evaluate_ahead(tokens, LogitRows::None, cancel, &mut Vec::new())
+    }
+
+    fn evaluate_ahead(
+        &mut self,
+        tokens: &[u32],
+        wanted: LogitRows,
+        cancel: &Cancel,
+        out: &mut Vec<f32>,
+    ) -> Result<Synced> {
         let all = [&self.tokens[..], tokens].concat();
         let mut found = self.store.find(&self.tokens);
         let mut synced = self.rewind(&found, &all)?;
         let plan = self.plan(&found, synced.reused..all.len(), &[]);
         found = self.store.find(&all);
-        synced.cancelled = !self.pass(&mut found, &all, synced.reused, &plan, LogitRows::All, cancel, out)?;
+        synced.cancelled = !self.pass(&mut found, &all, synced.reused, &plan, wanted, cancel, out)?;
         if !synced.cancelled {
             synced.evaluated = all.len() - synced.reused;
-            out.drain(..(synced.evaluated - tokens.len()) * self.model.config().vocab);
+            if wanted == LogitRows::All {
+                out.drain(..(synced.evaluated - tokens.len()) * self.model.config().vocab);
+            }
             self.enforce_budget();
         }
         Ok(synced)

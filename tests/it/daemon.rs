@@ -1,6 +1,7 @@
 //! The daemon as editors, commands and strangers meet it.
 
 use std::io::{BufRead, BufReader};
+#[cfg(unix)]
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;

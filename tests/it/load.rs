@@ -32,6 +32,7 @@ macro_rules! on_every_backend {
         mod on_a_late_device {
             $(#[test] fn $name() { super::$name::<crate::late::Late>() })*
         }
+        #[cfg(unix)]
         mod on_a_gpu {
             $(#[test] fn $name() {
                 if crate::gpu::is_there() {

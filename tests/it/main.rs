@@ -17,6 +17,7 @@ mod engine;
 mod experts;
 mod fuzz;
 mod gguf;
+#[cfg(unix)]
 mod gpu;
 mod guide;
 mod hostile;

@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub cores: usize,
     /// SIMD level of the kernels.
     pub level: String,
+    /// Compute threads.
+    pub threads: usize,
     pub memory: Space,
     /// Bytes per second.
     pub memory_bandwidth: f64,
@@ -168,8 +170,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn cpu(facts: &Facts) -> Finding {
-    let Facts { cpu, cores, level, .. } = facts;
-    let text = format!("{cpu}, {cores} cores, {level}");
+    let Facts { cpu, cores, level, threads, .. } = facts;
+    let text = format!("{cpu}, {cores} cores, {level}, computes with {threads} threads");
     if level == "portable" {
         let remedy =
             "The kernels have no SIMD for this CPU and are several times slower: choose a small model.";
@@ -394,6 +396,7 @@ mod tests {
             cpu: "a CPU".into(),
             cores: 8,
             level: "avx2".into(),
+            threads: 4,
             memory: Space { free: 12 * GIB, total: 16 * GIB },
             memory_bandwidth: 3e10,
             disk: Disk::Read { path: "/m".into(), bytes_per_second: 2e9 },
@@ -439,7 +442,7 @@ mod tests {
         let expected = ["program", "cpu", "memory", "disk", "gpu", "daemon", "model", "editor", "settings"];
         assert_eq!(topics, expected);
         assert!(found.iter().all(|finding| finding.verdict == Verdict::Good && finding.remedy.is_none()));
-        assert_eq!(found[1].text, "a CPU, 8 cores, avx2");
+        assert_eq!(found[1].text, "a CPU, 8 cores, avx2, computes with 4 threads");
         assert_eq!(found[2].text, "16.00 GiB, 12.00 GiB of it free, 30.0 GB/s");
     }
 

@@ -47,6 +47,7 @@ pub(super) fn probe() -> Result<Facts> {
         cpu,
         cores,
         level: Level::detect().to_string(),
+        threads: args::threads(settings.threads),
         memory: memory::host(),
         memory_bandwidth: measured.bandwidth,
         disk,

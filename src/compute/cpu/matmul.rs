@@ -224,21 +224,20 @@ impl Matmul<'_> {
                 let early = if reading { ahead.as_ptr() } else { panel.quants.as_ptr().cast() };
                 let slice = self.matrix.slice(self.matrix.strip(row), at, early);
                 let block = at / BLOCK;
-                macro_rules! few {
-                    ($tile:literal) => {{
-                        let inputs = QuantsTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
-                        let sums = sums.first_chunk_mut().expect("there are so many inputs");
-                        simd.call(DirectTile { inputs, slice: &slice, panel, sums });
-                        continue;
-                    }};
+                macro_rules! direct {
+                    ($($tile:literal)*) => {
+                        match which.len() {
+                            $($tile if Quants::direct(dtype) => {
+                                let inputs = QuantsTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
+                                let sums = sums.first_chunk_mut().expect("there are so many inputs");
+                                simd.call(DirectTile { inputs, slice: &slice, panel, sums });
+                                continue;
+                            })*
+                            _ => {}
+                        }
+                    };
                 }
-                match (dtype, which.len()) {
-                    (DType::Q4K | DType::Q6K, 1) => few!(1),
-                    (DType::Q4K | DType::Q6K, 2) => few!(2),
-                    (DType::Q4K | DType::Q6K, 3) => few!(3),
-                    (DType::Q4K | DType::Q6K, 4) => few!(4),
-                    _ => {}
-                }
+                direct!(1 2 3 4);
                 let blocks = simd.call(Unpack { panel, slice: &slice });
                 let mut i = 0;
                 for n in 0..tiles {
@@ -359,7 +358,20 @@ impl<const T: usize, const WIDE: bool, const HALVED: bool> Kernel for Tile<'_, T
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { inputs, panel, blocks, bits, ahead, sums } = self;
-        inputs.run::<S, WIDE, HALVED>(simd, panel, blocks, bits, ahead, sums);
+        let mut total = load(simd, sums);
+        let (parts, step) = (if HALVED { 2 } else { 1 }, ahead.len() / blocks);
+        // In the order in which Q6_K has the halves.
+        for four in (0..blocks).step_by(4) {
+            for part in 0..parts {
+                for block in four..blocks.min(four + 4) {
+                    if part == 0 {
+                        simd.prefetch_all(&ahead[block * step..][..step]);
+                    }
+                    inputs.block::<S, WIDE, HALVED>(simd, panel, (block, part), bits, &mut total);
+                }
+            }
+        }
+        store(simd, &total, sums);
     }
 }
 
@@ -379,10 +391,29 @@ impl<const T: usize> Kernel for DirectTile<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { inputs, slice, panel, sums } = self;
+        let mut total = load(simd, sums);
         match slice.dtype() {
-            DType::Q4K => inputs.run_q4_k(simd, slice, panel, sums),
-            _ => inputs.run_q6_k(simd, slice, panel, sums),
+            DType::Q4K => inputs.q4_k(simd, slice, panel, &mut total),
+            DType::Q6K => inputs.q6_k(simd, slice, panel, &mut total),
+            dtype => unreachable!("quants of {dtype} are stored first"),
         }
+        store(simd, &total, sums);
+    }
+}
+
+#[inline(always)]
+fn load<S: Simd, const T: usize>(simd: S, sums: &[[f32; LANES]; T]) -> [S::F; T] {
+    let mut total = [simd.splat(0.0); T];
+    for t in 0..T {
+        total[t] = simd.load(&sums[t]);
+    }
+    total
+}
+
+#[inline(always)]
+fn store<S: Simd, const T: usize>(simd: S, total: &[S::F; T], sums: &mut [[f32; LANES]; T]) {
+    for t in 0..T {
+        simd.store(total[t], &mut sums[t]);
     }
 }
 
@@ -401,67 +432,23 @@ impl<const T: usize> QuantsTile<T> {
         Self(tile)
     }
 
-    /// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched. Quants have `bits` bits.
+    /// Adds the products with a slice in Q4_K.
     #[inline(always)]
-    fn run<S: Simd, const WIDE: bool, const HALVED: bool>(
-        &self,
-        simd: S,
-        panel: &Quants,
-        blocks: usize,
-        bits: u32,
-        ahead: &[u8],
-        sums: &mut [[f32; LANES]; T],
-    ) {
-        let mut total = [simd.splat(0.0); T];
-        for t in 0..T {
-            total[t] = simd.load(&sums[t]);
-        }
-        let (parts, step) = (if HALVED { 2 } else { 1 }, ahead.len() / blocks);
-        // In the order in which Q6_K has the halves.
-        for four in (0..blocks).step_by(4) {
-            for part in 0..parts {
-                for block in four..blocks.min(four + 4) {
-                    if part == 0 {
-                        simd.prefetch_all(&ahead[block * step..][..step]);
-                    }
-                    self.block::<S, WIDE, HALVED>(simd, panel, (block, part), bits, &mut total);
-                }
-            }
-        }
-        for t in 0..T {
-            simd.store(total[t], &mut sums[t]);
-        }
-    }
-
-    /// The same for a slice in Q4_K, whose quants go from the file to the products without being stored:
-    /// for few inputs that is most of the work.
-    #[inline(always)]
-    fn run_q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
-        let mut total = [simd.splat(0.0); T];
-        for t in 0..T {
-            total[t] = simd.load(&sums[t]);
-        }
+    fn q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
         panel.k_scales(simd, slice);
         for pair in 0..SLICE / BLOCK / 2 {
             let quants = slice.q4_k_blocks(simd, pair);
             for i in 0..2 {
                 let block = 2 * pair + i;
                 let dots = self.quants_dots(simd, &quants[i], block, 0);
-                self.add::<S, false>(simd, dots, panel, block, block, &mut total);
+                self.add::<S, false>(simd, dots, panel, block, block, total);
             }
-        }
-        for t in 0..T {
-            simd.store(total[t], &mut sums[t]);
         }
     }
 
-    /// The same for Q6_K.
+    /// Adds the products with a slice in Q6_K.
     #[inline(always)]
-    fn run_q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
-        let mut total = [simd.splat(0.0); T];
-        for t in 0..T {
-            total[t] = simd.load(&sums[t]);
-        }
+    fn q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
         panel.q6_k_scales(simd, slice);
         for part in 0..4 {
             let quants = slice.q6_k_parts(simd, part);
@@ -472,11 +459,8 @@ impl<const T: usize> QuantsTile<T> {
                 for t in 0..T {
                     dots[t] = simd.add_i(dots[t], more[t]);
                 }
-                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, &mut total);
+                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, total);
             }
-        }
-        for t in 0..T {
-            simd.store(total[t], &mut sums[t]);
         }
     }
 
@@ -489,6 +473,13 @@ impl<const T: usize> QuantsTile<T> {
         block: usize,
         first: usize,
     ) -> [S::I; T] {
+        if S::PAIRS {
+            let mut dots = [simd.no_dots(); T];
+            for i in (0..N).step_by(2) {
+                self.add_pairs(simd, [quants[i], quants[i + 1]], block, first + i, &mut dots);
+            }
+            return self.sum_pairs(simd, dots);
+        }
         let mut sums = [simd.splat_i(0); T];
         for t in 0..T {
             let mut dots = simd.no_dots();
@@ -514,6 +505,7 @@ impl<const T: usize> QuantsTile<T> {
         let words = BLOCK / 4 / parts;
         let words = part * words..(part + 1) * words;
         let dots = match WIDE {
+            _ if S::PAIRS => self.pair_dots(simd, panel, block, words),
             true => self.wide_dots(simd, panel, block, words),
             // Where the number is known, the loops are unrolled, which pays for short ones.
             false if HALVED && bits <= 6 => self.dots(simd, panel, block, words, S::dots_max(6)),
@@ -597,6 +589,58 @@ impl<const T: usize> QuantsTile<T> {
         sums
     }
 
+    /// The same for quants of any type, by pairs of inputs.
+    #[inline(always)]
+    fn pair_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize, words: Range<usize>) -> [S::I; T] {
+        let mut dots = [simd.no_dots(); T];
+        for word in words.step_by(2) {
+            let quants = &panel.quants[block * 8 + word..][..2];
+            let quants = [simd.load_i(&quants[0]), simd.load_i(&quants[1])];
+            self.add_pairs(simd, quants, block, word, &mut dots);
+        }
+        self.sum_pairs(simd, dots)
+    }
+
+    /// Adds the products with two words to sums of pairs of inputs and, where their number is odd, of the last.
+    #[inline(always)]
+    fn add_pairs<S: Simd>(
+        &self,
+        simd: S,
+        quants: [S::I; 2],
+        block: usize,
+        word: usize,
+        dots: &mut [S::Dots; T],
+    ) {
+        for t in (0..T / 2 * 2).step_by(2) {
+            let x = [self.two_words(t, block, word), self.two_words(t + 1, block, word)];
+            [dots[t], dots[t + 1]] = simd.dot_pair([dots[t], dots[t + 1]], quants, x);
+        }
+        if T % 2 == 1 {
+            for i in 0..2 {
+                let x = simd.splat_i(self.word(T - 1, block, word + i));
+                dots[T - 1] = simd.dot(dots[T - 1], quants[i], x);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sum_pairs<S: Simd>(&self, simd: S, dots: [S::Dots; T]) -> [S::I; T] {
+        let mut sums = [simd.splat_i(0); T];
+        for t in (0..T / 2 * 2).step_by(2) {
+            [sums[t], sums[t + 1]] = simd.sum_pair([dots[t], dots[t + 1]]);
+        }
+        if T % 2 == 1 {
+            sums[T - 1] = simd.sum_dots(dots[T - 1]);
+        }
+        sums
+    }
+
+    /// Eight integers of an input.
+    #[inline(always)]
+    fn two_words(&self, t: usize, block: usize, word: usize) -> u64 {
+        u64::from(self.word(t, block, word)) | u64::from(self.word(t, block, word + 1)) << 32
+    }
+
     /// Four integers of an input.
     #[inline(always)]
     fn word(&self, t: usize, block: usize, word: usize) -> u32 {
@@ -622,10 +666,7 @@ impl<const T: usize> ValuesTile<T> {
     /// `sums[t] += panel . inputs[t]`.
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, panel: &[[f32; LANES]], sums: &mut [[f32; LANES]; T]) {
-        let mut total = [simd.splat(0.0); T];
-        for t in 0..T {
-            total[t] = simd.load(&sums[t]);
-        }
+        let mut total = load(simd, sums);
         for (col, values) in panel.iter().enumerate() {
             let values = simd.load(values);
             for t in 0..T {
@@ -634,9 +675,7 @@ impl<const T: usize> ValuesTile<T> {
                 total[t] = simd.mul_add(values, simd.splat(x), total[t]);
             }
         }
-        for t in 0..T {
-            simd.store(total[t], &mut sums[t]);
-        }
+        store(simd, &total, sums);
     }
 }
 
@@ -804,6 +843,18 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Every type with tiles of many sizes, and with more inputs than the largest has: few enough to be emulated.
+    #[test]
+    fn every_batch_is_multiplied() {
+        let mut source = Mmix(5);
+        for dtype in DType::ALL {
+            let cols = dtype.block_len().max(SLICE / 2);
+            let (tensor, values) = random(&mut source, dtype, LANES, cols, SCALES[0]);
+            let stored = StoredMatrix { rows: LANES, cols, values: tensor, scale: None };
+            [1, 2, 3, 4, 5, 8, 12, 13].into_iter().for_each(|count| check(&stored, &values, count, false));
         }
     }
 

@@ -264,6 +264,12 @@ impl Quants {
         }
     }
 
+    /// Whether the quants of a type go from the file to the products with few activations without being stored.
+    /// That needs code of its own, and pays where storing is most of the work.
+    pub(super) fn direct(dtype: DType) -> bool {
+        matches!(dtype, DType::Q4K | DType::Q6K)
+    }
+
     /// Whether a type has a scale for each half block.
     pub(super) fn halved(dtype: DType) -> bool {
         matches!(

@@ -5,8 +5,8 @@
 //! `#[inline(always)]`, or it is compiled without those instructions; closures are not inlined reliably.
 //! A level takes whole tasks, never single operations.
 //!
-//! Another level is another file here with its token, which is only made where the CPU has the
-//! instructions, and a line in [`Level::supported`].
+//! Another level is a token, which is only made where the CPU has the instructions, in a file here and a line of
+//! `levels!`.
 
 #![expect(unsafe_code, reason = "intrinsics, which a token of the level makes sound")]
 
@@ -14,6 +14,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use std::fmt;
@@ -41,6 +43,9 @@ pub trait Simd: Copy {
     const DOTS: usize;
     /// Whether [`Simd::dot_wide`] takes quants as signed bytes, or as bytes that are 128 too large.
     const WIDE_SIGNED: bool;
+    /// Whether the products of quants with several inputs are [`Simd::dot_pair`]s. [`Simd::dot`] then takes wide
+    /// quants too, and any number of products.
+    const PAIRS: bool = false;
 
     /// Runs a kernel as a function of its own: what is compiled together shares the registers.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
@@ -102,6 +107,22 @@ pub trait Simd: Copy {
     fn sum_dots(self, dots: Self::Dots) -> Self::I;
     /// `acc + sum of 4 quants[i] x[i]` per lane for quants that need all 8 bits, see [`Simd::WIDE_SIGNED`].
     fn dot_wide(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I;
+    /// [`Simd::dot`] for two words of quants and two words of each of two inputs, with sums that belong together:
+    /// they begin with [`Simd::no_dots`] and end with [`Simd::sum_pair`].
+    #[inline(always)]
+    fn dot_pair(self, acc: [Self::Dots; 2], quants: [Self::I; 2], x: [u64; 2]) -> [Self::Dots; 2] {
+        let mut sums = acc;
+        for (sums, x) in sums.iter_mut().zip(x) {
+            *sums = self.dot(*sums, quants[0], self.splat_i(x as u32));
+            *sums = self.dot(*sums, quants[1], self.splat_i((x >> 32) as u32));
+        }
+        sums
+    }
+    /// The sum in each lane for each of the two inputs.
+    #[inline(always)]
+    fn sum_pair(self, dots: [Self::Dots; 2]) -> [Self::I; 2] {
+        [self.sum_dots(dots[0]), self.sum_dots(dots[1])]
+    }
     /// Four 32-bit words of 16 rows: lane r of result k is word k of row r, which begins at
     /// `first + r * stride`.
     ///
@@ -142,62 +163,63 @@ pub trait Kernel {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Level(Token);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Token {
-    Portable(portable::Portable),
+/// The levels, for each architecture the slowest first, as: variant, token, name.
+macro_rules! levels {
+    ($($(#[$only:meta])* $level:ident($token:ty) = $name:literal;)*) => {
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        enum Token {
+            $($(#[$only])* $level($token),)*
+        }
+
+        impl Level {
+            /// The levels that this CPU has, the slowest first.
+            pub fn supported() -> impl Iterator<Item = Level> {
+                [$($(#[$only])* <$token>::detect().map(Token::$level),)*].into_iter().flatten().map(Level)
+            }
+
+            /// Runs a kernel with the instructions of this level.
+            #[inline]
+            pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+                match self.0 {
+                    $($(#[$only])* Token::$level(token) => token.call(kernel),)*
+                }
+            }
+
+            fn name(self) -> &'static str {
+                match self.0 {
+                    $($(#[$only])* Token::$level(_) => $name,)*
+                }
+            }
+        }
+    };
+}
+
+levels! {
+    Portable(portable::Portable) = "portable";
     #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2<false>),
+    Avx2(avx2::Avx2<false>) = "avx2";
     #[cfg(target_arch = "x86_64")]
-    AvxVnni(avx2::Avx2<true>),
+    AvxVnni(avx2::Avx2<true>) = "avxvnni";
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512),
+    Avx512(avx512::Avx512) = "avx512";
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon) = "neon";
+    #[cfg(target_arch = "aarch64")]
+    DotProd(neon::DotProd) = "dotprod";
+    #[cfg(target_arch = "aarch64")]
+    I8mm(neon::I8mm) = "i8mm";
 }
 
 impl Level {
-    /// The levels that this CPU has, the slowest first.
-    pub fn supported() -> impl Iterator<Item = Level> {
-        #[cfg(target_arch = "x86_64")]
-        let faster = [
-            avx2::Avx2::detect().map(Token::Avx2),
-            avx2::Avx2::detect().map(Token::AvxVnni),
-            avx512::Avx512::detect().map(Token::Avx512),
-        ];
-        #[cfg(not(target_arch = "x86_64"))]
-        let faster: [Option<Token>; 0] = [];
-        [Some(Token::Portable(portable::Portable))].into_iter().chain(faster).flatten().map(Level)
-    }
-
     /// The fastest level that this CPU has.
     pub fn detect() -> Level {
         Self::supported().last().expect("the portable level is always there")
-    }
-
-    /// Runs a kernel with the instructions of this level.
-    #[inline]
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        match self.0 {
-            Token::Portable(token) => kernel.run(token),
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx2(token) => token.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Token::AvxVnni(token) => token.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx512(token) => token.run(kernel),
-        }
     }
 }
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self.0 {
-            Token::Portable(_) => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Token::AvxVnni(_) => "avxvnni",
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx512(_) => "avx512",
-        })
+        f.pad(self.name())
     }
 }
 
@@ -220,17 +242,41 @@ impl FromStr for Level {
 }
 
 /// Methods of [`Simd`] that are one expression of intrinsics.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! methods {
-    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {$(
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {$(
+        $(#[$doc])*
         #[inline(always)]
         fn $name(self, $($arg: $type),*) $(-> $result)? {
             // SAFETY: `self` proves that the CPU has the instructions, and the references are to as
             // many bytes as they touch.
-            unsafe { $body }
+            #[allow(unused_unsafe, reason = "some only call functions of this crate")]
+            unsafe {
+                $body
+            }
         }
     )*};
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use methods;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `FIMD_TEST_LEVELS` names those of an emulated processor.
+    #[test]
+    fn levels_are_found_by_their_names() {
+        let levels: Vec<Level> = Level::supported().collect();
+        for level in &levels {
+            assert_eq!(level.to_string().parse(), Ok(*level));
+        }
+        assert_eq!(levels.last(), Some(&Level::detect()));
+        assert!("sse".parse::<Level>().unwrap_err().contains("portable"));
+        if let Ok(expected) = std::env::var("FIMD_TEST_LEVELS") {
+            let names: Vec<String> = levels.iter().map(Level::to_string).collect();
+            assert_eq!(names.join(" "), expected);
+        }
+    }
+}

@@ -8,6 +8,12 @@ use super::{Kernel, LANES, Simd};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Portable;
 
+impl Portable {
+    pub(super) fn detect() -> Option<Self> {
+        Some(Self)
+    }
+}
+
 #[inline(always)]
 fn map<A: Copy, R: Copy + Default>(a: [A; LANES], f: impl Fn(A) -> R) -> [R; LANES] {
     let mut out = [R::default(); LANES];
@@ -45,6 +51,8 @@ impl Simd for Portable {
     const TILE: usize = 4;
     const DOTS: usize = 4;
     const WIDE_SIGNED: bool = false;
+    /// So that pairs are tested on every machine.
+    const PAIRS: bool = true;
 
     #[inline(never)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
