@@ -15,6 +15,8 @@ use crate::text::{Indentation, Language, indentation};
 
 /// Most lines of a completion.
 const LINES_MAX: usize = 24;
+/// How many lines an invoked completion may have behind the end of its block if it ends by itself there.
+const LINES_BEYOND: usize = 4;
 /// How much of the suffix the stop rules read, in characters.
 const SUFFIX_START_CHARS: usize = 2048;
 /// Larger documents are not completed, in bytes.
@@ -155,9 +157,13 @@ fn stop_at(request: &Request, place: &Place) -> Stop {
     };
     let suffix = &*request.document.suffix;
     let nesting = Nesting::new(place, suffix);
-    let Nesting { lexer, open, closer, is_in_string } = nesting;
-    let fitted =
-        |stop: Stop| stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string);
+    let Nesting { lexer, open, closed, closer, is_in_string } = nesting;
+    let is_followed = place.rest.trim().is_empty() && !place.below.is_empty();
+    let lines_beyond = if request.is_invoked && is_followed { LINES_BEYOND } else { 0 };
+    let fitted = |stop: Stop| {
+        let stop = stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string);
+        stop.beyond_block(lines_beyond, &closed)
+    };
     let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
     let has_statement = request.lines == Lines::Auto && place.ends_line() && !place.language.syntax.is_prose;
     if !is_multi_line && !has_statement {

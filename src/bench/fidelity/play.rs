@@ -207,18 +207,23 @@ fn is_single_line(request: &Request) -> bool {
 }
 
 /// Whether less than the first line is shown because that is how completion is meant to be: it does not leave the block that
-/// the suffix closes, and of a text that the budget has torn it shows what is complete.
+/// the suffix closes, or the string, and of a text that the budget has torn it shows what is complete.
 fn is_by_design(request: &Request, verdict: Verdict, truth: &Truth) -> bool {
     let Document { prefix, suffix, .. } = &*request.document;
     let is_fragment = truth.is_cut && !truth.said.trim().contains('\n');
     let begins = truth.middle.trim_start();
     let leaves_block = begins.starts_with([')', ']', '}']) || first_word(begins) == "end";
+    let language = Language::of_path(request.document.path.as_deref());
+    let quote = context::Place::new(prefix, suffix).in_language(language).outline().lexer().quote();
+    let leaves_string = quote.is_some_and(|quote| begins.starts_with(quote));
     match verdict {
         Verdict::Prefix(ending) => matches!(ending, Ending::Line | Ending::Long | Ending::Budget),
-        Verdict::Nothing if is_fragment || leaves_block => true,
+        Verdict::Nothing if is_fragment || leaves_block || leaves_string => true,
         Verdict::Nothing if !request.is_invoked => {
             let first_line = truth.said.lines().next().unwrap_or_default();
-            let text = if truth.is_single { first_line } else { truth.said };
+            let whole_lines = truth.said.rsplit_once('\n').filter(|_| truth.is_cut);
+            let said = whole_lines.map_or(truth.said, |(lines, _)| lines);
+            let text = if truth.is_single { first_line } else { said };
             !rules::may_show(prefix, suffix) || text.trim().chars().count() < CHARS_MIN
         }
         _ => false,
