@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod delimiters;
 pub mod families;
 mod heads;
+pub mod imports;
 pub mod indentation;
 pub mod language;
 pub mod lexer;
