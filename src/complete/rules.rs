@@ -10,6 +10,7 @@ use super::trim::{inside_fence, is_limit, trim, without_fence};
 use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
 use crate::text::blocks::Blocks;
+use crate::text::fences::{Fenced, fenced};
 use crate::text::words::has_substance;
 use crate::text::{Indentation, Language, indentation};
 
@@ -108,8 +109,8 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
 
 /// `output`, which ended for this reason, trimmed for insertion, with the document's line ends.
 pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<String, Dropped> {
-    let Document { prefix, suffix, .. } = &*request.document;
     let place = place_of(&request.document);
+    let Code { prefix, suffix, .. } = Code::of(&request.document);
     let indentation = Indentation::new(place.outline(), prefix, suffix);
     let stop = stop_at(request, &place);
     let text = match trim(output, &place, &indentation, &stop, reason) {
@@ -143,8 +144,28 @@ pub fn stop(request: &Request, format: Format) -> Stop {
 }
 
 /// The cursor's place in `document`.
-fn place_of(document: &Document) -> Place<'_> {
-    Place::new(&document.prefix, &document.suffix).in_language(Language::of_path(document.path.as_deref()))
+pub fn place_of(document: &Document) -> Place<'_> {
+    let Code { language, prefix, suffix, .. } = Code::of(document);
+    Place::new(prefix, suffix).in_language(language)
+}
+
+/// The code that the cursor is in: the document, or what is between two fences of it.
+struct Code<'a> {
+    language: &'static Language,
+    prefix: &'a str,
+    suffix: &'a str,
+    is_fenced: bool,
+}
+
+impl<'a> Code<'a> {
+    fn of(document: &'a Document) -> Self {
+        let Document { path, prefix, suffix, .. } = document;
+        let language = Language::of_path(path.as_deref());
+        match fenced(prefix, suffix).filter(|_| language.has_fences()) {
+            Some(Fenced { language, prefix, suffix }) => Self { language, prefix, suffix, is_fenced: true },
+            None => Self { language, prefix, suffix, is_fenced: false },
+        }
+    }
 }
 
 /// The rule that ends a completion at `place`.
@@ -155,14 +176,15 @@ fn stop_at(request: &Request, place: &Place) -> Stop {
         Lines::Single => false,
         Lines::Multi => may_have_lines(place),
     };
-    let suffix = &*request.document.suffix;
+    let Code { suffix, is_fenced, .. } = Code::of(&request.document);
     let nesting = Nesting::new(place, suffix);
     let Nesting { lexer, open, closed, closer, is_in_string } = nesting;
     let is_followed = place.rest.trim().is_empty() && !place.below.is_empty();
     let lines_beyond = if request.is_invoked && is_followed { LINES_BEYOND } else { 0 };
     let fitted = |stop: Stop| {
         let stop = stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string);
-        stop.beyond_block(lines_beyond, &closed)
+        let stop = stop.beyond_block(lines_beyond, &closed);
+        if is_fenced { stop.inside_fence() } else { stop }
     };
     let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
     let has_statement = request.lines == Lines::Auto && place.ends_line() && !place.language.syntax.is_prose;

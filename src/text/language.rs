@@ -108,6 +108,11 @@ impl Language {
         self.definitions.is_some_and(|definitions| definitions.layout == Layout::Go)
     }
 
+    /// Whether there may be code between fences.
+    pub fn has_fences(&self) -> bool {
+        self.name == "Markdown"
+    }
+
     /// Whether tags may begin a line of code.
     pub(super) fn has_tags(&self) -> bool {
         self.definitions.is_some_and(|definitions| definitions.layout == Layout::Script)

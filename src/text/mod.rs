@@ -7,6 +7,7 @@
 pub mod blocks;
 pub mod delimiters;
 pub mod families;
+pub mod fences;
 mod heads;
 pub mod imports;
 pub mod indentation;

@@ -8,11 +8,9 @@ use super::places::{Chance, Kind, Place};
 use super::source::Source;
 use super::variants::{Case, Variant, cases, continuation, pieces};
 use super::verdict::{Ending, Truth, Verdict, judge};
-use crate::complete::context;
 use crate::complete::fim::{Format, Order};
 use crate::complete::{Document, Lines, Options, Request, rules};
 use crate::decode::{Generated, StopReason};
-use crate::text::Language;
 use crate::text::words::first_word;
 
 /// Most texts that are accepted one after the other.
@@ -201,9 +199,7 @@ fn request(place: &Place, file: &str, trigger: Trigger, follows_accept: bool) ->
 
 /// Whether one line is all that is shown.
 fn is_single_line(request: &Request) -> bool {
-    let Document { path, prefix, suffix, .. } = &*request.document;
-    let place = context::Place::new(prefix, suffix).in_language(Language::of_path(path.as_deref()));
-    !request.is_invoked && !rules::is_multi_line(&place)
+    !request.is_invoked && !rules::is_multi_line(&rules::place_of(&request.document))
 }
 
 /// Whether less than the first line is shown because that is how completion is meant to be: it does not leave the block that
@@ -213,8 +209,7 @@ fn is_by_design(request: &Request, verdict: Verdict, truth: &Truth) -> bool {
     let is_fragment = truth.is_cut && !truth.said.trim().contains('\n');
     let begins = truth.middle.trim_start();
     let leaves_block = begins.starts_with([')', ']', '}']) || first_word(begins) == "end";
-    let language = Language::of_path(request.document.path.as_deref());
-    let quote = context::Place::new(prefix, suffix).in_language(language).outline().lexer().quote();
+    let quote = rules::place_of(&request.document).outline().lexer().quote();
     let leaves_string = quote.is_some_and(|quote| begins.starts_with(quote));
     match verdict {
         Verdict::Prefix(ending) => matches!(ending, Ending::Line | Ending::Long | Ending::Budget),

@@ -392,3 +392,16 @@ fn an_invoked_text_that_ends_by_itself_is_whole() {
     let document = Document::new(Some("a.py".into()), "def f():\n    ", "\n");
     assert_eq!(shown(&Request { document: document.into(), ..request }, StopReason::EndToken), "a()");
 }
+
+#[test]
+fn code_between_fences_is_in_its_language() {
+    let fenced = |code: &str| format!("# A\n\nIt's so:\n\n```js\n{code}\n```\n\nIt isn't.\n");
+    let check = |code: &str, output: &str, expected: &str| {
+        check_in(Some("a.md"), &fenced(code), output, Some(expected));
+    };
+    check("f(() => {\n  $0\n});", "g();\n});\n```\n\nIt isn't.\n", "g();");
+    check("f({$0});", "\n  a: 1,\n});\n```\n", "\n  a: 1,\n");
+    check("x = $0", "f(a,\n  b);\n```\n\nIt", "f(a,\n  b);");
+    check("if (a) {\n    b();\n}\nif (c) {$0}", "\n  d();\n}", "\n    d();\n");
+    check_in(Some("a.md"), &fenced("f();\n$0"), "```\n\nIt isn't.\n", None);
+}

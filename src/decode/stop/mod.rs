@@ -236,18 +236,28 @@ impl Stop {
             Rule::SingleLine(_) | Rule::MultiLine(_) => {}
         }
         let skipped = self.fence.skip(text)?;
-        let cut = self.check_inside(&text[skipped..]);
-        let closing = text[skipped..].find("\n```").filter(|_| self.fence != Fence::None);
-        cut.or(closing).map(|cut| skipped + cut)
+        let text = &text[skipped..];
+        let (inside, is_closed) = self.fence.inside(text);
+        let cut = self.check_inside(inside);
+        // A text that ends its block of code ends by itself.
+        let end = || self.clone().ended(inside, StopReason::EndToken).unwrap_or(inside.len());
+        cut.or_else(|| is_closed.then(end)).map(|cut| skipped + cut)
     }
 
     /// The end of the whole `text`, in bytes, of which `check` has read nothing. A limit that ended it may have torn its last
     /// line; a rule has left only whole lines.
     pub fn end(mut self, text: &str, reason: StopReason) -> Option<usize> {
         let cut = self.check(text);
-        if cut.is_some() || reason == StopReason::Rule {
+        let is_completion = matches!(self.rule, Rule::SingleLine(_) | Rule::MultiLine(_));
+        if cut.is_some() || reason == StopReason::Rule || !is_completion {
             return cut;
         }
+        let skipped = self.fence.skip(text)?;
+        self.ended(&text[skipped..], reason).map(|cut| skipped + cut)
+    }
+
+    /// The same of a text that was read, without a fence before it.
+    fn ended(mut self, text: &str, reason: StopReason) -> Option<usize> {
         let is_cut = reason != StopReason::EndToken;
         if let Some(left) = self.beyond.left().filter(|_| is_cut) {
             return Some(left);
@@ -268,7 +278,7 @@ impl Stop {
         if is_torn || self.done.is_some() {
             return self.done;
         }
-        let cut = self.check(&format!("{text}\n")).map(|cut| cut.min(text.len()));
+        let cut = self.check_inside(&format!("{text}\n")).map(|cut| cut.min(text.len()));
         cut.or_else(|| self.beyond.left().map(|_| self.settled(text, text.len())))
     }
 

@@ -145,7 +145,7 @@ fn fences_are_skipped() {
         ("```py\nx = 1\ny", "```py\nx = 1"),
         ("x = 1\n```", "x = 1"),
         ("``x\n", "``x"),
-        ("```\n```\n", "```\n```"),
+        ("```\n```\n", "```\n"),
     ];
     for (text, kept) in cases {
         check(&Stop::single_line("", "").with_fences(), text, kept);
@@ -372,4 +372,14 @@ fn a_text_may_begin_like_the_next_entry() {
 fn two_closers_on_a_line_are_both_in_the_suffix() {
     let stop = Stop::multi_line(block("", 4, "\n}}\nS!{s\n")).before_closer(Some('}'));
     check(&stop, "a: b,\n    c: d,\n}}\nS!{t {\n", "a: b,\n    c: d,");
+}
+
+#[test]
+fn a_text_that_ends_its_fence_ends_by_itself() {
+    let stop = |suffix: &str| Stop::multi_line(block("", 0, suffix)).before_closer(Some('}')).inside_fence();
+    check(&stop("\n"), "a()\nb()\n```\nDone.\n", "a()\nb()");
+    check(&stop("\n}\n"), "a()\n}\n```\nDone.\n", "a()");
+    check(&stop("\nb()\nc()\n"), "a()\nb()\n```\n", "a()");
+    check(&stop("\n"), "```\nDone.\n", "");
+    check(&stop("\n"), "a(`b`)\n``\n", "a(`b`)\n``\n");
 }
