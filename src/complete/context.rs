@@ -141,6 +141,13 @@ impl<'a> Place<'a> {
         self.before_line.lines().rev().take(HEAD_LINES_MAX).find(is_head).map_or(own, indentation::of_line)
     }
 
+    /// The text behind the cursor in its statement at the top level, or in the next lines of that.
+    pub fn rest_of_statement(&self) -> &'a str {
+        let lines = || self.suffix.split_inclusive('\n').take(HEAD_LINES_MAX);
+        let count = lines().skip(1).take_while(|line| !self.language.begins_statement(line)).count();
+        &self.suffix[..lines().take(count + 1).map(str::len).sum()]
+    }
+
     /// The first line below that is neither blank nor a comment; empty if there is none among the next ones.
     pub fn below_code(&self) -> &'a str {
         let is_code = |line: &&str| {

@@ -44,9 +44,15 @@ pub fn judge(text: &str, place: &Place, syntax: &'static Syntax) -> Result<(), D
     Ok(())
 }
 
-/// Whether a short text finishes something: all delimiters that the cursor's line has open, or an expression
-/// by a word of its own. The last letters of a word, an operator and a semicolon are typed faster than read.
+/// Whether a short text finishes something: all delimiters that the cursor's line has open, a comment of several lines, or
+/// an expression by a word of its own or by an empty list. The last letters of a word, an operator and a semicolon are typed
+/// faster than read.
 fn finishes(text: &str, place: &Place, syntax: &'static Syntax) -> bool {
+    let is_empty_list = matches!(text, "()" | "[]" | "{}") && place.starts_line();
+    let ends_comment = place.outline().lexer().comment().is_some_and(|(_, close)| text == close);
+    if is_empty_list || ends_comment {
+        return true;
+    }
     let closers = text.trim_end_matches([';', ',', ':']);
     if !closers.is_empty() && closers.chars().all(|c| opener_of(c).is_some()) {
         let is_closed = |line: &str| open_delimiters(syntax, line).is_empty();
@@ -86,7 +92,7 @@ fn has_signs(pattern: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::families;
+    use crate::text::{Language, families};
 
     #[track_caller]
     fn check(line: &str, text: &str, expected: Result<(), Dropped>) {
@@ -113,9 +119,21 @@ mod tests {
             ("", "}", short),
             ("    ", "x", short),
             ("s.push('", "🦀", Ok(())),
+            ("    ", "[]", Ok(())),
+            ("x", "[]", short),
         ] {
             check(line, text, expected);
         }
+    }
+
+    #[test]
+    fn the_end_of_a_comment_is_shown() {
+        let language = Language::of_path(Some("a.elm"));
+        let judge = |prefix: &str| {
+            let place = Place::new(prefix, "").in_language(language);
+            super::judge("-}", &place, language.syntax)
+        };
+        assert_eq!((judge("{-| A.\n"), judge("x = 1\n")), (Ok(()), Err(Dropped::Short)));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Nesting {
     pub lexer: Lexer,
     /// The delimiters that nothing behind the cursor closes, outermost first.
     pub open: String,
+    /// Those that are closed behind the cursor, outermost first.
+    pub closed: String,
     /// The first closing delimiter behind the cursor whose opener is before it: a completion does not close that.
     pub closer: Option<char>,
     /// Whether the text behind the cursor ends the string that the cursor is in.
@@ -46,10 +48,12 @@ impl Nesting {
             closers.retain(is_open);
         }
         let closable = closable(place, &opened);
-        let open = &opened.delimiters[closed(&closers, &opened, is_whole).min(closable)..];
+        let (closed, open) = opened.delimiters.split_at(closed(&closers, &opened, is_whole).min(closable));
+        let text = |delimiters: &[Open]| delimiters.iter().map(|open| open.delimiter).collect();
         Self {
             lexer,
-            open: open.iter().map(|open| open.delimiter).collect(),
+            open: text(open),
+            closed: text(closed),
             closer: closers.first().map(|closer| closer.c),
             is_in_string,
         }
@@ -65,8 +69,10 @@ impl Closer {
 /// Whether the rest of the document ends the string that the cursor is in: on its line, or, if it has several, by one more
 /// quote than begin and end the strings below.
 fn ends_string(lexer: Lexer, place: &Place, suffix: &str) -> bool {
-    if string_end(lexer, place.rest).is_some() {
-        return !lexer.read_all(place.rest).is_inside();
+    if let Some(end) = string_end(lexer, place.rest) {
+        // The quote behind a tag belongs to another one.
+        let is_in_tag = place.language.blocks != Blocks::Tags || !place.rest[..end].contains(['<', '>']);
+        return is_in_tag && !lexer.read_all(place.rest).is_inside();
     }
     lexer.triple_quote().is_some_and(|quote| suffix.matches(quote).count() % 2 == 1)
 }
@@ -188,6 +194,11 @@ mod tests {
             let place = Place::new(prefix, suffix).in_language(Language::of_path(Some("a.py")));
             let nesting = Nesting::new(&place, suffix);
             assert_eq!(nesting.is_in_string, expected, "{document:?}");
+        }
+        for (document, expected) in [("<a b=\"c$0d\" e=\"f\">", true), ("<a b=\"c$0><d e=\"f\">", false)] {
+            let (prefix, suffix) = document.split_once("$0").unwrap();
+            let place = Place::new(prefix, suffix).in_language(Language::of_path(Some("a.html")));
+            assert_eq!(Nesting::new(&place, suffix).is_in_string, expected, "{document:?}");
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::model::tokenizer::specials::TextKind;
 use crate::session::Mark;
 use crate::text::Language;
 use crate::text::blocks::Blocks;
+use crate::text::imports::imports;
 
 /// Least tokens for the document.
 const DOCUMENT_TOKENS_MIN: usize = 16;
@@ -38,6 +39,9 @@ const SMALL_TOKENS_UNKNOWN: usize = 1280;
 const LARGE_SECONDS: f64 = 15.0;
 /// The suffix's share of the document's tokens, as a divisor.
 const SUFFIX_SHARE: usize = 5;
+
+/// The share of the text before the cursor that imports above the window have, as a divisor.
+const IMPORTS_SHARE: usize = 8;
 
 /// Lines between the anchor and the cursor while text is being deleted upwards.
 const LINES_ABOVE: usize = 3;
@@ -84,8 +88,20 @@ struct FixedParts {
     anchor: Anchor,
     context: Context,
     header: Vec<u32>,
+    imports: Imports,
     before: Vec<u32>,
     suffix: Vec<u32>,
+}
+
+/// The imports of the document that stand above the window.
+#[derive(Clone, Default, PartialEq)]
+struct Imports {
+    /// The digests of all of them.
+    all: Vec<u64>,
+    /// Of those that are shown.
+    shown: Vec<u64>,
+    /// Their text.
+    ids: Vec<u32>,
 }
 
 /// Most tokens of the parts of a prompt.
@@ -235,6 +251,7 @@ impl PlanContext<'_> {
             self.compose(Some(base), Window::Large, Reason::Idle, encoder)
         };
         let is_same = next.context == document.current.context
+            && next.imports == document.current.imports
             && (&next.header, &next.before, &next.suffix)
                 == (&document.current.header, &document.current.before, &document.current.suffix);
         if is_same {
@@ -256,6 +273,10 @@ impl PlanContext<'_> {
         {
             return Err(Reason::EditBefore);
         }
+        let digests = self.imports(start).into_iter().map(digest);
+        if !digests.eq(last.imports.all.iter().copied()) {
+            return Err(Reason::EditBefore);
+        }
         if !last.context.is_current(context) {
             return Err(Reason::Context);
         }
@@ -263,7 +284,7 @@ impl PlanContext<'_> {
         if self.options.order == Order::PsmAnchored && Anchor::is_outgrown(typed, is_ready) {
             return Err(Reason::MiddleGrown);
         }
-        let tokens = last.before.len() + encoder.count(typed, self.tokenizer);
+        let tokens = last.imports.ids.len() + last.before.len() + encoder.count(typed, self.tokenizer);
         let others = last.header.len() + last.context.tokens() + last.suffix.len();
         if tokens > last.budget.prefix || tokens + others > self.parts_tokens_max {
             return Err(Reason::WindowFull);
@@ -297,11 +318,15 @@ impl PlanContext<'_> {
                 let shown =
                     context::suffix_window(shown, budget.suffix.min(parts_tokens_max / 4), &mut count);
                 let budget = Budget { prefix: budget.prefix.min(parts_tokens_max - count(shown)), ..budget };
+                let from_top = reason == Reason::EditBefore && self.shows_all(budget.prefix, &mut count);
+                let imports_max = budget.prefix / IMPORTS_SHARE;
+                let imports = self.imports(prefix.len()).iter().map(|import| count(import)).sum::<usize>();
+                let shown_max = budget.prefix - imports.min(imports_max);
                 let fits = |start: usize, count: &mut dyn FnMut(&str) -> usize| {
                     let tokens = count(&prefix[start..]);
-                    tokens <= budget.prefix && (start == 0 || tokens >= budget.prefix / 2)
+                    let most = if start == 0 { budget.prefix } else { shown_max };
+                    tokens <= most && (start == 0 || tokens >= shown_max / 2)
                 };
-                let from_top = reason == Reason::EditBefore && self.shows_all(budget.prefix, &mut count);
                 let kept =
                     if from_top { Some(0) } else { kept_start.filter(|&start| fits(start, &mut count)) };
                 let is_too_large =
@@ -314,7 +339,7 @@ impl PlanContext<'_> {
                         let (before, typed) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
                         count(before) + count(typed)
                     };
-                    prefix.len() - context::prefix_window(prefix, budget.prefix, split).len()
+                    prefix.len() - context::prefix_window(prefix, shown_max, split).len()
                 });
                 let anchor = Anchor {
                     start,
@@ -324,11 +349,50 @@ impl PlanContext<'_> {
                     typed: String::new(),
                     rest: String::new(),
                 };
+                let known = last.map(|last| &last.imports);
+                let imports = self.shown_imports(start, imports_max, known, encoder);
                 let before = encoder.encode(&anchor.before, self.tokenizer);
                 let suffix = encoder.encode(shown, self.tokenizer);
-                Some(FixedParts { window, budget, anchor, context, header, before, suffix })
+                Some(FixedParts { window, budget, anchor, context, header, imports, before, suffix })
             })
             .expect("a small window is never too large")
+    }
+
+    /// The imports of the document in front of the byte `start`.
+    fn imports(&self, start: usize) -> Vec<&str> {
+        let Document { path, prefix, .. } = self.document;
+        imports(Language::of_path(path.as_deref()), &prefix[..start])
+    }
+
+    /// Those that a prompt shows above a window from `start`, with at most `tokens_max` tokens: those that are not among the
+    /// `known` ones, then those that were shown, then the last ones.
+    fn shown_imports(
+        &self,
+        start: usize,
+        tokens_max: usize,
+        known: Option<&Imports>,
+        encoder: &mut Encoder,
+    ) -> Imports {
+        let imports = self.imports(start);
+        let all: Vec<u64> = imports.iter().map(|import| digest(import)).collect();
+        let rank = |&at: &usize| match known {
+            Some(known) if !known.all.contains(&all[at]) => 0,
+            Some(known) if known.shown.contains(&all[at]) => 1,
+            _ => 2,
+        };
+        let mut order: Vec<usize> = (0..all.len()).rev().collect();
+        order.sort_by_key(rank);
+        let mut left = tokens_max;
+        let mut fits = |&at: &usize| {
+            let rest = left.checked_sub(encoder.count(imports[at], self.tokenizer));
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        };
+        let mut chosen: Vec<usize> = order.into_iter().filter(|at| fits(at)).collect();
+        chosen.sort_unstable();
+        let text: String = chosen.iter().map(|&at| imports[at]).collect();
+        let shown = chosen.iter().map(|&at| all[at]).collect();
+        Imports { all, shown, ids: encoder.encode(&text, self.tokenizer) }
     }
 
     /// Whether a window of `tokens_max` tokens by `count` shows all the text before the cursor.
@@ -354,21 +418,20 @@ impl PlanContext<'_> {
         fixed.anchor.note(start, prefix, suffix);
         let typed = &prefix[start + fixed.anchor.before.len()..];
         let context = fixed.context.ids();
-        let parts = Parts {
-            context: &context,
-            header: &fixed.header,
-            before: &fixed.before,
-            suffix: &fixed.suffix,
-            typed: &[],
-        };
-        let (parts_text, open) = match self.options.order {
+        let imports = &fixed.imports.ids[..];
+        let (text, open) = match self.options.order {
             Order::Psm => (encoder.encode(typed, self.tokenizer), String::new()),
             Order::Spm | Order::PsmAnchored => encoder.encode_open(typed, self.tokenizer),
         };
-        let (ids, marks) = self.frame.prompt(&match self.options.order {
-            Order::Psm => Parts { before: &parts_text, ..parts },
-            Order::Spm | Order::PsmAnchored => Parts { typed: &parts_text, ..parts },
-        });
+        // The imports stand in front of the window, wherever that is.
+        let (before, typed) = match self.options.order {
+            Order::Psm => ([imports, &text].concat(), Vec::new()),
+            Order::Spm => (Vec::new(), [imports, &text].concat()),
+            Order::PsmAnchored => ([imports, &fixed.before].concat(), text),
+        };
+        let (header, suffix) = (&fixed.header, &fixed.suffix);
+        let parts = Parts { context: &context, header, before: &before, suffix, typed: &typed };
+        let (ids, marks) = self.frame.prompt(&parts);
         (ids, open, marks)
     }
 

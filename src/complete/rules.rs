@@ -10,11 +10,14 @@ use super::trim::{inside_fence, is_limit, trim, without_fence};
 use crate::decode::stop::{Block, Extent, Stop};
 use crate::decode::{Generated, StopReason};
 use crate::text::blocks::Blocks;
+use crate::text::fences::{Fenced, fenced};
 use crate::text::words::has_substance;
 use crate::text::{Indentation, Language, indentation};
 
 /// Most lines of a completion.
 const LINES_MAX: usize = 24;
+/// How many lines an invoked completion may have behind the end of its block if it ends by itself there.
+const LINES_BEYOND: usize = 4;
 /// How much of the suffix the stop rules read, in characters.
 const SUFFIX_START_CHARS: usize = 2048;
 /// Larger documents are not completed, in bytes.
@@ -106,8 +109,8 @@ pub fn judge(request: &Request, generated: Generated, options: &Options) -> Resu
 
 /// `output`, which ended for this reason, trimmed for insertion, with the document's line ends.
 pub fn trimmed(request: &Request, output: &str, reason: StopReason) -> Result<String, Dropped> {
-    let Document { prefix, suffix, .. } = &*request.document;
     let place = place_of(&request.document);
+    let Code { prefix, suffix, .. } = Code::of(&request.document);
     let indentation = Indentation::new(place.outline(), prefix, suffix);
     let stop = stop_at(request, &place);
     let text = match trim(output, &place, &indentation, &stop, reason) {
@@ -141,8 +144,28 @@ pub fn stop(request: &Request, format: Format) -> Stop {
 }
 
 /// The cursor's place in `document`.
-fn place_of(document: &Document) -> Place<'_> {
-    Place::new(&document.prefix, &document.suffix).in_language(Language::of_path(document.path.as_deref()))
+pub fn place_of(document: &Document) -> Place<'_> {
+    let Code { language, prefix, suffix, .. } = Code::of(document);
+    Place::new(prefix, suffix).in_language(language)
+}
+
+/// The code that the cursor is in: the document, or what is between two fences of it.
+struct Code<'a> {
+    language: &'static Language,
+    prefix: &'a str,
+    suffix: &'a str,
+    is_fenced: bool,
+}
+
+impl<'a> Code<'a> {
+    fn of(document: &'a Document) -> Self {
+        let Document { path, prefix, suffix, .. } = document;
+        let language = Language::of_path(path.as_deref());
+        match fenced(prefix, suffix).filter(|_| language.has_fences()) {
+            Some(Fenced { language, prefix, suffix }) => Self { language, prefix, suffix, is_fenced: true },
+            None => Self { language, prefix, suffix, is_fenced: false },
+        }
+    }
 }
 
 /// The rule that ends a completion at `place`.
@@ -153,11 +176,16 @@ fn stop_at(request: &Request, place: &Place) -> Stop {
         Lines::Single => false,
         Lines::Multi => may_have_lines(place),
     };
-    let suffix = &*request.document.suffix;
+    let Code { suffix, is_fenced, .. } = Code::of(&request.document);
     let nesting = Nesting::new(place, suffix);
-    let Nesting { lexer, open, closer, is_in_string } = nesting;
-    let fitted =
-        |stop: Stop| stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string);
+    let Nesting { lexer, open, closed, closer, is_in_string } = nesting;
+    let is_followed = place.rest.trim().is_empty() && !place.below.is_empty();
+    let lines_beyond = if request.is_invoked && is_followed { LINES_BEYOND } else { 0 };
+    let fitted = |stop: Stop| {
+        let stop = stop.read_by(lexer).after(place.line).before_closer(closer).inside_string(is_in_string);
+        let stop = stop.beyond_block(lines_beyond, &closed);
+        if is_fenced { stop.inside_fence() } else { stop }
+    };
     let suffix_start: String = suffix.chars().take(SUFFIX_START_CHARS).collect();
     let has_statement = request.lines == Lines::Auto && place.ends_line() && !place.language.syntax.is_prose;
     if !is_multi_line && !has_statement {

@@ -6,7 +6,7 @@ use crate::decode::StopReason;
 use crate::decode::stop::Stop;
 use crate::text::lexer::string_end;
 use crate::text::words::{has_substance, is_identifier};
-use crate::text::{Class, Delimiters, Indentation, indentation};
+use crate::text::{Class, Delimiters, Indentation, Lexer, indentation};
 
 /// Trims `text` for insertion at `place`, with line feeds as line ends and the document's indentation. `stop` is an unused
 /// clone of the stop rule, and `reason` says what ended the text.
@@ -61,12 +61,14 @@ fn joined(text: &str, place: &Place, stop: &Stop, is_ruled: bool) -> String {
     }
     let space = &text[body.len()..];
     let has_lines = body.contains('\n');
-    let ends_in_comment = stop.lexer().read_all(body).class() == Class::Comment;
+    let is_comment = |lexer: Lexer| lexer.class() == Class::Comment;
+    let ends_in_comment = !is_comment(stop.lexer()) && is_comment(stop.lexer().read_all(body));
     let indent = place.closer_whitespace();
     let own = space.rsplit_once('\n').map_or("", |(_, own)| own);
     let is_own = !own.is_empty() && (is_ruled || has_lines && is_closer_whitespace(own, body, place));
-    let is_placed =
-        space == "\n" || is_own || space.contains('\n') && !indent.is_empty() && own.starts_with(indent);
+    let has_line = space.contains('\n')
+        && (!indent.is_empty() && own.starts_with(indent) || has_lines && is_shallow(own, body));
+    let is_placed = space == "\n" || is_own || has_line;
     let is_block = rest.starts_with('}') || body.ends_with(',') || is_placed;
     let ends_line = if is_ruled { space.contains('\n') } else { has_lines && is_block };
     if ends_line || ends_in_comment {
@@ -79,10 +81,14 @@ fn joined(text: &str, place: &Place, stop: &Stop, is_ruled: bool) -> String {
 /// and not begun one more line of the block.
 fn is_closer_whitespace(whitespace: &str, body: &str, place: &Place) -> bool {
     let indent = place.closer_whitespace();
-    let last_line = indentation::of_line(&body[body.rfind('\n').map_or(0, |end| end + 1)..]);
-    let is_shallow = indentation::width(whitespace) < indentation::width(last_line);
-    let is_item = place.rest.trim_start().starts_with('}') || !is_shallow;
+    let is_item = place.rest.trim_start().starts_with('}') || !is_shallow(whitespace, body);
     whitespace == indent || !is_item && place.has_above(whitespace)
+}
+
+/// Whether a line with this whitespace is indented less deeply than the last one of `body`.
+fn is_shallow(whitespace: &str, body: &str) -> bool {
+    let last_line = &body[body.rfind('\n').map_or(0, |end| end + 1)..];
+    indentation::width(whitespace) < indentation::width(last_line)
 }
 
 /// What is complete of a text that a budget has ended: its whole lines, or a line without the operators, opening
@@ -149,7 +155,20 @@ fn leaves_open(text: &str, place: &Place, stop: &Stop) -> bool {
         delimiters.read(c);
         is_open &= !delimiters.open().is_empty();
     }
-    is_open && !place.ends_line()
+    is_open && !place.ends_line() && !is_closed_below(text, place, stop)
+}
+
+/// Whether the statement goes on with closing delimiters whose openers are in `text`.
+fn is_closed_below(text: &str, place: &Place, stop: &Stop) -> bool {
+    let opened = place.outline().opened();
+    let open: String = opened.delimiters.iter().map(|open| open.delimiter).collect();
+    let below = place.rest_of_statement();
+    let unmatched = |text: &str| {
+        let mut delimiters = Delimiters::new(stop.lexer(), &open);
+        delimiters.read_all(text);
+        below.chars().filter(|&c| delimiters.read(c)).count()
+    };
+    opened.is_complete && unmatched(text) < unmatched("")
 }
 
 /// Whether all lines of `text`, two or more with substance, repeat those right above the cursor.

@@ -58,6 +58,8 @@ struct Inserted<'a> {
 const LINES_MAX: usize = 200;
 /// How many lines of one kind are taken for an exception in many of the other.
 const EXCEPTION: usize = 8;
+/// Most columns of a level: a line that is deeper is aligned with something.
+const UNIT_MAX: usize = 8;
 /// How many blocks have to be indented alike for text that is indented otherwise to be converted; one, where the document
 /// has no step of another width.
 const AGREEING_MIN: usize = 3;
@@ -89,14 +91,15 @@ impl<'a> Indentation<'a> {
         let has_levels =
             !matches!(self.language.blocks, Blocks::Recipes | Blocks::Parentheses { .. } | Blocks::None);
         let fits = has_levels && !has_tabs_and_spaces(&lines);
-        let mut above: Option<(usize, String)> = None;
+        let mut above = self.line_in_units_of(own);
         let mut fitted = Vec::with_capacity(lines.len());
         for (at, line) in lines.iter().enumerate() {
             let is_fitted = fits && !line.is_string && (at > 0 || starts_line);
             let text =
                 if is_fitted { self.fit(line.text, own, above.as_ref()) } else { line.text.to_owned() };
             // The first line is as deep as the cursor.
-            let is_whole = at > 0 || self.line.is_empty() || text.starts_with([' ', '\t']);
+            let is_blank = self.line.trim().is_empty();
+            let is_whole = at > 0 || is_blank && (self.line.is_empty() || text.starts_with([' ', '\t']));
             if is_whole && !text.trim().is_empty() {
                 above = Some((width(line.text), of_line(&text).to_owned()));
             }
@@ -104,6 +107,18 @@ impl<'a> Indentation<'a> {
             fitted.push(if is_kept { text } else { text.trim_end_matches([' ', '\t']).to_owned() });
         }
         fitted.join("\n")
+    }
+
+    /// The width of the cursor's line, unless that is blank, if its levels had `own` columns, and its whitespace.
+    fn line_in_units_of(&self, own: usize) -> Option<(usize, String)> {
+        let unit = match self.style.unit {
+            Unit::Tab => TAB_STOP,
+            Unit::Spaces(unit) => unit,
+            Unit::Unknown => return None,
+        };
+        let width = width(self.line);
+        let whitespace = of_line(self.line).to_owned();
+        (!self.line.trim().is_empty()).then_some((width / unit * own + width % unit, whitespace))
     }
 
     fn inserted<'t>(&self, text: &'t str) -> Vec<Inserted<'t>> {
@@ -120,13 +135,17 @@ impl<'a> Indentation<'a> {
     }
 
     /// A line with one level of this style for each `own` columns. One that is deeper than the line `above` by more is aligned,
-    /// and keeps its distance.
+    /// and keeps its distance, as do those below it.
     fn fit(&self, line: &str, own: usize, above: Option<&(usize, String)>) -> String {
         let content = line.trim_start_matches([' ', '\t']);
         let whitespace = &line[..line.len() - content.len()];
         let has_tab = whitespace.contains('\t');
         let columns = whitespace.len();
-        if let Some((width, above)) = above.filter(|(width, _)| !has_tab && columns > width + own) {
+        let is_aligned = |(width, above): &&(usize, String)| {
+            let is_plain = !above.trim_start_matches('\t').contains('\t');
+            !has_tab && (columns > width + own || columns == *width && is_plain)
+        };
+        if let Some((width, above)) = above.filter(is_aligned) {
             return format!("{above}{}{content}", " ".repeat(columns - width));
         }
         match self.style.unit {
@@ -164,8 +183,12 @@ impl<'a> Indentation<'a> {
         let is_usual = matches!(unit, 2 | 4 | 8) && self.style.steps >> unit & 1 == 0;
         let is_same = units.all(|other| other == unit) && !bodies.iter().any(fits_document);
         let code = lines.iter().skip(1).filter(|line| !line.is_text && !line.text.trim().is_empty());
-        let is_even = code.map(|line| width(line.text)).all(|width| width.is_multiple_of(unit));
-        if is_usual && is_same && is_even { unit } else { assumed }
+        let widths = || code.clone().map(|line| width(line.text));
+        let is_even = widths().all(|width| width.is_multiple_of(unit));
+        // A line as deep as the cursor's blank one is at the same level.
+        let is_level = self.line.trim().is_empty() && widths().min() == Some(width(self.line));
+        let is_level = is_level && matches!(self.style.unit, Unit::Spaces(_)) && !self.line.is_empty();
+        if is_usual && is_same && is_even && !is_level { unit } else { assumed }
     }
 
     /// What is indented below heads of blocks, the one on the cursor's line included.
@@ -176,9 +199,10 @@ impl<'a> Indentation<'a> {
         let mut code = code.filter(|line| !line.trim().is_empty() && !begins_with_closer(line)).peekable();
         let first = lines.first().map_or("", |line| line.text);
         let is_blank = self.line.trim().is_empty();
+        let continued = self.outline.continued_width();
         let base = match self.outline.opener_width().filter(|_| !is_blank) {
             Some(opener) => opener,
-            None => self.outline.continued_width().unwrap_or(width(self.line)),
+            None => continued.unwrap_or(width(self.line)),
         };
         let level = match self.style.unit {
             Unit::Spaces(unit) => base / unit,
@@ -186,7 +210,7 @@ impl<'a> Indentation<'a> {
             Unit::Unknown => 0,
         };
         let mut above = None;
-        if is_blank && (first.starts_with([' ', '\t']) || base == 0) {
+        if is_blank && (first.starts_with([' ', '\t']) || base == 0 && self.line.is_empty()) {
             if let Some(line) = code.next_if(|line| *line == first) {
                 bodies.extend((level > 0).then_some(Body { head: base, line, level: Some(level) }));
                 above = Some((width(line), line));
@@ -194,28 +218,41 @@ impl<'a> Indentation<'a> {
         } else {
             code.next_if(|line| *line == first);
             let head = format!("{}{first}", self.line);
-            let opens = opens(self.language, &head);
+            let opens = opens(self.language, &head) && !is_aligned(&head);
             if let Some(&line) = code.peek() {
                 match self.style.unit {
+                    // Where a statement continues, its lines are at no level.
+                    Unit::Spaces(_) if opens && is_blank && continued.is_some() => {
+                        bodies.push(Body { head: width(self.line), line, level: None })
+                    }
                     Unit::Tab => {
                         let level = level + usize::from(opens);
                         bodies.extend((level > 0).then_some(Body { head: base, line, level: Some(level) }));
                     }
                     Unit::Spaces(_) if opens => {
-                        bodies.push(Body { head: base, line, level: Some(level + 1) })
+                        bodies.push(Body { head: base, line, level: Some(level + 1) });
+                        let is_deeper = width(self.line) > base;
+                        bodies.extend(is_deeper.then_some(Body {
+                            head: width(self.line),
+                            line,
+                            level: None,
+                        }));
                     }
                     Unit::Spaces(_) | Unit::Unknown => {}
                 }
             }
         }
         for line in code {
+            let width = width(line);
             if let Some((head, above)) = above
                 && opens(self.language, above)
-                && width(line) > head
+                && !is_aligned(above)
+                && width > head
             {
                 bodies.push(Body { head, line, level: None });
             }
-            above = Some((width(line), line));
+            let is_at_level = above.is_none_or(|(head, _)| width <= head + UNIT_MAX);
+            above = is_at_level.then_some((width, line));
         }
         bodies
     }
@@ -450,6 +487,34 @@ mod tests {
         let four = "def f():\n    g()\n".repeat(3);
         let with = format!("{four}def h():\n    with a(b,\n            $0");
         check("a.py", &with, "c):\n        d()", "c):\n        d()");
+    }
+
+    #[test]
+    fn continued_lines_are_no_levels() {
+        let two = "f() {\n  g();\n}\n".repeat(3);
+        // Within parentheses that are open at the end of the head.
+        let cmake = "if(A)\n  f()\nendif()\n".repeat(3);
+        check("a.cmake", &format!("{cmake}if$0"), "((A OR B)\n    AND C)", "((A OR B)\n    AND C)");
+        // An argument of a call whose first line has others.
+        let r = "f <- function(a) {\n  b\n}\n".repeat(3) + "p <- q(\"P\", G,\n  $0";
+        check("a.R", &r, "s = function(d) {\n    e\n  }", "s = function(d) {\n    e\n  }");
+        // One step from the cursor's line, or one from the head.
+        let wrapped = format!("{two}const a: A<\n  B<{{$0}}>\n> = c;\n");
+        check("a.ts", &wrapped, "\n    d: E;\n  ", "\n    d: E;\n  ");
+        // The second line is as deep as the first one.
+        let four = format!("{two}h(function (a) {{\n    $0");
+        check("a.js", &four, "b;\n    if (c) {\n      d;\n    }", "b;\n    if (c) {\n      d;\n    }");
+        // What is far to the right is aligned.
+        let text = "- (A)b:(C)d\n              e:\n                  (F)g";
+        check("a.m", &format!("{two}$0"), text, text);
+        // So are the lines below it.
+        let tabs = "f() {\n\tg();\n}\n".repeat(3);
+        check(
+            "a.c",
+            &format!("{tabs}x = (a$0"),
+            " ||\n        b ||\n        c)",
+            " ||\n        b ||\n        c)",
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The table of languages. A new language is added here: its file names and identifiers, its syntax (see
-//! [`families`]), its blocks, its definitions and their documentation.
+//! [`families`]), its blocks, its imports, its definitions and their documentation.
 
 use super::blocks::{Blocks, Expected, PYTHON_HEADS};
 use super::delimiters::opener_of;
@@ -19,6 +19,8 @@ pub struct Language {
     pub syntax: &'static Syntax,
     /// Block delimiters.
     pub blocks: Blocks,
+    /// Words that imports begin with, separated by spaces; one that ends with a parenthesis may stand anywhere in its line.
+    pub imports: &'static str,
     /// How to recognise definitions, if they are supported.
     pub definitions: Option<Definitions>,
 }
@@ -106,6 +108,11 @@ impl Language {
         self.definitions.is_some_and(|definitions| definitions.layout == Layout::Go)
     }
 
+    /// Whether there may be code between fences.
+    pub fn has_fences(&self) -> bool {
+        self.name == "Markdown"
+    }
+
     /// Whether tags may begin a line of code.
     pub(super) fn has_tags(&self) -> bool {
         self.definitions.is_some_and(|definitions| definitions.layout == Layout::Script)
@@ -115,6 +122,10 @@ impl Language {
     pub(super) fn opens_by_words(&self, line: &str) -> bool {
         let opens_tag = || (self.has_tags() || self.blocks == Blocks::Tags) && tags::opens(line);
         heads::opens(self.blocks, line, Expected::Below) || opens_tag()
+    }
+
+    const fn importing(self, imports: &'static str) -> Self {
+        Self { imports, ..self }
     }
 
     const fn with(self, definitions: Definitions) -> Self {
@@ -129,7 +140,7 @@ const fn language(
     syntax: &'static Syntax,
     blocks: Blocks,
 ) -> Language {
-    Language { name, files, ids, syntax, blocks, definitions: None }
+    Language { name, files, ids, syntax, blocks, imports: "", definitions: None }
 }
 
 const PYTHON: Definitions = Definitions {
@@ -258,72 +269,72 @@ const CLOJURE: Blocks = Blocks::Parentheses {
 /// A file extension that several languages share belongs to the first.
 #[rustfmt::skip]
 pub static LANGUAGES: &[Language] = &[
-    language("Rust", "rs", "rust", &families::RUST, BRACES).with(RUST),
-    language("Python", "py pyi pyw", "python", &families::PYTHON, Blocks::Colon { first: PYTHON_HEADS }).with(PYTHON),
-    language("TypeScript", "ts mts cts", "typescript", &families::SCRIPT, BRACES).with(SCRIPT),
-    language("TSX", "tsx", "typescriptreact", &families::SCRIPT, BRACES).with(SCRIPT),
-    language("JavaScript", "js mjs cjs", "javascript", &families::SCRIPT, BRACES).with(SCRIPT),
-    language("JSX", "jsx", "javascriptreact", &families::SCRIPT, BRACES).with(SCRIPT),
-    language("Go", "go", "go", &families::GO, BRACES).with(GO),
-    language("C", "c h", "c", &families::C, BRACES).with(C),
-    language("C++", "cc cpp cxx hh hpp hxx metal", "cpp", &families::C, BRACES).with(C),
-    language("CUDA", "cu cuh", "cuda-cpp", &families::C, BRACES).with(C),
-    language("Java", "java", "java", &families::JAVA, BRACES).with(C),
-    language("C#", "cs csx", "csharp", &families::C_SHARP, BRACES).with(C),
-    language("Objective-C", "m mm", "objective-c objective-cpp", &families::C, BRACES).with(C),
-    language("Lua", "lua", "lua", &families::LUA, LUA_BLOCKS).with(LUA),
-    language("Kotlin", "kt kts", "kotlin", &families::KOTLIN, braces("=")),
-    language("Scala", "scala sc", "scala", &families::KOTLIN, braces("= : then else do yield match with try finally")),
-    language("Swift", "swift", "swift", &families::SWIFT, BRACES),
-    language("Dart", "dart", "dart", &families::DART, BRACES),
-    language("Groovy", "groovy gradle", "groovy", &families::DART, BRACES),
-    language("PHP", "php", "php", &families::PHP, BRACES),
-    language("Zig", "zig zon", "zig", &families::ZIG, BRACES),
-    language("D", "d di", "d", &families::D, BRACES),
-    language("Protocol Buffers", "proto", "proto proto3", &families::C_LIKE, BRACES),
-    language("Solidity", "sol", "solidity", &families::C_LIKE, BRACES),
-    language("GLSL", "glsl vert frag comp hlsl wgsl", "glsl hlsl wgsl", &families::C_PLAIN, BRACES),
-    language("Verilog", "v sv svh vh", "verilog systemverilog", &families::C_PLAIN, VERILOG),
-    language("CSS", "css", "css", &families::CSS, BRACES),
-    language("SCSS", "scss sass less", "scss sass less", &families::SCSS, BRACES),
+    language("Rust", "rs", "rust", &families::RUST, BRACES).importing("use mod extern").with(RUST),
+    language("Python", "py pyi pyw", "python", &families::PYTHON, Blocks::Colon { first: PYTHON_HEADS }).importing("import from").with(PYTHON),
+    language("TypeScript", "ts mts cts", "typescript", &families::SCRIPT, BRACES).importing("import require(").with(SCRIPT),
+    language("TSX", "tsx", "typescriptreact", &families::SCRIPT, BRACES).importing("import require(").with(SCRIPT),
+    language("JavaScript", "js mjs cjs", "javascript", &families::SCRIPT, BRACES).importing("import require(").with(SCRIPT),
+    language("JSX", "jsx", "javascriptreact", &families::SCRIPT, BRACES).importing("import require(").with(SCRIPT),
+    language("Go", "go", "go", &families::GO, BRACES).importing("package import").with(GO),
+    language("C", "c h", "c", &families::C, BRACES).importing("#include #import").with(C),
+    language("C++", "cc cpp cxx hh hpp hxx metal", "cpp", &families::C, BRACES).importing("#include #import import using module").with(C),
+    language("CUDA", "cu cuh", "cuda-cpp", &families::C, BRACES).importing("#include").with(C),
+    language("Java", "java", "java", &families::JAVA, BRACES).importing("package import").with(C),
+    language("C#", "cs csx", "csharp", &families::C_SHARP, BRACES).importing("using namespace global").with(C),
+    language("Objective-C", "m mm", "objective-c objective-cpp", &families::C, BRACES).importing("#include #import @import").with(C),
+    language("Lua", "lua", "lua", &families::LUA, LUA_BLOCKS).importing("require(").with(LUA),
+    language("Kotlin", "kt kts", "kotlin", &families::KOTLIN, braces("=")).importing("package import"),
+    language("Scala", "scala sc", "scala", &families::KOTLIN, braces("= : then else do yield match with try finally")).importing("package import"),
+    language("Swift", "swift", "swift", &families::SWIFT, BRACES).importing("import"),
+    language("Dart", "dart", "dart", &families::DART, BRACES).importing("import export part library"),
+    language("Groovy", "groovy gradle", "groovy", &families::DART, BRACES).importing("package import"),
+    language("PHP", "php", "php", &families::PHP, BRACES).importing("namespace use require require_once include include_once"),
+    language("Zig", "zig zon", "zig", &families::ZIG, BRACES).importing("@import("),
+    language("D", "d di", "d", &families::D, BRACES).importing("module import"),
+    language("Protocol Buffers", "proto", "proto proto3", &families::C_LIKE, BRACES).importing("syntax package import"),
+    language("Solidity", "sol", "solidity", &families::C_LIKE, BRACES).importing("pragma import"),
+    language("GLSL", "glsl vert frag comp hlsl wgsl", "glsl hlsl wgsl", &families::C_PLAIN, BRACES).importing("#include #version"),
+    language("Verilog", "v sv svh vh", "verilog systemverilog", &families::C_PLAIN, VERILOG).importing("`include `define import"),
+    language("CSS", "css", "css", &families::CSS, BRACES).importing("@import"),
+    language("SCSS", "scss sass less", "scss sass less", &families::SCSS, BRACES).importing("@import @use @forward"),
     language("JSON", "json jsonc json5", "json jsonc json5", &families::C_PLAIN, BRACES),
     language("Terraform", "tf tfvars hcl", "terraform hcl", &families::HCL, BRACES),
     language("Nix", "nix", "nix", &families::NIX, BRACES),
     language("GraphQL", "graphql gql", "graphql", &families::GRAPHQL, BRACES),
-    language("PowerShell", "ps1 psm1 psd1", "powershell", &families::POWERSHELL, BRACES),
-    language("Perl", "pl pm", "perl", &families::PERL, BRACES),
-    language("R", "r", "r", &families::R, BRACES),
-    language("Ruby", "rb rake gemspec gemfile rakefile", "ruby", &families::RUBY, RUBY),
-    language("Crystal", "cr", "crystal", &families::RUBY, RUBY),
-    language("Elixir", "ex exs", "elixir", &families::ELIXIR, ELIXIR),
-    language("Julia", "jl", "julia", &families::JULIA, JULIA),
-    language("Nim", "nim nims", "nim", &families::NIM, NIM),
-    language("Shell", "sh bash zsh ksh", "shellscript", &families::SHELL, SHELL),
-    language("Fish", "fish", "fish", &families::SHELL, FISH),
-    language("Makefile", "makefile mk gnumakefile", "makefile", &families::HASHES, Blocks::Recipes),
+    language("PowerShell", "ps1 psm1 psd1", "powershell", &families::POWERSHELL, BRACES).importing("using Import-Module"),
+    language("Perl", "pl pm", "perl", &families::PERL, BRACES).importing("package use require"),
+    language("R", "r", "r", &families::R, BRACES).importing("library( require( source("),
+    language("Ruby", "rb rake gemspec gemfile rakefile", "ruby", &families::RUBY, RUBY).importing("require require_relative"),
+    language("Crystal", "cr", "crystal", &families::RUBY, RUBY).importing("require"),
+    language("Elixir", "ex exs", "elixir", &families::ELIXIR, ELIXIR).importing("import alias require use"),
+    language("Julia", "jl", "julia", &families::JULIA, JULIA).importing("using import include("),
+    language("Nim", "nim nims", "nim", &families::NIM, NIM).importing("import from include"),
+    language("Shell", "sh bash zsh ksh", "shellscript", &families::SHELL, SHELL).importing("source ."),
+    language("Fish", "fish", "fish", &families::SHELL, FISH).importing("source"),
+    language("Makefile", "makefile mk gnumakefile", "makefile", &families::HASHES, Blocks::Recipes).importing("include"),
     language("Dockerfile", "dockerfile containerfile", "dockerfile", &families::HASHES, NONE),
-    language("CMake", "cmake cmakelists.txt", "cmake", &families::CMAKE, CMAKE),
+    language("CMake", "cmake cmakelists.txt", "cmake", &families::CMAKE, CMAKE).importing("include( find_package("),
     language("YAML", "yaml yml", "yaml", &families::YAML, YAML),
     language("TOML", "toml", "toml", &families::TOML, NONE),
     language("INI", "ini cfg properties editorconfig gitconfig", "ini properties", &families::INI, NONE),
     language("SQL", "sql", "sql", &families::SQL, SQL),
-    language("Haskell", "hs", "haskell", &families::HASKELL, HASKELL),
-    language("Elm", "elm", "elm", &families::HASKELL, HASKELL),
-    language("Ada", "adb ads", "ada", &families::ADA, ADA),
-    language("VHDL", "vhd vhdl", "vhdl", &families::ADA, ADA),
-    language("OCaml", "ml mli", "ocaml", &families::OCAML, ML),
-    language("F#", "fs fsi fsx", "fsharp", &families::F_SHARP, F_SHARP),
-    language("Pascal", "pas pp dpr lpr", "pascal objectpascal", &families::PASCAL, PASCAL),
-    language("Fortran", "f90 f95 f03 f08", "fortran FortranFreeForm", &families::FORTRAN, FORTRAN),
-    language("Visual Basic", "vb bas", "vb", &families::BASIC, BASIC),
-    language("Lisp", "lisp lsp cl el", "lisp commonlisp elisp", &families::LISP, LISP),
-    language("Scheme", "scm ss rkt", "scheme racket", &families::LISP, LISP),
-    language("Clojure", "clj cljs cljc edn", "clojure", &families::CLOJURE, CLOJURE),
-    language("Erlang", "erl hrl", "erlang", &families::ERLANG, ERLANG),
+    language("Haskell", "hs", "haskell", &families::HASKELL, HASKELL).importing("module import"),
+    language("Elm", "elm", "elm", &families::HASKELL, HASKELL).importing("module import"),
+    language("Ada", "adb ads", "ada", &families::ADA, ADA).importing("with use"),
+    language("VHDL", "vhd vhdl", "vhdl", &families::ADA, ADA).importing("library use"),
+    language("OCaml", "ml mli", "ocaml", &families::OCAML, ML).importing("open include"),
+    language("F#", "fs fsi fsx", "fsharp", &families::F_SHARP, F_SHARP).importing("open module namespace"),
+    language("Pascal", "pas pp dpr lpr", "pascal objectpascal", &families::PASCAL, PASCAL).importing("unit uses"),
+    language("Fortran", "f90 f95 f03 f08", "fortran FortranFreeForm", &families::FORTRAN, FORTRAN).importing("use"),
+    language("Visual Basic", "vb bas", "vb", &families::BASIC, BASIC).importing("Imports"),
+    language("Lisp", "lisp lsp cl el", "lisp commonlisp elisp", &families::LISP, LISP).importing("(require (in-package (use-package"),
+    language("Scheme", "scm ss rkt", "scheme racket", &families::LISP, LISP).importing("(import (require (use-modules #lang"),
+    language("Clojure", "clj cljs cljc edn", "clojure", &families::CLOJURE, CLOJURE).importing("(ns (require (import"),
+    language("Erlang", "erl hrl", "erlang", &families::ERLANG, ERLANG).importing("-module -include -include_lib -import"),
     language("HTML", "html htm xhtml", "html", &families::MARKUP, TAGS),
     language("XML", "xml svg xsd xsl plist", "xml xsl", &families::MARKUP, TAGS),
     language("Vue", "vue svelte astro", "vue svelte astro", &families::UNKNOWN, TAGS),
-    language("TeX", "tex sty cls bib", "latex tex bibtex", &families::TEX, Blocks::Environments),
+    language("TeX", "tex sty cls bib", "latex tex bibtex", &families::TEX, Blocks::Environments).importing("\\usepackage \\documentclass \\RequirePackage"),
     language("Markdown", "md markdown mdx", "markdown mdx", &families::PROSE, NONE),
     language("Plain text", "txt rst adoc", "plaintext restructuredtext asciidoc", &families::PROSE, NONE),
 ];

@@ -420,6 +420,7 @@ impl Lexer {
             '[' => ']',
             '{' => '}',
             '<' => '>',
+            ',' if form.class == Class::Regex => c,
             '/' | '|' | '!' | '#' | '~' | '^' | '@' | '"' | '\'' | '`' => c,
             _ => {
                 self.state = State::Code;

@@ -7,7 +7,9 @@
 pub mod blocks;
 pub mod delimiters;
 pub mod families;
+pub mod fences;
 mod heads;
+pub mod imports;
 pub mod indentation;
 pub mod language;
 pub mod lexer;

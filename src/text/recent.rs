@@ -67,9 +67,9 @@ impl Recent {
 
     /// Whether an operand comes next: after an operator, an opening delimiter or a keyword.
     pub(super) fn expects_operand(self) -> bool {
-        const KEYWORDS: [&str; 16] = [
+        const KEYWORDS: [&str; 20] = [
             "return", "typeof", "case", "in", "of", "do", "else", "void", "delete", "throw", "yield",
-            "await", "if", "unless", "when", "and",
+            "await", "if", "unless", "when", "and", "or", "not", "split", "grep",
         ];
         let code = if matches!(self.last(), b' ' | b'\n') { self.before(1) } else { self };
         match code.last() {

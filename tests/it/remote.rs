@@ -568,6 +568,34 @@ fn an_editor_is_served_as_by_a_local_model() {
 }
 
 #[test]
+fn an_import_added_far_above_is_in_the_next_prompt() {
+    const URI: &str = "file:///home/me/long.py";
+    let server = Server::new(&[Act::Stream(&["alpha", "bet()"], NOW)]);
+    let mut client = Client::start_with(server.engine(), deterministic(), None);
+    client.initialize(json!({"textDocument": {"inlineCompletion": {}}}));
+    let body: String = (0..300).map(|i| format!("value_{i} = load(\"{i}\")\n")).collect();
+    client.open(URI, &format!("# Licence\nimport os\n{body}x = "));
+    let prompt = |client: &mut Client, at: [u32; 2]| {
+        client.call("textDocument/inlineCompletion", place(URI, at, json!({"triggerKind": 1})));
+        server.asked().body["prompt"].as_str().unwrap().to_owned()
+    };
+    let first = prompt(&mut client, [302, 4]);
+    assert!(first.contains("import os\nvalue_") && first.contains("value_299"), "{first}");
+    assert!(
+        !first.contains("Licence") && !first.contains("value_0 "),
+        "the document is longer than the window"
+    );
+    let above = json!({"line": 1, "character": 0});
+    client.change(URI, 2, json!([{"range": {"start": above, "end": above}, "text": "import numpy as np\n"}]));
+    let second = prompt(&mut client, [303, 4]);
+    assert!(second.contains("import numpy as np\nimport os\nvalue_"), "{second}");
+    let end = json!({"line": 303, "character": 4});
+    client.change(URI, 3, json!([{"range": {"start": end, "end": end}, "text": "np"}]));
+    let third = prompt(&mut client, [303, 6]);
+    assert_eq!(third, second.replacen("x = <|fim_suffix|>", "x = np<|fim_suffix|>", 1));
+}
+
+#[test]
 fn the_program_logs_no_tokens_and_documents() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.py");

@@ -8,11 +8,9 @@ use super::places::{Chance, Kind, Place};
 use super::source::Source;
 use super::variants::{Case, Variant, cases, continuation, pieces};
 use super::verdict::{Ending, Truth, Verdict, judge};
-use crate::complete::context;
 use crate::complete::fim::{Format, Order};
 use crate::complete::{Document, Lines, Options, Request, rules};
 use crate::decode::{Generated, StopReason};
-use crate::text::Language;
 use crate::text::words::first_word;
 
 /// Most texts that are accepted one after the other.
@@ -201,24 +199,26 @@ fn request(place: &Place, file: &str, trigger: Trigger, follows_accept: bool) ->
 
 /// Whether one line is all that is shown.
 fn is_single_line(request: &Request) -> bool {
-    let Document { path, prefix, suffix, .. } = &*request.document;
-    let place = context::Place::new(prefix, suffix).in_language(Language::of_path(path.as_deref()));
-    !request.is_invoked && !rules::is_multi_line(&place)
+    !request.is_invoked && !rules::is_multi_line(&rules::place_of(&request.document))
 }
 
 /// Whether less than the first line is shown because that is how completion is meant to be: it does not leave the block that
-/// the suffix closes, and of a text that the budget has torn it shows what is complete.
+/// the suffix closes, or the string, and of a text that the budget has torn it shows what is complete.
 fn is_by_design(request: &Request, verdict: Verdict, truth: &Truth) -> bool {
     let Document { prefix, suffix, .. } = &*request.document;
     let is_fragment = truth.is_cut && !truth.said.trim().contains('\n');
     let begins = truth.middle.trim_start();
     let leaves_block = begins.starts_with([')', ']', '}']) || first_word(begins) == "end";
+    let quote = rules::place_of(&request.document).outline().lexer().quote();
+    let leaves_string = quote.is_some_and(|quote| begins.starts_with(quote));
     match verdict {
         Verdict::Prefix(ending) => matches!(ending, Ending::Line | Ending::Long | Ending::Budget),
-        Verdict::Nothing if is_fragment || leaves_block => true,
+        Verdict::Nothing if is_fragment || leaves_block || leaves_string => true,
         Verdict::Nothing if !request.is_invoked => {
             let first_line = truth.said.lines().next().unwrap_or_default();
-            let text = if truth.is_single { first_line } else { truth.said };
+            let whole_lines = truth.said.rsplit_once('\n').filter(|_| truth.is_cut);
+            let said = whole_lines.map_or(truth.said, |(lines, _)| lines);
+            let text = if truth.is_single { first_line } else { said };
             !rules::may_show(prefix, suffix) || text.trim().chars().count() < CHARS_MIN
         }
         _ => false,

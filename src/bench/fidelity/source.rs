@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use crate::text::words::is_identifier;
-use crate::text::{Class, Language, Lexer, indentation, opener_of};
+use crate::text::{Class, Language, Lexer, Syntax, indentation, opener_of};
 
 /// A text with what the choice of places needs to know about it.
 pub(super) struct Source<'a> {
     pub text: &'a str,
+    syntax: &'static Syntax,
     /// The lines, without their ends.
     pub lines: Vec<Range<usize>>,
     /// Matching delimiters in code: the bytes of the opener and the closer.
@@ -28,7 +29,8 @@ impl<'a> Source<'a> {
         }
         let classes = classes(text, language);
         let comments = classes.iter().map(|&class| class == Class::Comment).collect();
-        Self { text, lines, pairs: pairs(text, &classes), strings: strings(text, &classes), comments }
+        let (pairs, strings) = (pairs(text, &classes), strings(text, &classes));
+        Self { text, syntax: language.syntax, lines, pairs, strings, comments }
     }
 
     pub(super) fn line(&self, n: usize) -> &'a str {
@@ -60,6 +62,12 @@ impl<'a> Source<'a> {
 
     pub(super) fn is_comment(&self, n: usize) -> bool {
         self.comments.get(self.first(n)).is_some_and(|&is_comment| is_comment)
+    }
+
+    /// Whether what is typed at the byte `at` is in a comment.
+    pub(super) fn is_in_comment(&self, at: usize) -> bool {
+        let lexer = Lexer::new(self.syntax).read_all(&self.text[..at]);
+        lexer.is_inside() && lexer.class() == Class::Comment
     }
 
     /// Where a word or a sign begins or ends, between both bytes.
@@ -137,6 +145,7 @@ mod tests {
         let source = Source::new(text, Language::of_path(Some("a.py")));
         assert_eq!(source.lines.len(), 4);
         assert_eq!((source.line(1), source.indent(1), source.first(1)), ("  # (x", 2, 18));
+        assert!(source.is_in_comment(20) && !source.is_in_comment(15) && !source.is_in_comment(23));
         assert!(source.is_comment(1) && source.is_blank(2) && !source.is_comment(0));
         let strings: Vec<&str> = source.strings.iter().map(|range| &text[range.clone()]).collect();
         assert_eq!(strings, ["b)", "it"]);

@@ -134,7 +134,8 @@ fn auto_closed(source: &Source, place: &Place, goes_on: bool) -> Option<(Place, 
     let (&(_, innermost), &(_, outermost)) = (open.first()?, open.last()?);
     let end = outermost + text[outermost..].find('\n').unwrap_or(text.len() - outermost);
     let middle = &text[cursor..innermost];
-    if middle.trim().is_empty() || end - cursor > SAID_MAX {
+    // What an editor closes is code.
+    if middle.trim().is_empty() || end - cursor > SAID_MAX || source.is_in_comment(cursor) {
         return None;
     }
     let closers: String = open.iter().filter_map(|&(_, close)| text[close..].chars().next()).collect();

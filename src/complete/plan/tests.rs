@@ -254,6 +254,88 @@ fn what_is_inserted_above_a_window_with_room_reaches_the_prompt() {
     assert!(shows("import numpy\n", &rest, Window::Small, None).1);
 }
 
+/// A document longer than its window, with imports at its head.
+struct Long {
+    head: String,
+    typed: String,
+}
+
+impl Long {
+    fn request(&self) -> Request {
+        let line = |i: usize| format!("value_{i} = load(\"{i}\", mode=compute(index, {i}))\n");
+        let body: String = (0..200).map(line).collect();
+        let Self { head, typed } = self;
+        Request::of(Document::new(Some("a.py".into()), format!("{head}{body}x = {typed}"), "\nz\n"))
+    }
+}
+
+#[test]
+fn imports_above_the_window_are_in_the_prompt_as_they_are_now() {
+    let tokenizer = starter();
+    for order in ORDERS {
+        let mut planner = Planner::new(Options::new(order));
+        let mut document = Long { head: "# Licence.\n\nimport os\n\n".into(), typed: String::new() };
+        let mut last = Vec::new();
+        let mut plan = |document: &Long| {
+            let planned =
+                planner.plan("a", &document.request(), Window::Small, &tokenizer, 16_000, None).unwrap();
+            let ids = full(&planned.task, &tokenizer);
+            let new = ids.len() - common(&last, &ids);
+            last = ids;
+            (planned.anchoring, spell(&planned.task, &tokenizer), new, planned.task.prompt.len())
+        };
+        let (_, spelled, _, tokens) = plan(&document);
+        assert!(spelled.contains("import os\nvalue_") && !spelled.contains("Licence"), "{order:?}");
+        assert!(
+            spelled.contains("value_199") && !spelled.contains("value_0 "),
+            "it is longer than the window"
+        );
+        assert!(tokens <= 1283, "{tokens}");
+        // An editor adds imports while the cursor stays.
+        let added = "# Licence.\n\nimport os\nfrom numpy import (\n    array,\n)\n\n";
+        document.head = added.into();
+        let (anchoring, spelled, ..) = plan(&document);
+        assert_eq!(anchoring, Anchoring::Anchored(Reason::EditBefore));
+        assert!(spelled.contains("import os\nfrom numpy import (\n    array,\n)\nvalue_"), "{order:?}");
+        // Typing costs what is typed.
+        for letter in "load".chars() {
+            document.typed.push(letter);
+            let (anchoring, spelled, new, _) = plan(&document);
+            assert!(anchoring == Anchoring::Kept && spelled.contains("from numpy"));
+            let others = if order == Order::Psm { tokenizer.encode("\nz\n").len() + 2 } else { 0 };
+            assert!(new <= 2 + others, "{order:?}: {new}");
+        }
+        // What else changes far above costs nothing.
+        document.head = added.replace("Licence", "License");
+        assert_eq!(plan(&document).0, Anchoring::Kept);
+        // An import that is gone is gone.
+        document.head = "import os\n".into();
+        let (anchoring, spelled, ..) = plan(&document);
+        assert!(anchoring != Anchoring::Kept && !spelled.contains("numpy"));
+    }
+}
+
+#[test]
+fn a_new_import_is_shown_among_many() {
+    let tokenizer = starter();
+    let mut planner = Planner::new(Options::new(Order::PsmAnchored));
+    let many: String = (0..60).map(|i| format!("import library_number_{i}\n")).collect();
+    let mut spelled = |head: &str, typed: &str| {
+        let document = Long { head: head.into(), typed: typed.into() };
+        let task =
+            planner.plan("a", &document.request(), Window::Small, &tokenizer, 16_000, None).unwrap().task;
+        assert!(task.prompt.len() <= 1283);
+        spell(&task, &tokenizer)
+    };
+    let first = spelled(&many, "");
+    assert!(first.contains("import library_number_59\n") && !first.contains("import library_number_0\n"));
+    let with_new = format!("import numpy\n{many}");
+    assert!(spelled(&with_new, "").contains("<|fim_prefix|>import numpy\nimport library_number_"));
+    // It stays there when another one is added.
+    let with_both = format!("import pandas\n{with_new}");
+    assert!(spelled(&with_both, "").contains("import pandas\nimport numpy\nimport library"));
+}
+
 #[test]
 fn context_has_a_budget() {
     let (tokenizer, text) = (starter(), "let a = b(c);\n".repeat(80));

@@ -354,3 +354,54 @@ fn arguments_go_on_up_to_what_closes_them() {
     let output = " b\n    c)\n  f()\n";
     check_in(Some("a.cmake"), document, output, Some(" b\n    c"));
 }
+
+#[test]
+fn what_the_statement_closes_below_may_be_opened() {
+    let invoked = |path: &str, document: &str, output: &str| {
+        let (prefix, suffix) = document.split_once("$0").unwrap();
+        let request = Request::of(Document::new(Some(path.into()), prefix, suffix));
+        let request = Request { lines: Lines::Multi, is_invoked: true, ..request };
+        trimmed(&request, output, StopReason::EndToken).unwrap_or_default()
+    };
+    let list = "f x = 1\ng d = $0 h y\n       | y <- d ]\nk = 2\n";
+    assert_eq!(invoked("a.hs", list, "["), "[");
+    assert_eq!(invoked("a.hs", &list.replace(" ]", ""), "["), "");
+    assert_eq!(invoked("a.hs", &list.replace("= $0", "= [ $0"), "("), "");
+}
+
+#[test]
+fn closing_delimiters_follow_comments_and_shallower_lines() {
+    // The cursor and what follows it are in one comment.
+    check_in(Some("a.ml"), "(** [current $0] is it. *)\n", "g", Some("g"));
+    // A line has begun that is less deep than the last one: it is for what closes the list.
+    let document = "f(\n\ta\n);\n\ng($0);\n";
+    check_in(Some("a.sql"), document, "\n\tb\n  ", Some("\n\tb\n"));
+    check_in(Some("a.sql"), document, "\n\tb\n\t", Some("\n\tb"));
+}
+
+#[test]
+fn an_invoked_text_that_ends_by_itself_is_whole() {
+    let document = Document::new(Some("a.py".into()), "def f():\n    ", "\n    d()\n");
+    let request = Request { lines: Lines::Multi, is_invoked: true, ..Request::of(document) };
+    let text = "a()\n\n\ndef g():\n    b()";
+    let shown = |request: &Request, reason| trimmed(request, text, reason).unwrap();
+    assert_eq!(shown(&request, StopReason::EndToken), text);
+    assert_eq!(shown(&request, StopReason::Length), "a()");
+    assert_eq!(shown(&Request { is_invoked: false, ..request.clone() }, StopReason::EndToken), "a()");
+    // At the end of a document there is nothing that it could have reached.
+    let document = Document::new(Some("a.py".into()), "def f():\n    ", "\n");
+    assert_eq!(shown(&Request { document: document.into(), ..request }, StopReason::EndToken), "a()");
+}
+
+#[test]
+fn code_between_fences_is_in_its_language() {
+    let fenced = |code: &str| format!("# A\n\nIt's so:\n\n```js\n{code}\n```\n\nIt isn't.\n");
+    let check = |code: &str, output: &str, expected: &str| {
+        check_in(Some("a.md"), &fenced(code), output, Some(expected));
+    };
+    check("f(() => {\n  $0\n});", "g();\n});\n```\n\nIt isn't.\n", "g();");
+    check("f({$0});", "\n  a: 1,\n});\n```\n", "\n  a: 1,\n");
+    check("x = $0", "f(a,\n  b);\n```\n\nIt", "f(a,\n  b);");
+    check("if (a) {\n    b();\n}\nif (c) {$0}", "\n  d();\n}", "\n    d();\n");
+    check_in(Some("a.md"), &fenced("f();\n$0"), "```\n\nIt isn't.\n", None);
+}

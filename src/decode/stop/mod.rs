@@ -3,6 +3,7 @@
 //! The rules read lines, indentation and delimiters, no grammar; the [lexer](crate::text::lexer) recognises comments and
 //! strings.
 
+mod beyond;
 mod fence;
 mod passage;
 mod repetition;
@@ -12,10 +13,11 @@ mod tests;
 
 use std::ops::Range;
 
+use beyond::Beyond;
 use fence::Fence;
 pub use passage::Passage;
 use repetition::{repeated_lines, repeated_tail};
-use suffix::{Repeated, Repeats, Suffix};
+use suffix::{LINES, LINES_AT_START, Repeated, Repeats, Suffix};
 
 use super::StopReason;
 use crate::text::blocks::Blocks;
@@ -51,6 +53,7 @@ pub struct Stop {
     is_flat: bool,
     /// Whether the text has left its block, to open the one that the suffix is in.
     has_left: bool,
+    beyond: Beyond,
     fence: Fence,
 }
 
@@ -162,6 +165,7 @@ impl Stop {
             blank_run: 0,
             is_flat: false,
             has_left: false,
+            beyond: Beyond::default(),
             fence: Fence::None,
         }
     }
@@ -182,6 +186,12 @@ impl Stop {
     /// Ends at this delimiter if it closes what is not open in the text: the suffix has it.
     pub fn before_closer(self, closer: Option<char>) -> Self {
         Self { closer, ..self }
+    }
+
+    /// Reads up to `lines_max` lines behind the end of the block: a text that ends by itself there is not cut. `closed` are the
+    /// delimiters that the suffix closes, outermost first.
+    pub fn beyond_block(self, lines_max: usize, closed: &str) -> Self {
+        Self { beyond: Beyond::new(lines_max, closed), ..self }
     }
 
     /// Ends where the string ends that the cursor is in, if that is so.
@@ -226,31 +236,50 @@ impl Stop {
             Rule::SingleLine(_) | Rule::MultiLine(_) => {}
         }
         let skipped = self.fence.skip(text)?;
-        let cut = self.check_inside(&text[skipped..]);
-        let closing = text[skipped..].find("\n```").filter(|_| self.fence != Fence::None);
-        cut.or(closing).map(|cut| skipped + cut)
+        let text = &text[skipped..];
+        let (inside, is_closed) = self.fence.inside(text);
+        let cut = self.check_inside(inside);
+        // A text that ends its block of code ends by itself.
+        let end = || self.clone().ended(inside, StopReason::EndToken).unwrap_or(inside.len());
+        cut.or_else(|| is_closed.then(end)).map(|cut| skipped + cut)
     }
 
     /// The end of the whole `text`, in bytes, of which `check` has read nothing. A limit that ended it may have torn its last
     /// line; a rule has left only whole lines.
     pub fn end(mut self, text: &str, reason: StopReason) -> Option<usize> {
         let cut = self.check(text);
-        if cut.is_some() || reason == StopReason::Rule {
+        let is_completion = matches!(self.rule, Rule::SingleLine(_) | Rule::MultiLine(_));
+        if cut.is_some() || reason == StopReason::Rule || !is_completion {
             return cut;
         }
-        let is_torn = reason != StopReason::EndToken && !text.ends_with('\n');
+        let skipped = self.fence.skip(text)?;
+        self.ended(&text[skipped..], reason).map(|cut| skipped + cut)
+    }
+
+    /// The same of a text that was read, without a fence before it.
+    fn ended(mut self, text: &str, reason: StopReason) -> Option<usize> {
+        let is_cut = reason != StopReason::EndToken;
+        if let Some(left) = self.beyond.left().filter(|_| is_cut) {
+            return Some(left);
+        }
+        let is_torn = is_cut && !text.ends_with('\n');
         let line = self.whole_line(text, text.len());
         if let Some(cut) = self.unopened(text, &line) {
-            return Some(cut);
+            return Some(self.beyond.left().unwrap_or(cut));
         }
         let line = if text[self.line.start..].trim().is_empty() { "" } else { &*line };
-        if let Some(cut) = self.suffix.judge_end(line, self.line.start, self.repeated, is_torn) {
-            return Some(self.line_end(text, cut));
+        // A line that the user has begun may be as the next one.
+        let is_begun = !is_cut && self.line.start == 0 && !self.before.trim().is_empty();
+        if let Some(cut) = self.suffix.judge_end(line, self.line.start, self.repeated, is_torn)
+            && !is_begun
+        {
+            return Some(self.settled(text, self.line_end(text, cut)));
         }
         if is_torn || self.done.is_some() {
             return self.done;
         }
-        self.check(&format!("{text}\n")).map(|cut| cut.min(text.len()))
+        let cut = self.check_inside(&format!("{text}\n")).map(|cut| cut.min(text.len()));
+        cut.or_else(|| self.beyond.left().map(|_| self.settled(text, text.len())))
     }
 
     fn check_inside(&mut self, text: &str) -> Option<usize> {
@@ -270,6 +299,13 @@ impl Stop {
         string_end.map(|end| self.unrepeated_before(all, end)).or_else(|| repeated_tail(text))
     }
 
+    /// The end of a text that ends by itself, or where the suffix begins, at the byte `end`.
+    fn settled(&self, text: &str, end: usize) -> usize {
+        let open = if let Rule::MultiLine(block) = &self.rule { &*block.open } else { "" };
+        let settled = self.beyond.settle(&text[..end], self.lexer, open);
+        settled.min(end)
+    }
+
     /// The end of a text whose string ends at the byte `end`, without the lines that the suffix has in it.
     fn unrepeated_before(&self, text: &str, end: usize) -> usize {
         let is_below = self.line.start > 0;
@@ -283,7 +319,7 @@ impl Stop {
         let line = &text[self.line.start..at];
         let line = if line.trim().is_empty() { &text[self.line.start..] } else { line };
         let start = self.repeated.and(self.suffix.goes_on(line, self.line.start, self.repeated));
-        start.map_or(self.done.unwrap_or(cut), |start| self.line_end(text, start))
+        start.map_or(self.done.unwrap_or(cut), |start| self.settled(text, self.line_end(text, start)))
     }
 
     /// Judges a line by its first word, or by its first character if that begins no word.
@@ -335,14 +371,14 @@ impl Stop {
         if width >= block.indent {
             let begins_next = block.extent == Extent::Item && width == block.indent && self.blank_run > 0;
             let is_next = begins_next && !is_first && !block.blocks.continues(head);
-            return (is_next && self.has_closed(block)).then_some(before);
+            return if is_next && self.has_closed(block) { self.beyond.leave(before) } else { None };
         }
         // A line within brackets may begin anywhere.
         if self.delimiters.open().iter().any(|open| matches!(open, '(' | '[')) {
             return None;
         }
         if !closes && !head.starts_with([')', ']']) {
-            return Some(before);
+            return self.beyond.leave(before);
         }
         if head == "}" && braces == 0 && self.closer == Some('}') {
             return None;
@@ -350,11 +386,12 @@ impl Stop {
         let suffix = self.suffix.first();
         let suffix_width = self.suffix.width();
         if suffix.starts_with(head) && suffix_width.is_none_or(|suffix| suffix >= width) {
-            return Some(self.end_before(text, first));
+            let end = self.end_before(text, first);
+            return self.beyond.leave(end);
         }
         let goes_on = suffix_width.is_none_or(|suffix| suffix >= block.indent);
         self.line.is_last = suffix.is_empty() || !goes_on;
-        (!self.line.is_last).then_some(before)
+        if self.line.is_last { None } else { self.beyond.leave(before) }
     }
 
     /// Whether all is closed that the text has opened.
@@ -389,12 +426,14 @@ impl Stop {
         let line = self.whole_line(text, end);
         let repeated = self.suffix.goes_on(&line, self.line.start, self.repeated).filter(|_| is_first);
         if let Some(start) = repeated {
-            return Some(self.line_end(text, start));
+            return Some(self.settled(text, self.line_end(text, start)));
         }
         if let Some(start) = self.suffix.repeats_rest(&text[..end]) {
             return Some(start);
         }
-        Some(self.end_before(text, at))
+        let first = self.line.first.filter(|_| self.line.reopens.is_some());
+        let end = self.end_before(text, first.unwrap_or(at));
+        self.beyond.leave(end)
     }
 
     /// The end before a closer at the byte `at`. One that follows the cursor on its line keeps the whitespace before it.
@@ -425,7 +464,7 @@ impl Stop {
         if line.first.is_none() {
             return self.done.or(Some(here).filter(|_| line.start == 0));
         }
-        match self.suffix.judge(whole, line.start, self.repeated) {
+        match self.suffix.judge(whole, line.start, self.repeated, LINES) {
             Repeats::From(start) => Some(self.line_end(text, start)),
             Repeats::Maybe(repeated) if line.start == 0 => {
                 (self.repeated, self.done) = (Some(repeated), Some(here));
@@ -467,7 +506,7 @@ impl Stop {
     fn unopened(&self, text: &str, line: &str) -> Option<usize> {
         let first = self.line.first.filter(|_| self.line.reopens.is_some())?;
         let above = |start: usize| (start < self.line.start).then(|| self.line_end(text, start));
-        let repeated = match self.suffix.judge(line, self.line.start, self.repeated) {
+        let repeated = match self.suffix.judge(line, self.line.start, self.repeated, LINES) {
             Repeats::From(start) => above(start),
             // Closing delimiters alone, but the suffix has to have this one.
             Repeats::Maybe(repeated) => above(repeated.start),
@@ -478,7 +517,7 @@ impl Stop {
 
     fn judge_line(&mut self, text: &str, end: usize) -> Option<usize> {
         let whole = self.whole_line(text, end);
-        if let Some(cut) = self.unopened(text, &whole) {
+        if let Some(cut) = self.unopened(text, &whole).and_then(|cut| self.beyond.leave(cut)) {
             return Some(cut);
         }
         let next = Line { start: end + 1, is_text: self.delimiters.lexer().is_inside(), ..Line::default() };
@@ -499,25 +538,33 @@ impl Stop {
         let Some(first) = line.first else {
             self.blank_run += usize::from(line.start > 0);
             self.lines.push(line.start..end);
-            let ends = self.blank_run >= 2 || self.lines.len() >= block.lines_max;
             // Lines that equal the first of the suffix, and then a blank one, are no coincidence.
             let repeated = self.repeated.filter(Repeated::is_substantial);
-            let cut = repeated.map_or(here, |repeated| self.line_end(text, repeated.start));
-            return ends.then_some(cut);
+            let repeated = repeated.map(|repeated| self.settled(text, self.line_end(text, repeated.start)));
+            if self.lines.len() >= block.lines_max {
+                return repeated.or(self.beyond.left()).or(Some(here));
+            }
+            let is_end = self.blank_run >= 2;
+            return repeated
+                .filter(|_| is_end)
+                .or_else(|| if is_end { self.beyond.leave(here) } else { None });
         };
         self.blank_run = 0;
-        self.repeated = match self.suffix.judge(&whole, line.start, self.repeated) {
-            Repeats::From(start) => return Some(self.line_end(text, start)),
+        self.repeated = match self.suffix.judge(&whole, line.start, self.repeated, LINES_AT_START) {
+            Repeats::From(start) => return Some(self.settled(text, self.line_end(text, start))),
             Repeats::Maybe(repeated) => Some(repeated),
             Repeats::No => None,
         };
+        if let Some(left) = self.beyond.read_line(self.repeated.is_some()) {
+            return Some(left);
+        }
         if let Some(done) = self.done {
             return Some(done);
         }
         let written = text[line.start..end].trim_end();
         self.lines.push(line.start..line.start + written.len());
         if let Some(cut) = repeated_lines(text, &self.lines) {
-            return Some(self.line_end(text, cut));
+            return Some(self.beyond.left().unwrap_or(self.line_end(text, cut)));
         }
         let closes = block.blocks.closes(first_word(&text[first..end]))
             && indentation::width(written) <= block.indent
@@ -529,13 +576,18 @@ impl Stop {
             Extent::Block | Extent::Item => false,
         };
         let is_done = is_finished || (line.is_last || is_item) && !written.ends_with(['{', '(', '[', ':']);
-        let is_full = self.lines.len() >= block.lines_max;
-        if is_done && self.repeated.is_some() && !is_full {
+        if self.lines.len() >= block.lines_max {
+            return self.beyond.left().or(Some(here));
+        }
+        if is_done && self.beyond.leave(here).is_none() {
+            return None;
+        }
+        if is_done && self.repeated.is_some() {
             // The suffix may begin with this line: the next one decides.
             self.done.get_or_insert(here);
             return None;
         }
-        (is_done || is_full).then_some(here)
+        is_done.then_some(here)
     }
 }
 

@@ -6,6 +6,11 @@ use crate::text::{indentation, opener_of};
 /// Most lines below the cursor to compare with.
 const LINES_MAX: usize = 12;
 
+/// How many lines of a text have to equal the first ones of the suffix to be a repetition.
+pub(super) const LINES: usize = 2;
+/// The same where a text of several lines begins with them: it may begin as what follows does, like the next entry of a list.
+pub(super) const LINES_AT_START: usize = 4;
+
 /// The text after the cursor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Suffix {
@@ -73,14 +78,15 @@ impl Suffix {
         if rest.is_empty() { self.lines.first().map_or("", |line| line.trim_start()) } else { rest }
     }
 
-    /// Judges a whole line of a text, which begins at the byte `start`.
-    pub(super) fn judge(&self, line: &str, start: usize, so_far: Option<Repeated>) -> Repeats {
+    /// Judges a whole line of a text, which begins at the byte `start`. A text that begins like the suffix repeats it if at least
+    /// `least` lines are equal.
+    pub(super) fn judge(&self, line: &str, start: usize, so_far: Option<Repeated>, least: usize) -> Repeats {
         let line = line.trim_end();
         let is_next = |repeated: &Repeated| self.lines.get(repeated.next).is_some_and(|next| next == line);
         let is_first = self.lines.first().is_some_and(|first| first == line);
         let begun = is_first.then_some(Repeated { start, next: 0, substantial: 0 });
         match so_far.filter(is_next).or(begun) {
-            Some(repeated) => self.with(repeated, line),
+            Some(repeated) => self.with(repeated, line, if repeated.start == 0 { least } else { LINES }),
             None if self.lines.first().is_some_and(|first| is_same_entry(first, line)) => {
                 Repeats::From(start)
             }
@@ -89,13 +95,13 @@ impl Suffix {
     }
 
     /// The repetition with one more line.
-    fn with(&self, repeated: Repeated, line: &str) -> Repeats {
+    fn with(&self, repeated: Repeated, line: &str, least: usize) -> Repeats {
         let Repeated { start, next, .. } = repeated;
         let substantial =
             repeated.substantial + usize::from(!begins_with_closer(line) || line.contains(is_identifier));
         let next = next + 1;
         let is_whole = next == self.lines.len();
-        if (next > 1 || is_whole) && substantial > 0 {
+        if (next >= least || is_whole) && substantial > 0 {
             return Repeats::From(start);
         }
         Repeats::Maybe(Repeated { next, substantial, ..repeated })

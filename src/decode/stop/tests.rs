@@ -145,7 +145,7 @@ fn fences_are_skipped() {
         ("```py\nx = 1\ny", "```py\nx = 1"),
         ("x = 1\n```", "x = 1"),
         ("``x\n", "``x"),
-        ("```\n```\n", "```\n```"),
+        ("```\n```\n", "```\n"),
     ];
     for (text, kept) in cases {
         check(&Stop::single_line("", "").with_fences(), text, kept);
@@ -298,4 +298,88 @@ fn a_string_of_several_lines_ends_where_the_suffix_ends_it() {
     let comment = Lexer::after(lexer("a.js").syntax(), "/**\n * ");
     let block = Block { extent: Extent::Comment, ..block("", 1, "\nf()") };
     check(&Stop::multi_line(block).read_by(comment), "A.\n *\n * B.\n */\nf() {", "A.\n *\n * B.\n */");
+}
+
+#[test]
+fn a_text_that_ends_by_itself_may_leave_its_block() {
+    let python = |below: &str| block("", 4, below);
+    let braces = |below: &str| Block { blocks: Language::of_path(Some("a.c")).blocks, ..block("", 4, below) };
+    let item = |below: &str| Block { extent: Extent::Item, ..block("", 0, below) };
+    // The file, the block, what is closed behind the cursor, the text, and what is left of it without its block's end.
+    let cases = [
+        ("a.py", python("\n    c()\n"), "", "a()\n\ndef f():\n    b()", "a()"),
+        ("a.c", braces("\n    c();\n}\n"), "{", "a();\n}\n\nint f() {\n    b();", "a();"),
+        ("a.py", item("\ng()\n"), "", "import a\n\nimport b", "import a"),
+        ("a.py", item("\ng()\n"), "", "def f():\n    a()\n\n\ndef h():\n    b()", "def f():\n    a()"),
+    ];
+    for (path, block, closed, text, in_block) in cases {
+        let closer = closed.contains('{').then_some('}');
+        let stop = |lines_max| {
+            let stop = Stop::multi_line(block.clone()).read_by(lexer(path)).before_closer(closer);
+            stop.beyond_block(lines_max, closed)
+        };
+        let end = |text: &str, reason| {
+            let end = stop(4).end(text, reason);
+            text[..end.unwrap_or(text.len())].to_owned()
+        };
+        assert_eq!(end(text, StopReason::EndToken), text);
+        assert_eq!(end(text, StopReason::Length), in_block, "cut by a limit");
+        check(&stop(0), &format!("{text}\n"), in_block);
+        check(&stop(4), &format!("{text}\n"), &format!("{text}\n"));
+        let more = format!("{text}\n    d();\n    e();\n    f();\n    g();\n    h();\n");
+        check(&stop(4), &more, in_block);
+        // The suffix begins there.
+        let suffix = block.suffix_start.trim_start_matches('\n');
+        check(&stop(4), &format!("{text}\n{suffix}{suffix}"), text);
+    }
+}
+
+#[test]
+fn a_text_that_ends_by_itself_leaves_open_what_the_suffix_closes() {
+    let c = |below: &str| Block { blocks: Language::of_path(Some("a.c")).blocks, ..block("", 4, below) };
+    let stop = || {
+        let stop = Stop::multi_line(c("\n    c();\n}\n")).read_by(lexer("a.c")).before_closer(Some('}'));
+        stop.beyond_block(4, "{")
+    };
+    for (text, kept) in [
+        ("a();\n}\n\nint f() {\n    b();", "a();\n}\n\nint f() {\n    b();"),
+        ("a();\n}\n\nint f();", "a();"),
+        ("a();\n}\n\nint f() {\n    if (b) {", "a();"),
+        ("a();\n}\n}\n{{", "a();"),
+    ] {
+        let end = stop().end(text, StopReason::EndToken);
+        assert_eq!(&text[..end.unwrap_or(text.len())], kept);
+    }
+}
+
+#[test]
+fn a_text_may_begin_like_the_next_entry() {
+    let list = || Stop::multi_line(block("", 0, "\n[[a]]\nb = 1\nc = 2\nd = 3\ne = 4\n"));
+    let other = "[[a]]\nb = 1\nc = 3\n";
+    check(&list(), other, other);
+    check(&list(), "[[a]]\nb = 1\nc = 2\nd = 3\ne = 4\n", "");
+    let end = list().end("[[a]]\nb = 1\nc =", StopReason::Length);
+    assert_eq!(end, Some(0), "it may go on like the suffix");
+    // Of one line there is no telling.
+    let line = Stop::single_line("", "\nb = 1\nc = 2\n");
+    check(&line, "b = 1\nc = 2\n", "");
+    // A line that the user has begun is meant.
+    let begun = |reason| Stop::single_line("", "\nf(a);\ng();").after("f").end("(a);", reason);
+    assert_eq!((begun(StopReason::EndToken), begun(StopReason::Length)), (None, Some(0)));
+}
+
+#[test]
+fn two_closers_on_a_line_are_both_in_the_suffix() {
+    let stop = Stop::multi_line(block("", 4, "\n}}\nS!{s\n")).before_closer(Some('}'));
+    check(&stop, "a: b,\n    c: d,\n}}\nS!{t {\n", "a: b,\n    c: d,");
+}
+
+#[test]
+fn a_text_that_ends_its_fence_ends_by_itself() {
+    let stop = |suffix: &str| Stop::multi_line(block("", 0, suffix)).before_closer(Some('}')).inside_fence();
+    check(&stop("\n"), "a()\nb()\n```\nDone.\n", "a()\nb()");
+    check(&stop("\n}\n"), "a()\n}\n```\nDone.\n", "a()");
+    check(&stop("\nb()\nc()\n"), "a()\nb()\n```\n", "a()");
+    check(&stop("\n"), "```\nDone.\n", "");
+    check(&stop("\n"), "a(`b`)\n``\n", "a(`b`)\n``\n");
 }
