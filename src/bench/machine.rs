@@ -1,18 +1,15 @@
 //! The machine: CPU, memory and its bandwidth.
 
+use std::env;
 use std::fs;
 use std::hint::black_box;
-use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sysinfo::System;
-
-use crate::base::random::SplitMix64;
-use crate::base::reads::ReadFile;
 
 /// The machine a benchmark ran on.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +32,11 @@ impl Machine {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self { cpu, cores, memory_bytes: system.total_memory() }
     }
+}
+
+/// The file of this program.
+pub fn program() -> Result<PathBuf> {
+    env::current_exe().context("cannot find the program fimd")
 }
 
 /// Peak resident set size of this process, in bytes (`VmHWM` of Linux; none on other systems).
@@ -83,23 +85,4 @@ fn bandwidth_of(threads: usize, bytes: usize, passes: usize) -> f64 {
     };
     let best = (0..passes).map(|_| pass()).fold(f64::INFINITY, f64::min);
     (words * threads * size_of::<u64>()) as f64 / best
-}
-
-/// Bytes of the file that is written to measure a disk.
-const DISK_PROBE_BYTES: usize = 128 << 20;
-
-/// What the disk that holds the folder `dir` reads in a second, in bytes, past the page cache where the system allows
-/// it. Writes a temporary file there.
-pub fn disk_rate(dir: &Path) -> Result<f64> {
-    let describe = || format!("cannot measure the disk in {}; name a rate", dir.display());
-    let mut file = tempfile::NamedTempFile::new_in(dir).with_context(describe)?;
-    let mut numbers = SplitMix64(1);
-    // Not zeros, which some file systems do not store.
-    let piece: Vec<u8> = (0..1 << 17).flat_map(|_| numbers.bits().to_le_bytes()).collect();
-    for _ in 0..DISK_PROBE_BYTES / piece.len() {
-        file.write_all(&piece).with_context(describe)?;
-    }
-    file.as_file().sync_all().with_context(describe)?;
-    let rate = ReadFile::open(file.path(), true).and_then(|file| file.rate());
-    Ok(rate.with_context(describe)?.bytes_per_s)
 }

@@ -42,6 +42,13 @@ pub struct Rates {
     pub disk_per_s: f64,
 }
 
+impl Rates {
+    /// Where only memory and disk are measured, in bytes per second: one token after the other is bound by them.
+    pub fn at_a_glance(memory_per_s: f64, disk_per_s: f64) -> Self {
+        Self { weights_per_s: memory_per_s, macs_per_s: f64::INFINITY, disk_per_s }
+    }
+}
+
 /// Where weights live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::plan::{Rates, Sizes};
-use super::{kernels, machine, synthetic};
+use super::{kernels, machine};
 use crate::base::dtype::DType;
 use crate::base::reads::ReadFile;
 use crate::compute::cpu::CpuOptions;
@@ -77,8 +77,7 @@ fn token_weights(config: &Config) -> u64 {
     parts.iter().map(of_part).sum::<usize>() as u64
 }
 
-/// What memory, arithmetic and disk do in a second, for weights of a type. The disk is the one that holds the model at
-/// `path`, or else that of the cache folder.
+/// What memory, arithmetic and disk do in a second, for weights of a type; the disk as [`disk`] says.
 pub fn rates(options: CpuOptions, dtype: DType, path: Option<&Path>) -> Result<Rates> {
     let measured = if dtype == DType::F8E4M3 { DType::Q8_0 } else { dtype };
     // More than the caches of a server hold.
@@ -95,18 +94,26 @@ pub fn rates(options: CpuOptions, dtype: DType, path: Option<&Path>) -> Result<R
     Ok(Rates {
         weights_per_s: 1e9 * speeds[0].gigabytes,
         macs_per_s: 1e9 * speeds[1].gmacs,
-        disk_per_s: disk_rate(path)?,
+        disk_per_s: disk(path)?.bytes_per_s,
     })
 }
 
-fn disk_rate(path: Option<&Path>) -> Result<f64> {
-    let file = path.map(|path| hub::open(Some(path))).transpose()?;
-    let file: Option<PathBuf> = file.and_then(|dir| Some(dir.files().first()?.path().to_owned()));
-    match file {
-        Some(file) => {
-            let describe = || format!("cannot read {}", file.display());
-            Ok(ReadFile::open(&file, true).and_then(|file| file.rate()).with_context(describe)?.bytes_per_s)
-        }
-        None => machine::disk_rate(&synthetic::folder()?),
-    }
+/// A disk, and what it reads in a second.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The file that was read.
+    pub file: PathBuf,
+    pub bytes_per_s: f64,
+}
+
+/// Measures the disk that holds the model at `path`, or else this program: past the page cache where the system allows it,
+/// with as many reads at a time as the disk wants.
+pub fn disk(path: Option<&Path>) -> Result<Disk> {
+    let dir = path.map(|path| hub::open(Some(path))).transpose()?;
+    let files = dir.iter().flat_map(|dir| dir.files());
+    let largest = files.max_by_key(|file| file.len()).map(|file| file.path().to_owned());
+    let file = largest.map_or_else(machine::program, Ok)?;
+    let rate = ReadFile::open(&file, true).and_then(|file| file.rate());
+    let bytes_per_s = rate.with_context(|| format!("cannot read {}", file.display()))?.bytes_per_s;
+    Ok(Disk { file, bytes_per_s })
 }

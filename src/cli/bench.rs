@@ -242,7 +242,7 @@ struct ExpertsArgs {
     #[arg(long, value_name = "GB/S", value_parser = rate)]
     memory_rate: Option<f64>,
 
-    /// What the disk reads in a second, in GB [default: measured where the trace is]
+    /// What the disk reads in a second, in GB [default: measured where this program is]
     #[arg(long, value_name = "GB/S", value_parser = rate)]
     disk_rate: Option<f64>,
 
@@ -260,7 +260,7 @@ fn run_experts(args: &ExpertsArgs) -> Result<()> {
     let memory = || machine::bandwidth_at_a_glance(args::threads(None)) / 1e9;
     let disk = match args.disk_rate {
         Some(rate) => rate,
-        None => machine::disk_rate(parent(&args.trace))? / 1e9,
+        None => sizes::disk(None)?.bytes_per_s / 1e9,
     };
     let rates = Rates { memory: 1e9 * args.memory_rate.unwrap_or_else(memory), disk: 1e9 * disk };
     let shares: Vec<f64> = args.memory.iter().map(|percent| percent / 100.0).collect();

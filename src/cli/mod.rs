@@ -19,6 +19,7 @@ mod models;
 mod overview;
 mod pause;
 mod plan;
+mod planner;
 mod pull;
 mod quantize;
 mod score;

@@ -8,14 +8,19 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::args;
+use super::planner::{self, Overrides, Planner};
 use super::pull::size;
 use crate::base::memory;
-use crate::bench::machine;
+use crate::bench::plan::{self, Place, Plan, Rates, Sizes};
+use crate::bench::synthetic::Published;
+use crate::bench::{machine, sizes};
 use crate::config::{self, Settings};
 use crate::daemon::{Client, RuntimeDir};
 use crate::hub::cache::{Cache, Cached};
 use crate::hub::catalog::{self, Fit, MODELS, Machine, Model};
 use crate::hub::reference::Reference;
+use crate::model::experts::tiers::Tiers;
+use crate::model::export::Recipe;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -60,6 +65,29 @@ struct Row {
     model: Option<&'static Model>,
     path: Option<PathBuf>,
     is_default: bool,
+    /// None for one that is not here, and that the catalogue says too little of.
+    plan: Option<Planned>,
+}
+
+/// What is planned for a model.
+struct Planned {
+    plan: Plan,
+    /// Experts of each layer.
+    experts: usize,
+}
+
+impl Planned {
+    fn new(plan: Plan, sizes: &Sizes) -> Self {
+        Self { plan, experts: sizes.layers.iter().map(|layer| layer.experts).max().unwrap_or_default() }
+    }
+
+    /// How fast it is to be where not all of it fits in memory.
+    fn tiers(&self) -> Option<(&Tiers, f64)> {
+        match &self.plan.place {
+            Place::Tiers(tiers) => Some((tiers, self.plan.text?.tokens_per_s)),
+            _ => None,
+        }
+    }
 }
 
 fn list(as_json: bool) -> Result<()> {
@@ -67,7 +95,8 @@ fn list(as_json: bool) -> Result<()> {
     let configuration = args::configuration(&[])?;
     let default = configuration.settings().model.as_deref();
     let machine = machine(configuration.settings());
-    let rows = rows(&cache, default);
+    let mut rows = rows(&cache, default);
+    plan(&mut rows, configuration.settings(), machine);
     if as_json { print_json(&rows, machine, default) } else { print_table(&rows, machine, default) }
 }
 
@@ -105,17 +134,44 @@ fn rows(cache: &Cache, default: Option<&Path>) -> Vec<Row> {
     let known = MODELS.iter().map(|model| {
         let path = path(cache, model);
         let is_default = path.as_deref().is_some_and(is_default);
-        Row { name: model.name.into(), bytes: model.bytes, model: Some(model), path, is_default }
+        Row { name: model.name.into(), bytes: model.bytes, model: Some(model), path, is_default, plan: None }
     });
     let mut rows: Vec<Row> = known.collect();
     for Cached { reference, path, bytes } in cache.models() {
         let is_known = |row: &Row| row.path.as_deref().is_some_and(|known| is_same(known, &path));
         if !rows.iter().any(is_known) {
             let is_default = is_default(&path);
-            rows.push(Row { name: reference.to_string(), bytes, model: None, path: Some(path), is_default });
+            let (name, path) = (reference.to_string(), Some(path));
+            rows.push(Row { name, bytes, model: None, path, is_default, plan: None });
         }
     }
     rows
+}
+
+/// Plans for the models that are here, and for mixtures that may run without being whole in memory.
+fn plan(rows: &mut [Row], settings: &Settings, machine: Machine) {
+    let planner = Planner::new(settings, Overrides::default(), planner::held());
+    let largest = rows.iter().filter(|row| row.path.is_some()).max_by_key(|row| row.bytes);
+    let disk = sizes::disk(largest.and_then(|row| row.path.as_deref())).or_else(|_| sizes::disk(None));
+    // A plan for a machine whose disk cannot be read would be none.
+    let Ok(disk) = disk else { return };
+    let rates = Rates::at_a_glance(machine.bandwidth, disk.bytes_per_s);
+    for row in rows {
+        row.plan = match (&row.path, Published::of_name(&row.name)) {
+            (Some(path), _) => {
+                planner.of_files(path, rates).ok().map(|(plan, sizes)| Planned::new(plan, &sizes))
+            }
+            (None, Some(published)) => of_published(&planner, &published, rates).ok(),
+            (None, None) => None,
+        };
+    }
+}
+
+/// Of a model that is published in about 4 bits.
+fn of_published(planner: &Planner, published: &Published, rates: Rates) -> Result<Planned> {
+    let config = published.config(published.layers);
+    let (sizes, _) = sizes::in_mix(&config, &Recipe::q4_k_m())?;
+    Ok(Planned::new(plan::plan(&sizes, &planner.machine(&config, rates)?), &sizes))
 }
 
 /// Whether two paths name the same, through whatever links.
@@ -132,6 +188,7 @@ impl Row {
     fn verdict(&self, machine: Machine) -> &'static str {
         match self.model.map(|model| model.fit(machine)) {
             _ if self.model.is_some() && self.model == catalog::best(machine) => "best here",
+            _ if self.plan.as_ref().is_some_and(|plan| plan.tiers().is_some()) => "from disk",
             Some(Fit::Suits) => "suits",
             Some(Fit::Slow) => "slow here",
             Some(Fit::TooLarge) => "too large",
@@ -140,8 +197,18 @@ impl Row {
     }
 
     fn tokens_per_second(&self, machine: Machine) -> Option<f64> {
+        if let Some(planned) = &self.plan {
+            return planned.plan.text.map(|speed| speed.tokens_per_s);
+        }
         let fits = self.model.filter(|model| model.fit(machine) != Fit::TooLarge);
         fits.map(|model| model.tokens_per_second(machine))
+    }
+
+    /// Where its experts are to be, if not all fit in memory.
+    fn place(&self) -> Option<String> {
+        let planned = self.plan.as_ref()?;
+        let (tiers, _) = planned.tiers()?;
+        Some(format!("{} of {} experts of each layer in memory", tiers.slots, planned.experts))
     }
 }
 
@@ -151,14 +218,17 @@ fn print_table(rows: &[Row], machine: Machine, default: Option<&Path>) -> Result
         format!("  {:width$}  {:>8}  {:>8}  {:>12}  {:9}\n", "model", "size", "needs", "speed", "here");
     for row in rows {
         let mark = if row.is_default { '*' } else { ' ' };
-        let speed =
-            row.tokens_per_second(machine).map_or_else(String::new, |speed| format!("~{speed:.0} tokens/s"));
+        let speed = row.tokens_per_second(machine).map_or_else(String::new, |speed| match speed {
+            10.0.. => format!("~{speed:.0} tokens/s"),
+            _ => format!("~{speed:.1} tokens/s"),
+        });
         let (bytes, needs, verdict) = (size(row.bytes), size(row.needs_bytes()), row.verdict(machine));
         let about = match (&row.path, row.model) {
             (Some(path), _) => path.display().to_string(),
             (None, Some(model)) => model.about.to_owned(),
             (None, None) => String::new(),
         };
+        let about = row.place().map_or(about.clone(), |place| format!("{about} ({place})"));
         let line =
             format!("{mark} {:width$}  {bytes:>8}  {needs:>8}  {speed:>12}  {verdict:9}  {about}", row.name);
         writeln!(text, "{}", line.trim_end())?;
@@ -200,6 +270,7 @@ fn print_json(rows: &[Row], machine: Machine, default: Option<&Path>) -> Result<
                 }),
                 "license": row.model.map(|model| model.license),
                 "about": row.model.map(|model| model.about),
+                "place": row.plan.as_ref().map(|planned| &planned.plan.place),
                 "path": row.path,
                 "is_default": row.is_default,
             })

@@ -6,15 +6,14 @@ use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
+use super::planner::{self, Overrides, Planner};
 use super::{args, use_model};
-use crate::base::memory;
-use crate::bench::plan::{self, Machine, Plan, Rates, Sizes};
+use crate::bench::plan::{self, Machine, Plan, Sizes};
 use crate::bench::sizes;
 use crate::bench::synthetic::{self, Published};
 use crate::hub;
 use crate::model::Config;
 use crate::model::export::Recipe;
-use crate::resident::Spec;
 
 /// Shows what of a model lives in memory and what on disk, the speed that the rates of this machine then allow, and what
 /// would make it faster. Nothing is loaded; measuring takes a few seconds.
@@ -90,11 +89,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
             (dir.origin().to_owned(), config, sizes, dtype)
         }
     };
-    let spec =
-        Spec { context: args.context.or(settings.context.length), ..spec(args, settings.cache_bytes_max()) };
-    let ram = args.ram_budget.map(|mib| u64::from(mib) << 20).or(settings.experts.ram_bytes_max);
-    let rates = sizes::rates(spec.cpu(), dtype, path.as_deref())?;
-    let machine = machine(&spec, &config, ram, memory::host().free, rates)?;
+    let overrides = Overrides {
+        context: args.context,
+        threads: args.threads,
+        ram_budget: args.ram_budget.map(|mib| u64::from(mib) << 20),
+    };
+    let planner = Planner::new(settings, overrides, planner::held());
+    let rates = sizes::rates(planner.spec().cpu(), dtype, path.as_deref())?;
+    let machine = planner.machine(&config, rates)?;
     let plan = plan::plan(&sizes, &machine);
     let mut quants = Vec::new();
     for name in MIXES {
@@ -108,23 +110,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let advice = advice(&sizes, &machine, &plan, &quants);
     let report = Report { model: name, sizes, machine, plan, quants, advice };
     if args.json { args::print_json(&report) } else { args::print(&text(&report)?) }
-}
-
-fn spec(args: &Args, cache_bytes_max: u64) -> Spec {
-    let compute = args::ComputeArgs { threads: args.threads, kernels: None, exact: false };
-    Spec { cache_bytes_max, ..compute.spec() }
-}
-
-/// This machine, with `budget` bytes for the model with its caches, or else what is `free`.
-pub(super) fn machine(
-    spec: &Spec,
-    config: &Config,
-    budget: Option<u64>,
-    free: u64,
-    rates: Rates,
-) -> Result<Machine> {
-    let other_bytes = spec.other_bytes(config, budget.is_none())?;
-    Ok(Machine { ram_bytes: budget.unwrap_or(free), other_bytes, rates })
 }
 
 /// What to change to get more.

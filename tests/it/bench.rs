@@ -269,4 +269,14 @@ fn a_plan_follows_from_sizes_and_rates() {
     let [text, uniform] = ["text", "uniform"].map(|routing| large[routing]["tokens_per_s"].as_f64().unwrap());
     assert!(text > uniform && uniform > 0.0);
     assert!(large["advice"].as_array().unwrap().len() >= 2, "{large}");
+
+    let mut listed = program();
+    listed.args(["models", "--json"]).env("FIMD_EXPERTS_RAM_BYTES_MAX", (24_000u64 << 20).to_string());
+    let models: Value = serde_json::from_slice(&listed.output().unwrap().stdout).unwrap();
+    let row = |name| models["models"].as_array().unwrap().iter().find(|model| model["name"] == name).unwrap();
+    let same = row("qwen3-coder-next");
+    assert_eq!(same["place"]["tiers"], large["place"]["tiers"], "models and plan agree");
+    assert!(same["tokens_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(row("qwen3-coder-30b-a3b")["place"], "memory");
+    assert_eq!(row("qwen2.5-coder-0.5b")["place"], Value::Null, "nothing is known of its shape");
 }

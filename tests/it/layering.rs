@@ -43,6 +43,7 @@ const RESERVED: &[Reserved] = &[
             "lsp/explain.rs",
             "cli/bench.rs",
             "cli/doctor/probe.rs",
+            "bench/machine.rs",
             "bench/synthetic.rs",
         ],
     },

@@ -596,6 +596,7 @@ fn a_model_is_pulled_used_and_removed() {
     let models: Value = serde_json::from_str(&user.ok(&["models", "--json"])).unwrap();
     let own = models["models"].as_array().unwrap().iter().find(|model| model["name"] == "me/m").unwrap();
     let path = own["path"].as_str().unwrap().to_owned();
+    assert!(own["place"] == "memory" && own["tokens_per_second"].as_f64() > Some(0.0), "{own}");
     assert!(own["is_default"] == false && Path::new(&path).join("config.json").exists());
     assert!(
         models["memory_bytes"].as_u64() > Some(0)

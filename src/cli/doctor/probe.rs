@@ -1,32 +1,28 @@
 //! Collects the facts about this machine and what is installed on it.
 
 use std::env;
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::findings::{Daemon, Disk, Editor, EditorKind, Facts, Gpu, Model, Tiered};
 use crate::base::memory;
 use crate::bench::machine::Machine;
-use crate::bench::plan::{self, Place, Rates};
+use crate::bench::plan::{Place, Rates};
 use crate::bench::sizes;
-use crate::cli::{self, args, models};
+use crate::cli::planner::{Overrides, Planner};
+use crate::cli::{args, models};
 use crate::compute::cpu::Level;
 use crate::compute::cuda;
 use crate::config::{self, Settings};
 use crate::daemon::{Client, RuntimeDir, Status};
 use crate::hub;
-use crate::resident::Spec;
 
-/// Bytes of a model that are read to measure a disk,
-const DISK_BYTES: u64 = 1 << 27;
-/// for at most this long.
-const DISK_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long an editor may take to tell its version.
 const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between two checks whether it has.
@@ -40,7 +36,8 @@ pub(super) fn probe() -> Result<Facts> {
     if let (Model::Local { path, tiers, .. }, Disk::Read { bytes_per_second, .. }) = (&mut model, &disk) {
         let held = if let Daemon::Running { memory_bytes, .. } = daemon { memory_bytes } else { 0 };
         // What cannot be planned for is reported where it is loaded.
-        *tiers = tiered(settings, path, measured.bandwidth, *bytes_per_second, held).ok().flatten();
+        let rates = Rates::at_a_glance(measured.bandwidth, *bytes_per_second);
+        *tiers = tiered(&Planner::new(settings, Overrides::default(), held), path, rates).ok().flatten();
     }
     Ok(Facts {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -81,28 +78,9 @@ fn weight_bytes(path: &Path) -> Result<u64> {
     sizes.sum()
 }
 
-/// What memory holds of a model's experts, if not all, and how fast it is to be. `held` bytes are the daemon's.
-fn tiered(
-    settings: &Settings,
-    path: &Path,
-    memory_rate: f64,
-    disk_per_s: f64,
-    held: u64,
-) -> Result<Option<Tiered>> {
-    let dir = hub::open(Some(path))?;
-    let config = crate::model::Config::read(&dir)?;
-    let (sizes, _) = sizes::of_files(&dir, &config)?;
-    let compute = args::ComputeArgs { threads: settings.threads, kernels: None, exact: false };
-    let spec = Spec {
-        cache_bytes_max: settings.cache_bytes_max(),
-        context: settings.context.length,
-        ..compute.spec()
-    };
-    // One token is bound by memory.
-    let rates = Rates { weights_per_s: memory_rate, macs_per_s: f64::INFINITY, disk_per_s };
-    let free = memory::host().free + held;
-    let machine = cli::plan::machine(&spec, &config, settings.experts.ram_bytes_max, free, rates)?;
-    let plan = plan::plan(&sizes, &machine);
+/// What memory holds of a model's experts, if not all, and how fast it is to be.
+fn tiered(planner: &Planner, path: &Path, rates: Rates) -> Result<Option<Tiered>> {
+    let (plan, sizes) = planner.of_files(path, rates)?;
     let (Place::Tiers(tiers), Some(speed)) = (plan.place, plan.text) else { return Ok(None) };
     let experts = sizes.layers.iter().map(|layer| layer.experts).max().unwrap_or_default();
     Ok(Some(Tiered { slots: tiers.slots, experts, tokens_per_s: speed.tokens_per_s }))
@@ -113,50 +91,11 @@ fn disk(model: &Model) -> Disk {
         Model::Starter => Disk::Skipped("the starter is in the program".into()),
         Model::Remote(_) => Disk::Skipped("the model is on a server".into()),
         Model::Unusable { .. } => Disk::Skipped("the model cannot be read".into()),
-        Model::Local { path, .. } => match largest_file(path).and_then(|file| Ok((read_speed(&file)?, file)))
-        {
-            Ok((bytes_per_second, path)) => Disk::Read { path, bytes_per_second },
+        Model::Local { path, .. } => match sizes::disk(Some(path)) {
+            Ok(disk) => Disk::Read { path: disk.file, bytes_per_second: disk.bytes_per_s },
             Err(error) => Disk::Skipped(format!("{error:#}")),
         },
     }
-}
-
-/// The model's file, or the largest of its folder.
-fn largest_file(path: &Path) -> Result<PathBuf> {
-    if path.is_file() {
-        return Ok(path.to_owned());
-    }
-    let files = fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let sized = files.filter_map(|file| Some((file.metadata().ok()?.len(), file)));
-    Ok(sized.max().context("the folder is empty")?.1)
-}
-
-/// Bytes per second that a file is read at, from its middle on.
-fn read_speed(path: &Path) -> Result<f64> {
-    let mut file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    let (start, length) = ((bytes / 2).saturating_sub(DISK_BYTES / 2), DISK_BYTES.min(bytes));
-    forget_cached(&file, start, length);
-    file.seek(SeekFrom::Start(start))?;
-    let (mut buffer, mut read, started) = (vec![0; 1 << 20], 0, Instant::now());
-    while read < length && started.elapsed() < DISK_TIME_MAX {
-        match file.read(&mut buffer)? {
-            0 => break,
-            count => read += count as u64,
-        }
-    }
-    Ok(read as f64 / started.elapsed().as_secs_f64())
-}
-
-/// Has the system read a part of a file from the disk next time, unless another process uses it.
-fn forget_cached(file: &File, start: u64, length: u64) {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{Advice, fadvise};
-        // Without it the speed is that of the page cache, which is what a second load has.
-        let _ = fadvise(file, start, std::num::NonZeroU64::new(length), Advice::DontNeed);
-    }
-    let _ = (file, start, length);
 }
 
 fn gpu() -> Gpu {
