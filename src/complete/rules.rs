@@ -161,7 +161,8 @@ impl<'a> Code<'a> {
     fn of(document: &'a Document) -> Self {
         let Document { path, prefix, suffix, .. } = document;
         let language = Language::of_path(path.as_deref());
-        match fenced(prefix, suffix).filter(|_| language.has_fences()) {
+        let inside = if language.has_fences() { fenced(prefix, suffix) } else { None };
+        match inside {
             Some(Fenced { language, prefix, suffix }) => Self { language, prefix, suffix, is_fenced: true },
             None => Self { language, prefix, suffix, is_fenced: false },
         }

@@ -5,7 +5,7 @@ use super::gate::Dropped;
 use crate::decode::StopReason;
 use crate::decode::stop::Stop;
 use crate::text::lexer::string_end;
-use crate::text::words::{has_substance, is_identifier};
+use crate::text::words::{first_word, has_substance, is_identifier};
 use crate::text::{Class, Delimiters, Indentation, Lexer, indentation};
 
 /// Trims `text` for insertion at `place`, with line feeds as line ends and the document's indentation. `stop` is an unused
@@ -44,12 +44,13 @@ pub fn is_limit(reason: StopReason) -> bool {
     matches!(reason, StopReason::Length | StopReason::Context | StopReason::Time)
 }
 
-/// Whether `text` repeats the two equal lines above the cursor, or several others there.
+/// Whether `text` repeats the two equal lines above the cursor, unless they close blocks, or several others there.
 fn repeats_lines(text: &str, place: &Place) -> bool {
     let line = format!("{}{text}", place.line);
     let line = line.trim();
     let is_third = place.above.iter().all(|above| above.trim() == line);
-    has_substance(line) && is_third || repeats_above(text, place)
+    let closes = line.starts_with("</") || place.language.blocks.closes(first_word(line));
+    has_substance(line) && is_third && !closes || repeats_above(text, place)
 }
 
 /// `text` as it is followed by the rest of the line: a closing delimiter there stands on a line of its own where the model

@@ -185,8 +185,8 @@ impl<'a> Indentation<'a> {
         let code = lines.iter().skip(1).filter(|line| !line.is_text && !line.text.trim().is_empty());
         let widths = || code.clone().map(|line| width(line.text));
         let is_even = widths().all(|width| width.is_multiple_of(unit));
-        // A line as deep as the cursor's blank one is at the same level.
-        let is_level = self.line.trim().is_empty() && widths().min() == Some(width(self.line));
+        // A second line as deep as the cursor's blank one is at the same level.
+        let is_level = self.line.trim().is_empty() && widths().next() == Some(width(self.line));
         let is_level = is_level && matches!(self.style.unit, Unit::Spaces(_)) && !self.line.is_empty();
         if is_usual && is_same && is_even && !is_level { unit } else { assumed }
     }
@@ -504,6 +504,8 @@ mod tests {
         // The second line is as deep as the first one.
         let four = format!("{two}h(function (a) {{\n    $0");
         check("a.js", &four, "b;\n    if (c) {\n      d;\n    }", "b;\n    if (c) {\n      d;\n    }");
+        let elm = "f a =\n    b\n".repeat(3) + "g a =\n    let\n        c =\n            d\n    $0";
+        check("a.elm", &elm, "in\n    c\n\n\nh a =\n    b", "in\n    c\n\n\nh a =\n    b");
         // What is far to the right is aligned.
         let text = "- (A)b:(C)d\n              e:\n                  (F)g";
         check("a.m", &format!("{two}$0"), text, text);

@@ -53,7 +53,7 @@ pub(super) struct Answer {
     pub verdict: Verdict,
     /// Whether the first line of what the model said would have been better.
     pub is_worse: bool,
-    /// Where it is wrong or worse: the text around the cursor, the truth, and what was said and shown.
+    /// Where it is wrong, worse or ends too early: the text around the cursor, the truth, and what was said and shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<Example>,
 }
@@ -100,7 +100,8 @@ fn answer(case: &Case, trigger: Trigger, file: &str, language: &'static str) -> 
     let first_line = played.said.lines().next().unwrap_or_default();
     let naive = judge(&Truth { is_single: true, ..truth }, first_line);
     let is_worse = verdict.rank() < naive.rank() && !is_by_design(&request, verdict, &truth);
-    let example = (verdict.is_wrong() || is_worse).then(|| Example::new(place, &played.said, &played.shown));
+    let has_example = verdict.is_wrong() || verdict.is_early() || is_worse;
+    let example = has_example.then(|| Example::new(place, &played.said, &played.shown));
     Answer {
         file: file.into(),
         language,

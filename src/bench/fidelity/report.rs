@@ -18,7 +18,7 @@ pub struct Report {
     pub places: usize,
     pub variants: Vec<Share>,
     pub languages: Vec<Share>,
-    /// Answers with a fault, or worse than the first line of what the model said.
+    /// Answers with a fault, that end too early, or are worse than the first line of what the model said.
     pub(super) faulty: Vec<Answer>,
     /// Most examples to print of each kind of fault.
     #[serde(skip)]
@@ -130,29 +130,41 @@ fn table(out: &mut Formatter, head: &str, shares: &[Share]) -> fmt::Result {
     Ok(())
 }
 
-/// What answers are grouped by: no fault is that of an answer which is worse than its first line.
-type Group = (Variant, Trigger, Option<Fault>);
-
-fn fault_of(answer: &Answer) -> Group {
-    let fault = match answer.verdict {
-        Verdict::Wrong(fault) => Some(fault),
-        _ => None,
-    };
-    (answer.variant, answer.trigger, fault)
+/// What is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Shortcoming {
+    Worse,
+    Early,
+    Wrong(Fault),
 }
 
-fn fault_name(fault: Option<Fault>) -> &'static str {
-    match fault {
-        None => "worse than the first line",
-        Some(Fault::CloserOnLine) => "closing delimiter on a line of its own",
-        Some(Fault::CloserGlued) => "closing delimiter not on a line of its own",
-        Some(Fault::Torn) => "line end behind a torn line",
-        Some(Fault::Closers) => "delimiters repeated",
-        Some(Fault::Repeats) => "text repeated",
-        Some(Fault::Extra) => "more than is missing",
-        Some(Fault::Indentation) => "indentation",
-        Some(Fault::Whitespace) => "whitespace",
-        Some(Fault::Other) => "other text",
+/// What answers are grouped by.
+type Group = (Variant, Trigger, Shortcoming);
+
+fn group_of(answer: &Answer) -> Group {
+    let shortcoming = match answer.verdict {
+        Verdict::Wrong(fault) => Shortcoming::Wrong(fault),
+        _ if answer.is_worse => Shortcoming::Worse,
+        _ => Shortcoming::Early,
+    };
+    (answer.variant, answer.trigger, shortcoming)
+}
+
+impl Shortcoming {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Worse => "worse than the first line",
+            Self::Early => "ends too early",
+            Self::Wrong(Fault::CloserOnLine) => "closing delimiter on a line of its own",
+            Self::Wrong(Fault::CloserGlued) => "closing delimiter not on a line of its own",
+            Self::Wrong(Fault::Torn) => "line end behind a torn line",
+            Self::Wrong(Fault::Closers) => "delimiters repeated",
+            Self::Wrong(Fault::Repeats) => "text repeated",
+            Self::Wrong(Fault::Extra) => "more than is missing",
+            Self::Wrong(Fault::Indentation) => "indentation",
+            Self::Wrong(Fault::Whitespace) => "whitespace",
+            Self::Wrong(Fault::Other) => "other text",
+        }
     }
 }
 
@@ -160,9 +172,9 @@ impl Report {
     /// The faulty answers by kind of fault.
     fn by_fault(&self) -> Vec<(Group, Vec<&Answer>)> {
         let mut sorted: Vec<&Answer> = self.faulty.iter().collect();
-        sorted.sort_by_key(|answer| fault_of(answer));
-        let groups = sorted.chunk_by(|a, b| fault_of(a) == fault_of(b));
-        groups.map(|group| (fault_of(group[0]), group.to_vec())).collect()
+        sorted.sort_by_key(|answer| group_of(answer));
+        let groups = sorted.chunk_by(|a, b| group_of(a) == group_of(b));
+        groups.map(|group| (group_of(group[0]), group.to_vec())).collect()
     }
 
     fn write_faults(&self, out: &mut Formatter) -> fmt::Result {
@@ -172,7 +184,7 @@ impl Report {
         writeln!(out, "\n| fault | what the model says | asked | answers |")?;
         writeln!(out, "|---|---|---|---:|")?;
         for ((variant, trigger, fault), answers) in self.by_fault() {
-            let (fault, count) = (fault_name(fault), answers.len());
+            let (fault, count) = (fault.name(), answers.len());
             writeln!(out, "| {fault} | {} | {} | {count} |", variant.name(), trigger.name())?;
         }
         Ok(())
@@ -186,7 +198,7 @@ impl Report {
                     out,
                     "\n{}: {}, {}, {}, {:?}, {:?}",
                     answer.file,
-                    fault_name(fault),
+                    fault.name(),
                     variant.name(),
                     trigger.name(),
                     answer.kind,

@@ -86,6 +86,11 @@ impl Verdict {
         matches!(self, Self::Wrong(_))
     }
 
+    /// Whether it ends where neither a budget nor the number of lines had to end it.
+    pub(super) fn is_early(self) -> bool {
+        matches!(self, Self::Prefix(Ending::Early | Ending::EarlyInLine))
+    }
+
     /// A larger one is better.
     pub(super) fn rank(self) -> u8 {
         match self {

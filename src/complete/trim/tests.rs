@@ -405,3 +405,11 @@ fn code_between_fences_is_in_its_language() {
     check("if (a) {\n    b();\n}\nif (c) {$0}", "\n  d();\n}", "\n    d();\n");
     check_in(Some("a.md"), &fenced("f();\n$0"), "```\n\nIt isn't.\n", None);
 }
+
+#[test]
+fn three_blocks_may_end_alike() {
+    let html = "<div>\n<div>\n<div>\na\n</div>\n</div>\n$0\n";
+    check_in(Some("a.html"), html, "</div>", Some("</div>"));
+    check_in(Some("a.cmake"), "endif()\nendif()\n$0\nf()\n", "endif()", Some("endif()"));
+    check_in(Some("a.cmake"), "f(a)\nf(a)\n$0\ng()\n", "f(a)", None);
+}
