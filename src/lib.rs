@@ -85,7 +85,7 @@
 //! |---|---|---|---|
 //! | `fimd-engine`, one per engine; with a remote backend as many as `remote.requests_max` | `serve` | the session with its model, its backend and its caches; with a remote backend, a request | for as long as a generation takes; waits for the queue |
 //! | `fimd-pool-N` | `base/pool.rs` | nothing: a loop of the engine's thread lends them its buffers, and returns when all are done | spins for a moment, then sleeps until the next loop |
-//! | `fimd-experts`, one per model whose experts do not all fit in memory, with `fimd-pool-N` for reads | `model/experts/store.rs` | nothing: it fills slots that are free, and reads the next layer's experts ahead | on the disk; waits for a pass |
+//! | `fimd-experts`, one per model whose experts do not all fit in memory, with `fimd-pool-N` for reads | `model/experts/store.rs` | nothing: it fills slots that are free, reads the next layer's experts ahead, and useful ones where a smaller copy stands in for them | on the disk; waits for a pass |
 //! | `fimd-remote`, one per request | `complete/remote` | one request and what is read of its response | in the network; the engine's thread ends it by shutting the connection down |
 //! | `fimd-token`, while a program prints the token | `complete/remote` | what it has printed | until that program ends, which has a time limit |
 //! | `fimd-hash`, one per file that is downloaded | `hub` | the checksum so far | until there is more to read |

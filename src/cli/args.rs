@@ -224,10 +224,11 @@ impl EngineArgs {
         Spec { model, threads, ..self.spec_alone()? }.open_layers(layers)
     }
 
-    /// Opens the model at `path` without a tokenizer, and without a smaller copy of its experts.
+    /// Opens the model at `path` without a tokenizer, and without a smaller copy of its experts, in as much memory as there
+    /// is: the budget of both may hold too few experts.
     pub(super) fn open_exact(&self, path: Option<&Path>) -> Result<LocalSession> {
         let (model, spec) = (path.map(Path::to_owned), self.spec_alone()?);
-        let experts = ExpertMemory { cold: None, ..spec.experts.clone() };
+        let experts = ExpertMemory { cold: None, ram_bytes_max: None, ..spec.experts.clone() };
         Spec { model, experts, ..spec }.open_layers(usize::MAX)
     }
 

@@ -108,7 +108,14 @@ fn experts(status: &Status) -> Option<String> {
     });
     let in_memory = usage.experts.map(|usage| {
         let (hits, read) = (percent(usage.hit_rate()), HumanBytes(usage.bytes_per_token() as u64));
-        format!("{} of each layer in memory, {hits} of the visits hit; a token waits for {read}", usage.slots)
+        let slots = usage.slots;
+        if usage.cold > 0 {
+            let cold = percent(usage.cold as f64 / (usage.visits as f64).max(1.0));
+            return format!(
+                "{slots} of each layer in memory, {hits} of the visits hit, {cold} the smaller copy"
+            );
+        }
+        format!("{slots} of each layer in memory, {hits} of the visits hit; a token waits for {read}")
     });
     let parts: Vec<String> = on_device.into_iter().chain(in_memory).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
