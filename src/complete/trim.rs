@@ -159,7 +159,7 @@ fn leaves_open(text: &str, place: &Place, stop: &Stop) -> bool {
     is_open && !place.ends_line() && !is_closed_below(text, place, stop)
 }
 
-/// Whether the statement goes on with closing delimiters whose openers are in `text`.
+/// Whether the statement continues with closing delimiters whose openers are in `text`.
 fn is_closed_below(text: &str, place: &Place, stop: &Stop) -> bool {
     let opened = place.outline().opened();
     let open: String = opened.delimiters.iter().map(|open| open.delimiter).collect();

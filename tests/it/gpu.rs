@@ -182,7 +182,7 @@ fn model_in_slots(case: &str, expert_slots: usize) -> Model<Cuda> {
     Model::load(&dir, config, crate::load::options(256, 256), backend).unwrap()
 }
 
-/// Log-probabilities and greedy tokens with so many slots for experts are those with all experts on the GPU.
+/// Log-probabilities and greedy tokens with these slots for experts are those with all experts on the GPU.
 fn results_are_the_same_with(slots: &[usize]) {
     for case in ["qwen3_moe_q8_0", "long", "qwen3_5_moe"] {
         let tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9];

@@ -229,7 +229,7 @@ impl Matmul<'_> {
                         match which.len() {
                             $($tile if Quants::direct(dtype) => {
                                 let inputs = QuantsTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
-                                let sums = sums.first_chunk_mut().expect("there are so many inputs");
+                                let sums = sums.first_chunk_mut().expect("a sum for each input");
                                 simd.call(DirectTile { inputs, slice: &slice, panel, sums });
                                 continue;
                             })*

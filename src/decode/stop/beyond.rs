@@ -1,5 +1,5 @@
 //! What a text has behind the end of its block. A text that ends by itself there, or where the suffix begins, is meant like
-//! that; one that goes on and on ends with its block.
+//! that; one that does not end by itself ends with its block.
 
 use crate::text::{Delimiters, Lexer};
 

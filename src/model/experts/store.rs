@@ -1,8 +1,8 @@
 //! Experts in memory of the program, the others on disk.
 //!
 //! Every layer has as many slots as every other one. A pass says which experts it visits; those without a slot are read
-//! with several large reads in flight, and the most useful ones of them stay, see `compute::experts::policy`. While a long prompt is
-//! evaluated, the experts of the next layer are read ahead; while nothing is, free slots are filled.
+//! with several large reads in flight, and the most useful ones of them stay, see `compute::experts::policy`. While a
+//! long prompt is evaluated, the experts of the next layer are read ahead; while nothing is, free slots are filled.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hint::black_box;
