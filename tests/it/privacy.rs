@@ -433,7 +433,7 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
         "../../src/complete/remote/wire",
         "documents_are_sent_as_text",
     ),
-    ("src/guide/models.md", "`--trace FILE`, which all commands", "experts", "routing_is_recorded"),
+    ("src/guide/models.md", "`--trace FILE`, which all commands", "experts/mod", "routing_is_recorded"),
     (
         "src/guide/completion.md",
         "Files that are not open are never read.",
