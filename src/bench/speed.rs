@@ -14,7 +14,7 @@ use super::synthetic::Routing;
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
-use crate::decode::sample::log_softmax;
+use crate::decode::sample::{argmax, log_softmax};
 use crate::model::WeightBytes;
 use crate::model::experts::store::ExpertUsage;
 use crate::session::Session;
@@ -273,9 +273,10 @@ fn compare<B: Backend>(
     let (mut deltas, mut agreeing) = (Vec::new(), 0);
     exact.for_each_logits(&tokens, |i, logits| {
         let exact = logprobs(logits);
-        let best = likeliest(&exact);
+        let likeliest = argmax(&exact);
+        let best = likeliest as usize;
         deltas.push(f64::from((mixed[i][best] - exact[best]).abs()));
-        agreeing += usize::from(likeliest(&mixed[i]) == best);
+        agreeing += usize::from(argmax(&mixed[i]) == likeliest);
     })?;
     let count = deltas.len().max(1) as f64;
     Ok(Fidelity {
@@ -289,11 +290,6 @@ fn logprobs(logits: &[f32]) -> Vec<f32> {
     let mut logprobs = logits.to_vec();
     log_softmax(&mut logprobs);
     logprobs
-}
-
-fn likeliest(logprobs: &[f32]) -> usize {
-    let best = logprobs.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
-    best.map_or(0, |(token, _)| token)
 }
 
 /// The 64-bit FNV-1a hash.

@@ -132,7 +132,7 @@ impl Device {
     /// Enqueues a copy from memory that the system may move: it is read before this returns.
     pub(super) fn upload<T: Copy>(&self, from: &[T], to: Address) -> Result<()> {
         // SAFETY: the driver has copied memory that is not page-locked when it returns.
-        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+        unsafe { upload(self.stream, from, to) }
     }
 
     /// Enqueues a copy from page-locked memory.
@@ -141,7 +141,7 @@ impl Device {
     /// The memory stays as it is until [`Device::wait`] returns.
     pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
         // SAFETY: the caller keeps the memory.
-        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+        unsafe { upload(self.stream, from, to) }
     }
 
     /// Enqueues a copy to the host.
@@ -165,6 +165,15 @@ impl Device {
         // SAFETY: it is device memory.
         unsafe { result::memset_d8_async(at.0, 0, bytes, self.stream) }.map_err(failed("filling memory"))
     }
+}
+
+/// Enqueues a copy to the device.
+///
+/// # Safety
+/// The stream is held, and page-locked memory stays as it is until the copy was waited for.
+unsafe fn upload<T: Copy>(stream: sys::CUstream, from: &[T], to: Address) -> Result<()> {
+    // SAFETY: the caller's.
+    unsafe { result::memcpy_htod_async(to.0, from, stream) }.map_err(failed("a copy to the GPU"))
 }
 
 impl Drop for Device {
@@ -238,7 +247,7 @@ impl Lane {
     /// Enqueues a copy from memory that the system may move: it is read before this returns.
     pub(super) fn upload<T: Copy>(&self, from: &[T], to: Address) -> Result<()> {
         // SAFETY: the driver has copied memory that is not page-locked when it returns.
-        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+        unsafe { upload(self.stream, from, to) }
     }
 
     /// Enqueues a copy from page-locked memory.
@@ -247,7 +256,7 @@ impl Lane {
     /// The memory stays as it is until the device has waited for the copies.
     pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
         // SAFETY: the caller keeps the memory.
-        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(failed("a copy to the GPU"))
+        unsafe { upload(self.stream, from, to) }
     }
 
     fn record(&self, which: usize) -> Result<()> {

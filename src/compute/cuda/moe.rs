@@ -309,17 +309,18 @@ impl Cuda {
         hybrid.observe_copies()?;
         let copies = hybrid.plan(*cache, host, top_k, chosen);
         let cache = &hybrid.caches[*cache];
-        let of = |slot: Option<usize>| slot.map_or(-1, |slot| slot as i32);
-        let table: Vec<i32> = (0..host.count() as u32).map(|expert| of(cache.slot(expert))).collect();
-        let is_late = |expert: &u32| copies.iter().any(|copy| copy.insert.expert == *expert);
-        let late: Vec<i32> =
-            chosen.iter().map(|expert| if is_late(expert) { table[*expert as usize] } else { -1 }).collect();
-        for expert in chosen.iter_mut().filter(|expert| table[**expert as usize] >= 0) {
+        let visited = chosen.to_vec();
+        for expert in chosen.iter_mut().filter(|expert| cache.slot(**expert).is_some()) {
             *expert = LEFT_OUT;
         }
         if copies.is_empty() {
             return Ok(());
         }
+        let slot = |expert: u32| cache.slot(expert).map_or(-1, |slot| slot as i32);
+        let table: Vec<i32> = (0..host.count() as u32).map(slot).collect();
+        let is_late = |expert: u32| copies.iter().any(|copy| copy.insert.expert == expert);
+        let late: Vec<i32> =
+            visited.into_iter().map(|expert| if is_late(expert) { slot(expert) } else { -1 }).collect();
         let tables = [(&late[..], parts.late_slots), (&table[..], slots.address())];
         hybrid.copy(&resident.matrices, &copies, tables)?;
         let visits = Visits { slots: parts.late_slots, rows: self.pass.rows, top_k };
