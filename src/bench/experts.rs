@@ -8,21 +8,32 @@ use std::fmt;
 use serde::Serialize;
 
 use super::keystrokes::plot;
-use crate::compute::experts::policy::{LayerCache, Policy};
+use crate::compute::experts::Ranking;
+use crate::compute::experts::policy::{Counted, LayerCache, Policy};
 use crate::model::experts::trace::{Header, Trace};
 
 /// Policies that are compared, by name.
-pub const POLICIES: [(&str, Policy); 9] = [
-    ("LRU", Policy { half_life: 0.0, inserts_max: Policy::ALL }),
-    ("LRU, 2 inserts", Policy { half_life: 0.0, inserts_max: 2 }),
-    ("LFU, half-life 4", Policy { half_life: 4.0, inserts_max: Policy::ALL }),
-    ("LFU, half-life 8", Policy { half_life: 8.0, inserts_max: Policy::ALL }),
-    ("LFU, half-life 16", Policy { half_life: 16.0, inserts_max: Policy::ALL }),
-    ("LFU, half-life 16, 2 inserts", Policy { half_life: 16.0, inserts_max: 2 }),
-    ("LFU, half-life 32", Policy { half_life: 32.0, inserts_max: Policy::ALL }),
-    ("LFU, half-life 64", Policy { half_life: 64.0, inserts_max: Policy::ALL }),
-    ("LFU, half-life 256", Policy { half_life: 256.0, inserts_max: Policy::ALL }),
+pub const POLICIES: [(&str, Policy); 11] = [
+    ("LRU", visits(0.0, Policy::ALL)),
+    ("LRU, 2 inserts", visits(0.0, 2)),
+    ("LFU, half-life 4", visits(4.0, Policy::ALL)),
+    ("LFU, half-life 8", visits(8.0, Policy::ALL)),
+    ("LFU, half-life 16", visits(16.0, Policy::ALL)),
+    ("LFU, half-life 16, 2 inserts", visits(16.0, 2)),
+    ("LFU, half-life 64", visits(64.0, Policy::ALL)),
+    ("ranks, half-life 4", ranks(4.0, Policy::ALL)),
+    ("ranks, half-life 6", ranks(6.0, Policy::ALL)),
+    ("ranks, half-life 8", ranks(8.0, Policy::ALL)),
+    ("ranks, half-life 6, 2 inserts", ranks(6.0, 2)),
 ];
+
+const fn visits(half_life: f64, inserts_max: usize) -> Policy {
+    Policy { half_life, counted: Counted::Visits, inserts_max }
+}
+
+const fn ranks(half_life: f64, inserts_max: usize) -> Policy {
+    Policy { half_life, counted: Counted::Ranks, inserts_max }
+}
 
 /// Name of the optimum.
 const BELADY: &str = "Belady";
@@ -116,7 +127,7 @@ pub fn replay(trace: &Trace, shares: &[f64], rates: Rates) -> Report {
         Line { policy: name.into(), points: points.collect() }
     };
     let of_policy = |policy: Policy| {
-        let count = move |header: &Header, layer, slots, passes: &[&[u32]]| {
+        let count = move |header: &Header, layer, slots, passes: &[Ranking]| {
             online(header, layer, LayerCache::new(policy, header.layers[layer].experts, slots), passes)
         };
         shares.iter().map(|&share| over_layers(trace, share, count)).collect()
@@ -127,7 +138,7 @@ pub fn replay(trace: &Trace, shares: &[f64], rates: Rates) -> Report {
 }
 
 fn is_decode(header: &Header, pass: &[Vec<u32>]) -> bool {
-    pass[0].len() == header.layers[0].top_k
+    header.ranking(0, &pass[0]).rows().len() == 1
 }
 
 /// A token reads the trunk and the experts it hits from memory, the others from disk.
@@ -147,11 +158,12 @@ fn slots(header: &Header, layer: usize, share: f64) -> usize {
 fn over_layers(
     trace: &Trace,
     share: f64,
-    count: impl Fn(&Header, usize, usize, &[&[u32]]) -> Count,
+    count: impl Fn(&Header, usize, usize, &[Ranking]) -> Count,
 ) -> Count {
     let mut sum = Count::default();
     for layer in 0..trace.header.layers.len() {
-        let passes: Vec<&[u32]> = trace.passes.iter().map(|pass| &pass[layer][..]).collect();
+        let passes: Vec<Ranking> =
+            trace.passes.iter().map(|pass| trace.header.ranking(layer, &pass[layer])).collect();
         let found = count(&trace.header, layer, slots(&trace.header, layer, share), &passes);
         sum.visits += found.visits;
         sum.hits += found.hits;
@@ -162,25 +174,21 @@ fn over_layers(
     sum
 }
 
-fn distinct(experts: &[u32]) -> BTreeSet<u32> {
-    experts.iter().copied().collect()
-}
-
-fn online(header: &Header, layer: usize, mut cache: LayerCache, passes: &[&[u32]]) -> Count {
+fn online(header: &Header, layer: usize, mut cache: LayerCache, passes: &[Ranking]) -> Count {
     let (mut count, layer) = (Count::default(), &header.layers[layer]);
-    for experts in passes {
-        let visits = distinct(experts);
+    for &ranking in passes {
+        let visits: BTreeSet<u32> = ranking.visits().collect();
         let hits = visits.iter().filter(|&&expert| cache.slot(expert).is_some()).count();
-        count.add(experts.len() == layer.top_k, visits.len(), hits, layer.record_bytes);
-        cache.visit(layer.top_k, experts).into_iter().for_each(|insert| cache.fill(insert));
+        count.add(ranking.rows().len() == 1, visits.len(), hits, layer.record_bytes);
+        cache.visit(ranking).into_iter().for_each(|insert| cache.fill(insert));
     }
     count
 }
 
 /// The optimum: after each pass the cache holds those of its experts and of what it held that are visited soonest.
-fn belady(header: &Header, layer: usize, slots: usize, passes: &[&[u32]]) -> Count {
+fn belady(header: &Header, layer: usize, slots: usize, passes: &[Ranking]) -> Count {
     let (mut count, layer) = (Count::default(), &header.layers[layer]);
-    let visits: Vec<BTreeSet<u32>> = passes.iter().map(|experts| distinct(experts)).collect();
+    let visits: Vec<BTreeSet<u32>> = passes.iter().map(|ranking| ranking.visits().collect()).collect();
     // For each pass and each of its experts the next pass that visits it.
     let mut soonest = vec![usize::MAX; layer.experts];
     let mut nexts: Vec<Vec<usize>> = Vec::with_capacity(visits.len());
@@ -192,7 +200,7 @@ fn belady(header: &Header, layer: usize, slots: usize, passes: &[&[u32]]) -> Cou
     let mut kept: BTreeSet<(usize, u32)> = BTreeSet::new();
     for (pass, (experts, nexts)) in visits.iter().zip(nexts).enumerate() {
         let hits = experts.iter().filter(|&&expert| kept.remove(&(pass, expert))).count();
-        count.add(passes[pass].len() == layer.top_k, experts.len(), hits, layer.record_bytes);
+        count.add(passes[pass].rows().len() == 1, experts.len(), hits, layer.record_bytes);
         kept.extend(nexts.into_iter().zip(experts.iter().copied()));
         while kept.len() > slots {
             kept.pop_last();
@@ -247,7 +255,8 @@ mod tests {
     fn trace(visits: &[u32]) -> Trace {
         let layer = LayerHeader { experts: 8, top_k: 1, record_bytes: 1_000_000 };
         let passes = visits.iter().map(|&expert| vec![vec![expert]]).collect();
-        Trace::new(Header::new(9_000_000, vec![layer]), passes)
+        let header = Header { ranks_per_visit: 1, ..Header::new(9_000_000, vec![layer]) };
+        Trace::new(header, passes)
     }
 
     /// The most hits of any choice of what to keep.

@@ -13,7 +13,7 @@ use fimd::base::Cancel;
 use fimd::base::memory::Memory;
 use fimd::compute::Precision;
 use fimd::compute::cpu::{Cpu, CpuOptions};
-use fimd::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape};
+use fimd::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Ranking};
 use fimd::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,
     DeltaWeights, ExpertWeights, HeadWeights, Interrupted, Keep, MoeWeights, Pass, PassOut, RoutedWeights,
@@ -158,8 +158,12 @@ impl ExpertBytes for Absent {
         Ok(())
     }
 
-    fn visited(&self, layer: usize, top_k: usize, experts: &[u32]) {
-        self.bytes.visited(layer, top_k, experts);
+    fn is_told(&self) -> bool {
+        self.bytes.is_told()
+    }
+
+    fn visited(&self, layer: usize, ranking: Ranking) {
+        self.bytes.visited(layer, ranking);
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::matrix::{Layout, MatrixRef};
 use super::scratch::{Buffer, BufferPool};
-use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part, Ranking};
 
 /// Most experts that are fetched at a time: their bytes are in memory until they are computed with.
 const FETCHED_MAX: usize = 32;
@@ -81,9 +81,14 @@ impl Experts {
         self.shape.matrices[0].rows
     }
 
-    /// Tells the owner of the bytes which experts rows visit, `[rows, top_k]`.
-    pub fn tell(&self, top_k: usize, visits: &[u32]) {
-        self.bytes.visited(self.layer, top_k, visits);
+    /// Whether the owner of the bytes is to be told what rows visit.
+    pub fn is_told(&self) -> bool {
+        self.bytes.is_told()
+    }
+
+    /// Tells the owner of the bytes what rows visit.
+    pub fn tell(&self, ranking: Ranking) {
+        self.bytes.visited(self.layer, ranking);
     }
 
     /// The bytes of an expert that is in memory as it is stored.

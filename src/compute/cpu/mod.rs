@@ -112,7 +112,7 @@ impl Cpu {
         let width = experts.hidden();
         let rows = normed.len() / width;
         let chosen = chosen.iter().copied().zip(weights.iter().copied()).collect();
-        let routing = moe::Routing { top_k: weights.len() / rows, chosen };
+        let routing = moe::Routing { top_k: weights.len() / rows, chosen, ranks: Vec::new() };
         let inputs = Activations::fill(&mut self.context, rows, width, |row, out| {
             out.copy_from_slice(&normed[row * width..][..width]);
         });

@@ -16,12 +16,15 @@ use super::simd::{Kernel, Simd};
 use super::{Cpu, scalar, vector};
 use crate::base::Cancel;
 use crate::base::pool::Disjoint;
+use crate::compute::experts::Ranking;
 use crate::compute::{MoeWeights, RoutedWeights, SharedWeights};
 
 /// The experts that rows visit, with the weights of their outputs, `[rows, top_k]`.
 pub(super) struct Routing {
     pub top_k: usize,
     pub chosen: Vec<(u32, f32)>,
+    /// The experts of each row by rank, [`Ranking::depth`] of them; empty where the owner of their bytes is not told.
+    pub ranks: Vec<u32>,
 }
 
 /// An expert of a layer and the rows that visit it.
@@ -56,9 +59,11 @@ pub(super) fn moe_ffn(
     let routed = weights.routed.as_ref().map(|weights| {
         let routing = route(context, weights, inputs);
         let visits = visits(&routing, weights.experts.count());
-        let experts: Vec<u32> = routing.chosen.iter().map(|&(expert, _)| expert).collect();
         let ids = visits.iter().map(|visit| visit.expert).collect();
-        weights.experts.tell(routing.top_k, &experts);
+        if weights.experts.is_told() {
+            let depth = Ranking::depth(routing.top_k, weights.experts.count());
+            weights.experts.tell(Ranking::new(routing.top_k, depth, &routing.ranks));
+        }
         (weights.experts.visit(ids), visits, weights.experts.width())
     });
     let shared_visit = weights.shared.as_ref().map(|weights| (weights, shared(context, weights, inputs)));
@@ -345,23 +350,37 @@ fn record_gates(
 pub(super) fn route(context: &mut Context, routed: &RoutedWeights<Cpu>, inputs: &Activations) -> Routing {
     let (experts, top_k) = (routed.experts.count(), routed.top_k);
     let mut logits = linear(context, routed.router.view(), inputs);
-    let mut chosen = vec![(0, 0.0); inputs.count() * top_k];
-    let (rows, out) = (Disjoint::new(&mut logits), Disjoint::new(&mut chosen));
+    let depth = if routed.experts.is_told() { Ranking::depth(top_k, experts) } else { 0 };
+    let (mut chosen, mut ranks) = (vec![(0, 0.0); inputs.count() * top_k], vec![0; inputs.count() * depth]);
+    let (rows, out, ranked) =
+        (Disjoint::new(&mut logits), Disjoint::new(&mut chosen), Disjoint::new(&mut ranks));
     let Context { options, pool, .. } = context;
     pool.run(inputs.count(), |row| {
         // SAFETY: this task alone touches its row.
-        let (p, out) = unsafe {
-            (rows.part(row * experts..(row + 1) * experts), out.part(row * top_k..(row + 1) * top_k))
+        let (p, out, ranked) = unsafe {
+            (
+                rows.part(row * experts..(row + 1) * experts),
+                out.part(row * top_k..(row + 1) * top_k),
+                ranked.part(row * depth..(row + 1) * depth),
+            )
         };
         options.level.run(Softmax(p));
+        let by_rank = |&a: &usize, &b: &usize| p[b].total_cmp(&p[a]).then(a.cmp(&b));
         let mut order: Vec<usize> = (0..experts).collect();
-        order.select_nth_unstable_by(top_k - 1, |&a, &b| p[b].total_cmp(&p[a]).then(a.cmp(&b)));
+        order.select_nth_unstable_by(top_k - 1, by_rank);
         let total = if routed.normalize { order[..top_k].iter().map(|&e| p[e]).sum() } else { 1.0 };
         for (out, &expert) in out.iter_mut().zip(&order) {
             *out = (expert as u32, p[expert] / total);
         }
+        if depth > top_k {
+            order[top_k..].select_nth_unstable_by(depth - top_k - 1, by_rank);
+        }
+        order[..depth].sort_unstable_by(by_rank);
+        for (out, &expert) in ranked.iter_mut().zip(&order) {
+            *out = expert as u32;
+        }
     });
-    Routing { top_k, chosen }
+    Routing { top_k, chosen, ranks }
 }
 
 /// The visited ones of `experts` experts, ascending; what is none of them is left out.

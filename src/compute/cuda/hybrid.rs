@@ -16,7 +16,7 @@ use super::memory::HostMemory;
 use super::split::Rates;
 use crate::compute::cpu::Cpu;
 use crate::compute::experts::policy::{Insert, LayerCache};
-use crate::compute::experts::{DeviceVisits, ExpertParts};
+use crate::compute::experts::{DeviceVisits, ExpertParts, Ranking};
 use crate::compute::{Backend, PassSizes};
 
 /// Most experts that are copied in a layer of a pass.
@@ -151,7 +151,7 @@ impl Hybrid {
         chosen: &[u32],
     ) -> Vec<Copied> {
         let cache = &mut self.caches[cache];
-        cache.record(top_k, chosen);
+        cache.record(Ranking::of_visits(top_k, chosen));
         let missing = cache.missing_of(chosen);
         let mut visited = chosen.to_vec();
         visited.sort_unstable();
@@ -160,7 +160,7 @@ impl Hybrid {
         self.visits.hits += (visited.len() - missing.len()) as u64;
         let visits: Vec<u32> =
             chosen.iter().copied().filter(|&expert| cache.slot(expert).is_none()).collect();
-        host.tell(top_k, &visits);
+        host.tell(Ranking::of_visits(top_k, &visits));
         let count = self.rates.copied(missing.len()).min(COPIED_MAX);
         let in_memory: Vec<(u32, ExpertParts)> =
             missing.iter().filter_map(|&expert| Some((expert, host.stored(expert)?))).take(count).collect();

@@ -16,7 +16,7 @@ use super::workspace::Space;
 use super::{Cuda, PACED_ROWS_MIN};
 use crate::compute::cpu::{Cpu, LEFT_OUT};
 use crate::compute::experts::policy::{LayerCache, Policy};
-use crate::compute::experts::{ExpertBytes, ExpertId, ExpertShape};
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertShape, Ranking};
 use crate::compute::{Backend, MoeWeights, PassSizes, RoutedWeights, SharedWeights};
 
 /// Threads of the block that writes to memory of the host.
@@ -274,7 +274,7 @@ impl Cuda {
     ) -> Result<()> {
         let Routed { normed, mut chosen, weights } = std::mem::take(&mut self.pass.routed);
         match &experts.resident {
-            None => host.tell(top_k, &chosen),
+            None => host.tell(Ranking::of_visits(top_k, &chosen)),
             Some(resident) => self.copy_missing(resident, host, top_k, &mut chosen, parts, x)?,
         }
         let mut left: Vec<u32> = chosen.iter().copied().filter(|&expert| expert != LEFT_OUT).collect();

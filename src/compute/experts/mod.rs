@@ -87,6 +87,49 @@ pub struct Part<T> {
 /// Gate, up and down of one expert.
 pub type ExpertParts = [Part<Bytes>; 3];
 
+/// Ranks of experts that are known for each one that a token visits, where the router tells: an expert that was ranked
+/// next is soon visited.
+pub const RANKS_PER_VISIT: usize = 4;
+
+/// The experts of each row of a pass in a layer, the one that its router ranks first before the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranking<'a> {
+    /// Experts that a row visits: the first ones.
+    pub top_k: usize,
+    /// Experts of each row, at least `top_k`.
+    ranked: usize,
+    /// `[rows, ranked]`
+    experts: &'a [u32],
+}
+
+impl<'a> Ranking<'a> {
+    /// `ranked` experts of each row, of which the first `top_k` are visited; at least one.
+    pub fn new(top_k: usize, ranked: usize, experts: &'a [u32]) -> Self {
+        assert!((1..=ranked).contains(&top_k));
+        Self { top_k, ranked, experts }
+    }
+
+    /// Of rows of which only the visited experts are known, `[rows, top_k]`; the last row may have fewer.
+    pub fn of_visits(top_k: usize, experts: &'a [u32]) -> Self {
+        Self::new(top_k, top_k, experts)
+    }
+
+    /// How many ranks of a layer are known, see [`RANKS_PER_VISIT`].
+    pub fn depth(top_k: usize, experts: usize) -> usize {
+        (RANKS_PER_VISIT * top_k).min(experts)
+    }
+
+    /// The experts of each row.
+    pub fn rows(self) -> std::slice::Chunks<'a, u32> {
+        self.experts.chunks(self.ranked)
+    }
+
+    /// The visited experts of all rows.
+    pub fn visits(self) -> impl Iterator<Item = u32> + 'a {
+        self.rows().flat_map(move |row| &row[..self.top_k.min(row.len())]).copied()
+    }
+}
+
 /// How visits went to routed experts of which a device holds some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceVisits {
@@ -125,6 +168,9 @@ pub trait ExpertBytes: Send + Sync {
         None
     }
 
-    /// Told of the experts that the rows of a pass visit in a layer, `[rows, top_k]`, before they are asked for.
-    fn visited(&self, layer: usize, top_k: usize, experts: &[u32]);
+    /// Whether [`Self::visited`] is to be told.
+    fn is_told(&self) -> bool;
+
+    /// Told of the experts of a pass in a layer before they are asked for.
+    fn visited(&self, layer: usize, ranking: Ranking);
 }

@@ -1,18 +1,32 @@
 //! Which experts of a layer stay in memory. Pure.
 //!
-//! The unit of time is a token. The priority of an expert is `log2` of its visits, each halved for every half-life
-//! that has passed since, plus the time in half-lives: so it changes only when the expert is visited. A half-life of
-//! zero leaves the time of the last visit, which is LRU.
+//! The unit of time is a token. The priority of an expert is the sum of what its tokens gave it, each halved for every
+//! half-life that has passed since. A token gives to the experts that it visits and, by [`Counted::Ranks`], to those that its
+//! router ranked next: they are what the same text will visit soon. A half-life of zero leaves the time of the last
+//! visit, which is LRU.
 
 use std::collections::BTreeSet;
+
+use super::Ranking;
 
 /// How slots are given to experts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// Tokens after which a visit counts half; 0 for LRU.
+    /// Tokens after which a visit counts half; 0 for the time of the last one.
     pub half_life: f64,
+    /// What counts.
+    pub counted: Counted,
     /// Experts that may take the slot of another one, for each token of a pass.
     pub inserts_max: usize,
+}
+
+/// What of a token counts for an expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Its visit: 1.
+    Visits,
+    /// Its rank among the experts, from 0 on: 1, halved for every `top_k` ranks, as far as ranks are known.
+    Ranks,
 }
 
 /// Tokens of a pass that [`Policy::inserts_max`] counts for: a long prompt must not flush the cache.
@@ -21,9 +35,17 @@ const INSERTING_TOKENS_MAX: usize = 16;
 impl Policy {
     /// What replays of routing favour, see `fimd bench experts` and `tests/bench/experts.md`. A missing expert is read in any
     /// case, so that keeping it costs a copy at most: there is no reason to insert fewer than a token visits.
-    pub const BEST: Self = Self { half_life: 8.0, inserts_max: Self::ALL };
+    pub const BEST: Self = Self { half_life: 6.0, counted: Counted::Ranks, inserts_max: Self::ALL };
     /// Every expert that a token misses.
     pub const ALL: usize = usize::MAX;
+
+    /// What a rank counts.
+    fn weight(&self, rank: usize, top_k: usize) -> f64 {
+        match self.counted {
+            Counted::Visits => 1.0,
+            Counted::Ranks => (-(rank as f64) / top_k as f64).exp2(),
+        }
+    }
 }
 
 /// The slots of one layer, and who is in them.
@@ -55,7 +77,7 @@ impl LayerCache {
         Self {
             policy,
             now: 0.0,
-            priorities: vec![f64::NEG_INFINITY; experts],
+            priorities: vec![0.0; experts],
             slots: vec![None; experts],
             experts: vec![None; slots],
         }
@@ -66,27 +88,42 @@ impl LayerCache {
         self.slots[expert as usize]
     }
 
-    /// Records the visits of a pass, `[tokens, top_k]`, and returns which of the missing experts are to be inserted,
-    /// the most useful first. Each is in memory after [`Self::fill`]; a slot that is never filled is free again at the
-    /// next visit.
-    pub fn visit(&mut self, top_k: usize, experts: &[u32]) -> Vec<Insert> {
-        self.visit_within(usize::MAX, top_k, experts)
+    /// Records the experts of a pass and returns which of the missing ones are to be inserted, the most useful first.
+    /// Each is in memory after [`Self::fill`]; a slot that is never filled is free again at the next visit.
+    pub fn visit(&mut self, ranking: Ranking) -> Vec<Insert> {
+        self.visit_within(usize::MAX, ranking)
     }
 
     /// The same with `inserts_max` inserts at most, whatever the policy allows.
-    pub fn visit_within(&mut self, inserts_max: usize, top_k: usize, experts: &[u32]) -> Vec<Insert> {
-        self.record(top_k, experts);
-        let tokens = (experts.len() / top_k.max(1)).min(INSERTING_TOKENS_MAX);
-        let mut missing = self.missing_of(experts);
+    pub fn visit_within(&mut self, inserts_max: usize, ranking: Ranking) -> Vec<Insert> {
+        self.record(ranking);
+        let visits: Vec<u32> = ranking.visits().collect();
+        let tokens = ranking.rows().len().min(INSERTING_TOKENS_MAX);
+        let mut missing = self.missing_of(&visits);
         missing.truncate(inserts_max);
-        self.admit(&missing, self.policy.inserts_max.min(top_k) * tokens, experts)
+        self.admit(&missing, self.policy.inserts_max.min(ranking.top_k) * tokens, &visits)
     }
 
-    /// Records the visits of a pass, `[tokens, top_k]`.
-    pub fn record(&mut self, top_k: usize, experts: &[u32]) {
-        for token in experts.chunks(top_k.max(1)) {
+    /// Records the experts of a pass.
+    pub fn record(&mut self, ranking: Ranking) {
+        let (policy, top_k) = (self.policy, ranking.top_k);
+        let kept = (-1.0 / policy.half_life).exp2();
+        for token in ranking.rows() {
             self.now += 1.0;
-            token.iter().for_each(|&expert| self.touch(expert));
+            let counted = match policy.counted {
+                Counted::Visits => top_k.min(token.len()),
+                Counted::Ranks => token.len(),
+            };
+            if policy.half_life > 0.0 {
+                self.priorities.iter_mut().for_each(|priority| *priority *= kept);
+            }
+            for (rank, &expert) in token[..counted].iter().enumerate() {
+                let priority = &mut self.priorities[expert as usize];
+                *priority = match policy.half_life > 0.0 {
+                    true => *priority + policy.weight(rank, top_k),
+                    false => self.now,
+                };
+            }
         }
     }
 
@@ -144,20 +181,17 @@ impl LayerCache {
         missing
     }
 
-    /// All experts that were ever visited, the most useful first.
+    /// All experts that count, the most useful first.
     pub fn order(&self) -> Vec<u32> {
         let mut order: Vec<u32> =
-            (0..self.slots.len() as u32).filter(|&expert| self.priority(expert).is_finite()).collect();
+            (0..self.slots.len() as u32).filter(|&expert| self.priority(expert) > 0.0).collect();
         order.sort_by(|&a, &b| self.priority(b).total_cmp(&self.priority(a)));
         order
     }
 
     /// Takes up an order that [`Self::order`] gave before: as if the experts had been visited in it.
     pub fn remember(&mut self, order: &[u32]) {
-        for &expert in order.iter().rev() {
-            self.now += 1.0;
-            self.touch(expert);
-        }
+        order.iter().rev().for_each(|expert| self.record(Ranking::of_visits(1, std::slice::from_ref(expert))));
     }
 
     fn residents(&self) -> impl Iterator<Item = u32> {
@@ -173,16 +207,6 @@ impl LayerCache {
     fn priority(&self, expert: u32) -> f64 {
         self.priorities[expert as usize]
     }
-
-    fn touch(&mut self, expert: u32) {
-        let priority = &mut self.priorities[expert as usize];
-        *priority = if self.policy.half_life > 0.0 {
-            let now = self.now / self.policy.half_life;
-            now + (1.0 + (*priority - now).exp2()).log2()
-        } else {
-            self.now
-        };
-    }
 }
 
 #[cfg(test)]
@@ -190,13 +214,13 @@ mod tests {
     use super::*;
     use crate::base::random::Mmix;
 
-    const LRU: Policy = Policy { half_life: 0.0, inserts_max: 1 };
+    const LRU: Policy = Policy { half_life: 0.0, counted: Counted::Visits, inserts_max: 1 };
 
     /// Visits one expert after the other; which are in memory in the end.
     fn after(policy: Policy, slots: usize, visits: &[u32]) -> Vec<u32> {
         let mut cache = LayerCache::new(policy, 8, slots);
         for &expert in visits {
-            cache.visit(1, &[expert]).into_iter().for_each(|insert| cache.fill(insert));
+            cache.visit(Ranking::of_visits(1, &[expert])).into_iter().for_each(|insert| cache.fill(insert));
         }
         (0..8).filter(|&expert| cache.slot(expert).is_some()).collect()
     }
@@ -211,17 +235,30 @@ mod tests {
     }
 
     #[test]
+    fn experts_that_are_ranked_next_stay() {
+        let ranks = Policy { half_life: 4.0, counted: Counted::Ranks, inserts_max: 1 };
+        for (policy, expected) in [(ranks, [1, 3]), (Policy { counted: Counted::Visits, ..ranks }, [2, 3])] {
+            let mut cache = LayerCache::new(policy, 8, 2);
+            for row in [[1, 5, 6], [2, 1, 7], [3, 1, 7]] {
+                cache.visit(Ranking::new(1, 3, &row)).into_iter().for_each(|insert| cache.fill(insert));
+            }
+            let found: Vec<u32> = (0..8).filter(|&expert| cache.slot(expert).is_some()).collect();
+            assert_eq!(found, expected, "{policy:?}");
+        }
+    }
+
+    #[test]
     fn a_pass_replaces_few_and_fills_free_slots() {
         let mut cache = LayerCache::new(LRU, 8, 4);
-        let inserts = cache.visit(3, &[0, 1, 2]);
+        let inserts = cache.visit(Ranking::of_visits(3, &[0, 1, 2]));
         assert_eq!(inserts.len(), 3, "free slots are no one's");
         inserts.into_iter().for_each(|insert| cache.fill(insert));
-        cache.visit(1, &[3]).into_iter().for_each(|insert| cache.fill(insert));
-        assert_eq!(cache.visit(3, &[4, 5, 6]).len(), 1);
+        cache.visit(Ranking::of_visits(1, &[3])).into_iter().for_each(|insert| cache.fill(insert));
+        assert_eq!(cache.visit(Ranking::of_visits(3, &[4, 5, 6])).len(), 1);
         assert_eq!(cache.slot(4), None, "it is in memory when it is filled");
-        assert_eq!(cache.visit(3, &[4, 5, 6]).len(), 2, "the slot that was not filled is free");
+        assert_eq!(cache.visit(Ranking::of_visits(3, &[4, 5, 6])).len(), 2, "the slot that was not filled is free");
         let long: Vec<u32> = (0..8).cycle().take(8 * INSERTING_TOKENS_MAX * 4).collect();
-        assert!(cache.visit(1, &long).len() <= INSERTING_TOKENS_MAX);
+        assert!(cache.visit(Ranking::of_visits(1, &long)).len() <= INSERTING_TOKENS_MAX);
     }
 
     #[test]
@@ -230,9 +267,9 @@ mod tests {
         for policy in [LRU, Policy::BEST] {
             let mut cache = LayerCache::new(policy, 16, 6);
             for _ in 0..500 {
-                let visits: Vec<u32> = (0..3).map(|_| numbers.below(16) as u32).collect();
-                let hits: Vec<u32> = visits.iter().copied().filter(|&e| cache.slot(e).is_some()).collect();
-                let inserts = cache.visit(3, &visits);
+                let experts: Vec<u32> = (0..3).map(|_| numbers.below(16) as u32).collect();
+                let hits: Vec<u32> = experts.iter().copied().filter(|&e| cache.slot(e).is_some()).collect();
+                let inserts = cache.visit(Ranking::of_visits(3, &experts));
                 let slots: Vec<usize> = inserts.iter().map(|insert| insert.slot).collect();
                 inserts.into_iter().for_each(|insert| cache.fill(insert));
                 assert!(hits.iter().all(|&e| cache.slot(e).is_some_and(|slot| !slots.contains(&slot))));
@@ -248,7 +285,7 @@ mod tests {
     fn an_order_survives() {
         let mut cache = LayerCache::new(LRU, 8, 2);
         for expert in [5, 2, 7, 2] {
-            cache.visit(1, &[expert]);
+            cache.visit(Ranking::of_visits(1, &[expert]));
         }
         assert_eq!(cache.order(), [2, 7, 5]);
         let mut other = LayerCache::new(LRU, 8, 2);

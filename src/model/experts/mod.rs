@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 
 use crate::base::reads::Reader;
 use crate::compute::StoredMatrix;
-use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part, Ranking};
 use crate::format::Bytes;
 
 use trace::Recorder;
@@ -111,5 +111,9 @@ impl ExpertBytes for MappedExperts {
         Err(io::Error::other(format!("the checkpoint has no expert {ids:?}")))
     }
 
-    fn visited(&self, _layer: usize, _top_k: usize, _experts: &[u32]) {}
+    fn is_told(&self) -> bool {
+        false
+    }
+
+    fn visited(&self, _layer: usize, _ranking: Ranking) {}
 }

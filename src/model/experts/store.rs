@@ -24,7 +24,7 @@ use super::warm::Remembered;
 use crate::base::pool::Pool;
 use crate::base::reads::{IN_FLIGHT_MAX, ReadFile, Reader};
 use crate::compute::experts::policy::{Insert, LayerCache, Policy};
-use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part};
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part, Ranking};
 use crate::format::Bytes;
 use crate::format::slots::{SlotMemory, SlotWriter};
 
@@ -364,10 +364,14 @@ impl ExpertBytes for Store {
         self.shared.layer(id.layer as usize).cold.as_ref()?.parts.get(id.expert as usize).cloned()
     }
 
-    fn visited(&self, layer: usize, top_k: usize, experts: &[u32]) {
+    fn is_told(&self) -> bool {
+        true
+    }
+
+    fn visited(&self, layer: usize, ranking: Ranking) {
         match self.shared.layer(layer).cold {
-            Some(_) => self.shared.visited_beside_cold(layer, top_k, experts),
-            None => self.shared.visited(layer, top_k, experts),
+            Some(_) => self.shared.visited_beside_cold(layer, ranking),
+            None => self.shared.visited(layer, ranking),
         }
     }
 }
@@ -457,14 +461,14 @@ impl Shared {
         self.staging.read(*staged.get(&id)?)
     }
 
-    fn visited(&self, index: usize, top_k: usize, experts: &[u32]) {
+    fn visited(&self, index: usize, ranking: Ranking) {
         let layer = self.layer(index);
         let mut background = self.background();
         background.ahead = None;
         background.last_visit = Instant::now();
         drop(background);
 
-        let distinct: BTreeSet<u32> = experts.iter().copied().collect();
+        let distinct: BTreeSet<u32> = ranking.visits().collect();
         let mut staged = self.staged();
         staged.retain(|id, _| id.layer as usize == index);
         let id = |expert| ExpertId { layer: index as u32, expert };
@@ -473,8 +477,8 @@ impl Shared {
         let hits = distinct.iter().filter(is_hit).count();
         let is_ahead = |expert: &&u32| !is_hit(expert) && staged.contains_key(&id(**expert));
         let ahead = distinct.iter().filter(is_ahead).count();
-        let tokens = experts.len() / top_k.max(1);
-        state.inserts = state.cache.visit(top_k, experts);
+        let tokens = ranking.rows().len();
+        state.inserts = state.cache.visit(ranking);
         let (kept, read): (Vec<Insert>, _) = std::mem::take(&mut state.inserts)
             .into_iter()
             .partition(|insert| staged.contains_key(&id(insert.expert)));
@@ -485,7 +489,7 @@ impl Shared {
             }
         }
         state.to_fetch = distinct.len() - hits - ahead;
-        let visited = 1.0 - (1.0 - top_k as f64 / layer.shape.experts as f64).powf(tokens as f64);
+        let visited = 1.0 - (1.0 - ranking.top_k as f64 / layer.shape.experts as f64).powf(tokens as f64);
         state.reads_ahead = visited >= AHEAD_SHARE;
         let now = state.reads_ahead && state.to_fetch == 0;
         drop((state, staged));
@@ -498,9 +502,9 @@ impl Shared {
 
     /// The same where there is a smaller copy: nothing waits for the disk, and some of the missing experts are read beside
     /// the pass.
-    fn visited_beside_cold(&self, index: usize, top_k: usize, experts: &[u32]) {
+    fn visited_beside_cold(&self, index: usize, ranking: Ranking) {
         let layer = self.layer(index);
-        let distinct: BTreeSet<u32> = experts.iter().copied().collect();
+        let distinct: BTreeSet<u32> = ranking.visits().collect();
         let mut background = self.background();
         background.last_visit = Instant::now();
         let mut state = layer.state();
@@ -508,12 +512,12 @@ impl Shared {
         // Those before are to have their slots first.
         let room =
             if state.inserts.is_empty() { WANTED_MAX.saturating_sub(background.wanted.len()) } else { 0 };
-        let inserts = state.cache.visit_within(room.min(WANTED_OF_LAYER_MAX), top_k, experts);
+        let inserts = state.cache.visit_within(room.min(WANTED_OF_LAYER_MAX), ranking);
         background.wanted.extend(inserts.iter().map(|&insert| (index, insert)));
         state.inserts.extend(inserts);
         drop((state, background));
         self.wake.notify_all();
-        self.count(index, experts.len() / top_k.max(1), distinct.len(), hits);
+        self.count(index, ranking.rows().len(), distinct.len(), hits);
         self.counters.cold.fetch_add((distinct.len() - hits) as u64, Ordering::Relaxed);
     }
 

@@ -1,7 +1,8 @@
 //! Records of routing: which experts the tokens of real requests visit, for `fimd bench experts`.
 //!
 //! A trace is a line of JSON, [`Header`], and then passes. A pass is its number of tokens (u32) and for each layer of
-//! the header the experts of each token, `[tokens, top_k]` (u16), all little-endian. It holds no text.
+//! the header the experts of each token, the ones it visits and then those that its router ranked next,
+//! `[tokens, ranked]` (u16), all little-endian. It holds no text.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -12,7 +13,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape};
+use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, RANKS_PER_VISIT, Ranking};
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -24,8 +25,15 @@ pub struct Header {
     pub fimd_trace: u32,
     /// Bytes of the weights that every token reads.
     pub trunk_bytes: u64,
+    /// How many times as many experts as a token visits are recorded of it, as far as there are so many.
+    #[serde(default = "visits_only")]
+    pub ranks_per_visit: usize,
     /// The layers that have experts, in order.
     pub layers: Vec<LayerHeader>,
+}
+
+fn visits_only() -> usize {
+    1
 }
 
 /// A layer that has experts.
@@ -40,13 +48,24 @@ pub struct LayerHeader {
 }
 
 impl Header {
-    /// Of a model with these layers.
+    /// Of a model with these layers, whose routers tell the ranks of experts.
     pub fn new(trunk_bytes: u64, layers: Vec<LayerHeader>) -> Self {
-        Self { fimd_trace: VERSION, trunk_bytes, layers }
+        Self { fimd_trace: VERSION, trunk_bytes, ranks_per_visit: RANKS_PER_VISIT, layers }
+    }
+
+    /// The recorded experts of a pass in the `index`-th layer.
+    pub fn ranking<'a>(&self, index: usize, experts: &'a [u32]) -> Ranking<'a> {
+        Ranking::new(self.layers[index].top_k, self.ranked(index), experts)
+    }
+
+    /// Experts that are recorded of a token in the `index`-th layer.
+    fn ranked(&self, index: usize) -> usize {
+        let LayerHeader { experts, top_k, .. } = self.layers[index];
+        top_k.saturating_mul(self.ranks_per_visit).min(experts)
     }
 
     fn pass_bytes(&self, tokens: usize) -> usize {
-        4 + 2 * tokens * self.layers.iter().map(|layer| layer.top_k).sum::<usize>()
+        4 + 2 * tokens * (0..self.layers.len()).map(|index| self.ranked(index)).sum::<usize>()
     }
 }
 
@@ -55,7 +74,7 @@ impl Header {
 pub struct Trace {
     /// What it is of.
     pub header: Header,
-    /// For each pass and each layer the experts of its tokens, `[tokens, top_k]`.
+    /// For each pass and each layer the experts of its tokens, `[tokens, ranked]`.
     pub passes: Vec<Vec<Vec<u32>>>,
     /// Bytes up to the end of the last whole pass.
     whole_bytes: usize,
@@ -79,12 +98,12 @@ impl Trace {
         ensure!(header.fimd_trace == VERSION, "it has version {}; this is {VERSION}", header.fimd_trace);
         let is_valid = |layer: &LayerHeader| (1..=layer.experts).contains(&layer.top_k);
         ensure!(
-            !header.layers.is_empty() && header.layers.iter().all(is_valid),
+            header.ranks_per_visit > 0 && !header.layers.is_empty() && header.layers.iter().all(is_valid),
             "its header names invalid layers"
         );
         let mut this = Self { whole_bytes: end + 1, ..Self::new(header, Vec::new()) };
         while let Some(pass) = this.pass(&bytes[this.whole_bytes..])? {
-            this.whole_bytes += this.header.pass_bytes(pass[0].len() / this.header.layers[0].top_k);
+            this.whole_bytes += this.header.pass_bytes(this.header.ranking(0, &pass[0]).rows().len());
             this.passes.push(pass);
         }
         Ok(this)
@@ -99,8 +118,8 @@ impl Trace {
             return Ok(None);
         }
         let mut layers = Vec::with_capacity(self.header.layers.len());
-        for layer in &self.header.layers {
-            let (own, later) = rest.split_at(2 * tokens * layer.top_k);
+        for (index, layer) in self.header.layers.iter().enumerate() {
+            let (own, later) = rest.split_at(2 * tokens * self.header.ranked(index));
             let experts: Vec<u32> =
                 own.as_chunks().0.iter().map(|&expert| u16::from_le_bytes(expert).into()).collect();
             let last = experts.iter().copied().max().unwrap_or_default() as usize;
@@ -159,14 +178,17 @@ impl Recorder {
         Ok(())
     }
 
-    /// The tokens of a pass visit these experts in the `index`-th layer of the header, `[tokens, top_k]`. A pass that
-    /// ends before the last layer is not recorded.
-    fn record(&self, index: usize, experts: &[u32]) {
+    /// The experts of a pass in the `index`-th layer of the header. A pass that ends before the last layer is not recorded,
+    /// nor is one of which fewer ranks are known.
+    fn record(&self, index: usize, ranking: Ranking) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
         let (Some(file), Some(header)) = (&mut state.file, &state.header) else { return };
         state.pass.truncate(index);
-        state.pass.push(experts.iter().map(|&expert| expert as u16).collect());
+        if ranking.rows().any(|row| row.len() != header.ranked(index)) {
+            return;
+        }
+        state.pass.push(ranking.rows().flatten().map(|&expert| expert as u16).collect());
         if state.pass.len() < header.layers.len() || index + 1 < header.layers.len() {
             return;
         }
@@ -179,7 +201,7 @@ impl Recorder {
 }
 
 fn write_pass(file: &mut File, header: &Header, pass: &[Vec<u16>]) -> io::Result<()> {
-    let tokens = pass[0].len() / header.layers[0].top_k;
+    let tokens = pass[0].len() / header.ranked(0);
     let mut bytes = (tokens as u32).to_le_bytes().to_vec();
     bytes.extend(pass.iter().flatten().flat_map(|expert| expert.to_le_bytes()));
     file.write_all(&bytes)
@@ -210,9 +232,13 @@ impl ExpertBytes for Recorded {
         self.bytes.cold(id)
     }
 
-    fn visited(&self, layer: usize, top_k: usize, experts: &[u32]) {
-        self.recorder.record(self.index, experts);
-        self.bytes.visited(layer, top_k, experts);
+    fn is_told(&self) -> bool {
+        true
+    }
+
+    fn visited(&self, layer: usize, ranking: Ranking) {
+        self.recorder.record(self.index, ranking);
+        self.bytes.visited(layer, ranking);
     }
 }
 
@@ -222,7 +248,11 @@ mod tests {
 
     fn header() -> Header {
         let layer = LayerHeader { experts: 9, top_k: 2, record_bytes: 100 };
-        Header::new(7, vec![layer, LayerHeader { top_k: 1, ..layer }])
+        Header { ranks_per_visit: 2, ..Header::new(7, vec![layer, LayerHeader { top_k: 1, ..layer }]) }
+    }
+
+    fn record(recorder: &Recorder, index: usize, experts: &[u32]) {
+        recorder.record(index, header().ranking(index, experts));
     }
 
     #[test]
@@ -231,13 +261,16 @@ mod tests {
         let path = dir.path().join("trace");
         let recorder = Recorder::new(&path);
         recorder.begin(header()).unwrap();
-        recorder.record(0, &[1, 2, 3, 4]);
-        recorder.record(1, &[5, 6]);
-        recorder.record(0, &[8, 8]);
+        record(&recorder, 0, &[1, 2, 3, 4, 8, 7, 6, 5]);
+        record(&recorder, 1, &[5, 6, 1, 2]);
+        record(&recorder, 0, &[8, 8, 0, 0]);
         // The pass before was interrupted.
-        recorder.record(0, &[0, 7]);
-        recorder.record(1, &[8]);
-        let expected = [vec![vec![1, 2, 3, 4], vec![5, 6]], vec![vec![0, 7], vec![8]]];
+        record(&recorder, 0, &[0, 7, 3, 4]);
+        record(&recorder, 1, &[8, 2]);
+        let expected = [
+            vec![vec![1, 2, 3, 4, 8, 7, 6, 5], vec![5, 6, 1, 2]],
+            vec![vec![0, 7, 3, 4], vec![8, 2]],
+        ];
         assert_eq!(Trace::read(&path).unwrap().passes, expected);
 
         // Cut short, and continued.
@@ -246,8 +279,11 @@ mod tests {
         assert_eq!(Trace::read(&path).unwrap().passes, expected[..1]);
         let recorder = Recorder::new(&path);
         recorder.begin(header()).unwrap();
-        recorder.record(0, &[0, 7]);
-        recorder.record(1, &[8]);
+        record(&recorder, 0, &[0, 7, 3, 4]);
+        record(&recorder, 1, &[8, 2]);
+        // A device that knows the visits only.
+        recorder.record(0, Ranking::of_visits(2, &[0, 7]));
+        recorder.record(1, Ranking::of_visits(1, &[8]));
         assert_eq!(Trace::read(&path).unwrap().passes, expected);
         let other = Header { trunk_bytes: 8, ..header() };
         assert!(format!("{:#}", Recorder::new(&path).begin(other).unwrap_err()).contains("another model"));
@@ -271,7 +307,7 @@ mod tests {
             (header.replace("\"fimd_trace\":1", "\"fimd_trace\":2").into_bytes(), "no header"),
             ((header.replace("\"fimd_trace\":1", "\"fimd_trace\":2") + "\n").into_bytes(), "version 2"),
             (pass(0, &[]), "no tokens"),
-            (pass(1, &[1, 9, 3]), "visits expert 9"),
+            (pass(1, &[1, 9, 3, 2, 1, 1]), "visits expert 9"),
         ];
         for (bytes, expected) in invalid {
             let error = format!("{:#}", Trace::parse(&bytes).unwrap_err());
