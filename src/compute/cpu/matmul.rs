@@ -210,7 +210,8 @@ impl Matmul<'_> {
         sums: &mut [[f32; LANES]],
     ) {
         let dtype = self.matrix.dtype();
-        let (wide, halved, bits) = (Quants::wide(dtype), Quants::halved(dtype), Quants::bits(dtype));
+        let (wide, halved, most) =
+            (Quants::wide(dtype), Quants::halved(dtype), S::dots_max(Quants::bits(dtype)));
         // What is ahead is asked for where most of the time goes.
         let reading = which.len() < MEMORY_BOUND_BATCH_MAX;
         // Tiles as equal as they can be: a small one takes as long as one twice its size.
@@ -250,14 +251,21 @@ impl Matmul<'_> {
                                     let inputs = QuantsTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
                                     let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
                                     let panel = &*panel;
-                                    match (wide, halved) {
-                                        (_, true) => {
-                                            simd.call(Tile::<$tile, false, true> { inputs, panel, blocks, bits, ahead, sums })
-                                        }
-                                        (true, _) => {
-                                            simd.call(Tile::<$tile, true, false> { inputs, panel, blocks, bits, ahead, sums })
-                                        }
-                                        _ => simd.call(Tile::<$tile, false, false> { inputs, panel, blocks, bits, ahead, sums }),
+                                    macro_rules! call {
+                                        ($wide:literal, $halved:literal, $most:literal) => {
+                                            simd.call(Tile::<$tile, $wide, $halved, $most> {
+                                                inputs, panel, blocks, ahead, sums
+                                            })
+                                        };
+                                    }
+                                    match (wide, halved, most) {
+                                        (true, ..) => call!(true, false, 8),
+                                        (_, true, 4..) => call!(false, true, 4),
+                                        (_, true, 2..) if S::DOTS_BOUNDED => call!(false, true, 2),
+                                        (_, true, _) if S::DOTS_BOUNDED => call!(false, true, 1),
+                                        (_, _, 8..) => call!(false, false, 8),
+                                        (_, _, 4..) if S::DOTS_BOUNDED => call!(false, false, 4),
+                                        _ => call!(false, false, 1),
                                     }
                                 })*
                                 _ => unreachable!("no tile is larger than the registers allow"),
@@ -341,23 +349,24 @@ impl Kernel for Unpack<'_> {
     }
 }
 
-/// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched.
-struct Tile<'a, const T: usize, const WIDE: bool, const HALVED: bool> {
+/// `sums[t] += panel . inputs[t]`; meanwhile `ahead` is prefetched. `MOST` words of a block are added up at a time: where
+/// that is known, loops are unrolled.
+struct Tile<'a, const T: usize, const WIDE: bool, const HALVED: bool, const MOST: usize> {
     inputs: QuantsTile<T>,
     panel: &'a Quants,
     blocks: usize,
-    /// Of the quants.
-    bits: u32,
     ahead: &'a [u8],
     sums: &'a mut [[f32; LANES]; T],
 }
 
-impl<const T: usize, const WIDE: bool, const HALVED: bool> Kernel for Tile<'_, T, WIDE, HALVED> {
+impl<const T: usize, const WIDE: bool, const HALVED: bool, const MOST: usize> Kernel
+    for Tile<'_, T, WIDE, HALVED, MOST>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inputs, panel, blocks, bits, ahead, sums } = self;
+        let Self { inputs, panel, blocks, ahead, sums } = self;
         let mut total = load(simd, sums);
         let (parts, step) = (if HALVED { 2 } else { 1 }, ahead.len() / blocks);
         // In the order in which Q6_K has the halves.
@@ -367,7 +376,7 @@ impl<const T: usize, const WIDE: bool, const HALVED: bool> Kernel for Tile<'_, T
                     if part == 0 {
                         simd.prefetch_all(&ahead[block * step..][..step]);
                     }
-                    inputs.block::<S, WIDE, HALVED>(simd, panel, (block, part), bits, &mut total);
+                    inputs.block::<S, WIDE, HALVED, MOST>(simd, panel, (block, part), &mut total);
                 }
             }
         }
@@ -493,12 +502,11 @@ impl<const T: usize> QuantsTile<T> {
 
     /// Adds the products with one block of quants, or with half of one.
     #[inline(always)]
-    fn block<S: Simd, const WIDE: bool, const HALVED: bool>(
+    fn block<S: Simd, const WIDE: bool, const HALVED: bool, const MOST: usize>(
         &self,
         simd: S,
         panel: &Quants,
         (block, part): (usize, usize),
-        bits: u32,
         total: &mut [S::F; T],
     ) {
         let parts = if HALVED { 2 } else { 1 };
@@ -507,9 +515,7 @@ impl<const T: usize> QuantsTile<T> {
         let dots = match WIDE {
             _ if S::PAIRS => self.pair_dots(simd, panel, block, words),
             true => self.wide_dots(simd, panel, block, words),
-            // Where the number is known, the loops are unrolled, which pays for short ones.
-            false if HALVED && bits <= 6 => self.dots(simd, panel, block, words, S::dots_max(6)),
-            false => self.dots(simd, panel, block, words, S::dots_max(bits)),
+            false => self.dots::<S, MOST>(simd, panel, block, words),
         };
         self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, total);
     }
@@ -536,37 +542,40 @@ impl<const T: usize> QuantsTile<T> {
         }
     }
 
-    /// Sums of the products of `words` of a block; `most` of them are added up at a time.
+    /// Sums of the products of `words` of a block, of which `MOST` are added up at a time.
     #[inline(always)]
-    fn dots<S: Simd>(
+    fn dots<S: Simd, const MOST: usize>(
         &self,
         simd: S,
         panel: &Quants,
         block: usize,
         words: Range<usize>,
-        most: usize,
     ) -> [S::I; T] {
-        let most = most.min(words.len());
-        let mut sums = self.some_dots(simd, panel, block, words.start..words.start + most);
-        let mut word = words.start + most;
-        while word < words.end {
-            let more = self.some_dots(simd, panel, block, word..word + most);
+        let mut sums = self.some_dots::<S, MOST>(simd, panel, block, words.start);
+        for word in (words.start + MOST..words.end).step_by(MOST) {
+            let more = self.some_dots::<S, MOST>(simd, panel, block, word);
             for t in 0..T {
                 sums[t] = simd.add_i(sums[t], more[t]);
             }
-            word += most;
         }
         sums
     }
 
-    /// The same for as many words as can be added up at a time.
+    /// The same for `MOST` words from `first` on.
     #[inline(always)]
-    fn some_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize, words: Range<usize>) -> [S::I; T] {
+    fn some_dots<S: Simd, const MOST: usize>(
+        &self,
+        simd: S,
+        panel: &Quants,
+        block: usize,
+        first: usize,
+    ) -> [S::I; T] {
         let mut dots = [simd.no_dots(); T];
-        for (i, quants) in panel.quants[block * 8..][words.clone()].iter().enumerate() {
-            let quants = simd.load_i(quants);
+        let panel = panel.quants[block * 8 + first..].first_chunk::<MOST>().expect("words of a block");
+        for i in 0..MOST {
+            let quants = simd.load_i(&panel[i]);
             for t in 0..T {
-                dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, words.start + i)));
+                dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, first + i)));
             }
         }
         let mut sums = [simd.splat_i(0); T];

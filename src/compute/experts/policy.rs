@@ -191,7 +191,10 @@ impl LayerCache {
 
     /// Takes up an order that [`Self::order`] gave before: as if the experts had been visited in it.
     pub fn remember(&mut self, order: &[u32]) {
-        order.iter().rev().for_each(|expert| self.record(Ranking::of_visits(1, std::slice::from_ref(expert))));
+        order
+            .iter()
+            .rev()
+            .for_each(|expert| self.record(Ranking::of_visits(1, std::slice::from_ref(expert))));
     }
 
     fn residents(&self) -> impl Iterator<Item = u32> {
@@ -256,7 +259,11 @@ mod tests {
         cache.visit(Ranking::of_visits(1, &[3])).into_iter().for_each(|insert| cache.fill(insert));
         assert_eq!(cache.visit(Ranking::of_visits(3, &[4, 5, 6])).len(), 1);
         assert_eq!(cache.slot(4), None, "it is in memory when it is filled");
-        assert_eq!(cache.visit(Ranking::of_visits(3, &[4, 5, 6])).len(), 2, "the slot that was not filled is free");
+        assert_eq!(
+            cache.visit(Ranking::of_visits(3, &[4, 5, 6])).len(),
+            2,
+            "the slot that was not filled is free"
+        );
         let long: Vec<u32> = (0..8).cycle().take(8 * INSERTING_TOKENS_MAX * 4).collect();
         assert!(cache.visit(Ranking::of_visits(1, &long)).len() <= INSERTING_TOKENS_MAX);
     }

@@ -267,10 +267,8 @@ mod tests {
         // The pass before was interrupted.
         record(&recorder, 0, &[0, 7, 3, 4]);
         record(&recorder, 1, &[8, 2]);
-        let expected = [
-            vec![vec![1, 2, 3, 4, 8, 7, 6, 5], vec![5, 6, 1, 2]],
-            vec![vec![0, 7, 3, 4], vec![8, 2]],
-        ];
+        let expected =
+            [vec![vec![1, 2, 3, 4, 8, 7, 6, 5], vec![5, 6, 1, 2]], vec![vec![0, 7, 3, 4], vec![8, 2]]];
         assert_eq!(Trace::read(&path).unwrap().passes, expected);
 
         // Cut short, and continued.

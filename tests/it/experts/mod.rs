@@ -4,6 +4,7 @@ mod cold;
 #[cfg(unix)]
 mod faults;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
 use std::path::Path;
@@ -19,6 +20,7 @@ use fimd::bench::speed::{self, Engine, Open, Workload};
 use fimd::bench::synthetic::Routing;
 use fimd::compute::Precision;
 use fimd::compute::cpu::Cpu;
+use fimd::compute::experts::Ranking;
 use fimd::format::ModelDir;
 use fimd::hub::quantize::Plan;
 use fimd::model::experts::store::ExpertUsage;
@@ -358,6 +360,10 @@ fn routing_is_recorded() {
     assert_eq!(trace.header.layers.len(), LAYERS.len());
     let layer = LayerHeader { experts: EXPERTS, top_k: TOP_K, record_bytes: RECORD_BYTES };
     assert!(trace.header.layers.iter().all(|own| *own == layer));
-    let tokens: Vec<usize> = trace.passes.iter().map(|pass| pass[0].len() / TOP_K).collect();
-    assert_eq!(tokens, [5, 1]);
+    let ranking = |pass: &'_ [Vec<u32>]| trace.header.ranking(0, &pass[0]).rows().len();
+    assert_eq!(trace.passes.iter().map(|pass| ranking(pass)).collect::<Vec<_>>(), [5, 1]);
+    for row in trace.passes.iter().flat_map(|pass| trace.header.ranking(0, &pass[0]).rows()) {
+        let distinct: BTreeSet<u32> = row.iter().copied().collect();
+        assert_eq!((row.len(), distinct.len()), (Ranking::depth(TOP_K, EXPERTS), row.len()));
+    }
 }

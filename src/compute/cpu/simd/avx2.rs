@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "intrinsics, which a token of the level makes sound")]
 #![expect(clippy::needless_range_loop, reason = "closures are not inlined reliably")]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Kernel, LANES, Simd, methods};
@@ -50,6 +51,16 @@ fn dot_signed(acc: __m256i, quants: __m256i, x: __m256i) -> __m256i {
     }
 }
 
+/// The same sum, which the compiler then adds up in the order of the program. It would make all products first otherwise,
+/// which are many more than there are registers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn in_order(mut sum: __m256i) -> __m256i {
+    // SAFETY: nothing is executed.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) sum, options(pure, nomem, nostack, preserves_flags)) };
+    sum
+}
+
 #[inline(always)]
 fn half_to_f(a: __m256i) -> __m256 {
     // SAFETY: only called by the methods of a token that proves AVX2 and F16C.
@@ -68,6 +79,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     const TILE: usize = 4;
     const DOTS: usize = 4;
+    const DOTS_BOUNDED: bool = !VNNI;
     const WIDE_SIGNED: bool = !VNNI;
 
     #[inline(always)]
@@ -150,8 +162,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             ]
         } else {
             [
-                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(quants[0], x[0])),
-                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(quants[1], x[1])),
+                in_order(_mm256_add_epi16(acc[0], _mm256_maddubs_epi16(quants[0], x[0]))),
+                in_order(_mm256_add_epi16(acc[1], _mm256_maddubs_epi16(quants[1], x[1]))),
             ]
         };
         fn sum_dots(dots: I) -> I = if VNNI {

@@ -41,6 +41,8 @@ pub trait Simd: Copy {
     const TILE: usize;
     /// The same for a product with quants, which takes two registers for each input.
     const DOTS: usize;
+    /// Whether sums of products overflow, see [`Simd::dots_max`].
+    const DOTS_BOUNDED: bool = false;
     /// Whether [`Simd::dot_wide`] takes quants as signed bytes, or as bytes that are 128 too large.
     const WIDE_SIGNED: bool;
     /// Whether the products of quants with several inputs are [`Simd::dot_pair`]s. [`Simd::dot`] then takes wide
@@ -101,7 +103,7 @@ pub trait Simd: Copy {
     /// `acc + quants[i] x[i]`, four for each lane: quants below 2^bits, at most 7, x of -127 to 127, at most
     /// [`Simd::dots_max`] times.
     fn dot(self, acc: Self::Dots, quants: Self::I, x: Self::I) -> Self::Dots;
-    /// How often [`Simd::dot`] may add to the same sums.
+    /// How often [`Simd::dot`] may add to the same sums; at least 8 times unless [`Simd::DOTS_BOUNDED`].
     fn dots_max(bits: u32) -> usize;
     /// The sum in each lane.
     fn sum_dots(self, dots: Self::Dots) -> Self::I;

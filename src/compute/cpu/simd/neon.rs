@@ -271,6 +271,7 @@ impl Simd for Neon {
     type Dots = [[int16x8_t; 2]; 4];
 
     const DOTS: usize = 2;
+    const DOTS_BOUNDED: bool = true;
 
     vectors!();
 
