@@ -34,5 +34,7 @@ mod remote;
 mod session;
 mod settings;
 mod starter;
+#[cfg(unix)]
+mod sweeps;
 mod tiny;
 mod tokenizers;

@@ -160,6 +160,17 @@ impl Device {
             .map_err(failed("a copy inside the GPU"))
     }
 
+    /// Marks what is enqueued so far.
+    pub(super) fn record(&self, event: &Event) -> Result<()> {
+        // SAFETY: stream and event are held until they are dropped.
+        unsafe { event::record(event.handle, self.stream) }.map_err(failed("cuEventRecord"))
+    }
+
+    /// Has whatever is enqueued from now on wait for an event.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<()> {
+        wait_for(self.stream, event)
+    }
+
     /// Enqueues zeros.
     pub(super) fn clear(&self, at: Address, bytes: usize) -> Result<()> {
         // SAFETY: it is device memory.
@@ -190,12 +201,52 @@ impl Drop for Device {
     }
 }
 
-/// A second stream, whose copies to the device run beside the kernels.
+/// A point in what was enqueued, which others wait for.
+pub(super) struct Event {
+    device: Arc<Device>,
+    handle: sys::CUevent,
+}
+
+// SAFETY: as for the device.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub(super) fn new(device: &Arc<Device>) -> Result<Self> {
+        device.enter()?;
+        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
+        let handle = event::create(flags).map_err(failed("cuEventCreate"))?;
+        Ok(Self { device: device.clone(), handle })
+    }
+
+    /// Waits until what was enqueued before it is done.
+    pub(super) fn wait(&self) -> Result<()> {
+        // SAFETY: the event is held until this is dropped.
+        unsafe { event::synchronize(self.handle) }.map_err(failed("the GPU failed"))
+    }
+
+    /// Seconds from this to a later one; `None` while that is to come.
+    pub(super) fn seconds_to(&self, later: &Self) -> Result<Option<f64>> {
+        // SAFETY: both events are held until they are dropped.
+        match unsafe { event::elapsed(self.handle, later.handle) } {
+            Ok(ms) => Ok(Some(f64::from(ms) / 1e3)),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(None),
+            Err(error) => Err(failed("the GPU failed")(error)),
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let _ = self.device.enter();
+        // SAFETY: nothing uses it after this; the driver keeps what is enqueued.
+        let _ = unsafe { event::destroy(self.handle) };
+    }
+}
+
+/// A second stream, whose copies run beside the kernels.
 pub(super) struct Lane {
     device: Arc<Device>,
     stream: sys::CUstream,
-    /// Before and after the copies between [`Lane::begin`] and [`Lane::join`].
-    events: [sys::CUevent; 2],
 }
 
 // SAFETY: as for the device.
@@ -205,43 +256,18 @@ impl Lane {
     pub(super) fn new(device: Arc<Device>) -> Result<Self> {
         device.enter()?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
-        let none = std::ptr::null_mut();
-        let mut this = Self { device, stream, events: [none; 2] };
-        for created in &mut this.events {
-            let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
-            *created = event::create(flags).map_err(failed("cuEventCreate"))?;
-        }
-        Ok(this)
+        Ok(Self { device, stream })
     }
 
-    /// Copies are to follow.
-    pub(super) fn begin(&self) -> Result<()> {
-        self.record(0)
+    /// Marks what is enqueued so far.
+    pub(super) fn record(&self, event: &Event) -> Result<()> {
+        // SAFETY: stream and event are held until they are dropped.
+        unsafe { event::record(event.handle, self.stream) }.map_err(failed("cuEventRecord"))
     }
 
-    /// Has whatever is enqueued on the device from now on wait for the copies.
-    pub(super) fn join(&self) -> Result<()> {
-        self.record(1)?;
-        // SAFETY: stream and event are held until the device and this are dropped.
-        let waits = unsafe {
-            stream::wait_event(
-                self.device.stream,
-                self.events[1],
-                sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
-            )
-        };
-        waits.map_err(failed("cuStreamWaitEvent"))
-    }
-
-    /// Seconds that the copies took; `None` while they are on their way.
-    pub(super) fn seconds(&self) -> Result<Option<f64>> {
-        let [begun, done] = self.events;
-        // SAFETY: both events are held until this is dropped.
-        match unsafe { event::elapsed(begun, done) } {
-            Ok(ms) => Ok(Some(f64::from(ms) / 1e3)),
-            Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(None),
-            Err(error) => Err(failed("the GPU failed")(error)),
-        }
+    /// Has whatever is enqueued here from now on wait for an event.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<()> {
+        wait_for(self.stream, event)
     }
 
     /// Enqueues a copy from memory that the system may move: it is read before this returns.
@@ -253,27 +279,26 @@ impl Lane {
     /// Enqueues a copy from page-locked memory.
     ///
     /// # Safety
-    /// The memory stays as it is until the device has waited for the copies.
+    /// The memory stays as it is until the copy was waited for.
     pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
         // SAFETY: the caller keeps the memory.
         unsafe { upload(self.stream, from, to) }
     }
+}
 
-    fn record(&self, which: usize) -> Result<()> {
-        // SAFETY: stream and event are held until this is dropped.
-        unsafe { event::record(self.events[which], self.stream) }.map_err(failed("cuEventRecord"))
-    }
+/// Has whatever is enqueued on a stream from now on wait for an event; at once for one that was never recorded.
+fn wait_for(stream: sys::CUstream, event: &Event) -> Result<()> {
+    let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+    // SAFETY: stream and event are held until they are dropped.
+    unsafe { stream::wait_event(stream, event.handle, flags) }.map_err(failed("cuStreamWaitEvent"))
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
         let _ = self.device.enter();
-        // SAFETY: nothing uses stream and events after this.
+        // SAFETY: nothing uses the stream after this.
         unsafe {
             let _ = stream::synchronize(self.stream);
-            for &created in self.events.iter().filter(|created| !created.is_null()) {
-                let _ = event::destroy(created);
-            }
             let _ = stream::destroy(self.stream);
         }
     }

@@ -10,17 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::driver::{Address, Device, Lane};
+use super::driver::{Address, Device, Event, Lane};
 use super::matrix::Matrix;
 use super::memory::HostMemory;
-use super::split::Rates;
+use super::ring::Timed;
+use super::split::{COPIED_MAX, Rates};
 use crate::compute::cpu::Cpu;
 use crate::compute::experts::policy::{Insert, LayerCache};
 use crate::compute::experts::{DeviceVisits, ExpertParts};
 use crate::compute::{Backend, PassSizes};
 
-/// Most experts that are copied in a layer of a pass.
-pub(super) const COPIED_MAX: usize = 16;
 /// What parts of a message are aligned to, in bytes.
 const ALIGNMENT: usize = 64;
 /// For how long the host looks for a message without giving way to other threads.
@@ -46,6 +45,26 @@ pub(super) struct Copied {
     parts: ExpertParts,
 }
 
+/// Where the experts are that a sweep visits.
+pub(super) struct Residence {
+    /// Those in slots.
+    pub hits: Vec<(u32, usize)>,
+    /// Those without, the most useful first.
+    pub missing: Vec<u32>,
+    /// Those of them that get a slot when they are on the device.
+    inserts: Vec<Insert>,
+    /// Whether slots have been given or taken.
+    pub is_changed: bool,
+}
+
+impl Residence {
+    /// The slot that an expert gets.
+    pub(super) fn take_insert(&mut self, expert: u32) -> Option<Insert> {
+        let at = self.inserts.iter().position(|insert| insert.expert == expert)?;
+        Some(self.inserts.swap_remove(at))
+    }
+}
+
 /// What layers with experts on both devices share.
 pub(super) struct Hybrid {
     /// By layer with slots.
@@ -55,6 +74,9 @@ pub(super) struct Hybrid {
     /// Copies of the last layer whose time is not known yet.
     timed: Option<usize>,
     lane: Lane,
+    /// Before and after the copies of a layer.
+    begun: Event,
+    copied: Event,
     /// Experts on their way to the device, as they are laid out there.
     ring: HostMemory,
     /// What the CPU returns, `[rows, hidden]`.
@@ -91,6 +113,8 @@ impl Hybrid {
             visits: DeviceVisits::default(),
             timed: None,
             lane: Lane::new(device.clone())?,
+            begun: Event::new(device)?,
+            copied: Event::new(device)?,
             ring: HostMemory::new(device, 0)?,
             returned: HostMemory::new(device, 4 * sizes.rows_max * sizes.hidden)?,
             mail: Mail::new(device, sizes, rows_max)?,
@@ -170,6 +194,49 @@ impl Hybrid {
         inserts.into_iter().zip(in_memory).map(|(insert, (_, parts))| Copied { insert, parts }).collect()
     }
 
+    /// Records the visits of a sweep, `[rows, top_k]`, to the experts `visited`, and says where these are. Some without a slot
+    /// get one: a free one, or of those that are not visited a few.
+    pub(super) fn plan_sweep(
+        &mut self,
+        cache: Option<usize>,
+        host: &<Cpu as Backend>::Experts,
+        top_k: usize,
+        chosen: &[u32],
+        visited: &[u32],
+    ) -> Residence {
+        self.visits.visits += visited.len() as u64;
+        let Some(cache) = cache.map(|cache| &mut self.caches[cache]) else {
+            host.tell(top_k, chosen);
+            return Residence {
+                hits: Vec::new(),
+                missing: visited.to_vec(),
+                inserts: Vec::new(),
+                is_changed: false,
+            };
+        };
+        cache.record(top_k, chosen);
+        let hits: Vec<(u32, usize)> =
+            visited.iter().filter_map(|&expert| Some((expert, cache.slot(expert)?))).collect();
+        self.visits.hits += hits.len() as u64;
+        let missing = cache.missing_of(visited);
+        let visits: Vec<u32> =
+            chosen.iter().copied().filter(|&expert| cache.slot(expert).is_none()).collect();
+        host.tell(top_k, &visits);
+        let in_memory: Vec<u32> =
+            missing.iter().copied().filter(|&expert| host.stored(expert).is_some()).collect();
+        let inserts = cache.admit(&in_memory, COPIED_MAX, visited);
+        let is_changed = !inserts.is_empty();
+        Residence { hits, missing, inserts, is_changed }
+    }
+
+    /// Counts experts that a sweep copies, and learns from copies whose time is known.
+    pub(super) fn observe_sweep(&mut self, count: usize, timed: Timed) {
+        self.visits.streamed += count as u64;
+        if let Some((count, seconds)) = timed {
+            self.rates.observe_copies(count, seconds);
+        }
+    }
+
     /// Enqueues copies of experts to slots, and of what the device is to know of them; what is enqueued on the device
     /// afterwards finds them there.
     pub(super) fn copy(
@@ -178,7 +245,7 @@ impl Hybrid {
         experts: &[Copied],
         tables: [(&[i32], Address); 2],
     ) -> Result<()> {
-        self.lane.begin()?;
+        self.lane.record(&self.begun)?;
         let size = record_bytes(matrices);
         for (Copied { insert, parts }, record) in
             experts.iter().zip(self.ring.as_mut_slice().chunks_exact_mut(size))
@@ -207,7 +274,8 @@ impl Hybrid {
         }
         self.timed = Some(experts.len());
         self.visits.copied += experts.len() as u64;
-        self.lane.join()
+        self.lane.record(&self.copied)?;
+        self.device.wait_for(&self.copied)
     }
 
     /// Enqueues a copy of what the CPU has computed.
@@ -226,7 +294,7 @@ impl Hybrid {
     /// Learns from the copies of the last layer, which are done.
     pub(super) fn observe_copies(&mut self) -> Result<()> {
         if let Some(count) = self.timed
-            && let Some(seconds) = self.lane.seconds()?
+            && let Some(seconds) = self.begun.seconds_to(&self.copied)?
         {
             self.timed = None;
             self.rates.observe_copies(count, seconds);

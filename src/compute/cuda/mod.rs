@@ -5,7 +5,9 @@
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device,
 //! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
 //! `delta` and `moe` are the operations, `workspace` the memory that they share, `staging` and `saved` what comes back to
-//! the host. `hybrid` has what layers share whose experts are on both devices, `split` divides the missing ones.
+//! the host. `hybrid` has what layers share whose experts are on both devices, `split` divides the missing ones; `sweep`
+//! computes with the experts of a layer as they pass through device memory, `ring` is that memory, `tiles` the order in which
+//! visits are computed.
 
 mod attention;
 mod delta;
@@ -17,9 +19,12 @@ mod memory;
 mod module;
 mod moe;
 pub mod probe;
+mod ring;
 mod saved;
 mod split;
 mod staging;
+mod sweep;
+mod tiles;
 mod workspace;
 
 use std::ops::Range;
@@ -41,7 +46,9 @@ use matrix::Output;
 use memory::{Arena, Buffer, HostMemory, taken};
 use module::{File, Modules};
 use saved::Destination;
+use split::Visit;
 use staging::Staging;
+use sweep::Sweep;
 use workspace::{Space, Workspace};
 
 /// Rows that are turned to logits at a time.
@@ -76,6 +83,10 @@ pub struct CudaOptions {
     /// Slots for routed experts in each layer; all are in device memory where a layer has no more. The others stay with the
     /// host.
     pub expert_slots: usize,
+    /// Device memory that experts without slots pass through for long prompts, in bytes; 0 for none.
+    pub ring_bytes: usize,
+    /// From how many rows on they do; by default as what was measured of this machine favours.
+    pub sweep_rows_min: Option<usize>,
     /// How the CPU computes with experts that are not in device memory.
     pub cpu: CpuOptions,
 }
@@ -94,6 +105,8 @@ pub struct Cuda {
     cpu: Cpu,
     /// What layers share whose experts are not all in device memory.
     hybrid: Option<Hybrid>,
+    /// The same for passes of many rows.
+    sweep: Option<Sweep>,
     modules: Modules,
     sizes: PassSizes,
     options: CudaOptions,
@@ -141,6 +154,8 @@ struct CudaPass {
     is_open: bool,
     /// Whether an operation was left out.
     is_incomplete: bool,
+    /// Whether experts without slots pass through device memory.
+    is_swept: bool,
     /// What has come back so far.
     logits: Vec<f32>,
     hidden: Vec<f32>,
@@ -165,6 +180,16 @@ fn threads(count: usize) -> usize {
 pub fn working_bytes(sizes: &PassSizes) -> Result<u64> {
     let rows = taken(4 * sizes.rows_max * sizes.hidden) + taken(4 * sizes.vocab);
     Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows) as u64)
+}
+
+/// Bytes of device memory that long prompts take besides when experts pass through `ring_bytes` of it.
+pub fn sweep_bytes(sizes: &PassSizes, ring_bytes: usize) -> u64 {
+    (taken(ring_bytes) + sweep::bytes(sizes)) as u64
+}
+
+/// Fewest bytes of device memory that experts can pass through whose records take `record_bytes`.
+pub fn ring_bytes_min(record_bytes: u64) -> u64 {
+    ring::BERTHS_MIN as u64 * (taken(record_bytes as usize) as u64)
 }
 
 /// Bytes of device memory that say which of a layer's experts are in its slots; none where all are.
@@ -265,6 +290,7 @@ impl Cuda {
             planned: None,
             cpu: Cpu::new(options.cpu),
             hybrid: None,
+            sweep: None,
             moe_kernels: None,
             delta_kernels: None,
             sizes: PassSizes::default(),
@@ -414,6 +440,7 @@ impl Cuda {
                 None => self.device.wait()?,
             }
         }
+        let is_swept = self.favours_sweep(pass.rows);
         let saved = |count| (0..count).map(|_| saved::Trace::default()).collect();
         self.pass = CudaPass {
             start: pass.start,
@@ -423,6 +450,7 @@ impl Cuda {
             traced: pass.keep.traced.to_vec(),
             is_open: true,
             is_incomplete: false,
+            is_swept,
             logits: Vec::new(),
             hidden: Vec::new(),
             states: pass.keep.marks.iter().map(|_| saved::State::default()).collect(),
@@ -442,6 +470,17 @@ impl Cuda {
         let blocks = blocks.iter().flat_map(|block| block.to_ne_bytes());
         self.put(0, blocks, inputs.blocks)?;
         self.put(4 * blocks_max, angles.iter().flat_map(|angle| angle.to_ne_bytes()), inputs.angles)
+    }
+
+    /// Whether experts without slots are to pass through device memory in a pass of `rows` rows.
+    fn favours_sweep(&self, rows: usize) -> bool {
+        let Some((hybrid, _)) = self.hybrid.as_ref().zip(self.sweep.as_ref()) else { return false };
+        let PassSizes { experts, top_k, .. } = self.sizes;
+        let visit = Visit { rows, top_k, experts, slots: self.options.expert_slots };
+        match self.options.sweep_rows_min {
+            Some(rows_min) => rows >= rows_min,
+            None => rows >= PACED_ROWS_MIN && hybrid.rates.favours_sweep(&visit),
+        }
     }
 
     /// Enqueues bytes of the inputs, which are put together at `start` of the page-locked memory.
@@ -565,6 +604,11 @@ impl Backend for Cuda {
                 true => Some(Hybrid::new(&self.device, sizes, PACED_ROWS_MIN - 1)?),
                 false => None,
             };
+            if self.hybrid.is_some() && self.options.ring_bytes > 0 {
+                let ring_bytes = self.options.ring_bytes;
+                let sweep = Sweep::new(&self.device, &self.arena, &mut self.modules, sizes, ring_bytes)?;
+                self.sweep = Some(sweep);
+            }
         }
         Ok(())
     }
@@ -594,7 +638,7 @@ impl Backend for Cuda {
         } else {
             let on_host = self.cpu.experts(layer, shape, bytes)?;
             match slots {
-                0 => Ok(moe::Experts::on_host(on_host)),
+                0 => moe::Experts::on_host(self, shape, on_host),
                 _ => moe::Experts::in_slots(self, shape, on_host, slots),
             }
         };
@@ -672,7 +716,9 @@ impl Backend for Cuda {
     fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Rows) {
         self.enqueue(|this| {
             this.feed_forward(weights, x.buffer.address())?;
-            if this.pass.rows < PACED_ROWS_MIN { Ok(()) } else { this.device.wait() }
+            // Sweeps wait for the router of each layer.
+            let is_paced = this.pass.rows >= PACED_ROWS_MIN && !this.pass.is_swept;
+            if is_paced { this.device.wait() } else { Ok(()) }
         });
     }
 
