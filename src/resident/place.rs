@@ -161,6 +161,7 @@ fn open(
         expert_slots: slots,
         ring_bytes: size(ring_bytes)?,
         sweep_rows_min: None,
+        graphs: true,
         cpu: budgets.cpu,
     })?;
     tracing::info!(

@@ -37,7 +37,8 @@ pub fn options_with(
     kv: Precision,
     cpu: CpuOptions,
 ) -> CudaOptions {
-    CudaOptions { bytes: BYTES, precision, kv, expert_slots, ring_bytes: 0, sweep_rows_min: None, cpu }
+    let (ring_bytes, sweep_rows_min, graphs) = (0, None, true);
+    CudaOptions { bytes: BYTES, precision, kv, expert_slots, ring_bytes, sweep_rows_min, graphs, cpu }
 }
 
 impl TestBackend for Cuda {

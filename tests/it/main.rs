@@ -19,6 +19,8 @@ mod fuzz;
 mod gguf;
 #[cfg(unix)]
 mod gpu;
+#[cfg(unix)]
+mod graphs;
 mod guide;
 mod hostile;
 mod keystrokes;

@@ -358,7 +358,7 @@ fn mixture(dtype: DType, options: CudaOptions) -> Vec<f32> {
         normalize: true,
     };
     let norm = backend.vector(vec![1.0; hidden]).unwrap();
-    let weights = MoeWeights { norm, eps: 1e-6, routed: Some(routed), shared: None }.into();
+    let weights = MoeWeights { norm, eps: 1e-6, routed: Some(routed), shared: None };
     let (mut x, none) = (backend.rows(rows, hidden).unwrap(), backend.rows(1, 8).unwrap());
     let (cancel, all) = (Cancel::new(), 0..rows);
     let keep = Keep { marks: &[], traced: std::slice::from_ref(&all) };

@@ -1,5 +1,7 @@
 //! Gated DeltaNet between its projections, and the recurrent state.
 
+#![expect(unsafe_code, reason = "a structure that kernels take")]
+
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -32,7 +34,8 @@ struct Shape {
     rows: i32,
 }
 
-impl Param for Shape {}
+// SAFETY: eight halves.
+unsafe impl Param for Shape {}
 
 impl Shape {
     fn new(shape: &DeltaShape, rows: usize) -> Self {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::driver::{Address, Device, Event, Lane};
 use super::matrix::Matrix;
-use super::memory::HostMemory;
+use super::memory::{Arena, Buffer, HostMemory};
 use super::ring::Timed;
 use super::split::{COPIED_MAX, Rates};
 use crate::compute::cpu::Cpu;
@@ -90,8 +90,11 @@ struct Mail {
     memory: HostMemory,
     /// Where kernels find it.
     address: Address,
+    /// Where kernels count messages.
+    counter: Buffer,
     /// Where hidden rows, experts and weights begin, in bytes.
     parts: [usize; 3],
+    /// Of the last message.
     number: u32,
 }
 
@@ -101,12 +104,17 @@ pub(super) struct Envelope {
     pub chosen: Address,
     pub weights: Address,
     pub flag: Address,
-    pub number: u32,
+    pub counter: Address,
 }
 
 impl Hybrid {
     /// For passes of these sizes, and messages of those with at most `rows_max` rows.
-    pub(super) fn new(device: &Arc<Device>, sizes: &PassSizes, rows_max: usize) -> Result<Self> {
+    pub(super) fn new(
+        device: &Arc<Device>,
+        arena: &Arc<Arena>,
+        sizes: &PassSizes,
+        rows_max: usize,
+    ) -> Result<Self> {
         Ok(Self {
             caches: Vec::new(),
             rates: Rates::default(),
@@ -117,7 +125,7 @@ impl Hybrid {
             copied: Event::new(device)?,
             ring: HostMemory::new(device, 0)?,
             returned: HostMemory::new(device, 4 * sizes.rows_max * sizes.hidden)?,
-            mail: Mail::new(device, sizes, rows_max)?,
+            mail: Mail::new(device, arena, sizes, rows_max)?,
             device: device.clone(),
         })
     }
@@ -134,10 +142,10 @@ impl Hybrid {
 
     /// Where the next message is written; `None` where kernels cannot write to memory of the host.
     pub(super) fn envelope(&mut self) -> Option<Envelope> {
-        let Mail { address, parts, number, .. } = self.mail.as_mut()?;
+        let Mail { address, counter, parts, number, .. } = self.mail.as_mut()?;
         *number = number.wrapping_add(1);
         let [normed, chosen, weights] = parts.map(|at| address.plus(at));
-        Some(Envelope { normed, chosen, weights, flag: *address, number: *number })
+        Some(Envelope { normed, chosen, weights, flag: *address, counter: counter.address() })
     }
 
     /// Waits for the message whose envelope was made last: of `values` elements of hidden rows and `visits` visits.
@@ -304,7 +312,12 @@ impl Hybrid {
 }
 
 impl Mail {
-    fn new(device: &Arc<Device>, sizes: &PassSizes, rows_max: usize) -> Result<Option<Self>> {
+    fn new(
+        device: &Arc<Device>,
+        arena: &Arc<Arena>,
+        sizes: &PassSizes,
+        rows_max: usize,
+    ) -> Result<Option<Self>> {
         let visits = 4 * rows_max * sizes.top_k;
         let mut end = ALIGNMENT;
         let parts = [4 * rows_max * sizes.hidden, visits, visits].map(|bytes| {
@@ -314,8 +327,10 @@ impl Mail {
         });
         let mut memory = HostMemory::new(device, end)?;
         memory.as_mut_slice().fill(0);
-        let address = memory.address()?;
-        Ok(address.map(|address| Self { memory, address, parts, number: 0 }))
+        let Some(address) = memory.address()? else { return Ok(None) };
+        let counter = arena.take(size_of::<u32>())?;
+        device.clear(counter.address(), size_of::<u32>())?;
+        Ok(Some(Self { memory, address, counter, parts, number: 0 }))
     }
 
     /// Whether the message with the last number has been written.

@@ -1,5 +1,7 @@
 //! Matrices in device memory, in their stored type, and products with them.
 
+#![expect(unsafe_code, reason = "structures that kernels take")]
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -39,7 +41,8 @@ struct Described {
     scale_cols: i32,
 }
 
-impl Param for Described {}
+// SAFETY: six words, then four halves.
+unsafe impl Param for Described {}
 
 /// What becomes of a product, as kernels take it.
 #[derive(Clone, Copy)]
@@ -49,14 +52,16 @@ pub(super) struct Output {
     gate: Address,
     factor: Address,
     adds: i32,
+    unused: i32,
 }
 
-impl Param for Output {}
+// SAFETY: three words, then two halves.
+unsafe impl Param for Output {}
 
 impl Output {
     /// `y = W x`.
     pub(super) fn to(y: Address) -> Self {
-        Self { y, gate: Address::NULL, factor: Address::NULL, adds: 0 }
+        Self { y, gate: Address::NULL, factor: Address::NULL, adds: 0, unused: 0 }
     }
 
     /// `y += W x`.

@@ -154,6 +154,11 @@ impl HostMemory {
         }
     }
 
+    /// Whether it is page-locked.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked { .. })
+    }
+
     /// Where kernels find it; `None` for ordinary memory.
     pub(super) fn address(&self) -> Result<Option<Address>> {
         let Self::Locked { start, .. } = self else { return Ok(None) };

@@ -2,7 +2,8 @@
 //! computed with by the CPU. Work is enqueued in one order, and `finish` waits; in layers with experts on both devices the
 //! host looks for a message of the device, and each layer of a long pass is waited for.
 //!
-//! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device,
+//! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device, whose
+//! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
 //! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
 //! `delta` and `moe` are the operations, `workspace` the memory that they share, `staging` and `saved` what comes back to
 //! the host. `hybrid` has what layers share whose experts are on both devices, `split` divides the missing ones; `sweep`
@@ -10,14 +11,17 @@
 //! visits are computed.
 
 mod attention;
+mod batch;
 mod delta;
 mod driver;
 mod error;
+mod graphs;
 mod hybrid;
 mod matrix;
 mod memory;
 mod module;
 mod moe;
+mod param;
 pub mod probe;
 mod ring;
 mod saved;
@@ -63,6 +67,9 @@ const PACED_ROWS_MIN: usize = 32;
 const STAGED_STATES: usize = 4;
 const STAGED_TRACES: usize = 64;
 
+/// What a backend lacks that was told of no passes.
+const NOT_PREPARED: &str = "a backend that was not prepared for passes";
+
 /// A precision as kernels are named.
 fn name(precision: Precision) -> &'static str {
     match precision {
@@ -87,6 +94,8 @@ pub struct CudaOptions {
     pub ring_bytes: usize,
     /// From how many rows on they do; by default as what was measured of this machine favours.
     pub sweep_rows_min: Option<usize>,
+    /// Whether short passes are launched as graphs.
+    pub graphs: bool,
     /// How the CPU computes with experts that are not in device memory.
     pub cpu: CpuOptions,
 }
@@ -135,6 +144,8 @@ struct RowsKernels {
 /// What a pass brings to the device, in the order it lies there.
 #[derive(Clone, Copy)]
 struct Inputs {
+    /// The position of the first row.
+    start: Address,
     /// The block table.
     blocks: Address,
     /// Cosine and sine for each rotated pair of each row.
@@ -244,9 +255,9 @@ fn workspace_bytes(sizes: &PassSizes) -> Result<usize> {
 }
 
 /// Words of the parts of [`Inputs`].
-fn input_words(sizes: &PassSizes) -> [usize; 3] {
+fn input_words(sizes: &PassSizes) -> [usize; 4] {
     let rotary = sizes.attention.map_or(0, |shape| shape.rotary_dim / 2 * 2);
-    let words = [sizes.positions_max.div_ceil(KV_BLOCK), sizes.rows_max * rotary, sizes.rows_max];
+    let words = [1, sizes.positions_max.div_ceil(KV_BLOCK), sizes.rows_max * rotary, sizes.rows_max];
     words.map(|count| count.next_multiple_of(4))
 }
 
@@ -325,7 +336,7 @@ impl Cuda {
     }
 
     fn planned(&mut self) -> Result<&mut Planned> {
-        self.planned.as_mut().context("a backend that was not prepared for passes")
+        self.planned.as_mut().context(NOT_PREPARED)
     }
 
     /// Workspace for an operation.
@@ -334,10 +345,16 @@ impl Cuda {
     }
 
     fn inputs(&mut self) -> Result<Inputs> {
-        let [blocks, angles, _] = input_words(&self.sizes);
-        let start = self.planned()?.inputs.address();
-        let angles_at = start.plus(4 * blocks);
-        Ok(Inputs { blocks: start, angles: angles_at, tokens: angles_at.plus(4 * angles) })
+        let [start, blocks, angles, _] = input_words(&self.sizes);
+        let at = |words: usize| {
+            Ok::<_, Error>(self.planned.as_ref().context(NOT_PREPARED)?.inputs.address().plus(4 * words))
+        };
+        Ok(Inputs {
+            start: at(0)?,
+            blocks: at(start)?,
+            angles: at(start + blocks)?,
+            tokens: at(start + blocks + angles)?,
+        })
     }
 
     fn delta_kernels(&mut self) -> Result<delta::Kernels> {
@@ -457,6 +474,8 @@ impl Cuda {
             traces: saved(pass.keep.traced_rows().count()),
             routed: Routed::default(),
         };
+        let is_short = pass.rows < PACED_ROWS_MIN && !pass.blocks.is_empty();
+        self.device.set_batching(self.options.graphs && is_short)?;
         if pass.blocks.is_empty() {
             return Ok(());
         }
@@ -465,11 +484,14 @@ impl Cuda {
         let blocks = &pass.blocks[..(pass.start + pass.rows).div_ceil(KV_BLOCK)];
         let angles =
             sizes.attention.map_or_else(Vec::new, |shape| attention::angles(&shape, pass.start, pass.rows));
-        let [blocks_max, ..] = input_words(&sizes);
+        let [start_words, blocks_max, ..] = input_words(&sizes);
         ensure!(blocks.len() <= blocks_max, "a pass ends behind the last position that was stated");
-        let blocks = blocks.iter().flat_map(|block| block.to_ne_bytes());
-        self.put(0, blocks, inputs.blocks)?;
-        self.put(4 * blocks_max, angles.iter().flat_map(|angle| angle.to_ne_bytes()), inputs.angles)
+        let mut head = vec![0; start_words];
+        head[0] = pass.start as u32;
+        let head = head.iter().chain(blocks).flat_map(|word| word.to_ne_bytes());
+        self.put(0, head, inputs.start)?;
+        let angles_at = 4 * (start_words + blocks_max);
+        self.put(angles_at, angles.iter().flat_map(|angle| angle.to_ne_bytes()), inputs.angles)
     }
 
     /// Whether experts without slots are to pass through device memory in a pass of `rows` rows.
@@ -601,7 +623,7 @@ impl Backend for Cuda {
         if sizes.top_k > 0 {
             self.moe_kernels = Some(moe::Kernels::new(&mut self.modules)?);
             self.hybrid = match self.options.expert_slots < sizes.experts {
-                true => Some(Hybrid::new(&self.device, sizes, PACED_ROWS_MIN - 1)?),
+                true => Some(Hybrid::new(&self.device, &self.arena, sizes, PACED_ROWS_MIN - 1)?),
                 false => None,
             };
             if self.hybrid.is_some() && self.options.ring_bytes > 0 {
@@ -681,9 +703,9 @@ impl Backend for Cuda {
     fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
         self.enqueue(|this| {
             ensure!(tokens.len() <= x.rows_max, "a pass is larger than was stated");
-            let [blocks, angles, _] = input_words(&this.sizes);
+            let [start, blocks, angles, _] = input_words(&this.sizes);
             let to = this.inputs()?.tokens;
-            this.put(4 * (blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
+            this.put(4 * (start + blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
             table.embed(&this.device, to, tokens.len(), x.buffer.address())
         });
     }
@@ -718,7 +740,7 @@ impl Backend for Cuda {
             this.feed_forward(weights, x.buffer.address())?;
             // Sweeps wait for the router of each layer.
             let is_paced = this.pass.rows >= PACED_ROWS_MIN && !this.pass.is_swept;
-            if is_paced { this.device.wait() } else { Ok(()) }
+            if is_paced { this.device.wait() } else { this.device.flush() }
         });
     }
 
@@ -740,6 +762,7 @@ impl Backend for Cuda {
             return Err(Interrupted::Cancelled);
         }
         let done = self.save_hidden(x).and_then(|()| self.read());
+        let done = done.and_then(|()| self.device.set_batching(false));
         self.keep(done);
         if let Some(error) = self.device_error() {
             return Err(Interrupted::Device(error));

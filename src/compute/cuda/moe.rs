@@ -233,6 +233,7 @@ impl Cuda {
         self.shared(weights, &parts, rows, x)?;
         let Some(host) = host else { return Ok(()) };
         if is_sent {
+            self.device.flush()?;
             self.pass.routed = self.hybrid()?.receive(rows * sizes.hidden, rows * routed.top_k)?;
         }
         self.visit_missing(&routed.experts, &host.experts, routed.top_k, &parts, x)
@@ -290,7 +291,7 @@ impl Cuda {
             &(values as i32),
             &(visits as i32),
             &envelope.flag,
-            &envelope.number,
+            &envelope.counter,
         ];
         device.launch(kernels.publish, [1, 1, 1], PUBLISHING_THREADS, &params)?;
         Ok(true)

@@ -58,11 +58,11 @@ extern "C" __global__ void __launch_bounds__(256) combine(const float* outputs, 
 }
 
 // Brings what the host needs to compute with experts to memory of the host that is mapped, and then says so by the number
-// of the message. One block.
-extern "C" __global__ void __launch_bounds__(256) publish(const float* normed, const u32* chosen, const float* weights, float* to_normed, u32* to_chosen, float* to_weights, int values, int visits, u32* flag, u32 number) {
+// of the message, which is counted on the device. One block.
+extern "C" __global__ void __launch_bounds__(256) publish(const float* normed, const u32* chosen, const float* weights, float* to_normed, u32* to_chosen, float* to_weights, int values, int visits, u32* flag, u32* number) {
     for (int i = threadIdx.x; i < values; i += blockDim.x) to_normed[i] = normed[i];
     for (int i = threadIdx.x; i < visits; i += blockDim.x) to_chosen[i] = chosen[i], to_weights[i] = weights[i];
     __threadfence_system();
     __syncthreads();
-    if (threadIdx.x == 0) store_release_system(flag, number);
+    if (threadIdx.x == 0) store_release_system(flag, ++*number);
 }
