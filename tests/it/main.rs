@@ -37,6 +37,8 @@ mod session;
 mod settings;
 mod starter;
 #[cfg(unix)]
+mod states;
+#[cfg(unix)]
 mod sweeps;
 mod tiny;
 mod tokenizers;

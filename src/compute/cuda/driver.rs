@@ -217,6 +217,8 @@ pub(super) struct Event {
 
 // SAFETY: as for the device.
 unsafe impl Send for Event {}
+// SAFETY: as for the device.
+unsafe impl Sync for Event {}
 
 impl Event {
     pub(super) fn new(device: &Arc<Device>) -> Result<Self> {
@@ -291,6 +293,15 @@ impl Lane {
     pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
         // SAFETY: the caller keeps the memory.
         unsafe { upload(self.stream, from, to) }
+    }
+
+    /// Enqueues a copy to the host.
+    ///
+    /// # Safety
+    /// The memory is used by nothing else until the copy was waited for.
+    pub(super) unsafe fn download_later(&self, from: Address, to: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller keeps the memory.
+        unsafe { result::memcpy_dtoh_async(to, from.0, self.stream) }.map_err(failed("a copy from the GPU"))
     }
 }
 

@@ -4,11 +4,11 @@
 //!
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device, whose
 //! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
-//! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
-//! `delta` and `moe` are the operations, `workspace` the memory that they share, `staging` and `saved` what comes back to
-//! the host. `hybrid` has what layers share whose experts are on both devices, `split` divides the missing ones; `sweep`
-//! computes with the experts of a layer as they pass through device memory, `ring` is that memory, `tiles` the order in which
-//! visits are computed.
+//! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
+//! `delta` and `moe` are the operations, `workspace` the memory that they share. `staging` is what comes back to the host,
+//! `saved` what is kept of the recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share
+//! whose experts are on both devices, `split` divides the missing ones; `sweep` computes with the experts of a layer as they
+//! pass through device memory, `ring` is that memory, `tiles` the order in which visits are computed.
 
 mod attention;
 mod batch;
@@ -25,6 +25,7 @@ mod param;
 pub mod probe;
 mod ring;
 mod saved;
+mod saver;
 mod split;
 mod staging;
 mod sweep;
@@ -50,6 +51,7 @@ use matrix::Output;
 use memory::{Arena, Buffer, HostMemory, taken};
 use module::{File, Modules};
 use saved::Destination;
+use saver::Saver;
 use split::Visit;
 use staging::Staging;
 use sweep::Sweep;
@@ -63,10 +65,11 @@ const THREADS_MAX: usize = 256;
 const STAGING_BYTES_MAX: usize = 128 << 20;
 /// From how many rows on a pass is waited for layer by layer: it can be cancelled then, and the wait is short beside a layer.
 const PACED_ROWS_MIN: usize = 32;
-/// States and traced rows of a pass that page-locked memory is to hold.
-const STAGED_STATES: usize = 4;
+/// Traced rows of a pass that page-locked memory is to hold.
 const STAGED_TRACES: usize = 64;
 
+/// What a model without recurrence does not have.
+const NO_DELTA: &str = "a model without Gated DeltaNet was announced";
 /// What a backend lacks that was told of no passes.
 const NOT_PREPARED: &str = "a backend that was not prepared for passes";
 
@@ -110,6 +113,8 @@ pub struct Cuda {
     moe_kernels: Option<moe::Kernels>,
     delta_kernels: Option<delta::Kernels>,
     maker: matrix::Maker,
+    /// Where there are recurrent states.
+    saver: Option<Saver>,
     /// For experts that are not in device memory.
     cpu: Cpu,
     /// What layers share whose experts are not all in device memory.
@@ -190,7 +195,8 @@ fn threads(count: usize) -> usize {
 /// Bytes of device memory that passes of these sizes take, besides weights, the KV cache, and recurrent states.
 pub fn working_bytes(sizes: &PassSizes) -> Result<u64> {
     let rows = taken(4 * sizes.rows_max * sizes.hidden) + taken(4 * sizes.vocab);
-    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows) as u64)
+    let pieces = saver::bytes(sizes, &saved_bytes(sizes, Precision::F32));
+    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows + pieces) as u64)
 }
 
 /// Bytes of device memory that long prompts take besides when experts pass through `ring_bytes` of it.
@@ -267,16 +273,11 @@ fn input_bytes(sizes: &PassSizes) -> usize {
 
 /// Bytes of page-locked memory for results: at least the largest that are copied together.
 fn staging_bytes(sizes: &PassSizes, precision: Precision) -> usize {
-    let number = precision.bytes();
-    let (state, conv, trace) = sizes.delta.map_or((0, 0, 0), |shape| {
-        (shape.state_len() * number, 4 * shape.conv_len(), shape.trace_len() * number)
-    });
+    let trace = sizes.delta.map_or(0, |shape| shape.trace_len() * precision.bytes());
     let logits = 4 * HEAD_ROWS.min(sizes.rows_max) * sizes.vocab;
     let hidden = 4 * sizes.rows_max * sizes.hidden;
-    let largest = state.max(conv).max(sizes.rows_max * trace).max(logits).max(hidden);
-    let usual = logits
-        + hidden
-        + sizes.delta_layers * (STAGED_STATES * (state + conv) + STAGED_TRACES.min(sizes.rows_max) * trace);
+    let largest = (sizes.rows_max * trace).max(logits).max(hidden);
+    let usual = logits + hidden + sizes.delta_layers * STAGED_TRACES.min(sizes.rows_max) * trace;
     // Parts are aligned.
     largest.max(usual.min(STAGING_BYTES_MAX)) + (1 << 16)
 }
@@ -300,6 +301,7 @@ impl Cuda {
             failure: None,
             planned: None,
             cpu: Cpu::new(options.cpu),
+            saver: None,
             hybrid: None,
             sweep: None,
             moe_kernels: None,
@@ -358,7 +360,11 @@ impl Cuda {
     }
 
     fn delta_kernels(&mut self) -> Result<delta::Kernels> {
-        self.delta_kernels.context("a model without Gated DeltaNet was announced")
+        self.delta_kernels.context(NO_DELTA)
+    }
+
+    fn saver(&mut self) -> Result<&mut Saver> {
+        self.saver.as_mut().context(NO_DELTA)
     }
 
     fn moe_kernels(&mut self) -> Result<moe::Kernels> {
@@ -413,13 +419,12 @@ impl Cuda {
 
     /// Waits, and takes what has come back to where it belongs.
     fn read(&mut self) -> Result<()> {
-        let Self { planned, pass, device, .. } = self;
+        let Self { planned, pass, device, saver, .. } = self;
         let Some(planned) = planned else { return device.wait() };
         let numbers = |bytes: &[u8], out: &mut Vec<f32>| {
             out.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)));
         };
-        planned.staging.read(|to, bytes| match to {
-            Destination::State(mark) => pass.states[mark].0.extend_from_slice(bytes),
+        let done = planned.staging.read(|to, bytes| match to {
             Destination::Traces { first, bytes: width } => {
                 for (trace, bytes) in pass.traces[first..].iter_mut().zip(bytes.chunks_exact(width)) {
                     trace.0.extend_from_slice(bytes);
@@ -433,7 +438,9 @@ impl Cuda {
             }
             Destination::Hidden => numbers(bytes, &mut pass.hidden),
             Destination::Logits => numbers(bytes, &mut pass.logits),
-        })
+        });
+        saver.iter_mut().for_each(Saver::release);
+        done
     }
 
     /// Enqueues copies of the rows that are kept.
@@ -458,7 +465,11 @@ impl Cuda {
             }
         }
         let is_swept = self.favours_sweep(pass.rows);
-        let saved = |count| (0..count).map(|_| saved::Trace::default()).collect();
+        let traces = pass.keep.traced_rows().map(|_| saved::Trace::default()).collect();
+        let states = match &self.saver {
+            Some(saver) => pass.keep.marks.iter().map(|_| saver.state()).collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
         self.pass = CudaPass {
             start: pass.start,
             rows: pass.rows,
@@ -470,8 +481,8 @@ impl Cuda {
             is_swept,
             logits: Vec::new(),
             hidden: Vec::new(),
-            states: pass.keep.marks.iter().map(|_| saved::State::default()).collect(),
-            traces: saved(pass.keep.traced_rows().count()),
+            states,
+            traces,
             routed: Routed::default(),
         };
         let is_short = pass.rows < PACED_ROWS_MIN && !pass.blocks.is_empty();
@@ -492,6 +503,12 @@ impl Cuda {
         self.put(0, head, inputs.start)?;
         let angles_at = 4 * (start_words + blocks_max);
         self.put(angles_at, angles.iter().flat_map(|angle| angle.to_ne_bytes()), inputs.angles)
+    }
+
+    /// What the states of the pass wait for has been enqueued.
+    fn seal_states(&self) -> Result<()> {
+        let Some(saver) = &self.saver else { return Ok(()) };
+        self.pass.states.iter().try_for_each(|state| saver.seal(state))
     }
 
     /// Whether experts without slots are to pass through device memory in a pass of `rows` rows.
@@ -527,7 +544,10 @@ impl Cuda {
     fn restore_all(&mut self, states: &mut [delta::Recurrent], from: Option<&saved::State>) -> Result<()> {
         self.device.enter()?;
         let precision = self.options.precision;
-        let mut rest = from.map(|state| &state.0[..]);
+        if let Some(from) = from {
+            self.saver()?.hold(from)?;
+        }
+        let mut rest = from.map(saved::State::as_slice);
         for state in states {
             let (recurrent, conv) = state.committed();
             let (count, conv_bytes) = (state.shape().state_len(), 4 * state.shape().conv_len());
@@ -540,20 +560,29 @@ impl Cuda {
             };
             let (packed, bytes) = bytes.split_at(count * precision.bytes());
             match precision {
-                Precision::F32 => self.device.upload(packed, recurrent)?,
+                Precision::F32 => self.upload_held(packed, recurrent)?,
                 Precision::F16 => {
                     let at = self.space()?.words(count.div_ceil(2))?;
-                    self.device.upload(packed, at)?;
+                    self.upload_held(packed, at)?;
                     self.unpack(at, recurrent, count)?;
                 }
             }
             let (inputs, bytes) = bytes.split_at(conv_bytes);
             if conv_bytes > 0 {
-                self.device.upload(inputs, conv)?;
+                self.upload_held(inputs, conv)?;
             }
             rest = Some(bytes);
         }
         Ok(())
+    }
+
+    /// Enqueues a copy of a part of a state that is held.
+    fn upload_held(&self, part: &[u8], to: Address) -> Result<()> {
+        // SAFETY: the state is held until the copy was waited for, and nothing writes to it once it was saved.
+        #[expect(unsafe_code, reason = "a copy from memory that stays as it is")]
+        unsafe {
+            self.device.upload_later(part, to)
+        }
     }
 
     fn logits_of(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows) -> Result<()> {
@@ -618,7 +647,10 @@ impl Backend for Cuda {
             inputs,
         });
         if sizes.delta.is_some() {
-            self.delta_kernels = Some(delta::Kernels::new(&mut self.modules, self.options.precision)?);
+            let precision = self.options.precision;
+            self.delta_kernels = Some(delta::Kernels::new(&mut self.modules, precision)?);
+            let saved = saved_bytes(sizes, precision);
+            self.saver = Some(Saver::new(&self.device, &self.arena, sizes, &saved)?);
         }
         if sizes.top_k > 0 {
             self.moe_kernels = Some(moe::Kernels::new(&mut self.modules)?);
@@ -762,7 +794,7 @@ impl Backend for Cuda {
             return Err(Interrupted::Cancelled);
         }
         let done = self.save_hidden(x).and_then(|()| self.read());
-        let done = done.and_then(|()| self.device.set_batching(false));
+        let done = done.and_then(|()| self.device.set_batching(false)).and_then(|()| self.seal_states());
         self.keep(done);
         if let Some(error) = self.device_error() {
             return Err(Interrupted::Device(error));
