@@ -252,13 +252,14 @@ impl Spec {
     /// A session, with the name of the GPU where it runs on one.
     fn session(&self, dir: &ModelDir, config: Config) -> Result<(LocalSession, Option<String>)> {
         let positions_max = self.positions_max(&config)?;
-        let batch_max = BATCH_MAX.min(positions_max);
+        let [batch_max, sweep_max] = [BATCH_MAX, SWEEP_MAX].map(|tokens| tokens.min(positions_max));
         let sizes = config.pass_sizes(batch_max, positions_max);
-        let Some(on_gpu) = place::gpu(self.budgets(), dir, &config, &sizes) else {
+        let Some(on_gpu) = place::gpu(self.budgets(), dir, &config, &sizes, sweep_max) else {
             return Ok((self.session_on_cpu(dir, config, positions_max)?, None));
         };
         let name = on_gpu.gpu.name.clone();
         let experts = ExpertOptions::MAPPED;
+        let batch_max = on_gpu.rows_max;
         let size = ModelOptions { positions_max, batch_max, sweep_max: batch_max, kv_bytes_max: 0, experts };
         let opened = self.session_on_gpu(dir, config.clone(), size, on_gpu);
         match opened {

@@ -1,5 +1,7 @@
 //! Which device a model runs on: the GPU where there is one that holds it, else the CPU.
 
+use std::cell::Cell;
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::compute::cpu::CpuOptions;
@@ -17,6 +19,8 @@ const MARGIN_SHARE: u64 = 16;
 const MARGIN_BYTES_MIN: u64 = 1 << 29;
 /// Share of what is left for experts that more KV blocks may take.
 const KV_SHARE: u64 = 4;
+/// Share of what is left for experts that others of them may pass through in long prompts.
+const RING_SHARE: u64 = 8;
 /// Memory for what is small or rounded up, in bytes.
 const SLACK_BYTES: u64 = 4 << 20;
 
@@ -41,6 +45,8 @@ pub(super) struct OnGpu {
     pub gpu: Gpu,
     /// Whether all experts are in its memory.
     pub holds_all: bool,
+    /// Most rows of a pass.
+    pub rows_max: usize,
 }
 
 /// What a model takes of a GPU's memory, in bytes.
@@ -68,8 +74,15 @@ pub(super) fn margin(free: u64) -> u64 {
     (free / MARGIN_SHARE).max(MARGIN_BYTES_MIN)
 }
 
-/// The GPU, if there is one that can be used, the model fits and the settings allow it. Says in the log why not.
-pub(super) fn gpu(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes) -> Option<OnGpu> {
+/// The GPU, if there is one that can be used, the model fits and the settings allow it. Says in the log why not. Where not all
+/// experts fit, passes may have up to `sweep_max` rows: they read each of the others once.
+pub(super) fn gpu(
+    budgets: Budgets,
+    dir: &ModelDir,
+    config: &Config,
+    sizes: &PassSizes,
+    sweep_max: usize,
+) -> Option<OnGpu> {
     if budgets.vram_bytes_max == Some(0) {
         return None;
     }
@@ -84,16 +97,24 @@ pub(super) fn gpu(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &Pas
             return None;
         }
     };
-    open(budgets, dir, config, sizes, gpu)
+    open(budgets, dir, config, sizes, sweep_max, gpu)
         .inspect_err(|error| tracing::warn!("{} runs on the CPU: {error:#}", dir.origin()))
         .ok()
 }
 
-fn open(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes, gpu: Gpu) -> Result<OnGpu> {
+fn open(
+    budgets: Budgets,
+    dir: &ModelDir,
+    config: &Config,
+    sizes: &PassSizes,
+    sweep_max: usize,
+    gpu: Gpu,
+) -> Result<OnGpu> {
     cuda::check(sizes)?;
     let (precision, kv) = (Precision::F16, Precision::F16);
     let block_bytes = (cuda::kv_block_len(sizes) * kv.bytes()) as u64;
-    let needs = needs(dir, config, sizes, block_bytes)?;
+    let mut sizes = *sizes;
+    let mut needs = needs(dir, config, &sizes, block_bytes)?;
     let free = gpu.memory.free;
     let budget = budgets.vram_bytes_max.unwrap_or_else(|| free.saturating_sub(margin(free))).min(free);
     let mib = |bytes: u64| bytes >> 20;
@@ -110,36 +131,54 @@ fn open(budgets: Budgets, dir: &ModelDir, config: &Config, sizes: &PassSizes, gp
         mib(budget),
         mib(free)
     );
+    let of_experts = |slots| expert_bytes(dir, config, slots);
+    let all_bytes = of_experts(sizes.experts)?;
+    if needs.total() + all_bytes > budget {
+        let sweeping = PassSizes { rows_max: sweep_max, ..sizes };
+        let more = self::needs(dir, config, &sweeping, block_bytes)?;
+        if more.total() <= budget {
+            (sizes, needs) = (sweeping, more);
+        }
+    }
+    let sizes = &sizes;
     let saved = cuda::saved_bytes(sizes, precision);
     let (kv_wanted, state_bytes_max) =
         session::split_budget(budgets.cache_bytes_max, block_bytes as usize, saved);
     let left = budget - needs.total();
-    let of_experts = |slots| expert_bytes(dir, config, slots);
     // Where not all experts fit, most of what is left is for them.
-    let kv_bytes_max = kv_wanted.min(left.saturating_sub(of_experts(sizes.experts)?).max(left / KV_SHARE));
-    let slots = slots(sizes, left - kv_bytes_max, of_experts)?;
+    let kv_bytes_max = kv_wanted.min(left.saturating_sub(all_bytes).max(left / KV_SHARE));
+    let for_experts = left - kv_bytes_max;
+    let ring_bytes =
+        if all_bytes > for_experts { ring(sizes, for_experts, record_bytes(dir, config)?) } else { 0 };
+    let sweep_bytes = if ring_bytes > 0 { cuda::sweep_bytes(sizes, ring_bytes as usize) } else { 0 };
+    let slots = slots(sizes, for_experts - sweep_bytes, of_experts)?;
     let expert_bytes = of_experts(slots)?;
     let size = |bytes| usize::try_from(bytes).context("an address space for the GPU");
     let backend = Cuda::new(CudaOptions {
-        bytes: size(needs.total() + kv_bytes_max + expert_bytes)?,
+        bytes: size(needs.total() + kv_bytes_max + sweep_bytes + expert_bytes)?,
         precision,
         kv,
         expert_slots: slots,
+        ring_bytes: size(ring_bytes)?,
+        sweep_rows_min: None,
+        graphs: true,
         cpu: budgets.cpu,
     })?;
     tracing::info!(
         "{} runs on {gpu}: {} MiB of weights that every token reads, {} MiB of experts ({slots} of {} in each layer), \
-         {} MiB of KV cache, {} MiB of states, {} MiB of activations",
+         {} MiB for the others to pass through, {} MiB of KV cache, {} MiB of states, {} MiB of activations",
         dir.origin(),
         mib(needs.trunk),
         mib(expert_bytes),
         sizes.experts,
+        mib(sweep_bytes),
         mib(needs.kv + kv_bytes_max),
         mib(needs.states),
         mib(needs.working)
     );
     let holds_all = slots == sizes.experts;
-    Ok(OnGpu { backend: Local::Gpu(Box::new(backend)), kv_bytes_max, state_bytes_max, gpu, holds_all })
+    let (backend, rows_max) = (Local::Gpu(Box::new(backend)), sizes.rows_max);
+    Ok(OnGpu { backend, kv_bytes_max, state_bytes_max, gpu, holds_all, rows_max })
 }
 
 fn needs(dir: &ModelDir, config: &Config, sizes: &PassSizes, block_bytes: u64) -> Result<Needs> {
@@ -166,6 +205,27 @@ fn expert_bytes(dir: &ModelDir, config: &Config, slots: usize) -> Result<u64> {
     Ok(matrices + tables.sum::<u64>())
 }
 
+/// Bytes that an expert takes on its way through GPU memory, at most.
+fn record_bytes(dir: &ModelDir, config: &Config) -> Result<u64> {
+    let largest = Cell::new(0);
+    layout::bytes(dir, config, |matrix, count| {
+        let bytes = cuda::matrix_bytes(matrix, 1)?;
+        if count > 1 {
+            largest.set(largest.get().max(bytes));
+        }
+        Some(bytes)
+    })?;
+    Ok(3 * largest.get())
+}
+
+/// Bytes of GPU memory that experts without a slot pass through in long prompts, of `bytes` that all experts may take: those
+/// of two layers, if that is no large share; 0 where there is too little.
+fn ring(sizes: &PassSizes, bytes: u64, record_bytes: u64) -> u64 {
+    let two_layers = 2 * sizes.experts as u64 * record_bytes;
+    let ring_bytes = two_layers.min(bytes / RING_SHARE).max(cuda::ring_bytes_min(record_bytes));
+    if cuda::sweep_bytes(sizes, ring_bytes as usize) > bytes / 2 { 0 } else { ring_bytes }
+}
+
 /// The most slots of each layer that fit `bytes`: all experts, or enough for those that a token visits, or none.
 fn slots(sizes: &PassSizes, bytes: u64, of_slots: impl Fn(usize) -> Result<u64>) -> Result<usize> {
     let (mut fit, mut more) = (0, sizes.experts + 1);
@@ -187,6 +247,17 @@ pub(super) fn block_bytes(backend: &Local, config: &Config) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn experts_pass_through_a_share_of_the_memory() {
+        let sizes =
+            PassSizes { experts: 512, top_k: 10, rows_max: 1024, hidden: 2048, ..PassSizes::default() };
+        let record = 1_700_000;
+        assert_eq!(ring(&sizes, 4 << 30, record), (4 << 30) / 8);
+        assert_eq!(ring(&sizes, 40 << 30, record), 2 * 512 * record, "two layers");
+        assert_eq!(ring(&sizes, 50 << 20, record), 0, "outputs of visits alone take more");
+        assert_eq!(ring(&PassSizes { rows_max: 64, ..sizes }, 50 << 20, record), 4 * 1_700_096);
+    }
 
     #[test]
     fn what_is_left_becomes_slots_of_each_layer() {

@@ -30,14 +30,24 @@ pub fn is_there() -> bool {
         && probe::probe().inspect_err(|error| println!("skipped: {error}")).is_ok()
 }
 
+/// With these slots for the experts of each layer, and nothing that others pass through.
+pub fn options_with(
+    expert_slots: usize,
+    precision: Precision,
+    kv: Precision,
+    cpu: CpuOptions,
+) -> CudaOptions {
+    let (ring_bytes, sweep_rows_min, graphs) = (0, None, true);
+    CudaOptions { bytes: BYTES, precision, kv, expert_slots, ring_bytes, sweep_rows_min, graphs, cpu }
+}
+
 impl TestBackend for Cuda {
     /// Emulated kernels are slow.
     const STEPS_DIVISOR: usize = 5;
 
     fn open(options: CpuOptions) -> Self {
         let (precision, kv) = (options.precision, Precision::F32);
-        Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_slots: usize::MAX, cpu: options })
-            .unwrap()
+        Cuda::new(options_with(usize::MAX, precision, kv, options)).unwrap()
     }
 }
 
@@ -173,10 +183,14 @@ fn the_cpu_takes_over_where_the_gpu_cannot() {
 
 /// A reference checkpoint on a GPU with `slots` slots for the experts of each layer.
 fn model_in_slots(case: &str, expert_slots: usize) -> Model<Cuda> {
-    probe::probe().unwrap();
     let cpu = crate::load::cpu(1, 8, Precision::F32);
-    let (precision, kv) = (Precision::F32, Precision::F32);
-    let backend = Cuda::new(CudaOptions { bytes: BYTES, precision, kv, expert_slots, cpu }).unwrap();
+    model_with(case, options_with(expert_slots, Precision::F32, Precision::F32, cpu))
+}
+
+/// A reference checkpoint on a GPU.
+pub fn model_with(case: &str, options: CudaOptions) -> Model<Cuda> {
+    probe::probe().unwrap();
+    let backend = Cuda::new(options).unwrap();
     let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
     let config = fimd::model::Config::read(&dir).unwrap();
     Model::load(&dir, config, crate::load::options(256, 256), backend).unwrap()
@@ -261,7 +275,7 @@ fn copies_that_cannot_be_enqueued_are_noticed() {
 }
 
 /// A model with these budgets of GPU memory, as the daemon opens it.
-fn spec(model: &std::path::Path, vram_bytes_max: Option<u64>) -> Spec {
+pub fn spec(model: &std::path::Path, vram_bytes_max: Option<u64>) -> Spec {
     Spec {
         model: Some(model.to_owned()),
         context: Some(256),

@@ -87,6 +87,7 @@ const PURE: &[&str] = &[
     "session/keep.rs",
     "session/prefix.rs",
     "compute/cuda/split.rs",
+    "compute/cuda/tiles.rs",
     "compute/experts/policy.rs",
     "decode/drafts.rs",
     "serve/queue.rs",

@@ -19,6 +19,8 @@ mod fuzz;
 mod gguf;
 #[cfg(unix)]
 mod gpu;
+#[cfg(unix)]
+mod graphs;
 mod guide;
 mod hostile;
 mod keystrokes;
@@ -34,5 +36,9 @@ mod remote;
 mod session;
 mod settings;
 mod starter;
+#[cfg(unix)]
+mod states;
+#[cfg(unix)]
+mod sweeps;
 mod tiny;
 mod tokenizers;

@@ -97,6 +97,11 @@ impl Cpu {
         self.context.records.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Calls `body(task)` once for each task below `tasks` on some thread.
+    pub fn in_parallel(&mut self, tasks: usize, body: impl Fn(usize) + Sync) {
+        self.context.pool.run(tasks, body);
+    }
+
     /// `x += experts(normed)` for rows whose experts another device has chosen: `chosen` and their `weights` are
     /// `[rows, top_k]`, `normed` and `x` `[rows, hidden]`. Visits of [`LEFT_OUT`] are none. The owner of the experts' bytes
     /// was told of the visits. Fails when the bytes of an expert cannot be read.

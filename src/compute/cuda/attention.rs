@@ -1,5 +1,7 @@
 //! Attention between its projections, and the KV cache.
 
+#![expect(unsafe_code, reason = "a structure that kernels take")]
+
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -33,12 +35,14 @@ struct Shape {
     rotary_dim: i32,
     query_width: i32,
     eps: f32,
-    start: i32,
     layer: i32,
+    unused: i32,
+    start: Address,
     block_len: u64,
 }
 
-impl Param for Shape {}
+// SAFETY: eight halves, then two words.
+unsafe impl Param for Shape {}
 
 /// Kernels for a precision of the KV cache.
 #[derive(Clone, Copy)]
@@ -121,9 +125,9 @@ pub(super) fn workspace_bytes(shape: &AttentionShape, hidden: usize, rows: usize
     Ok(space.used())
 }
 
-/// In how many parts the positions of each head are taken.
+/// In how many parts the positions of each head are taken: a power of two, so that it rarely changes with each token.
 fn splits(heads: usize, positions: usize) -> usize {
-    (BLOCKS / heads).min(positions / SPLIT_MIN).max(1)
+    1 << (BLOCKS / heads).min(positions / SPLIT_MIN).max(1).ilog2()
 }
 
 impl Cuda {
@@ -142,6 +146,7 @@ impl Cuda {
         weights.query.multiply(&device, parts.normed, Output::to(parts.queries), rows)?;
         weights.key.multiply(&device, parts.normed, Output::to(parts.keys), rows)?;
         weights.value.multiply(&device, parts.normed, Output::to(parts.values), rows)?;
+        let inputs = self.inputs()?;
         let described = Shape {
             heads: shape.heads as i32,
             kv_heads: shape.kv_heads as i32,
@@ -149,13 +154,14 @@ impl Cuda {
             rotary_dim: shape.rotary_dim as i32,
             query_width: shape.query_width() as i32,
             eps: shape.eps,
-            start: self.pass.start as i32,
             layer: layer as i32,
+            unused: 0,
+            start: inputs.start,
             block_len: kv.block_len as u64,
         };
         let address = |vector: Option<&Buffer>| vector.map_or(Address::NULL, Buffer::address);
         let bias = weights.bias.as_ref();
-        let (cache, inputs) = (kv.buffer.address(), self.inputs()?);
+        let cache = kv.buffer.address();
         let place: [&dyn Param; 12] = [
             &described,
             &parts.queries,
@@ -173,7 +179,7 @@ impl Cuda {
         device.launch(kv.kernels.place, [shape.heads + 2 * shape.kv_heads, rows, 1], 32, &place)?;
         let positions = self.pass.start + rows;
         let splits = splits(shape.heads * rows, positions);
-        let warps = positions.div_ceil(splits).div_ceil(CHUNK).clamp(1, WARPS);
+        let warps = positions.div_ceil(splits).div_ceil(CHUNK).clamp(1, WARPS).next_power_of_two();
         let attend: [&dyn Param; 6] =
             [&described, &parts.queries, &cache, &inputs.blocks, &parts.attended, &parts.partial];
         device.launch(kv.kernels.attend, [shape.heads, rows, splits], 32 * warps, &attend)?;

@@ -1,8 +1,10 @@
 //! Gated DeltaNet between its projections, and the recurrent state.
 
+#![expect(unsafe_code, reason = "a structure that kernels take")]
+
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::driver::{Address, Function, Param};
 use super::matrix::Output;
@@ -10,7 +12,7 @@ use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
 use super::saved::{Destination, Trace};
 use super::workspace::Space;
-use super::{Cuda, threads};
+use super::{Cuda, NO_DELTA, saver, threads};
 use crate::compute::{DeltaProjection, DeltaShape, DeltaWeights, Precision};
 
 /// Widest key: as `PER_LANE` of the kernels, for each lane of a warp.
@@ -32,7 +34,8 @@ struct Shape {
     rows: i32,
 }
 
-impl Param for Shape {}
+// SAFETY: eight halves.
+unsafe impl Param for Shape {}
 
 impl Shape {
     fn new(shape: &DeltaShape, rows: usize) -> Self {
@@ -154,9 +157,9 @@ impl Parts {
     }
 }
 
-/// Numbers that are saved of one layer at a time: a state, or the traces of `rows` rows.
+/// Numbers that are saved or restored of one layer at a time: a state, or the traces of `rows` rows.
 fn packed_len(shape: &DeltaShape, rows: usize) -> usize {
-    shape.state_len().max(shape.conv_len()).max(rows * shape.trace_len())
+    shape.state_len().max(rows * shape.trace_len())
 }
 
 /// Bytes of workspace for `rows` rows.
@@ -331,19 +334,17 @@ impl Cuda {
         at: usize,
     ) -> Result<()> {
         let mark = self.pass.marks.iter().position(|&mark| mark == at).expect("a mark");
-        let count = shape.state_len();
-        match self.options.precision {
-            Precision::F32 => self.save(recurrent, 4 * count, Destination::State(mark))?,
-            Precision::F16 => {
-                self.pack(recurrent, parts.packed, count)?;
-                self.save(parts.packed, 2 * count, Destination::State(mark))?;
-            }
+        let (count, precision) = (shape.state_len(), self.options.precision);
+        let piece = self.saver()?.piece()?;
+        match precision {
+            Precision::F32 => self.device.copy(recurrent, piece, 4 * count)?,
+            Precision::F16 => self.pack(recurrent, piece, count)?,
         }
-        if shape.conv_len() > 0 {
-            self.conv_state(shape, described, past, parts.channels, parts.packed, at)?;
-            self.save(parts.packed, 4 * shape.conv_len(), Destination::State(mark))?;
-        }
-        Ok(())
+        let packed = count * precision.bytes();
+        let inputs = packed.next_multiple_of(saver::ALIGNMENT);
+        self.conv_state(shape, described, past, parts.channels, piece.plus(inputs), at)?;
+        let saved = [0..packed, inputs..inputs + 4 * shape.conv_len()];
+        self.saver.as_mut().context(NO_DELTA)?.save(saved, &mut self.pass.states[mark])
     }
 
     /// Enqueues the traced rows to be saved.

@@ -2,59 +2,17 @@
 
 #![expect(unsafe_code, reason = "calls of the CUDA driver")]
 
-use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Result;
 use cudarc::driver::result::{self, DriverError, ctx, device, event, primary_ctx, stream};
 use cudarc::driver::sys;
 
+use super::batch::Batch;
 use super::error::failed;
+use super::graphs::Graphs;
+pub(super) use super::param::{Address, Function, Param};
 use crate::base::memory::Space;
-
-/// An address in device memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub(super) struct Address(pub(super) u64);
-
-impl Address {
-    /// What a kernel takes for nothing.
-    pub(super) const NULL: Self = Self(0);
-
-    /// The address `bytes` bytes behind it.
-    pub(super) fn plus(self, bytes: usize) -> Self {
-        Self(self.0 + bytes as u64)
-    }
-}
-
-/// What a kernel takes as an argument: a number, an address, or a structure of those laid out as in C.
-pub(super) trait Param {
-    /// Where the driver reads it.
-    fn place(&self) -> *mut c_void {
-        std::ptr::from_ref(self).cast_mut().cast()
-    }
-}
-
-impl Param for i32 {}
-impl Param for u32 {}
-impl Param for u64 {}
-impl Param for f32 {}
-impl Param for Address {}
-
-/// A kernel of a module that is loaded.
-#[derive(Clone, Copy)]
-pub(super) struct Function(sys::CUfunction);
-
-// SAFETY: a handle of the driver, which any thread may use.
-unsafe impl Send for Function {}
-// SAFETY: as above.
-unsafe impl Sync for Function {}
-
-impl Function {
-    pub(super) fn new(handle: sys::CUfunction) -> Self {
-        Self(handle)
-    }
-}
 
 /// The first device, opened.
 ///
@@ -64,6 +22,16 @@ pub(super) struct Device {
     ordinal: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    pending: Mutex<Pending>,
+}
+
+/// What is to be enqueued.
+#[derive(Default)]
+struct Pending {
+    batch: Batch,
+    graphs: Graphs,
+    /// Whether operations are put together.
+    is_batching: bool,
 }
 
 // SAFETY: handles of the driver may be used by any thread that has made the context current, as each method does.
@@ -77,7 +45,7 @@ impl Device {
         let ordinal = device::get(0).map_err(failed("cuDeviceGet"))?;
         // SAFETY: the device is one that the driver has given.
         let context = unsafe { primary_ctx::retain(ordinal) }.map_err(failed("the GPU cannot be opened"))?;
-        let mut this = Self { ordinal, context, stream: stream::null() };
+        let mut this = Self { ordinal, context, stream: stream::null(), pending: Mutex::default() };
         this.enter()?;
         this.stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
         Ok(Arc::new(this))
@@ -99,12 +67,14 @@ impl Device {
     /// Waits for all that was enqueued.
     pub(super) fn wait(&self) -> Result<()> {
         self.enter()?;
+        self.flush()?;
         // SAFETY: the stream is held until this is dropped.
         unsafe { stream::synchronize(self.stream) }.map_err(failed("the GPU failed"))
     }
 
     /// Whether all that was enqueued is done.
     pub(super) fn is_idle(&self) -> Result<bool> {
+        self.flush()?;
         // SAFETY: the stream is held until this is dropped.
         match unsafe { sys::cuStreamQuery(self.stream) } {
             sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
@@ -120,17 +90,47 @@ impl Device {
         threads: usize,
         params: &[&dyn Param],
     ) -> Result<()> {
-        let mut places: Vec<*mut c_void> = params.iter().map(|param| param.place()).collect();
-        let [x, y, z] = grid.map(|count| count as u32);
-        // SAFETY: the driver copies the arguments before it returns; what the kernel reaches is device memory.
-        let launched = unsafe {
-            result::launch_kernel(function.0, (x, y, z), (threads as u32, 1, 1), 0, self.stream, &mut places)
-        };
-        launched.map_err(failed("a kernel cannot be launched"))
+        let grid = grid.map(|count| count as u32);
+        self.add(|batch| batch.launch(function, grid, threads as u32, params))
+    }
+
+    /// From now on kernels and copies that need no host are put together, and enqueued by [`Device::flush`] or by whatever
+    /// they have to precede, as a graph where they came before; or at once.
+    pub(super) fn set_batching(&self, is_batching: bool) -> Result<()> {
+        self.flush()?;
+        self.pending().is_batching = is_batching;
+        Ok(())
+    }
+
+    /// Enqueues what was put together.
+    pub(super) fn flush(&self) -> Result<()> {
+        let Pending { batch, graphs, .. } = &mut *self.pending();
+        if batch.len() == 0 {
+            return Ok(());
+        }
+        let done = graphs.enqueue(batch, self.stream);
+        batch.forget();
+        done
+    }
+
+    fn add(&self, add: impl FnOnce(&mut Batch)) -> Result<()> {
+        let Pending { batch, is_batching, .. } = &mut *self.pending();
+        add(batch);
+        if *is_batching {
+            return Ok(());
+        }
+        let done = batch.enqueue(self.stream);
+        batch.forget();
+        done
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().expect("lock poisoned")
     }
 
     /// Enqueues a copy from memory that the system may move: it is read before this returns.
     pub(super) fn upload<T: Copy>(&self, from: &[T], to: Address) -> Result<()> {
+        self.flush()?;
         // SAFETY: the driver has copied memory that is not page-locked when it returns.
         unsafe { upload(self.stream, from, to) }
     }
@@ -140,30 +140,48 @@ impl Device {
     /// # Safety
     /// The memory stays as it is until [`Device::wait`] returns.
     pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
+        self.flush()?;
         // SAFETY: the caller keeps the memory.
         unsafe { upload(self.stream, from, to) }
     }
 
-    /// Enqueues a copy to the host.
+    /// Enqueues a copy to page-locked memory of the host.
     ///
     /// # Safety
     /// The memory is used by nothing else until [`Device::wait`] returns.
     pub(super) unsafe fn download_later(&self, from: Address, to: &mut [u8]) -> Result<()> {
         // SAFETY: the caller keeps the memory.
+        self.add(|batch| unsafe { batch.download(from, to) })
+    }
+
+    /// Copies to memory that the system may move, which may wait.
+    pub(super) fn download(&self, from: Address, to: &mut [u8]) -> Result<()> {
+        self.flush()?;
+        // SAFETY: the driver has written memory that is not page-locked when it returns.
         unsafe { result::memcpy_dtoh_async(to, from.0, self.stream) }.map_err(failed("a copy from the GPU"))
     }
 
     /// Enqueues a copy inside device memory.
     pub(super) fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
-        // SAFETY: both are device memory.
-        unsafe { result::memcpy_dtod_async(to.0, from.0, bytes, self.stream) }
-            .map_err(failed("a copy inside the GPU"))
+        self.add(|batch| batch.copy(from, to, bytes))
+    }
+
+    /// Marks what is enqueued so far.
+    pub(super) fn record(&self, event: &Event) -> Result<()> {
+        self.flush()?;
+        // SAFETY: stream and event are held until they are dropped.
+        unsafe { event::record(event.handle, self.stream) }.map_err(failed("cuEventRecord"))
+    }
+
+    /// Has whatever is enqueued from now on wait for an event.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<()> {
+        self.flush()?;
+        wait_for(self.stream, event)
     }
 
     /// Enqueues zeros.
     pub(super) fn clear(&self, at: Address, bytes: usize) -> Result<()> {
-        // SAFETY: it is device memory.
-        unsafe { result::memset_d8_async(at.0, 0, bytes, self.stream) }.map_err(failed("filling memory"))
+        self.add(|batch| batch.clear(at, bytes))
     }
 }
 
@@ -180,6 +198,7 @@ impl Drop for Device {
     fn drop(&mut self) {
         // Nothing can be done about errors here: a device that has failed returns one from every call.
         let _ = self.wait();
+        *self.pending() = Pending::default();
         // SAFETY: nothing uses stream and context any more.
         unsafe {
             if !self.stream.is_null() {
@@ -190,12 +209,54 @@ impl Drop for Device {
     }
 }
 
-/// A second stream, whose copies to the device run beside the kernels.
+/// A point in what was enqueued, which others wait for.
+pub(super) struct Event {
+    device: Arc<Device>,
+    handle: sys::CUevent,
+}
+
+// SAFETY: as for the device.
+unsafe impl Send for Event {}
+// SAFETY: as for the device.
+unsafe impl Sync for Event {}
+
+impl Event {
+    pub(super) fn new(device: &Arc<Device>) -> Result<Self> {
+        device.enter()?;
+        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
+        let handle = event::create(flags).map_err(failed("cuEventCreate"))?;
+        Ok(Self { device: device.clone(), handle })
+    }
+
+    /// Waits until what was enqueued before it is done.
+    pub(super) fn wait(&self) -> Result<()> {
+        // SAFETY: the event is held until this is dropped.
+        unsafe { event::synchronize(self.handle) }.map_err(failed("the GPU failed"))
+    }
+
+    /// Seconds from this to a later one; `None` while that is to come.
+    pub(super) fn seconds_to(&self, later: &Self) -> Result<Option<f64>> {
+        // SAFETY: both events are held until they are dropped.
+        match unsafe { event::elapsed(self.handle, later.handle) } {
+            Ok(ms) => Ok(Some(f64::from(ms) / 1e3)),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(None),
+            Err(error) => Err(failed("the GPU failed")(error)),
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let _ = self.device.enter();
+        // SAFETY: nothing uses it after this; the driver keeps what is enqueued.
+        let _ = unsafe { event::destroy(self.handle) };
+    }
+}
+
+/// A second stream, whose copies run beside the kernels.
 pub(super) struct Lane {
     device: Arc<Device>,
     stream: sys::CUstream,
-    /// Before and after the copies between [`Lane::begin`] and [`Lane::join`].
-    events: [sys::CUevent; 2],
 }
 
 // SAFETY: as for the device.
@@ -205,43 +266,18 @@ impl Lane {
     pub(super) fn new(device: Arc<Device>) -> Result<Self> {
         device.enter()?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
-        let none = std::ptr::null_mut();
-        let mut this = Self { device, stream, events: [none; 2] };
-        for created in &mut this.events {
-            let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
-            *created = event::create(flags).map_err(failed("cuEventCreate"))?;
-        }
-        Ok(this)
+        Ok(Self { device, stream })
     }
 
-    /// Copies are to follow.
-    pub(super) fn begin(&self) -> Result<()> {
-        self.record(0)
+    /// Marks what is enqueued so far.
+    pub(super) fn record(&self, event: &Event) -> Result<()> {
+        // SAFETY: stream and event are held until they are dropped.
+        unsafe { event::record(event.handle, self.stream) }.map_err(failed("cuEventRecord"))
     }
 
-    /// Has whatever is enqueued on the device from now on wait for the copies.
-    pub(super) fn join(&self) -> Result<()> {
-        self.record(1)?;
-        // SAFETY: stream and event are held until the device and this are dropped.
-        let waits = unsafe {
-            stream::wait_event(
-                self.device.stream,
-                self.events[1],
-                sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
-            )
-        };
-        waits.map_err(failed("cuStreamWaitEvent"))
-    }
-
-    /// Seconds that the copies took; `None` while they are on their way.
-    pub(super) fn seconds(&self) -> Result<Option<f64>> {
-        let [begun, done] = self.events;
-        // SAFETY: both events are held until this is dropped.
-        match unsafe { event::elapsed(begun, done) } {
-            Ok(ms) => Ok(Some(f64::from(ms) / 1e3)),
-            Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(None),
-            Err(error) => Err(failed("the GPU failed")(error)),
-        }
+    /// Has whatever is enqueued here from now on wait for an event.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<()> {
+        wait_for(self.stream, event)
     }
 
     /// Enqueues a copy from memory that the system may move: it is read before this returns.
@@ -253,27 +289,35 @@ impl Lane {
     /// Enqueues a copy from page-locked memory.
     ///
     /// # Safety
-    /// The memory stays as it is until the device has waited for the copies.
+    /// The memory stays as it is until the copy was waited for.
     pub(super) unsafe fn upload_later(&self, from: &[u8], to: Address) -> Result<()> {
         // SAFETY: the caller keeps the memory.
         unsafe { upload(self.stream, from, to) }
     }
 
-    fn record(&self, which: usize) -> Result<()> {
-        // SAFETY: stream and event are held until this is dropped.
-        unsafe { event::record(self.events[which], self.stream) }.map_err(failed("cuEventRecord"))
+    /// Enqueues a copy to the host.
+    ///
+    /// # Safety
+    /// The memory is used by nothing else until the copy was waited for.
+    pub(super) unsafe fn download_later(&self, from: Address, to: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller keeps the memory.
+        unsafe { result::memcpy_dtoh_async(to, from.0, self.stream) }.map_err(failed("a copy from the GPU"))
     }
+}
+
+/// Has whatever is enqueued on a stream from now on wait for an event; at once for one that was never recorded.
+fn wait_for(stream: sys::CUstream, event: &Event) -> Result<()> {
+    let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+    // SAFETY: stream and event are held until they are dropped.
+    unsafe { stream::wait_event(stream, event.handle, flags) }.map_err(failed("cuStreamWaitEvent"))
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
         let _ = self.device.enter();
-        // SAFETY: nothing uses stream and events after this.
+        // SAFETY: nothing uses the stream after this.
         unsafe {
             let _ = stream::synchronize(self.stream);
-            for &created in self.events.iter().filter(|created| !created.is_null()) {
-                let _ = event::destroy(created);
-            }
             let _ = stream::destroy(self.stream);
         }
     }

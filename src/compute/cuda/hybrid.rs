@@ -10,17 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::driver::{Address, Device, Lane};
+use super::driver::{Address, Device, Event, Lane};
 use super::matrix::Matrix;
-use super::memory::HostMemory;
-use super::split::Rates;
+use super::memory::{Arena, Buffer, HostMemory};
+use super::ring::Timed;
+use super::split::{COPIED_MAX, Rates};
 use crate::compute::cpu::Cpu;
 use crate::compute::experts::policy::{Insert, LayerCache};
 use crate::compute::experts::{DeviceVisits, ExpertParts, Ranking};
 use crate::compute::{Backend, PassSizes};
 
-/// Most experts that are copied in a layer of a pass.
-pub(super) const COPIED_MAX: usize = 16;
 /// What parts of a message are aligned to, in bytes.
 const ALIGNMENT: usize = 64;
 /// For how long the host looks for a message without giving way to other threads.
@@ -46,6 +45,26 @@ pub(super) struct Copied {
     parts: ExpertParts,
 }
 
+/// Where the experts are that a sweep visits.
+pub(super) struct Residence {
+    /// Those in slots.
+    pub hits: Vec<(u32, usize)>,
+    /// Those without, the most useful first.
+    pub missing: Vec<u32>,
+    /// Those of them that get a slot when they are on the device.
+    inserts: Vec<Insert>,
+    /// Whether slots have been given or taken.
+    pub is_changed: bool,
+}
+
+impl Residence {
+    /// The slot that an expert gets.
+    pub(super) fn take_insert(&mut self, expert: u32) -> Option<Insert> {
+        let at = self.inserts.iter().position(|insert| insert.expert == expert)?;
+        Some(self.inserts.swap_remove(at))
+    }
+}
+
 /// What layers with experts on both devices share.
 pub(super) struct Hybrid {
     /// By layer with slots.
@@ -55,6 +74,9 @@ pub(super) struct Hybrid {
     /// Copies of the last layer whose time is not known yet.
     timed: Option<usize>,
     lane: Lane,
+    /// Before and after the copies of a layer.
+    begun: Event,
+    copied: Event,
     /// Experts on their way to the device, as they are laid out there.
     ring: HostMemory,
     /// What the CPU returns, `[rows, hidden]`.
@@ -68,8 +90,11 @@ struct Mail {
     memory: HostMemory,
     /// Where kernels find it.
     address: Address,
+    /// Where kernels count messages.
+    counter: Buffer,
     /// Where hidden rows, experts and weights begin, in bytes.
     parts: [usize; 3],
+    /// Of the last message.
     number: u32,
 }
 
@@ -79,21 +104,28 @@ pub(super) struct Envelope {
     pub chosen: Address,
     pub weights: Address,
     pub flag: Address,
-    pub number: u32,
+    pub counter: Address,
 }
 
 impl Hybrid {
     /// For passes of these sizes, and messages of those with at most `rows_max` rows.
-    pub(super) fn new(device: &Arc<Device>, sizes: &PassSizes, rows_max: usize) -> Result<Self> {
+    pub(super) fn new(
+        device: &Arc<Device>,
+        arena: &Arc<Arena>,
+        sizes: &PassSizes,
+        rows_max: usize,
+    ) -> Result<Self> {
         Ok(Self {
             caches: Vec::new(),
             rates: Rates::default(),
             visits: DeviceVisits::default(),
             timed: None,
             lane: Lane::new(device.clone())?,
+            begun: Event::new(device)?,
+            copied: Event::new(device)?,
             ring: HostMemory::new(device, 0)?,
             returned: HostMemory::new(device, 4 * sizes.rows_max * sizes.hidden)?,
-            mail: Mail::new(device, sizes, rows_max)?,
+            mail: Mail::new(device, arena, sizes, rows_max)?,
             device: device.clone(),
         })
     }
@@ -110,10 +142,10 @@ impl Hybrid {
 
     /// Where the next message is written; `None` where kernels cannot write to memory of the host.
     pub(super) fn envelope(&mut self) -> Option<Envelope> {
-        let Mail { address, parts, number, .. } = self.mail.as_mut()?;
+        let Mail { address, counter, parts, number, .. } = self.mail.as_mut()?;
         *number = number.wrapping_add(1);
         let [normed, chosen, weights] = parts.map(|at| address.plus(at));
-        Some(Envelope { normed, chosen, weights, flag: *address, number: *number })
+        Some(Envelope { normed, chosen, weights, flag: *address, counter: counter.address() })
     }
 
     /// Waits for the message whose envelope was made last: of `values` elements of hidden rows and `visits` visits.
@@ -170,6 +202,49 @@ impl Hybrid {
         inserts.into_iter().zip(in_memory).map(|(insert, (_, parts))| Copied { insert, parts }).collect()
     }
 
+    /// Records the visits of a sweep, `[rows, top_k]`, to the experts `visited`, and says where these are. Some without a slot
+    /// get one: a free one, or of those that are not visited a few.
+    pub(super) fn plan_sweep(
+        &mut self,
+        cache: Option<usize>,
+        host: &<Cpu as Backend>::Experts,
+        top_k: usize,
+        chosen: &[u32],
+        visited: &[u32],
+    ) -> Residence {
+        self.visits.visits += visited.len() as u64;
+        let Some(cache) = cache.map(|cache| &mut self.caches[cache]) else {
+            host.tell(top_k, chosen);
+            return Residence {
+                hits: Vec::new(),
+                missing: visited.to_vec(),
+                inserts: Vec::new(),
+                is_changed: false,
+            };
+        };
+        cache.record(top_k, chosen);
+        let hits: Vec<(u32, usize)> =
+            visited.iter().filter_map(|&expert| Some((expert, cache.slot(expert)?))).collect();
+        self.visits.hits += hits.len() as u64;
+        let missing = cache.missing_of(visited);
+        let visits: Vec<u32> =
+            chosen.iter().copied().filter(|&expert| cache.slot(expert).is_none()).collect();
+        host.tell(top_k, &visits);
+        let in_memory: Vec<u32> =
+            missing.iter().copied().filter(|&expert| host.stored(expert).is_some()).collect();
+        let inserts = cache.admit(&in_memory, COPIED_MAX, visited);
+        let is_changed = !inserts.is_empty();
+        Residence { hits, missing, inserts, is_changed }
+    }
+
+    /// Counts experts that a sweep copies, and learns from copies whose time is known.
+    pub(super) fn observe_sweep(&mut self, count: usize, timed: Timed) {
+        self.visits.streamed += count as u64;
+        if let Some((count, seconds)) = timed {
+            self.rates.observe_copies(count, seconds);
+        }
+    }
+
     /// Enqueues copies of experts to slots, and of what the device is to know of them; what is enqueued on the device
     /// afterwards finds them there.
     pub(super) fn copy(
@@ -178,7 +253,7 @@ impl Hybrid {
         experts: &[Copied],
         tables: [(&[i32], Address); 2],
     ) -> Result<()> {
-        self.lane.begin()?;
+        self.lane.record(&self.begun)?;
         let size = record_bytes(matrices);
         for (Copied { insert, parts }, record) in
             experts.iter().zip(self.ring.as_mut_slice().chunks_exact_mut(size))
@@ -207,7 +282,8 @@ impl Hybrid {
         }
         self.timed = Some(experts.len());
         self.visits.copied += experts.len() as u64;
-        self.lane.join()
+        self.lane.record(&self.copied)?;
+        self.device.wait_for(&self.copied)
     }
 
     /// Enqueues a copy of what the CPU has computed.
@@ -226,7 +302,7 @@ impl Hybrid {
     /// Learns from the copies of the last layer, which are done.
     pub(super) fn observe_copies(&mut self) -> Result<()> {
         if let Some(count) = self.timed
-            && let Some(seconds) = self.lane.seconds()?
+            && let Some(seconds) = self.begun.seconds_to(&self.copied)?
         {
             self.timed = None;
             self.rates.observe_copies(count, seconds);
@@ -236,7 +312,12 @@ impl Hybrid {
 }
 
 impl Mail {
-    fn new(device: &Arc<Device>, sizes: &PassSizes, rows_max: usize) -> Result<Option<Self>> {
+    fn new(
+        device: &Arc<Device>,
+        arena: &Arc<Arena>,
+        sizes: &PassSizes,
+        rows_max: usize,
+    ) -> Result<Option<Self>> {
         let visits = 4 * rows_max * sizes.top_k;
         let mut end = ALIGNMENT;
         let parts = [4 * rows_max * sizes.hidden, visits, visits].map(|bytes| {
@@ -246,8 +327,10 @@ impl Mail {
         });
         let mut memory = HostMemory::new(device, end)?;
         memory.as_mut_slice().fill(0);
-        let address = memory.address()?;
-        Ok(address.map(|address| Self { memory, address, parts, number: 0 }))
+        let Some(address) = memory.address()? else { return Ok(None) };
+        let counter = arena.take(size_of::<u32>())?;
+        device.clear(counter.address(), size_of::<u32>())?;
+        Ok(Some(Self { memory, address, counter, parts, number: 0 }))
     }
 
     /// Whether the message with the last number has been written.

@@ -1,17 +1,20 @@
 //! Matrices in device memory, in their stored type, and products with them.
 
+#![expect(unsafe_code, reason = "structures that kernels take")]
+
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::driver::{Address, Device, Function, Param};
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
 use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
-use crate::compute::experts::MatrixLayout;
+use crate::compute::experts::{MatrixLayout, Part};
 use crate::format::blocks::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 
 /// What rows of types that are stored one by one are padded to, in bytes and in elements: kernels load eight elements.
@@ -38,7 +41,8 @@ struct Described {
     scale_cols: i32,
 }
 
-impl Param for Described {}
+// SAFETY: six words, then four halves.
+unsafe impl Param for Described {}
 
 /// What becomes of a product, as kernels take it.
 #[derive(Clone, Copy)]
@@ -48,14 +52,16 @@ pub(super) struct Output {
     gate: Address,
     factor: Address,
     adds: i32,
+    unused: i32,
 }
 
-impl Param for Output {}
+// SAFETY: three words, then two halves.
+unsafe impl Param for Output {}
 
 impl Output {
     /// `y = W x`.
     pub(super) fn to(y: Address) -> Self {
-        Self { y, gate: Address::NULL, factor: Address::NULL, adds: 0 }
+        Self { y, gate: Address::NULL, factor: Address::NULL, adds: 0, unused: 0 }
     }
 
     /// `y += W x`.
@@ -83,6 +89,15 @@ pub(super) struct Visits {
     pub top_k: usize,
 }
 
+/// Visits by expert in device memory; see `tiles`.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    pub tiles: Address,
+    pub count: usize,
+    /// All visits of the pass, those of an expert together.
+    pub order: Address,
+}
+
 /// The kernels of a weight type.
 #[derive(Clone, Copy)]
 struct Kernels {
@@ -90,6 +105,7 @@ struct Kernels {
     matmul: Function,
     visit: Function,
     gather: Function,
+    group: Function,
     embed: Function,
 }
 
@@ -98,8 +114,18 @@ pub struct Matrix {
     described: Described,
     kernels: Kernels,
     layout: MatrixLayout,
-    /// Where its bytes are.
-    buffers: Arc<Buffers>,
+    /// Where its bytes are; none where it lies in memory of another owner.
+    buffers: Option<Arc<Buffers>>,
+}
+
+/// How experts lie one behind the other, from wherever the first one is.
+pub(super) struct Records {
+    /// Gate, up and down of the first, as if it were at address 0.
+    matrices: [Matrix; 3],
+    /// Where their values and scales lie in a record, in bytes.
+    parts: [Part<Range<usize>>; 3],
+    /// From a record to the next.
+    bytes: usize,
 }
 
 /// Device memory of values and scales, which matrices of the same tensor share.
@@ -141,6 +167,23 @@ pub(super) fn device_bytes(layout: &MatrixLayout, count: usize) -> Option<usize>
     Some(values + super::memory::taken(layout.scale_bytes() * count))
 }
 
+/// Where values and scales of gate, up and down lie in a record of device memory, and its bytes.
+fn record_parts(layouts: &[MatrixLayout; 3]) -> Option<([Part<Range<usize>>; 3], usize)> {
+    let mut end = 0usize;
+    let mut next = |bytes: usize| {
+        let start = end;
+        end = start.checked_add(bytes)?.checked_next_multiple_of(ROW_BYTES)?;
+        Some(start..start + bytes)
+    };
+    let mut part = |layout: &MatrixLayout| {
+        let values = stride(layout)?.checked_mul(layout.rows)?;
+        Some(Part { values: next(values)?, scales: next(layout.scale_bytes())? })
+    };
+    let [gate, up, down] = layouts;
+    let parts = [part(gate)?, part(up)?, part(down)?];
+    Some((parts, end))
+}
+
 /// The codebook of a type.
 fn codebook(dtype: DType) -> Option<&'static [u32]> {
     match dtype {
@@ -179,12 +222,12 @@ impl Maker {
             && (described.rows as usize, described.cols as usize) == (rows, cols)
         {
             let kernels = kernels(modules, layout.dtype)?;
-            return Ok(Matrix { described: *described, kernels, layout, buffers });
+            return Ok(Matrix { described: *described, kernels, layout, buffers: Some(buffers) });
         }
         let matrix = self.empty(modules, layout, 1)?;
         self.write(&matrix, 0, &stored.values.bytes, &scales)?;
-        if let Some(place) = place {
-            self.made.insert(place, (matrix.described, Arc::downgrade(&matrix.buffers)));
+        if let Some((place, buffers)) = place.zip(matrix.buffers.as_ref()) {
+            self.made.insert(place, (matrix.described, Arc::downgrade(buffers)));
         }
         Ok(matrix)
     }
@@ -196,32 +239,64 @@ impl Maker {
         layout: MatrixLayout,
         count: usize,
     ) -> Result<Matrix> {
-        let MatrixLayout { rows, cols, dtype, scale_block } = layout;
-        let sizes = stride(&layout).zip(value_bytes(&layout));
-        ensure!(scale_block.is_none() || !dtype.is_blocked(), "{dtype} with scales of its own and others");
-        let fits = rows <= i32::MAX as usize && cols <= i32::MAX as usize;
-        let Some((stride, next_values)) = sizes.filter(|&(_, bytes)| bytes > 0 && fits) else {
-            anyhow::bail!("[{rows}, {cols}] of {dtype} is no matrix");
-        };
+        let next_values = value_bytes(&layout).unwrap_or_default();
+        // Told before anything is allocated.
+        let described = self.describe(&layout, next_values, layout.scale_bytes())?;
         let values = self.arena.take(next_values * count)?;
         let scale_bytes = layout.scale_bytes();
         let scales = if scale_bytes > 0 { Some(self.arena.take(scale_bytes * count)?) } else { None };
-        let [scale_rows, scale_cols] = scale_block.unwrap_or([1, 1]);
         let described = Described {
             values: values.address(),
             scales: scales.as_ref().map_or(Address::NULL, Buffer::address),
+            ..described
+        };
+        let kernels = kernels(modules, layout.dtype)?;
+        let buffers = Some(Arc::new(Buffers { _values: values, _scales: scales }));
+        Ok(Matrix { described, kernels, layout, buffers })
+    }
+
+    /// How experts of these layouts lie as records.
+    pub(super) fn records(&mut self, modules: &mut Modules, layouts: &[MatrixLayout; 3]) -> Result<Records> {
+        let (parts, bytes) = record_parts(layouts).context("the experts are no matrices")?;
+        let mut matrix = |layout: &MatrixLayout, part: &Part<Range<usize>>| {
+            let described = self.describe(layout, bytes, bytes)?;
+            let address = |range: &Range<usize>| Address::NULL.plus(range.start);
+            let described =
+                Described { values: address(&part.values), scales: address(&part.scales), ..described };
+            let kernels = kernels(modules, layout.dtype)?;
+            Ok::<_, anyhow::Error>(Matrix { described, kernels, layout: *layout, buffers: None })
+        };
+        let [gate, up, down] = layouts;
+        let matrices = [matrix(gate, &parts[0])?, matrix(up, &parts[1])?, matrix(down, &parts[2])?];
+        Ok(Records { matrices, parts, bytes })
+    }
+
+    /// Matrices of a layout that lie so many bytes behind each other, nowhere yet.
+    fn describe(
+        &mut self,
+        layout: &MatrixLayout,
+        next_values: usize,
+        next_scales: usize,
+    ) -> Result<Described> {
+        let &MatrixLayout { rows, cols, dtype, scale_block } = layout;
+        ensure!(scale_block.is_none() || !dtype.is_blocked(), "{dtype} with scales of its own and others");
+        let fits = rows <= i32::MAX as usize && cols <= i32::MAX as usize;
+        let Some(stride) = stride(layout).filter(|_| next_values > 0 && fits) else {
+            anyhow::bail!("[{rows}, {cols}] of {dtype} is no matrix");
+        };
+        let [scale_rows, scale_cols] = scale_block.unwrap_or([1, 1]);
+        Ok(Described {
+            values: Address::NULL,
+            scales: Address::NULL,
             table: self.table(dtype)?,
             stride: stride as u64,
             next_values: next_values as u64,
-            next_scales: (scale_bytes / size_of::<f32>()) as u64,
+            next_scales: (next_scales / size_of::<f32>()) as u64,
             rows: rows as i32,
             cols: cols as i32,
             scale_rows: scale_rows as i32,
             scale_cols: scale_cols as i32,
-        };
-        let kernels = kernels(modules, dtype)?;
-        let buffers = Arc::new(Buffers { _values: values, _scales: scales });
-        Ok(Matrix { described, kernels, layout, buffers })
+        })
     }
 
     /// Writes the n-th of the matrices.
@@ -263,8 +338,42 @@ fn kernels(modules: &mut Modules, dtype: DType) -> Result<Kernels> {
         matmul: function("matmul")?,
         visit: function("visit")?,
         gather: function("gather")?,
+        group: function("group")?,
         embed: function("embed")?,
     })
+}
+
+impl Records {
+    /// Bytes of a record.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gate, up or down.
+    pub(super) fn matrix(&self, n: usize) -> &Matrix {
+        &self.matrices[n]
+    }
+
+    /// Where values and scales of that lie in record `expert`, in bytes.
+    pub(super) fn places(&self, expert: usize, n: usize) -> [Range<usize>; 2] {
+        let Part { values, scales } = &self.parts[n];
+        let start = expert * self.bytes;
+        [values, scales].map(|range| start + range.start..start + range.end)
+    }
+
+    /// Gate, up and down of records from an address on.
+    pub(super) fn at(&self, start: Address) -> [Matrix; 3] {
+        self.matrices.each_ref().map(|matrix| {
+            let Described { values, scales, .. } = matrix.described;
+            let has_scales = matrix.scale_bytes() > 0;
+            let described = Described {
+                values: start.plus(values.0 as usize),
+                scales: if has_scales { start.plus(scales.0 as usize) } else { Address::NULL },
+                ..matrix.described
+            };
+            Matrix { described, kernels: matrix.kernels, layout: matrix.layout, buffers: None }
+        })
+    }
 }
 
 impl Matrix {
@@ -280,8 +389,9 @@ impl Matrix {
 
     /// Where values and scales of the n-th one are.
     pub(super) fn places(&self, n: usize) -> [Address; 2] {
-        let Described { values, scales, next_values, .. } = self.described;
-        [values.plus(n * next_values as usize), scales.plus(n * self.layout.scale_bytes())]
+        let Described { values, scales, next_values, next_scales, .. } = self.described;
+        let to_scales = n * next_scales as usize * size_of::<f32>();
+        [values.plus(n * next_values as usize), scales.plus(to_scales)]
     }
 
     /// Bytes of its values in device memory.
@@ -306,6 +416,13 @@ impl Matrix {
             own.copy_from_slice(row);
             padding.fill(0);
         }
+    }
+
+    /// Enqueues a copy of the n-th one to place `to` of others of the same layout.
+    pub(super) fn copy(&self, device: &Device, n: usize, others: &Self, to: usize) -> Result<()> {
+        let ([values, scales], [to_values, to_scales]) = (self.places(n), others.places(to));
+        device.copy(values, to_values, self.value_bytes())?;
+        if self.scale_bytes() > 0 { device.copy(scales, to_scales, self.scale_bytes()) } else { Ok(()) }
     }
 
     fn blocks(&self) -> (usize, usize) {
@@ -343,6 +460,21 @@ impl Matrix {
         let (blocks, threads) = self.blocks();
         let params: [&dyn Param; 6] = [&self.described, &slots, &weights, &(top_k as i32), &x, &y];
         device.launch(self.kernels.gather, [blocks, rows, 1], threads, &params)
+    }
+
+    /// `y[v] = W_s x[v / divisor]` for the visits v of `count` tiles; see `tiles`.
+    pub(super) fn group(
+        &self,
+        device: &Device,
+        tiles: &Tiles,
+        divisor: usize,
+        x: Address,
+        out: Output,
+    ) -> Result<()> {
+        let (blocks, threads) = self.blocks();
+        let params: [&dyn Param; 6] =
+            [&self.described, &tiles.tiles, &tiles.order, &(divisor as i32), &x, &out];
+        device.launch(self.kernels.group, [blocks, tiles.count, 1], threads, &params)
     }
 
     /// `x[i]` = the row `tokens[i]`.

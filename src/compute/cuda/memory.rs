@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::slice;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 use anyhow::{Result, ensure};
 use cudarc::driver::{result, sys};
@@ -138,6 +138,8 @@ pub(super) enum HostMemory {
 
 // SAFETY: the memory belongs to this value alone.
 unsafe impl Send for HostMemory {}
+// SAFETY: what is shared is only read.
+unsafe impl Sync for HostMemory {}
 
 impl HostMemory {
     /// `bytes` bytes of it.
@@ -147,11 +149,19 @@ impl HostMemory {
         match unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_DEVICEMAP) } {
             Ok(start) => Ok(Self::Locked { device: device.clone(), start: start.cast(), bytes }),
             Err(error) => {
+                static WARNED: Once = Once::new();
                 let error = failed("page-locked memory")(error);
-                tracing::warn!("{error:#}; copies from the GPU use ordinary memory and are slower");
+                WARNED.call_once(|| {
+                    tracing::warn!("{error:#}; copies from the GPU use ordinary memory and are slower")
+                });
                 Ok(Self::Paged(vec![0; bytes]))
             }
         }
+    }
+
+    /// Whether it is page-locked.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked { .. })
     }
 
     /// Where kernels find it; `None` for ordinary memory.

@@ -2,24 +2,34 @@
 //! computed with by the CPU. Work is enqueued in one order, and `finish` waits; in layers with experts on both devices the
 //! host looks for a message of the device, and each layer of a long pass is waited for.
 //!
-//! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device,
-//! `memory` what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
-//! `delta` and `moe` are the operations, `workspace` the memory that they share, `staging` and `saved` what comes back to
-//! the host. `hybrid` has what layers share whose experts are on both devices, `split` divides the missing ones.
+//! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device, whose
+//! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
+//! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
+//! `delta` and `moe` are the operations, `workspace` the memory that they share. `staging` is what comes back to the host,
+//! `saved` what is kept of the recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share
+//! whose experts are on both devices, `split` divides the missing ones; `sweep` computes with the experts of a layer as they
+//! pass through device memory, `ring` is that memory, `tiles` the order in which visits are computed.
 
 mod attention;
+mod batch;
 mod delta;
 mod driver;
 mod error;
+mod graphs;
 mod hybrid;
 mod matrix;
 mod memory;
 mod module;
 mod moe;
+mod param;
 pub mod probe;
+mod ring;
 mod saved;
+mod saver;
 mod split;
 mod staging;
+mod sweep;
+mod tiles;
 mod workspace;
 
 use std::ops::Range;
@@ -41,7 +51,10 @@ use matrix::Output;
 use memory::{Arena, Buffer, HostMemory, taken};
 use module::{File, Modules};
 use saved::Destination;
+use saver::Saver;
+use split::Visit;
 use staging::Staging;
+use sweep::Sweep;
 use workspace::{Space, Workspace};
 
 /// Rows that are turned to logits at a time.
@@ -52,9 +65,13 @@ const THREADS_MAX: usize = 256;
 const STAGING_BYTES_MAX: usize = 128 << 20;
 /// From how many rows on a pass is waited for layer by layer: it can be cancelled then, and the wait is short beside a layer.
 const PACED_ROWS_MIN: usize = 32;
-/// States and traced rows of a pass that page-locked memory is to hold.
-const STAGED_STATES: usize = 4;
+/// Traced rows of a pass that page-locked memory is to hold.
 const STAGED_TRACES: usize = 64;
+
+/// What a model without recurrence does not have.
+const NO_DELTA: &str = "a model without Gated DeltaNet was announced";
+/// What a backend lacks that was told of no passes.
+const NOT_PREPARED: &str = "a backend that was not prepared for passes";
 
 /// A precision as kernels are named.
 fn name(precision: Precision) -> &'static str {
@@ -76,6 +93,12 @@ pub struct CudaOptions {
     /// Slots for routed experts in each layer; all are in device memory where a layer has no more. The others stay with the
     /// host.
     pub expert_slots: usize,
+    /// Device memory that experts without slots pass through for long prompts, in bytes; 0 for none.
+    pub ring_bytes: usize,
+    /// From how many rows on they do; by default as what was measured of this machine favours.
+    pub sweep_rows_min: Option<usize>,
+    /// Whether short passes are launched as graphs.
+    pub graphs: bool,
     /// How the CPU computes with experts that are not in device memory.
     pub cpu: CpuOptions,
 }
@@ -90,10 +113,14 @@ pub struct Cuda {
     moe_kernels: Option<moe::Kernels>,
     delta_kernels: Option<delta::Kernels>,
     maker: matrix::Maker,
+    /// Where there are recurrent states.
+    saver: Option<Saver>,
     /// For experts that are not in device memory.
     cpu: Cpu,
     /// What layers share whose experts are not all in device memory.
     hybrid: Option<Hybrid>,
+    /// The same for passes of many rows.
+    sweep: Option<Sweep>,
     modules: Modules,
     sizes: PassSizes,
     options: CudaOptions,
@@ -122,6 +149,8 @@ struct RowsKernels {
 /// What a pass brings to the device, in the order it lies there.
 #[derive(Clone, Copy)]
 struct Inputs {
+    /// The position of the first row.
+    start: Address,
     /// The block table.
     blocks: Address,
     /// Cosine and sine for each rotated pair of each row.
@@ -141,6 +170,8 @@ struct CudaPass {
     is_open: bool,
     /// Whether an operation was left out.
     is_incomplete: bool,
+    /// Whether experts without slots pass through device memory.
+    is_swept: bool,
     /// What has come back so far.
     logits: Vec<f32>,
     hidden: Vec<f32>,
@@ -164,7 +195,18 @@ fn threads(count: usize) -> usize {
 /// Bytes of device memory that passes of these sizes take, besides weights, the KV cache, and recurrent states.
 pub fn working_bytes(sizes: &PassSizes) -> Result<u64> {
     let rows = taken(4 * sizes.rows_max * sizes.hidden) + taken(4 * sizes.vocab);
-    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows) as u64)
+    let pieces = saver::bytes(sizes, &saved_bytes(sizes, Precision::F32));
+    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows + pieces) as u64)
+}
+
+/// Bytes of device memory that long prompts take besides when experts pass through `ring_bytes` of it.
+pub fn sweep_bytes(sizes: &PassSizes, ring_bytes: usize) -> u64 {
+    (taken(ring_bytes) + sweep::bytes(sizes)) as u64
+}
+
+/// Fewest bytes of device memory that experts can pass through whose records take `record_bytes`.
+pub fn ring_bytes_min(record_bytes: u64) -> u64 {
+    ring::BERTHS_MIN as u64 * (taken(record_bytes as usize) as u64)
 }
 
 /// Bytes of device memory that say which of a layer's experts are in its slots; none where all are.
@@ -219,9 +261,9 @@ fn workspace_bytes(sizes: &PassSizes) -> Result<usize> {
 }
 
 /// Words of the parts of [`Inputs`].
-fn input_words(sizes: &PassSizes) -> [usize; 3] {
+fn input_words(sizes: &PassSizes) -> [usize; 4] {
     let rotary = sizes.attention.map_or(0, |shape| shape.rotary_dim / 2 * 2);
-    let words = [sizes.positions_max.div_ceil(KV_BLOCK), sizes.rows_max * rotary, sizes.rows_max];
+    let words = [1, sizes.positions_max.div_ceil(KV_BLOCK), sizes.rows_max * rotary, sizes.rows_max];
     words.map(|count| count.next_multiple_of(4))
 }
 
@@ -231,16 +273,11 @@ fn input_bytes(sizes: &PassSizes) -> usize {
 
 /// Bytes of page-locked memory for results: at least the largest that are copied together.
 fn staging_bytes(sizes: &PassSizes, precision: Precision) -> usize {
-    let number = precision.bytes();
-    let (state, conv, trace) = sizes.delta.map_or((0, 0, 0), |shape| {
-        (shape.state_len() * number, 4 * shape.conv_len(), shape.trace_len() * number)
-    });
+    let trace = sizes.delta.map_or(0, |shape| shape.trace_len() * precision.bytes());
     let logits = 4 * HEAD_ROWS.min(sizes.rows_max) * sizes.vocab;
     let hidden = 4 * sizes.rows_max * sizes.hidden;
-    let largest = state.max(conv).max(sizes.rows_max * trace).max(logits).max(hidden);
-    let usual = logits
-        + hidden
-        + sizes.delta_layers * (STAGED_STATES * (state + conv) + STAGED_TRACES.min(sizes.rows_max) * trace);
+    let largest = (sizes.rows_max * trace).max(logits).max(hidden);
+    let usual = logits + hidden + sizes.delta_layers * STAGED_TRACES.min(sizes.rows_max) * trace;
     // Parts are aligned.
     largest.max(usual.min(STAGING_BYTES_MAX)) + (1 << 16)
 }
@@ -264,7 +301,9 @@ impl Cuda {
             failure: None,
             planned: None,
             cpu: Cpu::new(options.cpu),
+            saver: None,
             hybrid: None,
+            sweep: None,
             moe_kernels: None,
             delta_kernels: None,
             sizes: PassSizes::default(),
@@ -299,7 +338,7 @@ impl Cuda {
     }
 
     fn planned(&mut self) -> Result<&mut Planned> {
-        self.planned.as_mut().context("a backend that was not prepared for passes")
+        self.planned.as_mut().context(NOT_PREPARED)
     }
 
     /// Workspace for an operation.
@@ -308,14 +347,24 @@ impl Cuda {
     }
 
     fn inputs(&mut self) -> Result<Inputs> {
-        let [blocks, angles, _] = input_words(&self.sizes);
-        let start = self.planned()?.inputs.address();
-        let angles_at = start.plus(4 * blocks);
-        Ok(Inputs { blocks: start, angles: angles_at, tokens: angles_at.plus(4 * angles) })
+        let [start, blocks, angles, _] = input_words(&self.sizes);
+        let at = |words: usize| {
+            Ok::<_, Error>(self.planned.as_ref().context(NOT_PREPARED)?.inputs.address().plus(4 * words))
+        };
+        Ok(Inputs {
+            start: at(0)?,
+            blocks: at(start)?,
+            angles: at(start + blocks)?,
+            tokens: at(start + blocks + angles)?,
+        })
     }
 
     fn delta_kernels(&mut self) -> Result<delta::Kernels> {
-        self.delta_kernels.context("a model without Gated DeltaNet was announced")
+        self.delta_kernels.context(NO_DELTA)
+    }
+
+    fn saver(&mut self) -> Result<&mut Saver> {
+        self.saver.as_mut().context(NO_DELTA)
     }
 
     fn moe_kernels(&mut self) -> Result<moe::Kernels> {
@@ -370,13 +419,12 @@ impl Cuda {
 
     /// Waits, and takes what has come back to where it belongs.
     fn read(&mut self) -> Result<()> {
-        let Self { planned, pass, device, .. } = self;
+        let Self { planned, pass, device, saver, .. } = self;
         let Some(planned) = planned else { return device.wait() };
         let numbers = |bytes: &[u8], out: &mut Vec<f32>| {
             out.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)));
         };
-        planned.staging.read(|to, bytes| match to {
-            Destination::State(mark) => pass.states[mark].0.extend_from_slice(bytes),
+        let done = planned.staging.read(|to, bytes| match to {
             Destination::Traces { first, bytes: width } => {
                 for (trace, bytes) in pass.traces[first..].iter_mut().zip(bytes.chunks_exact(width)) {
                     trace.0.extend_from_slice(bytes);
@@ -390,7 +438,9 @@ impl Cuda {
             }
             Destination::Hidden => numbers(bytes, &mut pass.hidden),
             Destination::Logits => numbers(bytes, &mut pass.logits),
-        })
+        });
+        saver.iter_mut().for_each(Saver::release);
+        done
     }
 
     /// Enqueues copies of the rows that are kept.
@@ -414,7 +464,12 @@ impl Cuda {
                 None => self.device.wait()?,
             }
         }
-        let saved = |count| (0..count).map(|_| saved::Trace::default()).collect();
+        let is_swept = self.favours_sweep(pass.rows);
+        let traces = pass.keep.traced_rows().map(|_| saved::Trace::default()).collect();
+        let states = match &self.saver {
+            Some(saver) => pass.keep.marks.iter().map(|_| saver.state()).collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
         self.pass = CudaPass {
             start: pass.start,
             rows: pass.rows,
@@ -423,12 +478,15 @@ impl Cuda {
             traced: pass.keep.traced.to_vec(),
             is_open: true,
             is_incomplete: false,
+            is_swept,
             logits: Vec::new(),
             hidden: Vec::new(),
-            states: pass.keep.marks.iter().map(|_| saved::State::default()).collect(),
-            traces: saved(pass.keep.traced_rows().count()),
+            states,
+            traces,
             routed: Routed::default(),
         };
+        let is_short = pass.rows < PACED_ROWS_MIN && !pass.blocks.is_empty();
+        self.device.set_batching(self.options.graphs && is_short)?;
         if pass.blocks.is_empty() {
             return Ok(());
         }
@@ -437,11 +495,31 @@ impl Cuda {
         let blocks = &pass.blocks[..(pass.start + pass.rows).div_ceil(KV_BLOCK)];
         let angles =
             sizes.attention.map_or_else(Vec::new, |shape| attention::angles(&shape, pass.start, pass.rows));
-        let [blocks_max, ..] = input_words(&sizes);
+        let [start_words, blocks_max, ..] = input_words(&sizes);
         ensure!(blocks.len() <= blocks_max, "a pass ends behind the last position that was stated");
-        let blocks = blocks.iter().flat_map(|block| block.to_ne_bytes());
-        self.put(0, blocks, inputs.blocks)?;
-        self.put(4 * blocks_max, angles.iter().flat_map(|angle| angle.to_ne_bytes()), inputs.angles)
+        let mut head = vec![0; start_words];
+        head[0] = pass.start as u32;
+        let head = head.iter().chain(blocks).flat_map(|word| word.to_ne_bytes());
+        self.put(0, head, inputs.start)?;
+        let angles_at = 4 * (start_words + blocks_max);
+        self.put(angles_at, angles.iter().flat_map(|angle| angle.to_ne_bytes()), inputs.angles)
+    }
+
+    /// What the states of the pass wait for has been enqueued.
+    fn seal_states(&self) -> Result<()> {
+        let Some(saver) = &self.saver else { return Ok(()) };
+        self.pass.states.iter().try_for_each(|state| saver.seal(state))
+    }
+
+    /// Whether experts without slots are to pass through device memory in a pass of `rows` rows.
+    fn favours_sweep(&self, rows: usize) -> bool {
+        let Some((hybrid, _)) = self.hybrid.as_ref().zip(self.sweep.as_ref()) else { return false };
+        let PassSizes { experts, top_k, .. } = self.sizes;
+        let visit = Visit { rows, top_k, experts, slots: self.options.expert_slots };
+        match self.options.sweep_rows_min {
+            Some(rows_min) => rows >= rows_min,
+            None => rows >= PACED_ROWS_MIN && hybrid.rates.favours_sweep(&visit),
+        }
     }
 
     /// Enqueues bytes of the inputs, which are put together at `start` of the page-locked memory.
@@ -466,7 +544,10 @@ impl Cuda {
     fn restore_all(&mut self, states: &mut [delta::Recurrent], from: Option<&saved::State>) -> Result<()> {
         self.device.enter()?;
         let precision = self.options.precision;
-        let mut rest = from.map(|state| &state.0[..]);
+        if let Some(from) = from {
+            self.saver()?.hold(from)?;
+        }
+        let mut rest = from.map(saved::State::as_slice);
         for state in states {
             let (recurrent, conv) = state.committed();
             let (count, conv_bytes) = (state.shape().state_len(), 4 * state.shape().conv_len());
@@ -479,20 +560,29 @@ impl Cuda {
             };
             let (packed, bytes) = bytes.split_at(count * precision.bytes());
             match precision {
-                Precision::F32 => self.device.upload(packed, recurrent)?,
+                Precision::F32 => self.upload_held(packed, recurrent)?,
                 Precision::F16 => {
                     let at = self.space()?.words(count.div_ceil(2))?;
-                    self.device.upload(packed, at)?;
+                    self.upload_held(packed, at)?;
                     self.unpack(at, recurrent, count)?;
                 }
             }
             let (inputs, bytes) = bytes.split_at(conv_bytes);
             if conv_bytes > 0 {
-                self.device.upload(inputs, conv)?;
+                self.upload_held(inputs, conv)?;
             }
             rest = Some(bytes);
         }
         Ok(())
+    }
+
+    /// Enqueues a copy of a part of a state that is held.
+    fn upload_held(&self, part: &[u8], to: Address) -> Result<()> {
+        // SAFETY: the state is held until the copy was waited for, and nothing writes to it once it was saved.
+        #[expect(unsafe_code, reason = "a copy from memory that stays as it is")]
+        unsafe {
+            self.device.upload_later(part, to)
+        }
     }
 
     fn logits_of(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows) -> Result<()> {
@@ -557,14 +647,22 @@ impl Backend for Cuda {
             inputs,
         });
         if sizes.delta.is_some() {
-            self.delta_kernels = Some(delta::Kernels::new(&mut self.modules, self.options.precision)?);
+            let precision = self.options.precision;
+            self.delta_kernels = Some(delta::Kernels::new(&mut self.modules, precision)?);
+            let saved = saved_bytes(sizes, precision);
+            self.saver = Some(Saver::new(&self.device, &self.arena, sizes, &saved)?);
         }
         if sizes.top_k > 0 {
             self.moe_kernels = Some(moe::Kernels::new(&mut self.modules)?);
             self.hybrid = match self.options.expert_slots < sizes.experts {
-                true => Some(Hybrid::new(&self.device, sizes, PACED_ROWS_MIN - 1)?),
+                true => Some(Hybrid::new(&self.device, &self.arena, sizes, PACED_ROWS_MIN - 1)?),
                 false => None,
             };
+            if self.hybrid.is_some() && self.options.ring_bytes > 0 {
+                let ring_bytes = self.options.ring_bytes;
+                let sweep = Sweep::new(&self.device, &self.arena, &mut self.modules, sizes, ring_bytes)?;
+                self.sweep = Some(sweep);
+            }
         }
         Ok(())
     }
@@ -594,7 +692,7 @@ impl Backend for Cuda {
         } else {
             let on_host = self.cpu.experts(layer, shape, bytes)?;
             match slots {
-                0 => Ok(moe::Experts::on_host(on_host)),
+                0 => moe::Experts::on_host(self, shape, on_host),
                 _ => moe::Experts::in_slots(self, shape, on_host, slots),
             }
         };
@@ -637,9 +735,9 @@ impl Backend for Cuda {
     fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
         self.enqueue(|this| {
             ensure!(tokens.len() <= x.rows_max, "a pass is larger than was stated");
-            let [blocks, angles, _] = input_words(&this.sizes);
+            let [start, blocks, angles, _] = input_words(&this.sizes);
             let to = this.inputs()?.tokens;
-            this.put(4 * (blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
+            this.put(4 * (start + blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
             table.embed(&this.device, to, tokens.len(), x.buffer.address())
         });
     }
@@ -672,7 +770,9 @@ impl Backend for Cuda {
     fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Rows) {
         self.enqueue(|this| {
             this.feed_forward(weights, x.buffer.address())?;
-            if this.pass.rows < PACED_ROWS_MIN { Ok(()) } else { this.device.wait() }
+            // Sweeps wait for the router of each layer.
+            let is_paced = this.pass.rows >= PACED_ROWS_MIN && !this.pass.is_swept;
+            if is_paced { this.device.wait() } else { this.device.flush() }
         });
     }
 
@@ -694,6 +794,7 @@ impl Backend for Cuda {
             return Err(Interrupted::Cancelled);
         }
         let done = self.save_hidden(x).and_then(|()| self.read());
+        let done = done.and_then(|()| self.device.set_batching(false)).and_then(|()| self.seal_states());
         self.keep(done);
         if let Some(error) = self.device_error() {
             return Err(Interrupted::Device(error));

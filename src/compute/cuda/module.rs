@@ -79,7 +79,7 @@ impl Modules {
         let name_c = CString::new(name).expect("a name without zeros");
         // SAFETY: the module is loaded until this is dropped.
         let function = unsafe { module::get_function(module, name_c) };
-        Ok(Function::new(function.map_err(failed("cuModuleGetFunction")).with_context(|| name.to_owned())?))
+        Ok(Function(function.map_err(failed("cuModuleGetFunction")).with_context(|| name.to_owned())?))
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::driver::{Address, Function, Param};
 use super::hybrid::{Hybrid, Routed};
-use super::matrix::{Maker, Matrix, Output, Visits};
+use super::matrix::{Maker, Matrix, Output, Records, Visits};
 use super::memory::Buffer;
 use super::module::{File, Modules};
 use super::saved::Destination;
@@ -42,7 +42,14 @@ pub struct Experts {
     /// Those in device memory.
     resident: Option<Resident>,
     /// All of them, unless all are in device memory.
-    host: Option<<Cpu as Backend>::Experts>,
+    host: Option<Host>,
+}
+
+/// Experts in memory of the host.
+struct Host {
+    experts: <Cpu as Backend>::Experts,
+    /// How they lie in device memory that they pass through, where there is any.
+    records: Option<Records>,
 }
 
 /// Experts in device memory.
@@ -67,9 +74,35 @@ pub(super) fn table_bytes(experts: usize) -> usize {
 }
 
 impl Experts {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Gate, up and down of the slots.
+    pub(super) fn slots(&self) -> Option<&[Matrix; 3]> {
+        self.resident.as_ref().map(|resident| &resident.matrices)
+    }
+
+    /// Which of the caches says who is in the slots.
+    pub(super) fn cache(&self) -> Option<usize> {
+        self.table().map(|(cache, _)| cache)
+    }
+
+    /// Which of the caches says who is in the slots, and where the device finds that.
+    pub(super) fn table(&self) -> Option<(usize, Address)> {
+        let table = self.resident.as_ref()?.table.as_ref()?;
+        Some((table.cache, table.slots.address()))
+    }
+
     /// Experts that stay where they are.
-    pub(super) fn on_host(experts: <Cpu as Backend>::Experts) -> Self {
-        Self { count: experts.count(), resident: None, host: Some(experts) }
+    pub(super) fn on_host(
+        cuda: &mut Cuda,
+        shape: ExpertShape,
+        experts: <Cpu as Backend>::Experts,
+    ) -> Result<Self> {
+        let host = Host { experts, records: cuda.records(&shape)? };
+        Ok(Self { count: shape.experts, resident: None, host: Some(host) })
     }
 
     /// Copies all of them to device memory.
@@ -116,7 +149,8 @@ impl Experts {
         let hybrid = cuda.hybrid.as_mut().context(NO_ROUTING)?;
         let cache = hybrid.add(LayerCache::new(Policy::BEST, count, slots), &matrices)?;
         let table = Some(Table { slots: table, cache });
-        Ok(Self { count, resident: Some(Resident { matrices, table }), host: Some(experts) })
+        let host = Host { experts, records: cuda.records(&shape)? };
+        Ok(Self { count, resident: Some(Resident { matrices, table }), host: Some(host) })
     }
 }
 
@@ -130,19 +164,19 @@ fn slots(maker: &mut Maker, modules: &mut Modules, shape: &ExpertShape, count: u
 }
 
 /// Workspace of the operation.
-struct Parts {
-    normed: Address,
+pub(super) struct Parts {
+    pub normed: Address,
     /// `[rows, experts]`
     logits: Address,
     /// `[rows, top_k]`, and the same for the other ones.
-    chosen: Address,
-    weights: Address,
+    pub chosen: Address,
+    pub weights: Address,
     slots: Address,
     /// Slots of visits whose experts were copied after the routing.
     late_slots: Address,
     /// Inner activations of visits, or of the shared expert.
-    gate: Address,
-    inner: Address,
+    pub gate: Address,
+    pub inner: Address,
     /// Logits of the shared expert's weight, `[rows]`.
     shared: Address,
     /// What the CPU returns.
@@ -181,30 +215,38 @@ impl Cuda {
         let mut space = self.space()?;
         let parts = Parts::new(&mut space, &sizes, rows)?;
         self.norm(x, &weights.norm, parts.normed, rows, sizes.hidden, weights.eps)?;
-        let mut is_sent = false;
-        if let Some(routed) = &weights.routed {
-            self.route(routed, &parts, rows)?;
-            if routed.experts.host.is_some() {
-                is_sent = self.send_routing(&parts, rows * routed.top_k)?;
-            }
-            if let Some(resident) = &routed.experts.resident {
-                let visits = Visits { slots: parts.slots, rows, top_k: routed.top_k };
-                self.visit(resident, &visits, &parts, x)?;
-            }
+        let Some(routed) = &weights.routed else { return self.shared(weights, &parts, rows, x) };
+        self.route(routed, &parts, rows)?;
+        let Experts { resident, host, .. } = &routed.experts;
+        if self.pass.is_swept
+            && let Some(Host { experts: host, records: Some(records) }) = host
+        {
+            self.shared(weights, &parts, rows, x)?;
+            return self.sweep_layer(&routed.experts, host, records, &parts, routed.top_k, x);
+        }
+        let is_sent = host.is_some() && self.send_routing(&parts, rows * routed.top_k)?;
+        if let Some(resident) = resident {
+            let visits = Visits { slots: parts.slots, rows, top_k: routed.top_k };
+            self.visit(resident, &visits, &parts, x)?;
         }
         // The device computes with the shared expert, too, while the host learns of the others.
-        if let Some(shared) = &weights.shared {
-            self.shared(shared, &parts, rows, x)?;
-        }
-        let Some(routed) = &weights.routed else { return Ok(()) };
-        let Some(host) = &routed.experts.host else { return Ok(()) };
+        self.shared(weights, &parts, rows, x)?;
+        let Some(host) = host else { return Ok(()) };
         if is_sent {
+            self.device.flush()?;
             self.pass.routed = self.hybrid()?.receive(rows * sizes.hidden, rows * routed.top_k)?;
         }
-        self.visit_missing(&routed.experts, host, routed.top_k, &parts, x)
+        self.visit_missing(&routed.experts, &host.experts, routed.top_k, &parts, x)
     }
 
-    fn hybrid(&mut self) -> Result<&mut Hybrid> {
+    /// How experts lie in device memory that they pass through, where one fits in there.
+    fn records(&mut self, shape: &ExpertShape) -> Result<Option<Records>> {
+        let Some(sweep) = &self.sweep else { return Ok(None) };
+        let records = self.maker.records(&mut self.modules, &shape.matrices)?;
+        Ok(Some(records).filter(|records| sweep.holds(records)))
+    }
+
+    pub(super) fn hybrid(&mut self) -> Result<&mut Hybrid> {
         self.hybrid.as_mut().context(NO_ROUTING)
     }
 
@@ -249,7 +291,7 @@ impl Cuda {
             &(values as i32),
             &(visits as i32),
             &envelope.flag,
-            &envelope.number,
+            &envelope.counter,
         ];
         device.launch(kernels.publish, [1, 1, 1], PUBLISHING_THREADS, &params)?;
         Ok(true)
@@ -277,8 +319,20 @@ impl Cuda {
             None => host.tell(Ranking::of_visits(top_k, &chosen)),
             Some(resident) => self.copy_missing(resident, host, top_k, &mut chosen, parts, x)?,
         }
+        self.visit_on_cpu(host, &Routed { normed, chosen, weights }, parts, x)
+    }
+
+    /// Adds what experts return that the CPU computes with: all of the visits that are not left out.
+    pub(super) fn visit_on_cpu(
+        &mut self,
+        host: &<Cpu as Backend>::Experts,
+        Routed { normed, chosen, weights }: &Routed,
+        parts: &Parts,
+        x: Address,
+    ) -> Result<()> {
         let mut left: Vec<u32> = chosen.iter().copied().filter(|&expert| expert != LEFT_OUT).collect();
-        if left.is_empty() {
+        let visits = left.len();
+        if visits == 0 {
             return Ok(());
         }
         left.sort_unstable();
@@ -286,9 +340,9 @@ impl Cuda {
         let cancel = self.pass.cancel.clone();
         let started = Instant::now();
         let mut sums = vec![0.0; normed.len()];
-        self.cpu.visit(host, &chosen, &weights, &normed, &cancel, &mut sums)?;
+        self.cpu.visit(host, chosen, weights, normed, &cancel, &mut sums)?;
         let hybrid = self.hybrid.as_mut().context(NO_ROUTING)?;
-        hybrid.rates.observe_computed(left.len(), started.elapsed().as_secs_f64());
+        hybrid.rates.observe_computed(left.len(), visits, started.elapsed().as_secs_f64());
         hybrid.send_back(&sums, parts.returned)?;
         self.add(x, parts.returned, sums.len())
     }
@@ -327,12 +381,14 @@ impl Cuda {
         self.visit(resident, &visits, parts, x)
     }
 
-    fn shared(&mut self, shared: &SharedWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
-        let (device, expert) = (&self.device, &shared.expert);
+    /// Adds what the expert returns that every row visits, where there is one.
+    fn shared(&self, weights: &MoeWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
+        let Some(SharedWeights { expert, gate }) = &weights.shared else { return Ok(()) };
+        let device = &self.device;
         expert.gate.multiply(device, parts.normed, Output::to(parts.gate), rows)?;
         expert.up.multiply(device, parts.normed, Output::to(parts.inner).gated_by(parts.gate), rows)?;
         let mut out = Output::adds_to(x);
-        if let Some(gate) = &shared.gate {
+        if let Some(gate) = gate {
             gate.multiply(device, parts.normed, Output::to(parts.shared), rows)?;
             out = out.scaled_by(parts.shared);
         }

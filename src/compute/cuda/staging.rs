@@ -39,8 +39,14 @@ impl<T> Staging<T> {
         ensure!(self.fits(bytes), "{bytes} bytes of results are more than was stated");
         let range = self.used..self.used + bytes;
         self.used = range.end.next_multiple_of(ALIGNMENT);
-        // SAFETY: the part is read in `read` alone, after waiting, and given to no other copy before.
-        unsafe { self.device.download_later(from, &mut self.memory.as_mut_slice()[range.clone()])? };
+        let is_locked = self.memory.is_locked();
+        let part = &mut self.memory.as_mut_slice()[range.clone()];
+        if is_locked {
+            // SAFETY: the part is read in `read` alone, after waiting, and given to no other copy before.
+            unsafe { self.device.download_later(from, part)? };
+        } else {
+            self.device.download(from, part)?;
+        }
         self.pieces.push((to, range));
         Ok(())
     }

@@ -141,6 +141,8 @@ pub struct DeviceVisits {
     pub hits: u64,
     /// Those that were copied to one.
     pub copied: u64,
+    /// Those that were copied past the slots, for long prompts.
+    pub streamed: u64,
 }
 
 impl DeviceVisits {

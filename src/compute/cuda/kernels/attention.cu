@@ -15,10 +15,10 @@ struct Attention {
     // Of a head among the projected queries: head_dim, or twice that with gates.
     int query_width;
     float eps;
-    // Position of the first row.
-    int start;
     // Which of the layers of the cache.
-    int layer;
+    int layer, unused;
+    // Position of the first row.
+    const int* start;
     // Elements of a block of the cache.
     u64 block_len;
 };
@@ -64,7 +64,7 @@ __device__ __forceinline__ void place(const Attention& s, float* queries, float*
         __syncwarp();
     }
     if (!is_query) {
-        K* to = cached(s, cache, blocks, s.start + row, kv_head, !is_key);
+        K* to = cached(s, cache, blocks, *s.start + row, kv_head, !is_key);
         for (int i = lane; i < s.head_dim; i += 32) store(to + i, x[i]);
     }
 }
@@ -114,7 +114,7 @@ __device__ __forceinline__ void attend(const Attention& s, const float* queries,
     int head = blockIdx.x, row = blockIdx.y, splits = gridDim.z, split = blockIdx.z;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     int kv_head = head / (s.heads / s.kv_heads);
-    int len = s.start + row + 1, chunks = (len + 31) / 32, share = (chunks + splits - 1) / splits;
+    int len = *s.start + row + 1, chunks = (len + 31) / 32, share = (chunks + splits - 1) / splits;
     int end = min(chunks, (split + 1) * share);
     const float* own = queries + ((u64)row * s.heads + head) * s.query_width;
     for (int i = threadIdx.x; i < s.head_dim; i += blockDim.x) query[i] = own[i] * rsqrtf((float)s.head_dim);

@@ -43,12 +43,26 @@ extern "C" __global__ void __launch_bounds__(32) route(float* logits, const int*
     }
 }
 
+// `x[i] += sum over k of weights[i, k] outputs[i, k]` for rows of `width`; visits of a negative place are left out, where
+// there are `places`. A thread for each column (`x`) of each row (`y`).
+extern "C" __global__ void __launch_bounds__(256) combine(const float* outputs, const float* weights, const int* places, float* x, int top_k, int width) {
+    int col = blockIdx.x * blockDim.x + threadIdx.x;
+    if (col >= width) return;
+    float total = 0.f;
+    for (int k = 0; k < top_k; k++) {
+        int v = blockIdx.y * top_k + k;
+        if (places && places[v] < 0) continue;
+        total += weights[v] * outputs[(u64)v * width + col];
+    }
+    x[(u64)blockIdx.y * width + col] += total;
+}
+
 // Brings what the host needs to compute with experts to memory of the host that is mapped, and then says so by the number
-// of the message. One block.
-extern "C" __global__ void __launch_bounds__(256) publish(const float* normed, const u32* chosen, const float* weights, float* to_normed, u32* to_chosen, float* to_weights, int values, int visits, u32* flag, u32 number) {
+// of the message, which is counted on the device. One block.
+extern "C" __global__ void __launch_bounds__(256) publish(const float* normed, const u32* chosen, const float* weights, float* to_normed, u32* to_chosen, float* to_weights, int values, int visits, u32* flag, u32* number) {
     for (int i = threadIdx.x; i < values; i += blockDim.x) to_normed[i] = normed[i];
     for (int i = threadIdx.x; i < visits; i += blockDim.x) to_chosen[i] = chosen[i], to_weights[i] = weights[i];
     __threadfence_system();
     __syncthreads();
-    if (threadIdx.x == 0) store_release_system(flag, number);
+    if (threadIdx.x == 0) store_release_system(flag, ++*number);
 }

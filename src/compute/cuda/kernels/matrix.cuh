@@ -140,6 +140,48 @@ __device__ __forceinline__ void gather(const Matrix& m, const int* slots, const 
     if (threadIdx.x % 32 == 0) y[(u64)blockIdx.y * m.rows + row] += total;
 }
 
+// Most rows of a tile: as `TILE_ROWS` of `compute/cuda/tiles.rs`.
+static const int TILE_ROWS = 4;
+
+// `W_s x[v / divisor]` for the visits v = `order[first]` to `order[first + count - 1]` of tile `blockIdx.y`, which is `{s,
+// first, count, -}`: each weight is read once for all of them. Rows of the output are visits.
+template <class T>
+__device__ __forceinline__ void group(const Matrix& m, const int4* tiles, const u32* order, int divisor, const float* x, const Output& out) {
+    int row = own_row();
+    if (row >= m.rows) return;
+    int4 tile = tiles[blockIdx.y];
+    order += tile.y;
+    Matrix own = nth(m, tile.x);
+    const float* rows[TILE_ROWS];
+    float sums[TILE_ROWS];
+#pragma unroll
+    for (int r = 0; r < TILE_ROWS; r++) {
+        rows[r] = x + (u64)(order[min(r, tile.z - 1)] / divisor) * m.cols;
+        sums[r] = 0.f;
+    }
+    int groups = (m.cols + 7) / 8;
+    for (int g = threadIdx.x % 32; g < groups; g += 32) {
+        float w[8], a[8];
+        weights8<T>(own, row, g, w);
+#pragma unroll
+        for (int r = 0; r < TILE_ROWS; r++) {
+            if (r < tile.z) {
+                activations8<T>(rows[r], m.cols, g, a);
+                for (int j = 0; j < 8; j++) sums[r] += w[j] * a[j];
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < TILE_ROWS; r++) {
+        if (r < tile.z) {
+            float sum = warp_sum(sums[r]);
+            u64 at = (u64)order[r] * m.rows + row;
+            if (out.gate) sum *= silu(out.gate[at]);
+            if (threadIdx.x % 32 == 0) out.y[at] = sum;
+        }
+    }
+}
+
 // `x[i] = table[tokens[i]]`, one block for each i.
 template <class T> __device__ __forceinline__ void embed(const Matrix& m, const u32* tokens, float* x) {
     int row = tokens[blockIdx.x];
