@@ -50,12 +50,7 @@ pub(super) fn subject(snapshot: &Snapshot, range: Range) -> Option<Subject> {
     let text = &snapshot.document.text;
     let chars = snapshot.encoding.to_chars(text, range);
     let bytes = text.char_to_byte(chars.start)..text.char_to_byte(chars.end);
-    Subject::new(
-        content::masked(text.to_string()),
-        snapshot.path(),
-        snapshot.document.language.clone(),
-        bytes,
-    )
+    Subject::new(content::masked(text.into()), snapshot.path(), snapshot.document.language.clone(), bytes)
 }
 
 /// The job of a request.

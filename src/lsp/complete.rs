@@ -110,7 +110,7 @@ pub(super) async fn prewarm(connection: &Connection, uri: &str) {
         return;
     }
     let rope = &snapshot.document.text;
-    let text = rope.to_string();
+    let text = String::from(rope);
     let cursor = match snapshot.document.cursor {
         Some(cursor) => rope.char_to_byte(cursor.min(rope.len_chars())),
         None => Service::first_cursor(&text),
@@ -165,7 +165,7 @@ fn is_context(document: &DocumentSnapshot) -> bool {
 /// The lines at the start of `text` that have at most `bytes_max` bytes together.
 fn head(text: &Rope, bytes_max: usize) -> String {
     if text.len_bytes() <= bytes_max {
-        return text.to_string();
+        return text.into();
     }
     text.slice(..text.line_to_char(text.byte_to_line(bytes_max))).to_string()
 }

@@ -32,7 +32,7 @@ pub(super) async fn completion(
     let is_identifier = |c: &char| c.is_alphanumeric() || *c == '_';
     let identifier_chars = text.chars_at(cursor).reversed().take_while(is_identifier).count();
     let identifier = text.slice(cursor - identifier_chars..cursor).to_string();
-    let (prefix, suffix) = (text.slice(..cursor).to_string(), text.slice(cursor..).to_string());
+    let (prefix, suffix) = (String::from(text.slice(..cursor)), String::from(text.slice(cursor..)));
     let completions = complete(&connection, &snapshot, prefix, suffix, Trigger::Automatic).await?;
     if let Some(completion) = completions.first() {
         let new_text = format!("{identifier}{completion}");

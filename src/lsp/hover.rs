@@ -43,7 +43,7 @@ pub(super) async fn hover(connection: Arc<Connection>, params: HoverParams) -> R
 async fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -> Option<Subject> {
     let (document, path) = (&snapshot.document, snapshot.path());
     let language = Language::of(&document.language, &path);
-    let text = content::masked(document.text.to_string());
+    let text = content::masked((&document.text).into());
     let subject = |text: String, path: String, of: &DocumentSnapshot, symbol: Symbol| {
         let is_undocumented = CommentSlot::of(&symbol, language).is_some();
         is_undocumented.then(|| Subject::of_symbol(text, path, of.language.clone(), symbol))
@@ -67,7 +67,7 @@ async fn undocumented(connection: &Connection, snapshot: &Snapshot, at: usize) -
     others.into_iter().filter(|other| workspace.verdict(other).is_ok()).find_map(|other| {
         let path = workspace.relative(&other.uri);
         let is_alike = Language::of(&other.language, &path).is_like(language);
-        let text = content::masked(other.text.to_string());
+        let text = content::masked((&other.text).into());
         let symbol = symbol::named(&text, name, language).filter(|_| is_alike)?;
         subject(text, path, &other, symbol)
     })

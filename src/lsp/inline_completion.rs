@@ -33,8 +33,8 @@ pub(super) async fn inline_completion(
             (cursor..cursor, String::new())
         }
     };
-    let prefix = text.slice(..replaced.start).to_string() + &selected;
-    let suffix = text.slice(replaced.end..).to_string();
+    let prefix = String::from(text.slice(..replaced.start)) + &selected;
+    let suffix = String::from(text.slice(replaced.end..));
     let completions = complete(&connection, &snapshot, prefix, suffix, trigger).await?;
     let range = encoding.to_range(text, replaced);
     // No command: VS Code would not request the next completion after one.

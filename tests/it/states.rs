@@ -30,7 +30,7 @@ fn states_lead_back(precision: Precision) {
         let mut model = model(case, precision);
         let mut sequence = model.sequence().unwrap();
         let (cancel, mut logits, mut expected) = (Cancel::new(), Vec::new(), Vec::new());
-        let mut forward = |model: &mut Model<Cuda>, sequence: &mut _, logits: &mut Vec<f32>| {
+        let forward = |model: &mut Model<Cuda>, sequence: &mut _, logits: &mut Vec<f32>| {
             reference::forward(model, sequence, &TOKENS, LogitRows::Last, &cancel, logits).unwrap()
         };
         let kept = forward(&mut model, &mut sequence, &mut logits);

@@ -12,7 +12,7 @@ use fimd::bench::random::RandomTensor;
 use fimd::compute::cpu::{Cpu, CpuOptions};
 use fimd::compute::cuda::{Cuda, CudaOptions, probe};
 use fimd::compute::experts::{
-    DeviceVisits, ExpertBytes, ExpertId, ExpertParts, ExpertShape, MatrixLayout, Part,
+    DeviceVisits, ExpertBytes, ExpertId, ExpertParts, ExpertShape, MatrixLayout, Part, Ranking,
 };
 use fimd::compute::{
     Backend, Interrupted, Keep, MoeWeights, Pass, PassOut, PassSizes, Precision, RoutedWeights, StoredMatrix,
@@ -301,7 +301,11 @@ impl ExpertBytes for InMemory {
         unreachable!("all are in memory")
     }
 
-    fn visited(&self, _: usize, _: usize, _: &[u32]) {}
+    fn is_told(&self) -> bool {
+        false
+    }
+
+    fn visited(&self, _: usize, _: Ranking) {}
 }
 
 /// `x + experts(norm(x))` for experts of a type.

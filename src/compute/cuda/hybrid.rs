@@ -214,7 +214,7 @@ impl Hybrid {
     ) -> Residence {
         self.visits.visits += visited.len() as u64;
         let Some(cache) = cache.map(|cache| &mut self.caches[cache]) else {
-            host.tell(top_k, chosen);
+            host.tell(Ranking::of_visits(top_k, chosen));
             return Residence {
                 hits: Vec::new(),
                 missing: visited.to_vec(),
@@ -222,14 +222,14 @@ impl Hybrid {
                 is_changed: false,
             };
         };
-        cache.record(top_k, chosen);
+        cache.record(Ranking::of_visits(top_k, chosen));
         let hits: Vec<(u32, usize)> =
             visited.iter().filter_map(|&expert| Some((expert, cache.slot(expert)?))).collect();
         self.visits.hits += hits.len() as u64;
         let missing = cache.missing_of(visited);
         let visits: Vec<u32> =
             chosen.iter().copied().filter(|&expert| cache.slot(expert).is_none()).collect();
-        host.tell(top_k, &visits);
+        host.tell(Ranking::of_visits(top_k, &visits));
         let in_memory: Vec<u32> =
             missing.iter().copied().filter(|&expert| host.stored(expert).is_some()).collect();
         let inserts = cache.admit(&in_memory, COPIED_MAX, visited);
