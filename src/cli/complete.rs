@@ -160,7 +160,7 @@ impl Args {
 /// The text before and after the cursor, without its secrets.
 fn parts(text: &str, cursor: usize) -> (String, String) {
     let (prefix, suffix) = text.split_at(cursor);
-    content::masked_parts(prefix.to_owned(), suffix.to_owned())
+    content::masked_parts(prefix, suffix)
 }
 
 /// Byte offset of a line and character column, both from 1. The end of a line is a valid column.

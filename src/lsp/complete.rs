@@ -39,12 +39,12 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-/// Completions between `prefix` and `suffix`, best first. Fails only when the document has changed since `snapshot`.
+/// Completions at byte `cursor` of `text`, best first. Fails only when the document has changed since `snapshot`.
 pub(super) async fn complete(
     connection: &Connection,
     snapshot: &Snapshot,
-    prefix: String,
-    suffix: String,
+    text: Rope,
+    cursor: usize,
     trigger: Trigger,
 ) -> Result<Vec<String>> {
     let completer = connection.completer();
@@ -63,7 +63,7 @@ pub(super) async fn complete(
     if !connection.is_current(snapshot) {
         return Err(Error::content_modified());
     }
-    let (prefix, suffix) = connection.masked(&snapshot.document.uri, prefix, suffix);
+    let (prefix, suffix) = connection.masked(&snapshot.document.uri, text, cursor);
     // The client's `$/cancelRequest` drops this future, and the guard with it.
     let guard = CancelOnDrop(completer, id);
     let (answer, record_answer) = oneshot::channel();
@@ -109,14 +109,12 @@ pub(super) async fn prewarm(connection: &Connection, uri: &str) {
     if !connection.is_current(&snapshot) {
         return;
     }
-    let rope = &snapshot.document.text;
-    let text = String::from(rope);
+    let text = &snapshot.document.text;
     let cursor = match snapshot.document.cursor {
-        Some(cursor) => rope.char_to_byte(cursor.min(rope.len_chars())),
-        None => Service::first_cursor(&text),
+        Some(cursor) => text.char_to_byte(cursor.min(text.len_chars())),
+        None => Service::first_cursor(&String::from(text)),
     };
-    let (prefix, suffix) = text.split_at(cursor);
-    let (prefix, suffix) = connection.masked(uri, prefix.to_owned(), suffix.to_owned());
+    let (prefix, suffix) = connection.masked(uri, text.clone(), cursor);
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
     connection.completer().opened(uri, document.with_context(context));
 }

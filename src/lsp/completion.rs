@@ -32,8 +32,8 @@ pub(super) async fn completion(
     let is_identifier = |c: &char| c.is_alphanumeric() || *c == '_';
     let identifier_chars = text.chars_at(cursor).reversed().take_while(is_identifier).count();
     let identifier = text.slice(cursor - identifier_chars..cursor).to_string();
-    let (prefix, suffix) = (String::from(text.slice(..cursor)), String::from(text.slice(cursor..)));
-    let completions = complete(&connection, &snapshot, prefix, suffix, Trigger::Automatic).await?;
+    let byte = text.char_to_byte(cursor);
+    let completions = complete(&connection, &snapshot, text.clone(), byte, Trigger::Automatic).await?;
     if let Some(completion) = completions.first() {
         let new_text = format!("{identifier}{completion}");
         let edit = TextEdit { range: encoding.to_range(text, cursor - identifier_chars..cursor), new_text };

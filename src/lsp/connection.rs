@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ropey::Rope;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::sync::{Notify, watch};
@@ -133,13 +134,13 @@ impl Connection {
         &self.hovers
     }
 
-    /// The text of the document `uri` around the cursor without its secrets.
-    pub(super) fn masked(&self, uri: &str, before: String, after: String) -> (String, String) {
+    /// The text of the document `uri` before and after byte `cursor`, without its secrets.
+    pub(super) fn masked(&self, uri: &str, text: Rope, cursor: usize) -> (String, String) {
         let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
         if scanner.0 != uri {
             *scanner = (uri.to_owned(), Scanner::default());
         }
-        scanner.1.masked_parts(before, after)
+        scanner.1.masked_parts(text, cursor)
     }
 
     pub(super) fn open(&self, document: TextDocumentItem) {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use ropey::Rope;
 
 /// Why a part of a text is masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,41 +39,38 @@ pub fn masked(text: String) -> String {
 }
 
 /// The same for a text that the cursor splits.
-pub fn masked_parts(before: String, after: String) -> (String, String) {
-    Scanner::default().masked_parts(before, after)
+pub fn masked_parts(before: &str, after: &str) -> (String, String) {
+    Scanner::default().masked_parts(Rope::from_str(&(before.to_owned() + after)), before.len())
 }
 
 /// The secrets of a text that is edited again and again: only the lines that have changed are searched.
 #[derive(Default)]
 pub struct Scanner {
-    text: String,
+    text: Rope,
     secrets: Vec<(Range<usize>, Kind)>,
     has_keys: bool,
 }
 
 impl Scanner {
-    /// [`masked_parts`] of the text as it is now.
-    pub fn masked_parts(&mut self, before: String, after: String) -> (String, String) {
-        self.update(&before, &after);
+    /// [`masked_parts`] of the text as it is now, before and after byte `cursor`.
+    pub fn masked_parts(&mut self, text: Rope, cursor: usize) -> (String, String) {
+        self.update(text);
         if self.secrets.is_empty() {
-            return (before, after);
+            let part = |range| String::from(self.text.byte_slice(range));
+            return (part(0..cursor), part(cursor..self.text.len_bytes()));
         }
-        let mut masked = mask(&self.text, &self.secrets);
-        let after = masked.split_off(before.len());
+        let mut masked = mask(&String::from(&self.text), &self.secrets);
+        let after = masked.split_off(cursor);
         (masked, after)
     }
 
-    /// Finds the secrets of the text of both parts. All but private keys are inside of lines.
-    fn update(&mut self, before: &str, after: &str) {
-        let (old, new) = changed_lines(&self.text, before, after);
-        let at = |end: usize| end.min(before.len());
-        let in_after = |end: usize| end.saturating_sub(before.len());
-        let lines =
-            [&before[at(new.start)..at(new.end)], &after[in_after(new.start)..in_after(new.end)]].concat();
-        self.text.replace_range(old.clone(), &lines);
-        let (found, has_keys) = search(&lines);
+    /// Finds the secrets of a text. All but private keys are inside of lines.
+    fn update(&mut self, text: Rope) {
+        let (old, new) = changed_lines(&self.text, &text);
+        let (found, has_keys) = search(&String::from(text.byte_slice(new.clone())));
+        self.text = text;
         if has_keys || self.has_keys {
-            (self.secrets, self.has_keys) = search(&self.text);
+            (self.secrets, self.has_keys) = search(&String::from(&self.text));
             return;
         }
         let at = |end: usize| self.secrets.partition_point(|(range, _)| range.start < end);
@@ -86,26 +84,71 @@ impl Scanner {
     }
 }
 
-/// The lines in which a text differs from that of `before` and `after` together, as bytes of both.
-fn changed_lines(old: &str, before: &str, after: &str) -> (Range<usize>, Range<usize>) {
-    let (old, before, after) = (old.as_bytes(), before.as_bytes(), after.as_bytes());
-    let new_len = before.len() + after.len();
-    let mut prefix = same_start(old, before);
-    if prefix == before.len() {
-        prefix += same_start(&old[prefix..], after);
+/// The lines in which two texts differ, as bytes of both.
+fn changed_lines(old: &Rope, new: &Rope) -> (Range<usize>, Range<usize>) {
+    let (old_len, new_len) = (old.len_bytes(), new.len_bytes());
+    let equal = equal_start(old, new);
+    let start = equal - line_bytes(old.bytes_at(equal).reversed());
+    let suffix = equal_end(old, new).min(old_len.min(new_len) - start);
+    let end = old_len - suffix;
+    let rest = line_bytes(old.bytes_at(end));
+    let end = (end + rest + 1).min(old_len);
+    (start..end, start..end + new_len - old_len)
+}
+
+/// How many bytes come before the next end of a line.
+fn line_bytes(bytes: impl Iterator<Item = u8>) -> usize {
+    bytes.take_while(|&byte| byte != b'\n').count()
+}
+
+/// How many bytes both texts begin with. Of a text that was edited, most chunks are those from before.
+fn equal_start(old: &Rope, new: &Rope) -> usize {
+    let (mut old, mut new, mut equal) = (old.chunks(), new.chunks(), 0);
+    let (mut one, mut other): (&[u8], &[u8]) = (&[], &[]);
+    loop {
+        if one.is_empty() {
+            let Some(chunk) = old.next() else { return equal };
+            one = chunk.as_bytes();
+        }
+        if other.is_empty() {
+            let Some(chunk) = new.next() else { return equal };
+            other = chunk.as_bytes();
+        }
+        let len = one.len().min(other.len());
+        let same = if std::ptr::eq(one.as_ptr(), other.as_ptr()) { len } else { same_start(one, other) };
+        equal += same;
+        if same < len {
+            return equal;
+        }
+        (one, other) = (&one[len..], &other[len..]);
     }
-    let start = old[..prefix].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let rest = old.len().min(new_len) - start;
-    let mut suffix =
-        same_end(&old[old.len() - rest.min(after.len())..], &after[after.len() - rest.min(after.len())..]);
-    if suffix == after.len() {
-        let rest = rest - suffix;
-        let end = old.len() - suffix;
-        suffix += same_end(&old[end - rest..end], &before[before.len() - rest..]);
+}
+
+/// How many bytes both texts end with.
+fn equal_end(old: &Rope, new: &Rope) -> usize {
+    let mut old = old.chunks_at_byte(old.len_bytes()).0;
+    let mut new = new.chunks_at_byte(new.len_bytes()).0;
+    let mut equal = 0;
+    let (mut one, mut other): (&[u8], &[u8]) = (&[], &[]);
+    loop {
+        if one.is_empty() {
+            let Some(chunk) = old.prev() else { return equal };
+            one = chunk.as_bytes();
+        }
+        if other.is_empty() {
+            let Some(chunk) = new.prev() else { return equal };
+            other = chunk.as_bytes();
+        }
+        let len = one.len().min(other.len());
+        let (tail, other_tail) = (&one[one.len() - len..], &other[other.len() - len..]);
+        let is_shared = std::ptr::eq(tail.as_ptr(), other_tail.as_ptr());
+        let same = if is_shared { len } else { same_end(tail, other_tail) };
+        equal += same;
+        if same < len {
+            return equal;
+        }
+        (one, other) = (&one[..one.len() - len], &other[..other.len() - len]);
     }
-    let end = old.len() - suffix;
-    let line_end = old[end..].iter().position(|&byte| byte == b'\n').map_or(suffix, |at| at + 1);
-    (start..end + line_end, start..end + line_end + new_len - old.len())
 }
 
 /// Bytes that are compared at once.
@@ -535,7 +578,7 @@ mod tests {
         ];
         let mut random = crate::base::random::Mmix(3);
         for _ in 0..40 {
-            let (mut scanner, mut text) = (Scanner::default(), String::new());
+            let (mut scanner, mut text, mut rope) = (Scanner::default(), String::new(), Rope::new());
             for _ in 0..60 {
                 let mut cut = || {
                     let at = random.below(text.len() + 1);
@@ -544,8 +587,19 @@ mod tests {
                 let (one, other) = (cut(), cut());
                 let start = one.min(other);
                 let end = if random.below(3) == 0 { one.max(other) } else { start };
-                text.replace_range(start..end, PIECES[random.below(PIECES.len())]);
-                let (before, after) = scanner.masked_parts(text[..start].into(), text[start..].into());
+                let piece = PIECES[random.below(PIECES.len())];
+                text.replace_range(start..end, piece);
+                rope = match random.below(8) {
+                    0 => Rope::from_str(&text),
+                    _ => {
+                        let chars = rope.byte_to_char(start)..rope.byte_to_char(end);
+                        rope.remove(chars.clone());
+                        rope.insert(chars.start, piece);
+                        rope
+                    }
+                };
+                let (before, after) = scanner.masked_parts(rope.clone(), start);
+                assert_eq!(before.len(), start);
                 assert_eq!(before + &after, masked(text.clone()));
             }
         }
@@ -648,9 +702,9 @@ mod tests {
 
     #[test]
     fn a_split_text_is_masked_as_one() {
-        let (before, after) = masked_parts("password = \"hunter2".into(), "-Zq9xK\"\nx = 1".into());
+        let (before, after) = masked_parts("password = \"hunter2", "-Zq9xK\"\nx = 1");
         assert_eq!((&*before, &*after), ("password = \"*******", "******\"\nx = 1"));
-        let (before, after) = masked_parts("a = ".into(), "b".into());
+        let (before, after) = masked_parts("a = ", "b");
         assert_eq!((&*before, &*after), ("a = ", "b"));
     }
 
