@@ -64,7 +64,7 @@
 //! - Pure files (`session/{keep,prefix}.rs`, `decode/drafts.rs`, `decode/stop`, `text`, `serve/queue.rs`,
 //!   `complete/{anchor,context,edit,encode,fim,gate,nesting,options,plan,record,request,retained,rules,stats,trim}.rs`,
 //!   `complete/remote/wire.rs`, `complete/service`, `compute/{cuda/split,cuda/tiles,experts/policy}.rs`,
-//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/{experts,fit,plan}.rs`,
+//!   `assist/{answer,cache,definition,documentation,prompt,symbol}.rs`, `bench/{experts,fit,hardware,plan,rates,routing,schedule,simulate,warmups}.rs`,
 //!   `bench/fidelity/{places,play,report,source,variants,verdict}.rs`,
 //!   `bench/keystrokes/{plot,report,session,typist}.rs`, `hub/{catalog,reference,select}.rs`, `lsp/bridge/replay.rs`,
 //!   `cli/doctor/findings.rs`, `cli/status/dashboard.rs`,

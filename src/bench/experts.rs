@@ -8,6 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::keystrokes::plot;
+use super::warmups::{self, WarmUp};
 use crate::compute::experts::Ranking;
 use crate::compute::experts::policy::{Counted, LayerCache, Policy};
 use crate::model::experts::trace::{Header, Trace};
@@ -107,6 +108,8 @@ pub struct Report {
     pub decoded_tokens: usize,
     pub rates: Rates,
     pub lines: Vec<Line>,
+    /// What warm-ups gain with the policy of the program.
+    pub warm_ups: Vec<WarmUp>,
 }
 
 /// Replays `trace` with every policy and at sizes that are `shares` of a layer's experts.
@@ -134,7 +137,7 @@ pub fn replay(trace: &Trace, shares: &[f64], rates: Rates) -> Report {
     };
     let mut lines: Vec<Line> = POLICIES.iter().map(|(name, policy)| line(name, of_policy(*policy))).collect();
     lines.push(line(BELADY, best.clone()));
-    Report { passes: trace.passes.len(), decoded_tokens, rates, lines }
+    Report { passes: trace.passes.len(), decoded_tokens, rates, lines, warm_ups: Vec::new() }
 }
 
 fn is_decode(header: &Header, pass: &[Vec<u32>]) -> bool {
@@ -223,7 +226,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { passes, decoded_tokens, rates, lines } = self;
+        let Self { passes, decoded_tokens, rates, lines, warm_ups } = self;
         writeln!(f, "{passes} passes, {decoded_tokens} of them decode one token")?;
         let (memory, disk) = (rates.memory / 1e9, rates.disk / 1e9);
         writeln!(f, "predicted from {memory:.1} GB/s of memory and {disk:.2} GB/s of disk\n")?;
@@ -239,7 +242,7 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        Ok(())
+        if warm_ups.is_empty() { Ok(()) } else { warmups::write(warm_ups, f) }
     }
 }
 

@@ -11,6 +11,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sysinfo::System;
 
+/// Bytes that are copied to measure that: more than the caches of most machines hold.
+const COPIED_BYTES: usize = 64 << 20;
+
 /// The machine a benchmark ran on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -64,6 +67,18 @@ pub fn bandwidth(threads: usize) -> f64 {
 /// The same in a tenth of a second, somewhat too high where the caches are large.
 pub fn bandwidth_at_a_glance(threads: usize) -> f64 {
     bandwidth_of(threads, 1 << 28, 3)
+}
+
+/// Bytes that one thread copies from one place in memory to another in a second.
+pub fn copies_at_a_glance() -> f64 {
+    let (from, mut to) = (vec![1u8; COPIED_BYTES], vec![0u8; COPIED_BYTES]);
+    let mut copy = || {
+        let started = Instant::now();
+        to.copy_from_slice(black_box(&from));
+        black_box(&to);
+        started.elapsed().as_secs_f64()
+    };
+    COPIED_BYTES as f64 / (0..4).map(|_| copy()).fold(f64::INFINITY, f64::min)
 }
 
 fn bandwidth_of(threads: usize, bytes: usize, passes: usize) -> f64 {

@@ -2,19 +2,26 @@
 //! the number of threads, the cost of a keystroke, and what the rules of completion make of a correct answer.
 
 pub mod batch;
+pub mod blocks;
 pub mod daemon;
 pub mod experts;
 pub mod fidelity;
 pub mod fit;
+pub mod hardware;
 pub mod kernels;
 pub mod keystrokes;
 pub mod machine;
 pub mod plan;
 pub mod random;
+pub mod rates;
 pub mod report;
+pub mod routing;
+pub mod schedule;
+pub mod simulate;
 pub mod sizes;
 pub mod soak;
 pub mod speed;
 pub mod synthetic;
 pub mod threads;
 pub mod vocabulary;
+pub mod warmups;

@@ -4,8 +4,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use super::rates::{GpuRates, Rates};
+
+use super::schedule::{Expert, Pair};
 use crate::model::experts::tiers::{Tiers, TooSmall};
 use crate::model::experts::trace::LayerHeader;
+use crate::resident::GpuPlan;
 
 /// How large a model is.
 #[derive(Clone, Debug, Serialize)]
@@ -16,8 +20,21 @@ pub struct Sizes {
     pub lookup_bytes: u64,
     /// Weights that a token is multiplied with.
     pub token_weights: u64,
+    /// Layers of any kind.
+    pub depth: usize,
     /// Layers with experts.
     pub layers: Vec<LayerHeader>,
+    /// Weights of a routed expert; 0 without.
+    pub expert_weights: u64,
+    /// Bytes of a smaller copy of all experts; 0 without.
+    pub cold_bytes: u64,
+}
+
+impl Sizes {
+    /// Bytes of all routed experts.
+    pub fn expert_bytes(&self) -> u64 {
+        self.layers.iter().map(|layer| (layer.experts * layer.record_bytes) as u64).sum()
+    }
 }
 
 /// Memory and rates of a machine.
@@ -25,35 +42,31 @@ pub struct Sizes {
 pub struct Machine {
     /// Budget of the model with its caches, in bytes.
     pub ram_bytes: u64,
+    /// Whether that was named: what it does not hold is refused then.
+    pub is_budget_given: bool,
     /// Bytes for everything but weights: KV cache, states, the program.
     pub other_bytes: u64,
     #[serde(flatten)]
     pub rates: Rates,
+    /// The GPU that the model runs on, if any.
+    pub gpu: Option<Gpu>,
 }
 
-/// What a machine does in a second.
+/// A GPU of which a model has some memory.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Rates {
-    /// Bytes of weights that one token is multiplied with in a second.
-    pub weights_per_s: f64,
-    /// Multiply-adds in a second when many tokens are evaluated together.
-    pub macs_per_s: f64,
-    /// Bytes that the disk reads in a second.
-    pub disk_per_s: f64,
-}
-
-impl Rates {
-    /// Where only memory and disk are measured, in bytes per second: one token after the other is bound by them.
-    pub fn at_a_glance(memory_per_s: f64, disk_per_s: f64) -> Self {
-        Self { weights_per_s: memory_per_s, macs_per_s: f64::INFINITY, disk_per_s }
-    }
+pub struct Gpu {
+    #[serde(flatten)]
+    pub plan: GpuPlan,
+    pub rates: GpuRates,
 }
 
 /// Where weights live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// All of them in memory.
+    /// All of them in the memory of the GPU.
+    Gpu,
+    /// All of them in memory, or those that a GPU does not hold.
     Memory,
     /// The trunk and some experts in memory, the others on disk.
     Tiers(Tiers),
@@ -69,11 +82,17 @@ pub enum Place {
 pub struct Speed {
     /// Share of the visits that find the expert in memory.
     pub hit_rate: f64,
+    /// Share of the visits that find it in the memory of the GPU.
+    pub gpu_hit_rate: f64,
     /// Tokens per second, one after the other.
     pub tokens_per_s: f64,
     /// Bytes that a token reads from memory.
     pub memory_bytes: u64,
-    /// Bytes that it reads from disk.
+    /// Bytes that come to the GPU for a token.
+    pub link_bytes: u64,
+    /// Of these what it reads of a smaller copy, for visits that miss.
+    pub cold_bytes: u64,
+    /// Bytes that it waits for the disk to read.
     pub disk_bytes: u64,
     /// Seconds until a prompt that nothing is known of is evaluated.
     pub cold_prompt_s: f64,
@@ -104,30 +123,44 @@ const TEXT_HITS: [(f64, f64); 5] = [(0.0, 0.0), (0.125, 0.63), (0.25, 0.82), (0.
 
 /// Plans for a model on a machine.
 pub fn plan(sizes: &Sizes, machine: &Machine) -> Plan {
-    let experts: u64 = sizes.layers.iter().map(|layer| (layer.experts * layer.record_bytes) as u64).sum();
-    let budget = machine.ram_bytes.saturating_sub(machine.other_bytes);
-    let place = place(sizes, budget, machine.other_bytes);
-    let share = match &place {
-        Place::Memory => Some(1.0),
-        Place::Tiers(tiers) => Some(tiers.share()),
-        Place::TooSmall { .. } => None,
+    let place = place(sizes, machine);
+    let (share, cold_bytes) = match &place {
+        Place::Gpu | Place::Memory => (Some(1.0), 0),
+        Place::Tiers(tiers) => (Some(tiers.share()), tiers.cold_bytes),
+        Place::TooSmall { .. } => (None, 0),
+    };
+    let used = Sizes { cold_bytes, ..sizes.clone() };
+    let speed = |hits: fn(f64) -> f64| {
+        let share = share?;
+        let Some(gpu) = &machine.gpu else { return Some(speed(&used, &machine.rates, hits(share))) };
+        let on_gpu = gpu.plan.slots as f64 / (gpu.plan.experts as f64).max(1.0);
+        let on_gpu = if gpu.plan.holds_all() { 1.0 } else { on_gpu };
+        // What has a slot on the GPU is forgotten in memory.
+        let either = hits((share + on_gpu).min(1.0));
+        Some(speed_beside(&used, &Pair { cpu: machine.rates, gpu: gpu.rates }, hits(on_gpu), either))
     };
     Plan {
         place,
-        weight_bytes: sizes.trunk_bytes + experts,
-        uniform: share.map(|share| speed(sizes, &machine.rates, share)),
-        text: share.map(|share| speed(sizes, &machine.rates, text_hits(share))),
+        weight_bytes: sizes.trunk_bytes + sizes.expert_bytes(),
+        uniform: speed(|share| share),
+        text: speed(text_hits),
     }
 }
 
-fn place(sizes: &Sizes, budget: u64, other_bytes: u64) -> Place {
-    if Tiers::fits(budget, sizes.trunk_bytes, &sizes.layers) {
+fn place(sizes: &Sizes, machine: &Machine) -> Place {
+    let Machine { ram_bytes, is_budget_given, other_bytes, gpu, .. } = *machine;
+    if gpu.is_some_and(|gpu| gpu.plan.holds_all()) {
+        return Place::Gpu;
+    }
+    let budget = ram_bytes.saturating_sub(other_bytes);
+    let trunk_bytes = if gpu.is_some() { 0 } else { sizes.trunk_bytes };
+    if Tiers::fits(budget, trunk_bytes, &sizes.layers) {
         return Place::Memory;
     }
     if sizes.layers.is_empty() {
-        return Place::TooSmall { ram_bytes: sizes.trunk_bytes + other_bytes };
+        return Place::TooSmall { ram_bytes: trunk_bytes + other_bytes };
     }
-    match Tiers::divide(budget, sizes.trunk_bytes, &sizes.layers) {
+    match Tiers::choose(sizes.cold_bytes, is_budget_given, budget, trunk_bytes, &sizes.layers) {
         Ok(tiers) => Place::Tiers(tiers),
         Err(TooSmall { needed, .. }) => Place::TooSmall { ram_bytes: needed + other_bytes },
     }
@@ -139,46 +172,113 @@ fn text_hits(share: f64) -> f64 {
     y0 + (y1 - y0) * ((share - x0) / (x1 - x0)).clamp(0.0, 1.0)
 }
 
-/// The speed where this share of the visits finds the expert in memory.
+/// The speed where this share of the visits finds the expert in memory. The others wait for the disk, or are computed with in
+/// the smaller copy where there is one.
 pub fn speed(sizes: &Sizes, rates: &Rates, hit_rate: f64) -> Speed {
     let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
-    let seconds = |tokens: usize| {
+    let copy_share = sizes.cold_bytes as f64 / (sizes.expert_bytes() as f64).max(1.0);
+    // Bytes of the weights as they are in memory or come there, of the copy, and of the disk.
+    let bytes = |tokens: usize| {
         let visited = visited_bytes(sizes, tokens);
-        let multiply = ((trunk + visited) / rates.weights_per_s)
+        let missed = visited * (1.0 - hit_rate);
+        match sizes.cold_bytes {
+            0 => (trunk + visited, 0.0, missed),
+            _ => (trunk + visited - missed, missed * copy_share, 0.0),
+        }
+    };
+    let seconds = |tokens: usize| {
+        let (own, cold, disk) = bytes(tokens);
+        let multiply = (own / rates.weights_per_s + cold / rates.cold_per_s)
             .max((tokens as u64 * sizes.token_weights) as f64 / rates.macs_per_s);
-        let read = visited * (1.0 - hit_rate) / rates.disk_per_s;
+        let read = disk / rates.disk_per_s;
         // One token waits for its experts; in a long prompt reads and arithmetic overlap.
         if tokens < COLD_TOKENS { multiply + read } else { multiply.max(read) }
     };
-    let visited = visited_bytes(sizes, 1);
+    let (own, cold, disk) = bytes(1);
     Speed {
         hit_rate,
+        gpu_hit_rate: 0.0,
         tokens_per_s: 1.0 / seconds(1),
-        memory_bytes: (trunk + visited) as u64,
-        disk_bytes: (visited * (1.0 - hit_rate)) as u64,
+        memory_bytes: (own + cold) as u64,
+        link_bytes: 0,
+        cold_bytes: cold as u64,
+        disk_bytes: disk as u64,
         cold_prompt_s: seconds(COLD_TOKENS),
         keystroke_s: seconds(KEYSTROKE_TOKENS),
     }
 }
 
+/// The speed on a GPU where a share of the visits finds the expert in its memory, and a share there or in memory.
+fn speed_beside(sizes: &Sizes, pair: &Pair, on_gpu: f64, either: f64) -> Speed {
+    let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
+    let visits: usize = sizes.layers.iter().map(|layer| layer.top_k).sum();
+    let trunk_weights = sizes.token_weights.saturating_sub(visits as u64 * sizes.expert_weights) as f64;
+    let copy_share = sizes.cold_bytes as f64 / (sizes.expert_bytes() as f64).max(1.0);
+    // Seconds, and bytes of the link, of the copy, and of the disk.
+    let pass = |tokens: usize| {
+        let mut seconds = pair.trunk_s(trunk, trunk_weights, tokens as f64, sizes.depth as f64);
+        let (mut link, mut cold, mut disk) = (0.0, 0.0, 0.0);
+        for layer in &sizes.layers {
+            let visited = visited(layer, tokens);
+            let expert = Expert { bytes: layer.record_bytes as f64, weights: sizes.expert_weights as f64 };
+            let rows = (tokens * layer.top_k) as f64 / visited;
+            let (hits, here) = (visited * on_gpu, visited * (either - on_gpu));
+            let away = (visited * (1.0 - either)).max(0.0) * expert.bytes;
+            let missing = if sizes.cold_bytes > 0 { here } else { visited - hits };
+            let (times, copied) = pair.settled(expert, hits, missing, rows);
+            link += copied * expert.bytes;
+            let (from_copy, read) = if sizes.cold_bytes > 0 { (away * copy_share, 0.0) } else { (0.0, away) };
+            seconds += times.all_s + from_copy / pair.cpu.cold_per_s;
+            (cold, disk) = (cold + from_copy, disk + read);
+        }
+        let read_s = disk / pair.cpu.disk_per_s;
+        // As without a GPU.
+        (if tokens < COLD_TOKENS { seconds + read_s } else { seconds.max(read_s) }, link, cold, disk)
+    };
+    let (seconds, link, cold, disk) = pass(1);
+    let visited_bytes: f64 =
+        sizes.layers.iter().map(|layer| visited(layer, 1) * layer.record_bytes as f64).sum();
+    Speed {
+        hit_rate: either,
+        gpu_hit_rate: on_gpu,
+        tokens_per_s: 1.0 / seconds,
+        memory_bytes: (visited_bytes * (either - on_gpu).max(0.0) + cold) as u64,
+        link_bytes: link as u64,
+        cold_bytes: cold as u64,
+        disk_bytes: disk as u64,
+        cold_prompt_s: pass(COLD_TOKENS).0,
+        keystroke_s: pass(KEYSTROKE_TOKENS).0,
+    }
+}
+
+/// Experts of a layer that `tokens` tokens visit, were they chosen evenly.
+fn visited(layer: &LayerHeader, tokens: usize) -> f64 {
+    let unvisited = (1.0 - layer.top_k as f64 / layer.experts as f64).powf(tokens as f64);
+    layer.experts as f64 * (1.0 - unvisited)
+}
+
 /// Bytes of the experts that `tokens` tokens visit, each counted once.
 fn visited_bytes(sizes: &Sizes, tokens: usize) -> f64 {
-    let of_layer = |layer: &LayerHeader| {
-        let share = 1.0 - (1.0 - layer.top_k as f64 / layer.experts as f64).powf(tokens as f64);
-        (layer.experts * layer.record_bytes) as f64 * share
-    };
-    sizes.layers.iter().map(of_layer).sum()
+    sizes.layers.iter().map(|layer| visited(layer, tokens) * layer.record_bytes as f64).sum()
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
         match &self.place {
+            Place::Gpu => {
+                writeln!(f, "all {} of weights fit in the memory of the GPU", gigabytes(self.weight_bytes))?;
+            }
             Place::Memory => writeln!(f, "all {} of weights fit in memory", gigabytes(self.weight_bytes))?,
             Place::Tiers(tiers) => {
-                let Tiers { slots, trunk_bytes, slot_bytes, passing_bytes, expert_bytes, .. } = *tiers;
-                writeln!(f, "memory: {} that every token reads", gigabytes(trunk_bytes))?;
+                let Tiers { slots, trunk_bytes, slot_bytes, passing_bytes, expert_bytes, cold_bytes } =
+                    *tiers;
+                let what_all_read = if trunk_bytes > 0 { gigabytes(trunk_bytes) } else { "nothing".into() };
+                writeln!(f, "memory: {what_all_read} that every token reads")?;
                 writeln!(f, "        {} for {slots} experts of each layer", gigabytes(slot_bytes))?;
+                if cold_bytes > 0 {
+                    writeln!(f, "        {} for the smaller copy of all experts", gigabytes(cold_bytes))?;
+                }
                 writeln!(f, "        {} for experts on their way", gigabytes(passing_bytes))?;
                 writeln!(f, "disk:   {} of experts", gigabytes(expert_bytes - slot_bytes))?;
             }
@@ -188,17 +288,20 @@ impl fmt::Display for Plan {
         }
         writeln!(
             f,
-            "\n| routing | hits | tokens/s | from disk per token | {COLD_TOKENS} new tokens | {KEYSTROKE_TOKENS} new tokens |"
+            "\n| routing | hits | on the GPU | tokens/s | over the link per token | from disk | from the copy | {COLD_TOKENS} new tokens | {KEYSTROKE_TOKENS} new tokens |"
         )?;
-        writeln!(f, "|---|---:|---:|---:|---:|---:|")?;
+        writeln!(f, "|---|---:|---:|---:|---:|---:|---:|---:|---:|")?;
         for (name, speed) in [("text", &self.text), ("uniform", &self.uniform)] {
             let Some(speed) = speed else { continue };
             writeln!(
                 f,
-                "| {name} | {:.0} % | {:.2} | {} | {:.1} s | {:.2} s |",
+                "| {name} | {:.0} % | {:.0} % | {:.2} | {} | {} | {} | {:.1} s | {:.2} s |",
                 100.0 * speed.hit_rate,
+                100.0 * speed.gpu_hit_rate,
                 speed.tokens_per_s,
+                gigabytes(speed.link_bytes),
                 gigabytes(speed.disk_bytes),
+                gigabytes(speed.cold_bytes),
                 speed.cold_prompt_s,
                 speed.keystroke_s
             )?;
@@ -214,8 +317,10 @@ mod tests {
     const GB: u64 = 1_000_000_000;
     const MACHINE: Machine = Machine {
         ram_bytes: 24 * GB,
+        is_budget_given: true,
         other_bytes: GB,
-        rates: Rates { weights_per_s: 1e10, macs_per_s: 1e11, disk_per_s: 1e9 },
+        rates: Rates { weights_per_s: 1e10, macs_per_s: 1e11, disk_per_s: 1e9, cold_per_s: 5e9 },
+        gpu: None,
     };
 
     /// About the size of Qwen3-Coder-Next in 4 bits.
@@ -225,7 +330,10 @@ mod tests {
             trunk_bytes: 2 * GB,
             lookup_bytes: GB / 5,
             token_weights: 3_000_000_000,
+            depth: 48,
             layers: vec![layer; 48],
+            expert_weights: 3 << 20,
+            cold_bytes: 0,
         }
     }
 
@@ -256,6 +364,37 @@ mod tests {
         let dense = Sizes { layers: Vec::new(), ..large() };
         let refused = plan(&dense, &Machine { ram_bytes: 2 * GB, ..MACHINE });
         assert_eq!(refused.place, Place::TooSmall { ram_bytes: 3 * GB });
+    }
+
+    #[test]
+    fn a_smaller_copy_takes_memory_and_spares_the_disk() {
+        // 12.4 of 44.2 GB.
+        let copied = Sizes { cold_bytes: 12_386_304_000, ..large() };
+        let found = plan(&copied, &MACHINE);
+        let Place::Tiers(tiers) = found.place else { panic!("{found:?}") };
+        let Place::Tiers(without) = plan(&large(), &MACHINE).place else { panic!() };
+        assert_eq!(tiers.cold_bytes, copied.cold_bytes);
+        assert!(tiers.slots + 100 < without.slots, "{tiers:?}");
+        let uniform = found.uniform.unwrap();
+        // What misses is 0.28 of the bytes, at half the rate.
+        let missed = 0.864 * (1.0 - uniform.hit_rate);
+        let expected = 1.0 / ((2.664 - missed) / 10.0 + missed * 0.28 / 5.0);
+        assert!((uniform.tokens_per_s / expected - 1.0).abs() < 1e-3, "{uniform:?}, {expected}");
+        assert_eq!(uniform.disk_bytes, 0);
+        assert!((uniform.cold_bytes as f64 / (missed * 0.28e9) - 1.0).abs() < 1e-3);
+        assert!(uniform.tokens_per_s > 2.0 * plan(&large(), &MACHINE).uniform.unwrap().tokens_per_s);
+        let text = found.to_string();
+        assert!(text.contains("12.39 GB for the smaller copy of all experts"), "{text}");
+
+        let small = Machine { ram_bytes: 12 * GB, ..MACHINE };
+        let Place::TooSmall { ram_bytes } = plan(&copied, &small).place else { panic!() };
+        let Place::Tiers(tiers) = plan(&copied, &Machine { ram_bytes, ..small }).place else { panic!() };
+        assert_eq!((tiers.slots, tiers.cold_bytes), (0, copied.cold_bytes));
+        let left_out = plan(&copied, &Machine { is_budget_given: false, ..small });
+        assert_eq!(left_out.place, plan(&large(), &small).place, "a copy that does not fit is not used");
+        assert!(left_out.uniform.unwrap().disk_bytes > 0);
+        let whole = plan(&copied, &Machine { ram_bytes: 64 * GB, ..MACHINE });
+        assert_eq!((whole.place, whole.uniform.unwrap().cold_bytes), (Place::Memory, 0));
     }
 
     #[test]

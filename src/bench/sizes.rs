@@ -3,19 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 
-use super::plan::{Rates, Sizes};
-use super::{kernels, machine};
+use super::plan::{GpuRates, Rates, Sizes};
+use super::{blocks, kernels, machine};
 use crate::base::dtype::DType;
 use crate::base::reads::ReadFile;
 use crate::compute::cpu::CpuOptions;
+use crate::compute::cuda::measure::{self, Measured};
+use crate::compute::cuda::{self, Cuda, CudaOptions};
+use crate::compute::experts::MatrixLayout;
+use crate::compute::{PassSizes, Precision};
 use crate::format::ModelDir;
 use crate::hub;
 use crate::model::architecture::{self, Field, Part};
+use crate::model::config::MoeShape;
 use crate::model::export::{self, Recipe};
 use crate::model::{Config, layout};
 
+/// Memory of the GPU for what is small while it is measured, in bytes.
+const MEASURING_BYTES: usize = 4 << 20;
 /// For how long a kernel is measured.
 const MEASURED: Duration = Duration::from_millis(100);
 
@@ -27,15 +34,25 @@ pub fn of_files(dir: &ModelDir, config: &Config) -> Result<(Sizes, DType)> {
         trunk_bytes: layout::trunk_bytes(dir, config),
         lookup_bytes: if config.tied { 0 } else { bytes },
         token_weights: token_weights(config),
+        depth: config.layers.len(),
         layers,
+        expert_weights: expert_weights(config),
+        cold_bytes: 0,
     };
     Ok((sizes, dtype))
 }
 
 /// The sizes of a model in the types of a mix, and the type of most of its weights.
 pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
-    let mut sizes =
-        Sizes { trunk_bytes: 0, lookup_bytes: 0, token_weights: token_weights(config), layers: Vec::new() };
+    let mut sizes = Sizes {
+        trunk_bytes: 0,
+        lookup_bytes: 0,
+        token_weights: token_weights(config),
+        depth: config.layers.len(),
+        layers: Vec::new(),
+        expert_weights: expert_weights(config),
+        cold_bytes: 0,
+    };
     let mut headers: Vec<_> = config.layers.iter().map(layout::expert_header).collect();
     let mut dtypes = Vec::new();
     for (tensor, part) in export::tensors(config)? {
@@ -62,6 +79,17 @@ pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
     Ok((sizes, dtype))
 }
 
+/// Bytes of a smaller copy of all experts in a type, as `fimd quantize --cold` writes it.
+pub fn of_copy(config: &Config, dtype: DType) -> Result<u64> {
+    Ok(in_mix(config, &Recipe::uniform(dtype))?.0.expert_bytes())
+}
+
+/// Weights of a routed expert.
+fn expert_weights(config: &Config) -> u64 {
+    let of_moe = |moe: &MoeShape| 3 * (config.hidden * moe.width) as u64;
+    config.moe_shapes().next().map_or(0, of_moe)
+}
+
 /// Weights that a token is multiplied with.
 fn token_weights(config: &Config) -> u64 {
     let parts = architecture::tensors(config);
@@ -77,8 +105,25 @@ fn token_weights(config: &Config) -> u64 {
     parts.iter().map(of_part).sum::<usize>() as u64
 }
 
-/// What memory, arithmetic and disk do in a second, for weights of a type; the disk as [`disk`] says.
-pub fn rates(options: CpuOptions, dtype: DType, path: Option<&Path>) -> Result<Rates> {
+/// What memory, arithmetic and disk do in a second, for weights of a type and a smaller copy of the experts in another one; the
+/// disk as [`disk`] says.
+pub fn rates(options: CpuOptions, dtype: DType, cold: Option<DType>, path: Option<&Path>) -> Result<Rates> {
+    let [one, many] = speeds(options, dtype, [1, 64])?;
+    let weights_per_s = 1e9 * one.gigabytes;
+    let cold_per_s = match cold {
+        Some(cold) if cold != dtype => 1e9 * speeds(options, cold, [1])?[0].gigabytes,
+        _ => weights_per_s,
+    };
+    let disk_per_s = disk(path)?.bytes_per_s;
+    Ok(Rates { weights_per_s, macs_per_s: 1e9 * many.gmacs, disk_per_s, cold_per_s })
+}
+
+/// The speed of products with weights of a type, by how many tokens are evaluated together.
+fn speeds<const N: usize>(
+    options: CpuOptions,
+    dtype: DType,
+    tokens: [usize; N],
+) -> Result<[kernels::Speed; N]> {
     let measured = if dtype == DType::F8E4M3 { DType::Q8_0 } else { dtype };
     // More than the caches of a server hold.
     let workload = kernels::Workload {
@@ -86,16 +131,41 @@ pub fn rates(options: CpuOptions, dtype: DType, path: Option<&Path>) -> Result<R
         rows: 512,
         cols: 2048,
         copies: 256,
-        inputs: vec![1, 64],
+        inputs: tokens.to_vec(),
         time: MEASURED,
     };
     let speeds = kernels::run(&workload, options)?;
-    ensure!(speeds.len() == 2, "the kernels cannot be measured");
-    Ok(Rates {
-        weights_per_s: 1e9 * speeds[0].gigabytes,
-        macs_per_s: 1e9 * speeds[1].gmacs,
-        disk_per_s: disk(path)?.bytes_per_s,
-    })
+    speeds.try_into().map_err(|_| anyhow!("the kernels cannot be measured"))
+}
+
+/// What the GPU of this machine does in a second with weights of a type, and what its memory gives to both.
+pub fn gpu_rates(options: CpuOptions, dtype: DType) -> Result<GpuRates> {
+    let dtype = if dtype == DType::F8E4M3 { DType::Q8_0 } else { dtype };
+    let (precision, kv) = (Precision::F16, Precision::F16);
+    let open = |sizes: &PassSizes, dtype| {
+        let matrix = |rows, cols| {
+            let layout = MatrixLayout { rows, cols, dtype, scale_block: None };
+            cuda::matrix_bytes(&layout, 1).context("rows are whole blocks")
+        };
+        let (hidden, width) = (sizes.hidden, sizes.dense_width);
+        let weights = 2 * matrix(width, hidden)? + matrix(hidden, width)?;
+        let bytes = usize::try_from(weights + cuda::working_bytes(sizes)?)? + MEASURING_BYTES;
+        Cuda::new(CudaOptions {
+            bytes,
+            precision,
+            kv,
+            expert_slots: 0,
+            ring_bytes: 0,
+            sweep_rows_min: None,
+            graphs: false,
+            cpu: options,
+        })
+    };
+    let Measured { link_per_s, launch_s, wait_s } = measure::measure()?;
+    let blocks::Speed { weights_per_s, macs_per_s } = blocks::measure(dtype, open)?;
+    let memory_per_s = machine::bandwidth_at_a_glance(options.threads);
+    let copy_per_s = machine::copies_at_a_glance();
+    Ok(GpuRates { weights_per_s, macs_per_s, link_per_s, launch_s, wait_s, memory_per_s, copy_per_s })
 }
 
 /// A disk, and what it reads in a second.

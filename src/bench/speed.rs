@@ -337,6 +337,9 @@ fn experts(
     let misses = decode.misses() as f64 / tokens;
     let visited_bytes = weights.experts as f64 * weights.experts_visited;
     let visits = decode.visits as f64 / tokens;
+    // A copy that does not fit is not used.
+    let cold_bytes = if decode.cold > 0 { sizes.cold_bytes } else { 0 };
+    let sizes = Sizes { cold_bytes, ..sizes };
     let prompts = |tokens, usage: &ExpertUsage, ms| Prompts {
         tokens,
         hit_rate: usage.hit_rate(),

@@ -163,6 +163,7 @@ impl EngineArgs {
                 cold: settings.experts.cold.clone(),
             },
             vram_bytes_max: if settings.gpu.enabled { settings.gpu.vram_bytes_max } else { Some(0) },
+            vram_idle: settings.vram_idle(),
             trace: self.trace.clone(),
             ..self.compute.spec()
         })
@@ -254,6 +255,7 @@ impl ComputeArgs {
             model: None,
             experts: ExpertMemory::default(),
             vram_bytes_max: None,
+            vram_idle: None,
             trace: None,
             remote: None,
             context: None,

@@ -1,6 +1,7 @@
 //! `fimd bench`: benchmarks on this machine.
 
 mod batch;
+mod schedule;
 mod threads;
 
 use std::fs;
@@ -16,21 +17,23 @@ use super::args::{self, ComputeArgs, EngineArgs};
 use super::quantize::Layout;
 use crate::base::disk;
 use crate::base::dtype::DType;
-use crate::bench::experts::{self, Rates};
+use crate::bench::experts::{self, Rates, Report};
 use crate::bench::keystrokes::client::Client;
 use crate::bench::keystrokes::infill::{Address, Infill};
 use crate::bench::keystrokes::session::Session;
 use crate::bench::keystrokes::{self, Who, plot};
+use crate::bench::plan::Sizes;
 use crate::bench::report::Subject;
+use crate::bench::routing::{self, Requests};
 use crate::bench::speed::{self, Engine, Open, Whole, Workload};
 use crate::bench::synthetic::{self, Published, Routing, Synthetic};
-use crate::bench::{daemon, fidelity, kernels, machine, sizes, soak};
+use crate::bench::{daemon, fidelity, kernels, machine, sizes, soak, warmups};
 use crate::complete::PromptProfile;
 use crate::complete::fim::Order;
 use crate::hub;
-use crate::model::Config;
-use crate::model::experts::trace::Trace;
+use crate::model::experts::trace::{LayerHeader, Trace};
 use crate::model::export::Recipe;
+use crate::model::{Config, layout};
 use crate::resident::Served;
 
 #[derive(clap::Args)]
@@ -65,6 +68,8 @@ enum Benchmark {
     Fidelity(FidelityArgs),
     /// Replay which experts tokens visited, with policies and sizes of memory for them
     Experts(ExpertsArgs),
+    /// Predict the speed on machines with a GPU, by specifications
+    Schedule(schedule::ScheduleArgs),
 }
 
 /// Measures the built-in starter model, the one that --model names, or a synthetic one.
@@ -220,19 +225,25 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Benchmark::Daemon(args) => run_daemon(args),
         Benchmark::Fidelity(args) => run_fidelity(args),
         Benchmark::Experts(args) => run_experts(args),
+        Benchmark::Schedule(args) => schedule::run(args),
     }
 }
 
 /// Shows for parts of the experts that are in memory which policy finds how many of the visited ones there, beside
-/// Belady's optimum, which knows the future; and the speed that the rates of memory and disk then allow.
+/// Belady's optimum, which knows the future; and the speed that the rates of memory and disk then allow. Then what two ways gain
+/// to bring experts to memory before tokens ask for them.
 ///
 /// Any command that takes --trace records such a file: `fimd bench keystrokes --trace FILE` while it replays typing
 /// sessions, `fimd daemon --trace FILE` while you work.
 #[derive(clap::Args)]
 struct ExpertsArgs {
     /// What --trace recorded
-    #[arg(long, value_name = "FILE")]
-    trace: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "routing")]
+    trace: Option<PathBuf>,
+
+    /// Instead of a trace, requests of an editor that are drawn: 512 experts of which a token visits 10 evenly, or as text does
+    #[arg(long, value_name = "uniform|text", conflicts_with = "trace")]
+    routing: Option<Routing>,
 
     /// Parts of the experts that are in memory, in percent
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "6.25,12.5,25,50", value_parser = percent)]
@@ -256,7 +267,14 @@ struct ExpertsArgs {
 }
 
 fn run_experts(args: &ExpertsArgs) -> Result<()> {
-    let trace = Trace::read(&args.trace)?;
+    let (trace, ids) = match (&args.trace, args.routing) {
+        (Some(path), _) => (Trace::read(path)?, None),
+        (None, routing) => {
+            let Requests { trace, ids } =
+                routing::requests(routing.unwrap_or_default(), DRAWN_LAYER, DRAWN_LAYERS, DRAWN_REQUESTS);
+            (trace, Some(ids))
+        }
+    };
     let memory = || machine::bandwidth_at_a_glance(args::threads(None)) / 1e9;
     let disk = match args.disk_rate {
         Some(rate) => rate,
@@ -264,12 +282,20 @@ fn run_experts(args: &ExpertsArgs) -> Result<()> {
     };
     let rates = Rates { memory: 1e9 * args.memory_rate.unwrap_or_else(memory), disk: 1e9 * disk };
     let shares: Vec<f64> = args.memory.iter().map(|percent| percent / 100.0).collect();
-    let report = experts::replay(&trace, &shares, rates);
+    let report = Report {
+        warm_ups: warmups::judge(&trace, ids.as_deref(), &shares),
+        ..experts::replay(&trace, &shares, rates)
+    };
     if let Some(path) = &args.plot {
         fs::write(path, report.svg()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }
 }
+
+/// The layers of a model that is drawn, of the size of those of Qwen3-Coder-Next in 4 bits, and how many requests it is asked.
+const DRAWN_LAYER: LayerHeader = LayerHeader { experts: 512, top_k: 10, record_bytes: 1_900_000 };
+const DRAWN_LAYERS: usize = 3;
+const DRAWN_REQUESTS: usize = 240;
 
 /// The folder of a file.
 fn parent(path: &Path) -> &Path {
@@ -568,8 +594,12 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
     let open = |layers| args.engine.open_layers(model.as_deref(), layers);
     let plan = || {
         let dir = hub::open(model.as_deref())?;
-        let (sizes, dtype) = sizes::of_files(&dir, &Config::read(&dir)?)?;
-        Ok((sizes, sizes::rates(args.engine.compute.spec().cpu(), dtype, model.as_deref())?))
+        let config = Config::read(&dir)?;
+        let (sizes, dtype) = sizes::of_files(&dir, &config)?;
+        let copy = args.engine.cold.as_deref().map(|path| layout::cold_copy(path, &dir, &config));
+        let (cold_bytes, cold) = copy.transpose()?.unzip();
+        let sizes = Sizes { cold_bytes: cold_bytes.unwrap_or_default(), ..sizes };
+        Ok((sizes, sizes::rates(args.engine.compute.spec().cpu(), dtype, cold, model.as_deref())?))
     };
     let on_gpu = args.engine.vram_budget.is_some_and(|mib| mib > 0);
     let kernels = if on_gpu { "gpu".to_owned() } else { args.engine.compute.kernels() };

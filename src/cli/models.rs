@@ -21,6 +21,7 @@ use crate::hub::catalog::{self, Fit, MODELS, Machine, Model};
 use crate::hub::reference::Reference;
 use crate::model::experts::tiers::Tiers;
 use crate::model::export::Recipe;
+use crate::model::layout::Types;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -158,9 +159,7 @@ fn plan(rows: &mut [Row], settings: &Settings, machine: Machine) {
     let rates = Rates::at_a_glance(machine.bandwidth, disk.bytes_per_s);
     for row in rows {
         row.plan = match (&row.path, Published::of_name(&row.name)) {
-            (Some(path), _) => {
-                planner.of_files(path, rates).ok().map(|(plan, sizes)| Planned::new(plan, &sizes))
-            }
+            (Some(path), _) => planner.plan(path, rates).ok().map(|(plan, sizes)| Planned::new(plan, &sizes)),
             (None, Some(published)) => of_published(&planner, &published, rates).ok(),
             (None, None) => None,
         };
@@ -169,9 +168,10 @@ fn plan(rows: &mut [Row], settings: &Settings, machine: Machine) {
 
 /// Of a model that is published in about 4 bits.
 fn of_published(planner: &Planner, published: &Published, rates: Rates) -> Result<Planned> {
-    let config = published.config(published.layers);
-    let (sizes, _) = sizes::in_mix(&config, &Recipe::q4_k_m())?;
-    Ok(Planned::new(plan::plan(&sizes, &planner.machine(&config, rates)?), &sizes))
+    let (config, mix) = (published.config(published.layers), Recipe::q4_k_m());
+    let (sizes, _) = sizes::in_mix(&config, &mix)?;
+    let (machine, _) = planner.machine(&config, &Types::Mix(&mix), rates, None)?;
+    Ok(Planned::new(plan::plan(&sizes, &machine), &sizes))
 }
 
 /// Whether two paths name the same, through whatever links.

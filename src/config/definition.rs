@@ -252,6 +252,9 @@ settings! {
             /// Budget of GPU memory, in bytes: weights, caches and all else. With 0 models run on the CPU.
             vram_bytes_max: Option<u64> = None, Process, Kind::Integer(0..=1 << 50),
                 unset: "what is free, less a margin", as "8_589_934_592";
+            /// Minutes without a request after which its memory is given back to other programs; 0 for never. The next request
+            /// takes it again, which takes as long as loading the model, and evaluates its prompt anew.
+            idle_minutes: f64 = 15.0, Process, Kind::Number(0.0..=1e6);
         }
 
         /// A remote backend, used instead of the model on this machine.

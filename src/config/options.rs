@@ -47,6 +47,12 @@ impl Settings {
         }
     }
 
+    /// After how long without a request the memory of a GPU is given back; none for never.
+    pub fn vram_idle(&self) -> Option<Duration> {
+        let idle = Duration::from_secs_f64(self.gpu.idle_minutes * 60.0);
+        (!idle.is_zero()).then_some(idle)
+    }
+
     /// Memory budget of the prefix cache on this machine, in bytes.
     pub fn cache_bytes_max(&self) -> u64 {
         self.cache

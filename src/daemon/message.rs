@@ -289,6 +289,7 @@ impl ModelOverrides {
                 ..before.experts.clone()
             },
             vram_bytes_max: self.vram_bytes_max.or(before.vram_bytes_max),
+            vram_idle: before.vram_idle,
             threads: self.threads.unwrap_or(before.threads),
             level,
             exact: self.exact || before.exact,

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 pub use marker::LoadMarker;
 pub use open::{ExpertMemory, LocalSession, Opened, Spec, check};
+pub use place::GpuPlan;
 pub use served::{ModelInfo, Served, served};
 
 use crate::complete::stats::{Shared, Statistics};

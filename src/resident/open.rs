@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::place::{self, Budgets, OnGpu};
+use super::place::{self, Budgets, GpuPlan, OnGpu};
 use super::served::{ModelInfo, Served, served};
 use crate::base::memory;
 use crate::base::timings::milliseconds;
@@ -15,14 +15,15 @@ use crate::complete::PromptProfile;
 use crate::complete::remote::{self, Remote};
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
 use crate::compute::local::Local;
-use crate::compute::{Backend, KV_BLOCK, Precision};
+use crate::compute::{Backend, KV_BLOCK, PassSizes, Precision};
 use crate::config::CONTEXT_DEFAULT;
 use crate::format::ModelDir;
 use crate::hub;
 use crate::model::experts::trace::Recorder;
 use crate::model::experts::{Budget, ExpertOptions};
-use crate::model::{Config, Model, ModelOptions, Tokenizer, architecture, layout};
-use crate::serve::Engine;
+use crate::model::layout::{self, Types};
+use crate::model::{Config, Model, ModelOptions, Tokenizer, architecture};
+use crate::serve::{Engine, Reopen};
 use crate::session::{self, SessionOptions};
 
 /// Largest batch of one forward pass, in tokens.
@@ -99,6 +100,8 @@ pub struct Spec {
     pub experts: ExpertMemory,
     /// Budget of GPU memory, in bytes; by default what is free less a margin. With 0 no GPU is used.
     pub vram_bytes_max: Option<u64>,
+    /// After how long without a request the memory of a GPU is given back until the next one; never where it is none.
+    pub vram_idle: Option<Duration>,
     /// A file to which the experts that tokens visit are recorded.
     pub trace: Option<PathBuf>,
     /// A remote backend, used instead of a local model.
@@ -210,13 +213,25 @@ impl Spec {
         Ok(())
     }
 
-    /// Bytes of a model of this configuration besides its weights, with a margin for others where `shares`.
-    pub fn other_bytes(&self, config: &Config, shares: bool) -> Result<u64> {
+    /// Bytes of a model of this configuration besides its weights, with a margin for others of `free` bytes.
+    pub fn other_bytes(&self, config: &Config, free: Option<u64>) -> Result<u64> {
         let block_bytes =
             Cpu::new(self.cpu()).kv_block_bytes(config.attention_shapes().count(), &config.attention());
         let sequence = self.positions_max(config)?.div_ceil(KV_BLOCK) as u64 * block_bytes as u64;
-        let margin = if shares { place::margin(memory::host().free) } else { 0 };
-        Ok(self.cache_bytes_max + sequence + PROGRAM_BYTES + margin)
+        Ok(self.cache_bytes_max + sequence + PROGRAM_BYTES + free.map_or(0, place::margin))
+    }
+
+    /// Where a model of this configuration is on a GPU of whose memory `free` bytes are free. Fails where it does not fit.
+    pub fn gpu_plan(&self, types: &Types, config: &Config, free: u64) -> Result<GpuPlan> {
+        let vram_bytes_max = self.vram_bytes_max;
+        let budgets = Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max, cpu: self.cpu() };
+        let sizes = self.pass_sizes(config)?;
+        place::plan(&budgets, types, config, &sizes, SWEEP_MAX.min(sizes.positions_max), free)
+    }
+
+    /// Bytes of memory of the host, besides experts, with a model on a GPU, and a margin for others of `free` bytes.
+    pub fn other_bytes_beside(&self, gpu: &GpuPlan, free: Option<u64>) -> u64 {
+        gpu.saved_bytes_max + PROGRAM_BYTES + free.map_or(0, place::margin)
     }
 
     /// Opens the first `layers` layers of the model, without a tokenizer.
@@ -251,15 +266,14 @@ impl Spec {
 
     /// A session, with the name of the GPU where it runs on one.
     fn session(&self, dir: &ModelDir, config: Config) -> Result<(LocalSession, Option<String>)> {
-        let positions_max = self.positions_max(&config)?;
-        let [batch_max, sweep_max] = [BATCH_MAX, SWEEP_MAX].map(|tokens| tokens.min(positions_max));
-        let sizes = config.pass_sizes(batch_max, positions_max);
+        let sizes = self.pass_sizes(&config)?;
+        let (positions_max, sweep_max) = (sizes.positions_max, SWEEP_MAX.min(sizes.positions_max));
         let Some(on_gpu) = place::gpu(self.budgets(), dir, &config, &sizes, sweep_max) else {
             return Ok((self.session_on_cpu(dir, config, positions_max)?, None));
         };
         let name = on_gpu.gpu.name.clone();
         let experts = ExpertOptions::MAPPED;
-        let batch_max = on_gpu.rows_max;
+        let batch_max = on_gpu.plan.rows_max;
         let size = ModelOptions { positions_max, batch_max, sweep_max: batch_max, kv_bytes_max: 0, experts };
         let opened = self.session_on_gpu(dir, config.clone(), size, on_gpu);
         match opened {
@@ -274,11 +288,15 @@ impl Spec {
         }
     }
 
+    /// Sizes of passes on a GPU that holds all experts.
+    fn pass_sizes(&self, config: &Config) -> Result<PassSizes> {
+        let positions_max = self.positions_max(config)?;
+        Ok(config.pass_sizes(BATCH_MAX.min(positions_max), positions_max))
+    }
+
     fn budgets(&self) -> Budgets {
         // The starter model is too small to gain from a GPU.
-        // Where experts are recorded, the CPU says which are visited.
-        let may_use = self.model.is_some() && self.trace.is_none();
-        let vram_bytes_max = if may_use { self.vram_bytes_max } else { Some(0) };
+        let vram_bytes_max = if self.model.is_some() { self.vram_bytes_max } else { Some(0) };
         Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max, cpu: self.cpu() }
     }
 
@@ -289,8 +307,14 @@ impl Spec {
         size: ModelOptions,
         on_gpu: OnGpu,
     ) -> Result<LocalSession> {
-        let OnGpu { backend, kv_bytes_max, state_bytes_max, holds_all, .. } = on_gpu;
-        let experts = if holds_all { ExpertOptions::MAPPED } else { self.experts.options(state_bytes_max) };
+        let OnGpu { backend, plan, .. } = on_gpu;
+        let GpuPlan { kept_kv_bytes: kv_bytes_max, saved_bytes_max: state_bytes_max, .. } = plan;
+        let experts = match plan.holds_all() {
+            true => ExpertOptions::MAPPED,
+            false => self.experts.options(state_bytes_max),
+        };
+        let recorder = self.trace.as_deref().map(Recorder::new);
+        let experts = ExpertOptions { is_on_device: true, recorder, ..experts };
         let options = ModelOptions { kv_bytes_max, experts, ..size };
         let model = Model::load(dir, config, options, backend)?;
         session::Session::new(model, SessionOptions { state_bytes_max })
@@ -340,9 +364,16 @@ impl Opened {
     pub fn into_served(self) -> Result<Served> {
         let tokenizer = self.tokenizer.with_context(|| missing_tokenizer(&self.info.name))?;
         let (spec, profile) = (self.spec, self.profile);
-        // A device that has failed may fail again: the CPU is slower, and there.
-        let spec = Spec { vram_bytes_max: Some(0), ..spec };
-        let engine = Engine::start(self.session, tokenizer, move || spec.open_layers(usize::MAX));
+        let idle = spec.vram_idle.filter(|_| self.is_on_gpu);
+        let reopen = move |why| match why {
+            // A device that has failed may fail again: the CPU is slower, and there.
+            Reopen::AfterFailure => Spec { vram_bytes_max: Some(0), ..spec.clone() }.open_layers(usize::MAX),
+            Reopen::AfterRest => {
+                tracing::info!("a request takes the memory of the GPU again");
+                spec.open_layers(usize::MAX)
+            }
+        };
+        let engine = Engine::start_resting(self.session, tokenizer, idle, reopen);
         Ok(Served { info: Some(self.info), ..served(engine, profile) })
     }
 }

@@ -1,16 +1,20 @@
 //! Which device a model runs on: the GPU where there is one that holds it, else the CPU.
 
 use std::cell::Cell;
+use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 
 use crate::compute::cpu::CpuOptions;
 use crate::compute::cuda::probe::{Gpu, probe};
 use crate::compute::cuda::{self, Cuda, CudaOptions};
+use crate::compute::experts::MatrixLayout;
 use crate::compute::local::Local;
 use crate::compute::{Backend, KV_BLOCK, PassSizes, Precision};
 use crate::format::ModelDir;
-use crate::model::{Config, layout};
+use crate::model::Config;
+use crate::model::layout::Types;
 use crate::session;
 
 /// Memory, of the host or of a GPU, that is left to others where no budget is named: this share of what is free,
@@ -23,6 +27,9 @@ const KV_SHARE: u64 = 4;
 const RING_SHARE: u64 = 8;
 /// Memory for what is small or rounded up, in bytes.
 const SLACK_BYTES: u64 = 4 << 20;
+
+/// How keys, values, and what is saved of a sequence are stored.
+const PRECISION: Precision = Precision::F16;
 
 /// What a model may take, in bytes, and how the CPU takes part.
 #[derive(Clone, Copy, Debug)]
@@ -38,34 +45,76 @@ pub(super) struct Budgets {
 /// A GPU with room for a model.
 pub(super) struct OnGpu {
     pub backend: Local,
-    /// Bytes that KV blocks may take besides those of one sequence.
-    pub kv_bytes_max: u64,
-    /// Bytes of saved states, in memory of the host.
-    pub state_bytes_max: u64,
     pub gpu: Gpu,
-    /// Whether all experts are in its memory.
-    pub holds_all: bool,
+    pub plan: GpuPlan,
+}
+
+/// Where a model is in the memory of a GPU, all in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GpuPlan {
+    /// What it may take.
+    pub budget_bytes: u64,
+    /// Weights but routed experts.
+    pub trunk_bytes: u64,
+    /// The KV cache of one sequence.
+    pub kv_bytes: u64,
+    /// KV blocks that earlier prompts left.
+    pub kept_kv_bytes: u64,
+    /// Recurrent states.
+    pub state_bytes: u64,
+    /// Activations.
+    pub working_bytes: u64,
+    /// Routed experts that have slots, with the tables that say which.
+    pub expert_bytes: u64,
+    /// What others pass through in long prompts,
+    pub ring_bytes: u64,
+    /// and that with what else such prompts take.
+    pub sweep_bytes: u64,
     /// Most rows of a pass.
     pub rows_max: usize,
+    /// Slots of each layer.
+    pub slots: usize,
+    /// Routed experts of a layer.
+    pub experts: usize,
+    /// Saved states, in memory of the host.
+    pub saved_bytes_max: u64,
+    /// Page-locked memory of the host, for results and for experts on their way.
+    pub locked_bytes: u64,
 }
 
-/// What a model takes of a GPU's memory, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Needs {
-    /// Weights but routed experts.
-    trunk: u64,
-    /// The KV cache of one sequence.
-    kv: u64,
-    /// Recurrent states.
-    states: u64,
-    /// Activations.
-    working: u64,
+impl GpuPlan {
+    /// What is allocated of the GPU's memory.
+    pub fn taken_bytes(&self) -> u64 {
+        self.least_bytes() + self.kept_kv_bytes + self.sweep_bytes + self.expert_bytes
+    }
+
+    /// Whether all experts are there.
+    pub fn holds_all(&self) -> bool {
+        self.slots == self.experts
+    }
+
+    /// What the model takes without routed experts, for one sequence.
+    fn least_bytes(&self) -> u64 {
+        self.trunk_bytes + self.kv_bytes + self.state_bytes + self.working_bytes + SLACK_BYTES
+    }
 }
 
-impl Needs {
-    /// Without routed experts.
-    fn total(&self) -> u64 {
-        self.trunk + self.kv + self.states + self.working + SLACK_BYTES
+impl fmt::Display for GpuPlan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mib = |bytes: u64| bytes >> 20;
+        write!(
+            f,
+            "{} MiB of weights that every token reads, {} MiB of experts ({} of {} in each layer), {} MiB for the others to pass \
+             through, {} MiB of KV cache, {} MiB of states, {} MiB of activations",
+            mib(self.trunk_bytes),
+            mib(self.expert_bytes),
+            self.slots,
+            self.experts,
+            mib(self.sweep_bytes),
+            mib(self.kv_bytes + self.kept_kv_bytes),
+            mib(self.state_bytes),
+            mib(self.working_bytes)
+        )
     }
 }
 
@@ -110,94 +159,111 @@ fn open(
     sweep_max: usize,
     gpu: Gpu,
 ) -> Result<OnGpu> {
-    cuda::check(sizes)?;
-    let (precision, kv) = (Precision::F16, Precision::F16);
-    let block_bytes = (cuda::kv_block_len(sizes) * kv.bytes()) as u64;
-    let mut sizes = *sizes;
-    let mut needs = needs(dir, config, &sizes, block_bytes)?;
-    let free = gpu.memory.free;
-    let budget = budgets.vram_bytes_max.unwrap_or_else(|| free.saturating_sub(margin(free))).min(free);
-    let mib = |bytes: u64| bytes >> 20;
-    ensure!(
-        needs.total() <= budget,
-        "it takes {} MiB of GPU memory ({} of weights that every token reads, {} for a context of {} tokens, {} of states, {} of activations), and \
-         {} MiB may be used of the {} MiB that are free (gpu.vram_bytes_max, --vram-budget); a shorter context takes less",
-        mib(needs.total()),
-        mib(needs.trunk),
-        mib(needs.kv),
-        sizes.positions_max,
-        mib(needs.states),
-        mib(needs.working),
-        mib(budget),
-        mib(free)
-    );
-    let of_experts = |slots| expert_bytes(dir, config, slots);
-    let all_bytes = of_experts(sizes.experts)?;
-    if needs.total() + all_bytes > budget {
-        let sweeping = PassSizes { rows_max: sweep_max, ..sizes };
-        let more = self::needs(dir, config, &sweeping, block_bytes)?;
-        if more.total() <= budget {
-            (sizes, needs) = (sweeping, more);
-        }
-    }
-    let sizes = &sizes;
-    let saved = cuda::saved_bytes(sizes, precision);
-    let (kv_wanted, state_bytes_max) =
-        session::split_budget(budgets.cache_bytes_max, block_bytes as usize, saved);
-    let left = budget - needs.total();
-    // Where not all experts fit, most of what is left is for them.
-    let kv_bytes_max = kv_wanted.min(left.saturating_sub(all_bytes).max(left / KV_SHARE));
-    let for_experts = left - kv_bytes_max;
-    let ring_bytes =
-        if all_bytes > for_experts { ring(sizes, for_experts, record_bytes(dir, config)?) } else { 0 };
-    let sweep_bytes = if ring_bytes > 0 { cuda::sweep_bytes(sizes, ring_bytes as usize) } else { 0 };
-    let slots = slots(sizes, for_experts - sweep_bytes, of_experts)?;
-    let expert_bytes = of_experts(slots)?;
+    let plan = plan(&budgets, &Types::Files(dir), config, sizes, sweep_max, gpu.memory.free)?;
     let size = |bytes| usize::try_from(bytes).context("an address space for the GPU");
     let backend = Cuda::new(CudaOptions {
-        bytes: size(needs.total() + kv_bytes_max + sweep_bytes + expert_bytes)?,
-        precision,
-        kv,
-        expert_slots: slots,
-        ring_bytes: size(ring_bytes)?,
+        bytes: size(plan.taken_bytes())?,
+        precision: PRECISION,
+        kv: PRECISION,
+        expert_slots: plan.slots,
+        ring_bytes: size(plan.ring_bytes)?,
         sweep_rows_min: None,
         graphs: true,
         cpu: budgets.cpu,
     })?;
-    tracing::info!(
-        "{} runs on {gpu}: {} MiB of weights that every token reads, {} MiB of experts ({slots} of {} in each layer), \
-         {} MiB for the others to pass through, {} MiB of KV cache, {} MiB of states, {} MiB of activations",
-        dir.origin(),
-        mib(needs.trunk),
-        mib(expert_bytes),
-        sizes.experts,
-        mib(sweep_bytes),
-        mib(needs.kv + kv_bytes_max),
-        mib(needs.states),
-        mib(needs.working)
-    );
-    let holds_all = slots == sizes.experts;
-    let (backend, rows_max) = (Local::Gpu(Box::new(backend)), sizes.rows_max);
-    Ok(OnGpu { backend, kv_bytes_max, state_bytes_max, gpu, holds_all, rows_max })
+    tracing::info!("{} runs on {gpu}: {plan}", dir.origin());
+    Ok(OnGpu { backend: Local::Gpu(Box::new(backend)), gpu, plan })
 }
 
-fn needs(dir: &ModelDir, config: &Config, sizes: &PassSizes, block_bytes: u64) -> Result<Needs> {
-    let trunk = layout::bytes(dir, config, |matrix, count| match count {
-        1 => cuda::matrix_bytes(matrix, 1),
-        _ => Some(0),
-    })?;
-    let states = sizes.delta.map_or(0, |shape| cuda::recurrent_bytes(&shape));
-    Ok(Needs {
-        trunk,
-        kv: sizes.positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes,
-        states: states * sizes.delta_layers as u64,
-        working: cuda::working_bytes(sizes)?,
+/// Where a model is on a GPU of whose memory `free` bytes are free. Where not all experts fit, passes have up to `sweep_max` rows.
+/// Fails where it does not fit, with the numbers.
+pub(super) fn plan(
+    budgets: &Budgets,
+    types: &Types,
+    config: &Config,
+    sizes: &PassSizes,
+    sweep_max: usize,
+    free: u64,
+) -> Result<GpuPlan> {
+    cuda::check(sizes)?;
+    let block_bytes = (cuda::kv_block_len(sizes) * PRECISION.bytes()) as u64;
+    let recurrent = sizes.delta.map_or(0, |shape| cuda::recurrent_bytes(&shape));
+    let of_trunk =
+        |matrix: &MatrixLayout, count| if count == 1 { cuda::matrix_bytes(matrix, 1) } else { Some(0) };
+    let of_size = |sizes: &PassSizes| -> Result<GpuPlan> {
+        Ok(GpuPlan {
+            budget_bytes: budgets
+                .vram_bytes_max
+                .unwrap_or_else(|| free.saturating_sub(margin(free)))
+                .min(free),
+            trunk_bytes: types.bytes(config, of_trunk)?,
+            kv_bytes: sizes.positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes,
+            kept_kv_bytes: 0,
+            state_bytes: recurrent * sizes.delta_layers as u64,
+            working_bytes: cuda::working_bytes(sizes)?,
+            expert_bytes: 0,
+            ring_bytes: 0,
+            sweep_bytes: 0,
+            rows_max: sizes.rows_max,
+            slots: 0,
+            experts: sizes.experts,
+            saved_bytes_max: 0,
+            locked_bytes: 0,
+        })
+    };
+    let mut least = of_size(sizes)?;
+    let mib = |bytes: u64| bytes >> 20;
+    ensure!(
+        least.least_bytes() <= least.budget_bytes,
+        "it takes {} MiB of GPU memory ({} of weights that every token reads, {} for a context of {} tokens, {} of states, {} of activations), and \
+         {} MiB may be used of the {} MiB that are free (gpu.vram_bytes_max, --vram-budget); a shorter context takes less",
+        mib(least.least_bytes()),
+        mib(least.trunk_bytes),
+        mib(least.kv_bytes),
+        sizes.positions_max,
+        mib(least.state_bytes),
+        mib(least.working_bytes),
+        mib(least.budget_bytes),
+        mib(free)
+    );
+    let of_experts = |slots| expert_bytes(types, config, slots);
+    let (mut sizes, all_bytes) = (*sizes, of_experts(sizes.experts)?);
+    if least.least_bytes() + all_bytes > least.budget_bytes {
+        let sweeping = PassSizes { rows_max: sweep_max, ..sizes };
+        let more = of_size(&sweeping)?;
+        if more.least_bytes() <= more.budget_bytes {
+            (sizes, least) = (sweeping, more);
+        }
+    }
+    let sizes = &sizes;
+    let saved = cuda::saved_bytes(sizes, PRECISION);
+    let (kv_wanted, saved_bytes_max) =
+        session::split_budget(budgets.cache_bytes_max, block_bytes as usize, saved);
+    let left = least.budget_bytes - least.least_bytes();
+    // Where not all experts fit, most of what is left is for them.
+    let kept_kv_bytes = kv_wanted.min(left.saturating_sub(all_bytes).max(left / KV_SHARE));
+    let for_experts = left - kept_kv_bytes;
+    let ring_bytes =
+        if all_bytes > for_experts { ring(sizes, for_experts, record_bytes(types, config)?) } else { 0 };
+    let sweep_bytes = if ring_bytes > 0 { cuda::sweep_bytes(sizes, ring_bytes as usize) } else { 0 };
+    let slots = slots(sizes, for_experts - sweep_bytes, of_experts)?;
+    let one = if (1..sizes.experts).contains(&slots) { of_experts(1)? } else { 0 };
+    let layers = config.moe_shapes().count().max(1) as u64;
+    Ok(GpuPlan {
+        kept_kv_bytes,
+        expert_bytes: of_experts(slots)?,
+        ring_bytes,
+        sweep_bytes,
+        slots,
+        saved_bytes_max,
+        locked_bytes: cuda::locked_bytes(sizes, PRECISION, one / layers),
+        ..least
     })
 }
 
 /// Bytes of GPU memory that routed experts take with `slots` slots in each layer.
-fn expert_bytes(dir: &ModelDir, config: &Config, slots: usize) -> Result<u64> {
-    let matrices = layout::bytes(dir, config, |matrix, count| match count {
+fn expert_bytes(types: &Types, config: &Config, slots: usize) -> Result<u64> {
+    let matrices = types.bytes(config, |matrix, count| match count {
         1 => Some(0),
         _ => cuda::matrix_bytes(matrix, slots.min(count)),
     })?;
@@ -206,9 +272,9 @@ fn expert_bytes(dir: &ModelDir, config: &Config, slots: usize) -> Result<u64> {
 }
 
 /// Bytes that an expert takes on its way through GPU memory, at most.
-fn record_bytes(dir: &ModelDir, config: &Config) -> Result<u64> {
+fn record_bytes(types: &Types, config: &Config) -> Result<u64> {
     let largest = Cell::new(0);
-    layout::bytes(dir, config, |matrix, count| {
+    types.bytes(config, |matrix, count| {
         let bytes = cuda::matrix_bytes(matrix, 1)?;
         if count > 1 {
             largest.set(largest.get().max(bytes));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ use queue::{Ending, Entry, Next, Queue, RunId};
 use reopen::{Attempt, Reopening};
 
 pub use plan::{Plan, PlanInput};
+pub use reopen::Reopen;
 
 /// A newer request of higher priority pre-empts a running one between two tokens; that one resumes afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +94,7 @@ struct State {
     prefill: Speed,
     decode: Speed,
     usage: Usage,
+    is_resting: bool,
     closed: bool,
 }
 
@@ -106,6 +108,9 @@ pub struct Gauge {
     /// Memory of the prefix cache.
     #[serde(flatten)]
     pub usage: Usage,
+    /// Whether the memory of its device was given back until something is asked.
+    #[serde(default)]
+    pub is_resting: bool,
 }
 
 /// The context of an error with which a remote backend refuses a task beside others that it works on. The task is run
@@ -119,9 +124,55 @@ impl fmt::Display for Refused {
     }
 }
 
+/// What an engine's thread runs tasks with.
+trait Worker {
+    fn run(&mut self, request: &mut Request, cancel: &Cancel) -> (Result<Vec<Generated>>, Usage);
+
+    /// Gives back what can be taken again; returns whether it did.
+    fn rest(&mut self) -> bool {
+        false
+    }
+}
+
+/// A session, and what it is used with.
+struct Local<B: Backend, R> {
+    sessions: Reopening<B, R>,
+    tokenizer: Arc<Tokenizer>,
+    draft_cost: DraftCost,
+}
+
+impl<B: Backend, R: FnMut(Reopen) -> Result<Session<B>>> Worker for Local<B, R> {
+    fn run(&mut self, request: &mut Request, cancel: &Cancel) -> (Result<Vec<Generated>>, Usage) {
+        let Self { sessions, tokenizer, draft_cost } = self;
+        let result = sessions.with(|session| serve(session, tokenizer, draft_cost, request, cancel));
+        (result, sessions.usage())
+    }
+
+    fn rest(&mut self) -> bool {
+        self.sessions.rest()
+    }
+}
+
+/// A server, which does the work.
+struct Elsewhere<W>(Arc<W>);
+
+impl<W: Fn(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>>> Worker for Elsewhere<W> {
+    fn run(&mut self, request: &mut Request, cancel: &Cancel) -> (Result<Vec<Generated>>, Usage) {
+        let result = run(request, |task, show| (self.0)(task, cancel, show));
+        (result.unwrap_or_else(|| Err(failed())), Usage::default())
+    }
+}
+
 struct QueuedRequest {
     request: Request<Plan>,
     queued_at: Instant,
+}
+
+/// What a thread of an engine does next.
+enum Turn {
+    Run(RunId, QueuedRequest, Cancel),
+    /// Nothing was asked for long.
+    Rest,
 }
 
 /// Tokens per second, a moving average.
@@ -150,22 +201,31 @@ impl Engine {
     pub fn start<B>(
         session: Session<B>,
         tokenizer: Tokenizer,
-        reopen: impl FnMut() -> Result<Session<B>> + Send + 'static,
+        mut reopen: impl FnMut() -> Result<Session<B>> + Send + 'static,
     ) -> Self
     where
         B: Backend + Send + 'static,
         Session<B>: Send,
     {
-        let tokenizer = Arc::new(tokenizer);
-        let (context, tokenizer_copy, mut draft_cost) =
-            (session.context(), tokenizer.clone(), DraftCost::default());
-        let mut sessions = Reopening::new(session, reopen);
-        let work = move |request: &mut Request, cancel: &Cancel| {
-            let result =
-                sessions.with(|session| serve(session, &tokenizer_copy, &mut draft_cost, request, cancel));
-            (result, sessions.usage())
-        };
-        Self::start_with(tokenizer, context, vec![work])
+        Self::start_resting(session, tokenizer, None, move |_| reopen())
+    }
+
+    /// The same; after `rest_after` without a request the session is dropped, with all memory of its device, and `reopen`
+    /// opens another one for the next request.
+    pub fn start_resting<B>(
+        session: Session<B>,
+        tokenizer: Tokenizer,
+        rest_after: Option<Duration>,
+        reopen: impl FnMut(Reopen) -> Result<Session<B>> + Send + 'static,
+    ) -> Self
+    where
+        B: Backend + Send + 'static,
+        Session<B>: Send,
+    {
+        let (tokenizer, context) = (Arc::new(tokenizer), session.context());
+        let sessions = Reopening::new(session, reopen);
+        let worker = Local { sessions, tokenizer: tokenizer.clone(), draft_cost: DraftCost::default() };
+        Self::start_with(tokenizer, context, rest_after, vec![worker])
     }
 
     /// An engine whose tasks run on a remote backend, `requests_max` at once at most: `work` is called on a thread of the
@@ -177,29 +237,34 @@ impl Engine {
         work: impl Fn(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>> + Send + Sync + 'static,
     ) -> Self {
         let work = Arc::new(work);
-        let one = |_| {
-            let work = work.clone();
-            move |request: &mut Request, cancel: &Cancel| {
-                let result = run(request, |task, show| work(task, cancel, show));
-                (result.unwrap_or_else(|| Err(failed())), Usage::default())
-            }
-        };
-        Self::start_with(tokenizer, context, (0..requests_max).map(one).collect())
+        let workers = (0..requests_max).map(|_| Elsewhere(work.clone())).collect();
+        Self::start_with(tokenizer, context, None, workers)
     }
 
     /// Starts a thread for each of `workers`.
     fn start_with(
         tokenizer: Arc<Tokenizer>,
         context: usize,
-        workers: Vec<impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage) + Send + 'static>,
+        rest_after: Option<Duration>,
+        workers: Vec<impl Worker + Send + 'static>,
     ) -> Self {
         let inbox = Arc::new(Inbox::new(workers.len()));
-        for mut work in workers {
+        for mut worker in workers {
             let (inbox, tokenizer) = (inbox.clone(), tokenizer.clone());
             let serve = move || {
-                while let Some((id, queued, cancel)) = inbox.next() {
-                    let input = inbox.plan_input(&tokenizer, context);
-                    inbox.run(&mut work, &input, id, queued, &cancel);
+                let mut rest_at = rest_after.map(|after| Instant::now() + after);
+                while let Some(turn) = inbox.next(rest_at) {
+                    match turn {
+                        Turn::Run(id, queued, cancel) => {
+                            let input = inbox.plan_input(&tokenizer, context);
+                            inbox.run(&mut worker, &input, id, queued, &cancel);
+                            rest_at = rest_after.map(|after| Instant::now() + after);
+                        }
+                        Turn::Rest => {
+                            rest_at = None;
+                            inbox.rest(&mut worker);
+                        }
+                    }
                 }
             };
             thread::Builder::new()
@@ -257,7 +322,12 @@ impl Engine {
 
     pub fn gauge(&self) -> Gauge {
         let state = self.shared.inbox.lock();
-        Gauge { prefill_per_second: state.prefill.0, decode_per_second: state.decode.0, usage: state.usage }
+        Gauge {
+            prefill_per_second: state.prefill.0,
+            decode_per_second: state.decode.0,
+            usage: state.usage,
+            is_resting: state.is_resting,
+        }
     }
 }
 
@@ -278,6 +348,7 @@ impl Inbox {
             prefill: Speed::default(),
             decode: Speed::default(),
             usage: Usage::default(),
+            is_resting: false,
             closed: false,
         };
         Self { state: state.into(), changed: Condvar::new() }
@@ -287,19 +358,35 @@ impl Inbox {
         self.state.lock().expect("lock poisoned")
     }
 
-    fn next(&self) -> Option<(RunId, QueuedRequest, Cancel)> {
+    /// What to do next, or to rest where nothing is asked until `rest_at`.
+    fn next(&self, rest_at: Option<Instant>) -> Option<Turn> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            state = match state.queue.next(now) {
-                Next::Run(id, queued, cancel) => return Some((id, queued, cancel)),
+            let until = match state.queue.next(now) {
+                Next::Run(id, queued, cancel) => return Some(Turn::Run(id, queued, cancel)),
                 Next::Nothing if state.closed => return None,
-                Next::Nothing => self.changed.wait(state).expect("lock poisoned"),
-                Next::Wait(until) => {
+                Next::Nothing if rest_at.is_some_and(|at| at <= now) => return Some(Turn::Rest),
+                Next::Nothing => rest_at,
+                Next::Wait(until) => Some(until),
+            };
+            state = match until {
+                Some(until) => {
                     let waited = self.changed.wait_timeout(state, until.saturating_duration_since(now));
                     waited.expect("lock poisoned").0
                 }
+                None => self.changed.wait(state).expect("lock poisoned"),
             };
+        }
+    }
+
+    fn rest(&self, worker: &mut impl Worker) {
+        if worker.rest() {
+            tracing::info!(
+                "nothing was asked for a while: the memory of the GPU is given back until the next request"
+            );
+            let mut state = self.lock();
+            (state.is_resting, state.usage) = (true, Usage::default());
         }
     }
 
@@ -309,7 +396,7 @@ impl Inbox {
 
     fn run(
         &self,
-        work: &mut impl FnMut(&mut Request, &Cancel) -> (Result<Vec<Generated>>, Usage),
+        worker: &mut impl Worker,
         input: &PlanInput,
         id: RunId,
         QueuedRequest { request, queued_at }: QueuedRequest,
@@ -326,7 +413,7 @@ impl Inbox {
         };
         self.lock().queue.set_prompt(id, &task.prompt);
         let (mut request, ()) = request.with(task);
-        let (mut result, usage) = work(&mut request, cancel);
+        let (mut result, usage) = worker.run(&mut request, cancel);
         for generated in result.iter_mut().flatten() {
             generated.timings.queue_ms = queue_ms;
         }
@@ -336,7 +423,7 @@ impl Inbox {
             state.prefill.note(timings.prefill_tokens, Speed::PREFILL_TOKENS_MIN, timings.prefill_ms);
             state.decode.note(timings.decode_tokens, Speed::DECODE_TOKENS_MIN, timings.decode_ms);
         }
-        state.usage = usage;
+        (state.usage, state.is_resting) = (usage, false);
         let is_unfinished = result.iter().flatten().any(|done| done.stop == StopReason::Cancelled);
         let ending = match &result {
             _ if state.closed => Ending::Done,

@@ -1,4 +1,4 @@
-//! Recovers from failures of the device by reopening the session.
+//! Recovers from failures of the device by reopening the session, and gives the device back while nothing is asked.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,32 @@ pub(super) struct Attempt<T> {
     pub may_repeat: bool,
 }
 
+/// Why a session is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopen {
+    /// Its device has failed, and may fail again.
+    AfterFailure,
+    /// Nothing was asked for a while, and the device was given back.
+    AfterRest,
+}
+
 /// A session, and the function that opens another one in its place.
 pub(super) struct Reopening<B: Backend, R> {
-    session: Result<Session<B>, Closed>,
+    session: State<B>,
     reopen: R,
+    /// Whether the device has ever failed.
+    has_failed: bool,
     /// Whether no request has succeeded since the session was opened again.
     is_on_probation: bool,
     /// How long it took to open the session again.
     opening: Duration,
+}
+
+enum State<B: Backend> {
+    Open(Box<Session<B>>),
+    Closed(Closed),
+    /// Until something is asked.
+    Resting,
 }
 
 /// Why there is no session, and until when.
@@ -35,22 +53,26 @@ const CLOSED_MIN: Duration = Duration::from_secs(1);
 /// and as a multiple of the time that it takes to open the session.
 const CLOSED_FACTOR: u32 = 4;
 
-impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
+impl<B: Backend, R: FnMut(Reopen) -> Result<Session<B>>> Reopening<B, R> {
     pub(super) fn new(session: Session<B>, reopen: R) -> Self {
-        Self { session: Ok(session), reopen, is_on_probation: false, opening: Duration::ZERO }
+        let (session, opening) = (State::Open(Box::new(session)), Duration::ZERO);
+        Self { session, reopen, has_failed: false, is_on_probation: false, opening }
     }
 
     /// Runs `work` on the session. When the device fails, the session is reopened, and the work is done again if it may
     /// be; else it fails with the cause. A device that fails again before any success stays closed for a while, in which
     /// all work fails; a disk may work again then.
     pub(super) fn with<T>(&mut self, mut work: impl FnMut(&mut Session<B>) -> Attempt<T>) -> Result<T> {
-        if matches!(&self.session, Err(closed) if closed.until <= Instant::now()) {
-            self.open();
+        match &self.session {
+            State::Closed(closed) if closed.until <= Instant::now() => self.open(Reopen::AfterFailure),
+            State::Resting => self.open(Reopen::AfterRest),
+            _ => {}
         }
         loop {
             let session = match &mut self.session {
-                Ok(session) => session,
-                Err(Closed { cause, until }) => {
+                State::Open(session) => session,
+                State::Resting => unreachable!("it was opened or closed"),
+                State::Closed(Closed { cause, until }) => {
                     let seconds = until.saturating_duration_since(Instant::now()).as_secs() + 1;
                     return Err(anyhow!(
                         "the device has failed ({cause:#}); the model is opened again in {seconds} s"
@@ -63,7 +85,7 @@ impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
                 Err(error) if error.is::<DeviceFailure>() => {
                     let is_first = !self.is_on_probation;
                     self.recover(format!("{error:#}"));
-                    if may_repeat && is_first && self.session.is_ok() {
+                    if may_repeat && is_first && matches!(self.session, State::Open(_)) {
                         continue;
                     }
                 }
@@ -75,31 +97,45 @@ impl<B: Backend, R: FnMut() -> Result<Session<B>>> Reopening<B, R> {
 
     /// Memory of the prefix cache.
     pub(super) fn usage(&self) -> Usage {
-        self.session.as_ref().map_or_else(|_| Usage::default(), Session::usage)
+        match &self.session {
+            State::Open(session) => session.usage(),
+            _ => Usage::default(),
+        }
+    }
+
+    /// Drops the session until the next work, which then finds nothing evaluated. Returns whether it did: after a failure it runs
+    /// where nothing has to be given back.
+    pub(super) fn rest(&mut self) -> bool {
+        let may_rest = !self.has_failed && matches!(self.session, State::Open(_));
+        if may_rest {
+            self.session = State::Resting;
+        }
+        may_rest
     }
 
     fn recover(&mut self, cause: String) {
         tracing::error!(cause, "the device failed");
+        self.has_failed = true;
         // The memory of the failed session has to be free before another one is opened.
         self.close(anyhow!(cause));
         if !self.is_on_probation {
             self.is_on_probation = true;
-            self.open();
+            self.open(Reopen::AfterFailure);
         }
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, why: Reopen) {
         let started = Instant::now();
-        let opened = (self.reopen)();
+        let opened = (self.reopen)(why);
         self.opening = started.elapsed();
         match opened {
-            Ok(session) => self.session = Ok(session),
+            Ok(session) => self.session = State::Open(Box::new(session)),
             Err(cause) => self.close(cause),
         }
     }
 
     fn close(&mut self, cause: Error) {
         let until = Instant::now() + CLOSED_MIN.max(CLOSED_FACTOR * self.opening);
-        self.session = Err(Closed { cause, until });
+        self.session = State::Closed(Closed { cause, until });
     }
 }

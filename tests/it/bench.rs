@@ -261,6 +261,41 @@ fn recorded_routing_is_replayed() {
 }
 
 #[test]
+fn schedules_are_predicted_for_machines_that_are_not_here() {
+    let one = ["bench", "schedule", "--json", "--machine", "rtx-3060-desktop", "--vram-budget", "7680"];
+    let reports = json(&one);
+    let report = &reports.as_array().unwrap()[0];
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 10, "four shares of hits and what fits, for two kinds of routing");
+    assert!((30..80).contains(&report["slots"].as_u64().unwrap()) && report["fixed_s"].as_f64() > Some(0.0));
+    for kind in rows.chunks(5) {
+        let per_s: Vec<f64> = kind[..4].iter().map(|row| row["tokens_per_s"].as_f64().unwrap()).collect();
+        assert!(per_s.windows(2).all(|pair| pair[0] < pair[1]), "{per_s:?}");
+        for row in &kind[1..4] {
+            let (found, wanted) = (row["hit_rate"].as_f64().unwrap(), row["wanted"].as_f64().unwrap());
+            assert!(found >= wanted && found < wanted + 0.1, "{row}");
+        }
+    }
+    check_fails(
+        &["bench", "schedule", "--vram-budget", "1024"],
+        1,
+        &["does not fit", "1024 MiB may be used"],
+    );
+    check_fails(&["bench", "schedule", "--synthetic", "qwen2.5-coder-1.5b"], 1, &["without experts"]);
+}
+
+#[test]
+fn warm_ups_are_judged_on_routing_that_is_drawn() {
+    let rates = ["--memory-rate", "20", "--disk-rate", "1", "--memory", "12.5"];
+    let report = json(&[&["bench", "experts", "--json", "--routing", "text"], &rates[..]].concat());
+    let found = &report["warm_ups"][0];
+    let [before, after] = ["without", "last_tokens"].map(|name| found[name]["first"].as_f64().unwrap());
+    assert!(after > before + 0.01 && before > 0.4, "{found}");
+    let table = &found["table"];
+    assert!(table["known"].as_f64() > Some(0.2) && table["named"].as_f64() > Some(0.02), "{found}");
+}
+
+#[test]
 fn a_plan_follows_from_sizes_and_rates() {
     let plan = |arguments: &[&str]| json(&[&["plan", "--json"][..], arguments].concat());
     let large = plan(&["--synthetic", "qwen3-coder-next", "--ram-budget", "24000"]);
@@ -269,6 +304,38 @@ fn a_plan_follows_from_sizes_and_rates() {
     let [text, uniform] = ["text", "uniform"].map(|routing| large[routing]["tokens_per_s"].as_f64().unwrap());
     assert!(text > uniform && uniform > 0.0);
     assert!(large["advice"].as_array().unwrap().len() >= 2, "{large}");
+    // Nothing is measured for a machine that is named.
+    let laptop = |flags: &[&str]| {
+        plan(&[&["--synthetic", "qwen3-coder-next", "--machine", "rtx-3070-ti-laptop"], flags].concat())
+    };
+    let with_copy = |dtype| laptop(&["--vram-budget", "0", "--ram-budget", "36000", "--cold", dtype]);
+    let copied = with_copy("iq2_s");
+    assert!((1..200).contains(&copied["place"]["tiers"]["slots"].as_u64().unwrap()), "{copied}");
+    assert_eq!(copied["place"]["tiers"]["cold_bytes"], copied["sizes"]["cold_bytes"]);
+    assert_eq!(
+        (copied["text"]["disk_bytes"].as_u64(), large["text"]["cold_bytes"].as_u64()),
+        (Some(0), Some(0))
+    );
+    let too_small = with_copy("q8_0")["place"]["too_small"]["ram_bytes"].as_u64().unwrap();
+    assert!(too_small > 80_000_000_000, "{too_small}");
+    let beside = laptop(&["--vram-budget", "7680"]);
+    let gpu = &beside["machine"]["gpu"];
+    assert!((30..80).contains(&gpu["slots"].as_u64().unwrap()), "{gpu}");
+    assert_eq!((&beside["place"], beside["text"]["disk_bytes"].as_u64()), (&Value::from("memory"), Some(0)));
+    let per_s = |plan: &Value| plan["text"]["tokens_per_s"].as_f64().unwrap();
+    let on_cpu = laptop(&["--vram-budget", "0"]);
+    assert!(on_cpu["machine"]["gpu"].is_null() && per_s(&beside) > 1.5 * per_s(&on_cpu), "{beside}");
+    let small = laptop(&["--vram-budget", "7680", "--ram-budget", "24000"]);
+    assert!(small["place"]["tiers"]["trunk_bytes"] == 0 && small["text"]["disk_bytes"].as_u64() > Some(0));
+    assert!(per_s(&small) < per_s(&beside));
+    let refused = laptop(&["--vram-budget", "1024"]);
+    assert!(refused["gpu_refused"].as_str().unwrap().contains("1024 MiB may be used"), "{refused}");
+    if !Path::new("/dev/nvidiactl").exists() {
+        let without = ["plan", "--synthetic", "qwen3-coder-next", "--vram-budget", "8192"];
+        check_fails(&without, 1, &["--machine NAME"]);
+    }
+    let synthetic = ["plan", "--synthetic", "qwen3-coder-next", "--cold", "cold.gguf"];
+    check_fails(&synthetic, 1, &["--cold TYPE"]);
 
     let mut listed = program();
     listed.args(["models", "--json"]).env("FIMD_EXPERTS_RAM_BYTES_MAX", (24_000u64 << 20).to_string());

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fimd::base::dtype::DType;
 use fimd::base::random::Mmix;
@@ -12,8 +13,12 @@ use fimd::compute::cuda::{Cuda, CudaOptions, probe};
 use fimd::compute::experts::DeviceVisits;
 use fimd::compute::{Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
 use fimd::format::{Bytes, Tensor};
-use fimd::model::Model;
+use fimd::model::experts::ExpertOptions;
+use fimd::model::experts::trace::{Recorder, Trace};
+use fimd::model::layout::Types;
+use fimd::model::{Model, ModelOptions};
 use fimd::resident::{ExpertMemory, Spec};
+use serde_json::Value;
 
 use crate::cuda::build::{self, PRODUCT};
 use crate::cuda::child;
@@ -187,13 +192,26 @@ fn model_in_slots(case: &str, expert_slots: usize) -> Model<Cuda> {
     model_with(case, options_with(expert_slots, Precision::F32, Precision::F32, cpu))
 }
 
+/// The same with its routing recorded.
+fn model_recorded(case: &str, expert_slots: usize, path: &std::path::Path) -> Model<Cuda> {
+    let cpu = crate::load::cpu(1, 8, Precision::F32);
+    let recorder = Some(Recorder::new(path));
+    let experts = ExpertOptions { is_on_device: true, recorder, ..ExpertOptions::MAPPED };
+    open_with(case, options_with(expert_slots, Precision::F32, Precision::F32, cpu), experts)
+}
+
 /// A reference checkpoint on a GPU.
 pub fn model_with(case: &str, options: CudaOptions) -> Model<Cuda> {
+    open_with(case, options, ExpertOptions::MAPPED)
+}
+
+fn open_with(case: &str, options: CudaOptions, experts: ExpertOptions) -> Model<Cuda> {
     probe::probe().unwrap();
     let backend = Cuda::new(options).unwrap();
     let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
     let config = fimd::model::Config::read(&dir).unwrap();
-    Model::load(&dir, config, crate::load::options(256, 256), backend).unwrap()
+    let options = ModelOptions { experts, ..crate::load::options(256, 256) };
+    Model::load(&dir, config, options, backend).unwrap()
 }
 
 /// Log-probabilities and greedy tokens with these slots for experts are those with all experts on the GPU.
@@ -285,6 +303,7 @@ pub fn spec(model: &std::path::Path, vram_bytes_max: Option<u64>) -> Spec {
         exact: false,
         experts: ExpertMemory::default(),
         vram_bytes_max,
+        vram_idle: None,
         trace: None,
         remote: None,
     }
@@ -303,6 +322,111 @@ fn a_device_that_is_lost_loses_no_request() {
         assert_eq!(late::ask(&served.engine).unwrap()[0].ids, on_cpu[0].ids);
         assert_eq!(emulator::executions("rms_norm"), 3);
     });
+}
+
+/// Waits until the memory of the device was given back.
+fn rest(engine: &fimd::serve::Engine) {
+    let started = Instant::now();
+    while !engine.gauge().is_resting {
+        assert!(started.elapsed() < Duration::from_secs(60), "the engine does not rest");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn memory_of_the_device_is_given_back_and_taken_again() {
+    child::with_driver(PRODUCT, &[], || {
+        let dir = tiny::folder();
+        let free = || probe::probe().unwrap().memory.free;
+        let before = free();
+        let spec = Spec { vram_idle: Some(Duration::from_millis(300)), ..spec(dir.path(), None) };
+        let served = spec.serve().unwrap();
+        let loaded = free();
+        assert!(loaded < before);
+        let first = late::ask(&served.engine).unwrap();
+        for _ in 0..2 {
+            rest(&served.engine);
+            assert_eq!(free(), before, "all of it");
+            assert_eq!(served.engine.gauge().usage, Default::default());
+            let executions = emulator::executions("rms_norm");
+            assert_eq!(late::ask(&served.engine).unwrap()[0].ids, first[0].ids);
+            assert!(emulator::executions("rms_norm") > executions, "the GPU computes again");
+            assert!(!served.engine.gauge().is_resting && free() == loaded);
+        }
+        drop(served);
+    });
+}
+
+#[test]
+fn without_an_idle_time_memory_of_the_device_is_kept() {
+    child::with_driver(PRODUCT, &[], || {
+        let dir = tiny::folder();
+        let served = spec(dir.path(), None).serve().unwrap();
+        let loaded = probe::probe().unwrap().memory.free;
+        late::ask(&served.engine).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(!served.engine.gauge().is_resting);
+        assert_eq!(probe::probe().unwrap().memory.free, loaded);
+    });
+}
+
+#[test]
+fn where_others_took_the_memory_meanwhile_the_cpu_answers() {
+    child::with_driver(PRODUCT, &[("FAULTS", "cuMemAlloc_v2#2=2")], || {
+        let dir = tiny::folder();
+        let spec = Spec { vram_idle: Some(Duration::from_millis(300)), ..spec(dir.path(), None) };
+        let served = spec.serve().unwrap();
+        let first = late::ask(&served.engine).unwrap();
+        rest(&served.engine);
+        let executions = emulator::executions("rms_norm");
+        assert_eq!(late::ask(&served.engine).unwrap()[0].ids, first[0].ids);
+        assert_eq!(emulator::executions("rms_norm"), executions, "the CPU computes");
+        rest(&served.engine);
+        assert_eq!(late::ask(&served.engine).unwrap()[0].ids, first[0].ids);
+        assert!(emulator::executions("rms_norm") > executions, "the GPU does where there is memory again");
+    });
+}
+
+#[test]
+fn routing_is_recorded_wherever_experts_are() {
+    child::with_driver(PRODUCT, &[], || {
+        let dir = tempfile::tempdir().unwrap();
+        let trace = |slots: usize| {
+            let path = dir.path().join(slots.to_string());
+            let mut session = crate::load::session(model_recorded("qwen3_moe_q8_0", slots, &path));
+            let cancel = fimd::base::Cancel::new();
+            session.sync(&(1..40).collect::<Vec<u32>>(), &[], &cancel).unwrap();
+            for token in 2..9 {
+                session.push(token, &cancel).unwrap();
+            }
+            Trace::read(&path).unwrap()
+        };
+        let all = trace(usize::MAX);
+        let top_k = all.header.layers[0].top_k;
+        let tokens: Vec<usize> = all.passes.iter().map(|pass| pass[0].len() / top_k).collect();
+        assert_eq!(tokens, [39, 1, 1, 1, 1, 1, 1, 1]);
+        for slots in [0, 3] {
+            let some = trace(slots);
+            assert_eq!(some.header, all.header);
+            assert_eq!(some.passes.len(), all.passes.len());
+            assert_eq!(some.passes[0][0], all.passes[0][0], "before any expert");
+            let visits =
+                |trace: &Trace| -> Vec<u32> { trace.passes.iter().flatten().flatten().copied().collect() };
+            let (some, all) = (visits(&some), visits(&all));
+            let same = some.iter().zip(&all).filter(|(a, b)| a == b).count();
+            assert!(some.len() == all.len() && same * 10 > all.len() * 9, "{same} of {}", all.len());
+        }
+    });
+}
+
+#[test]
+fn a_command_records_routing_on_the_gpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace");
+    let flags = ["--trace", path.to_str().unwrap()];
+    let Some((_, log)) = generate("qwen3_moe_q8_0", &flags, &[]) else { return };
+    assert!(log.contains("runs on Emulated GPU"), "{log}");
+    assert_eq!(Trace::read(&path).unwrap().passes.len(), 12);
 }
 
 #[test]
@@ -364,6 +488,51 @@ fn a_token_is_waited_for_once() {
         let before = emulator::calls("cuStreamSynchronize");
         session.push(1, &cancel).unwrap();
         assert_eq!(emulator::calls("cuStreamSynchronize"), before + 1);
+    });
+}
+
+/// What `fimd plan --json` says with an emulated GPU.
+fn planned(flags: &[&str]) -> Option<Value> {
+    let output = program(&[&["plan", "--json"], flags].concat(), &[])?.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn a_plan_says_what_loading_does() {
+    let case = "qwen3_moe_q8_0";
+    let model = reference::folder(case);
+    let model = model.to_str().unwrap();
+    let budget = ["--vram-budget", "6"];
+    let Some(plan) = planned(&[&["--model", model], &budget[..]].concat()) else { return };
+    let gpu = &plan["machine"]["gpu"];
+    let (slots, experts) = (gpu["slots"].as_u64().unwrap(), gpu["experts"].as_u64().unwrap());
+    assert!((1..experts).contains(&slots) && plan["place"] == "memory", "{plan}");
+    let (_, log) = generate(case, &budget, &[]).unwrap();
+    let trunk = gpu["trunk_bytes"].as_u64().unwrap() >> 20;
+    let expected = format!("{trunk} MiB of weights that every token reads");
+    let in_slots = format!("({slots} of {experts} in each layer)");
+    assert!(log.contains(&expected) && log.contains(&in_slots), "{gpu}: {log}");
+    for rate in ["weights_per_s", "macs_per_s", "link_per_s", "launch_s", "wait_s"] {
+        assert!(gpu["rates"][rate].as_f64().unwrap() > 0.0, "{gpu}");
+    }
+    assert!(plan["text"]["tokens_per_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_plan_takes_of_the_device_what_loading_takes() {
+    child::with_driver(PRODUCT, &[], || {
+        let dir = tiny::folder();
+        let spec = spec(dir.path(), Some(48 << 20));
+        let free = probe::probe().unwrap().memory.free;
+        let opened = fimd::format::ModelDir::open(dir.path()).unwrap();
+        let config = fimd::model::Config::read(&opened).unwrap();
+        let plan = spec.gpu_plan(&Types::Files(&opened), &config, free).unwrap();
+        spec.open().unwrap();
+        assert_eq!(emulator::peak_memory(), plan.taken_bytes().next_multiple_of(256));
+        let tiny = Spec { vram_bytes_max: Some(1 << 20), ..spec };
+        let refused = tiny.gpu_plan(&Types::Files(&opened), &config, free).unwrap_err().to_string();
+        assert!(refused.contains("1 MiB may be used"), "{refused}");
     });
 }
 

@@ -60,6 +60,10 @@ pub(super) struct Gpu {
     pub usable: Option<String>,
     /// Why none can be used, unless there is none.
     pub problem: Option<String>,
+    /// What the model that the settings name takes of its memory.
+    pub plan: Option<String>,
+    /// Why that model does not fit it.
+    pub refused: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -209,6 +213,12 @@ fn disk(disk: &Disk) -> Finding {
 
 fn gpu(gpu: &Gpu) -> Finding {
     match gpu {
+        Gpu { usable: Some(name), refused: Some(refused), .. } => {
+            warning("gpu", format!("{name}; the model runs on the CPU"), &format!("On the GPU {refused}."))
+        }
+        Gpu { usable: Some(name), plan: Some(plan), .. } => {
+            good("gpu", format!("{name}; with gpu.enabled the model takes of its memory {plan}"))
+        }
         Gpu { usable: Some(name), .. } => {
             good("gpu", format!("{name}; with gpu.enabled models that fit run on it"))
         }

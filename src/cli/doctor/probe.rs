@@ -15,7 +15,7 @@ use crate::base::memory;
 use crate::bench::machine::Machine;
 use crate::bench::plan::{Place, Rates};
 use crate::bench::sizes;
-use crate::cli::planner::{Overrides, Planner};
+use crate::cli::planner::{Device, Overrides, Planner};
 use crate::cli::{args, models};
 use crate::compute::cpu::Level;
 use crate::compute::cuda;
@@ -48,7 +48,7 @@ pub(super) fn probe() -> Result<Facts> {
         memory: memory::host(),
         memory_bandwidth: measured.bandwidth,
         disk,
-        gpu: gpu(),
+        gpu: gpu(&model, settings),
         daemon,
         model,
         editors: editors(),
@@ -80,7 +80,7 @@ fn weight_bytes(path: &Path) -> Result<u64> {
 
 /// What memory holds of a model's experts, if not all, and how fast it is to be.
 fn tiered(planner: &Planner, path: &Path, rates: Rates) -> Result<Option<Tiered>> {
-    let (plan, sizes) = planner.of_files(path, rates)?;
+    let (plan, sizes) = planner.plan(path, rates)?;
     let (Place::Tiers(tiers), Some(speed)) = (plan.place, plan.text) else { return Ok(None) };
     let experts = sizes.layers.iter().map(|layer| layer.experts).max().unwrap_or_default();
     Ok(Some(Tiered { slots: tiers.slots, experts, tokens_per_s: speed.tokens_per_s }))
@@ -98,13 +98,27 @@ fn disk(model: &Model) -> Disk {
     }
 }
 
-fn gpu() -> Gpu {
+fn gpu(model: &Model, settings: &Settings) -> Gpu {
     let names = fs::read_dir("/dev").into_iter().flatten();
     let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let is_device =
         |name: &String| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
     let found = cuda::probe::probe();
+    let plan = match (&found, model) {
+        (Ok(gpu), Model::Local { path, .. }) => {
+            let overrides = Overrides { device: Device::Gpu(gpu.memory.free), ..Overrides::default() };
+            Some(Planner::new(settings, overrides, 0).on_gpu(path, gpu.memory.free))
+        }
+        _ => None,
+    };
+    let (plan, refused) = match plan {
+        Some(Ok(plan)) => (Some(plan.to_string()), None),
+        Some(Err(error)) => (None, Some(format!("{error:#}"))),
+        None => (None, None),
+    };
     Gpu {
+        plan,
+        refused,
         devices: names.filter(is_device).count(),
         usable: found.as_ref().ok().map(ToString::to_string),
         problem: found.err().filter(|unusable| !unusable.is_absent()).map(|unusable| unusable.to_string()),

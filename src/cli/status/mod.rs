@@ -83,6 +83,9 @@ fn state(status: &Status) -> (String, Style) {
             (format!("paused for {}", HumanDuration(Duration::from_secs(seconds))), WARNING)
         }
         (None, None) if status.is_paused => ("paused until `fimd resume`".into(), WARNING),
+        (None, None) if status.engine.is_resting => {
+            (format!("{}; the memory of the GPU is given back until the next request", status.state), GOOD)
+        }
         (None, None) => (status.state.clone(), if status.state == "ready" { GOOD } else { ERROR }),
     }
 }

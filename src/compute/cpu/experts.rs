@@ -91,6 +91,11 @@ impl Experts {
         self.bytes.visited(self.layer, ranking);
     }
 
+    /// Tells the owner of the bytes of all experts of a pass, wherever they are.
+    pub fn record(&self, ranking: Ranking) {
+        self.bytes.routed(ranking);
+    }
+
     /// The bytes of an expert that is in memory as it is stored.
     pub fn stored(&self, expert: u32) -> Option<ExpertParts> {
         self.bytes.resident(self.id(expert))

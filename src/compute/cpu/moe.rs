@@ -62,7 +62,9 @@ pub(super) fn moe_ffn(
         let ids = visits.iter().map(|visit| visit.expert).collect();
         if weights.experts.is_told() {
             let depth = Ranking::depth(routing.top_k, weights.experts.count());
-            weights.experts.tell(Ranking::new(routing.top_k, depth, &routing.ranks));
+            let ranking = Ranking::new(routing.top_k, depth, &routing.ranks);
+            weights.experts.record(ranking);
+            weights.experts.tell(ranking);
         }
         (weights.experts.visit(ids), visits, weights.experts.width())
     });

@@ -193,7 +193,7 @@ impl Hybrid {
         let visits: Vec<u32> =
             chosen.iter().copied().filter(|&expert| cache.slot(expert).is_none()).collect();
         host.tell(Ranking::of_visits(top_k, &visits));
-        let count = self.rates.copied(missing.len()).min(COPIED_MAX);
+        let count = self.rates.next_copied(missing.len()).min(COPIED_MAX);
         let in_memory: Vec<(u32, ExpertParts)> =
             missing.iter().filter_map(|&expert| Some((expert, host.stored(expert)?))).take(count).collect();
         let experts: Vec<u32> = in_memory.iter().map(|(expert, _)| *expert).collect();
@@ -341,6 +341,11 @@ impl Mail {
         let flag = unsafe { AtomicU32::from_ptr(flag) };
         flag.load(Ordering::Acquire) == self.number
     }
+}
+
+/// Bytes of page-locked memory that layers with experts on both devices share, besides those of experts on their way.
+pub(super) fn locked_bytes(sizes: &PassSizes, rows_max: usize) -> usize {
+    4 * sizes.rows_max * sizes.hidden + 4 * rows_max * (sizes.hidden + 2 * sizes.top_k) + 4 * ALIGNMENT
 }
 
 /// Bytes of an expert as the device has it.

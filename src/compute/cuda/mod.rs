@@ -18,6 +18,7 @@ mod error;
 mod graphs;
 mod hybrid;
 mod matrix;
+pub mod measure;
 mod memory;
 mod module;
 mod moe;
@@ -26,7 +27,7 @@ pub mod probe;
 mod ring;
 mod saved;
 mod saver;
-mod split;
+pub mod split;
 mod staging;
 mod sweep;
 mod tiles;
@@ -232,6 +233,14 @@ pub fn kv_block_len(sizes: &PassSizes) -> usize {
 /// Bytes of what is saved of a sequence.
 pub fn saved_bytes(sizes: &PassSizes, precision: Precision) -> SavedBytes {
     SavedBytes::new(sizes.delta_layers, &sizes.delta.unwrap_or_default(), precision)
+}
+
+/// Bytes of page-locked memory of the host that passes of these sizes take; `record_bytes` are those of an expert where some
+/// have no slot, else 0.
+pub fn locked_bytes(sizes: &PassSizes, precision: Precision, record_bytes: u64) -> u64 {
+    let own = staging_bytes(sizes, precision) + input_bytes(sizes);
+    let shared = if record_bytes > 0 { hybrid::locked_bytes(sizes, PACED_ROWS_MIN - 1) } else { 0 };
+    (own + shared) as u64 + split::COPIED_MAX as u64 * record_bytes
 }
 
 /// Whether kernels are made for these sizes.

@@ -43,6 +43,8 @@ pub struct Experts {
     resident: Option<Resident>,
     /// All of them, unless all are in device memory.
     host: Option<Host>,
+    /// Who records the visits, where all are in device memory.
+    recorder: Option<Arc<dyn ExpertBytes>>,
 }
 
 /// Experts in memory of the host.
@@ -102,7 +104,7 @@ impl Experts {
         experts: <Cpu as Backend>::Experts,
     ) -> Result<Self> {
         let host = Host { experts, records: cuda.records(&shape)? };
-        Ok(Self { count: shape.experts, resident: None, host: Some(host) })
+        Ok(Self { count: shape.experts, resident: None, host: Some(host), recorder: None })
     }
 
     /// Copies all of them to device memory.
@@ -132,7 +134,8 @@ impl Experts {
                 }
             }
         }
-        Ok(Self { count, resident: Some(Resident { matrices, table: None }), host: None })
+        let recorder = bytes.is_recorded().then(|| bytes.clone());
+        Ok(Self { count, resident: Some(Resident { matrices, table: None }), host: None, recorder })
     }
 
     /// Experts on the host of which those that are visited most come to `slots` slots.
@@ -150,7 +153,7 @@ impl Experts {
         let cache = hybrid.add(LayerCache::new(Policy::BEST, count, slots), &matrices)?;
         let table = Some(Table { slots: table, cache });
         let host = Host { experts, records: cuda.records(&shape)? };
-        Ok(Self { count, resident: Some(Resident { matrices, table }), host: Some(host) })
+        Ok(Self { count, resident: Some(Resident { matrices, table }), host: Some(host), recorder: None })
     }
 }
 
@@ -217,7 +220,13 @@ impl Cuda {
         self.norm(x, &weights.norm, parts.normed, rows, sizes.hidden, weights.eps)?;
         let Some(routed) = &weights.routed else { return self.shared(weights, &parts, rows, x) };
         self.route(routed, &parts, rows)?;
-        let Experts { resident, host, .. } = &routed.experts;
+        let Experts { resident, host, recorder, .. } = &routed.experts;
+        if let Some(recorder) = recorder {
+            self.save(parts.chosen, 4 * rows * routed.top_k, Destination::Chosen)?;
+            self.read()?;
+            let Routed { chosen, .. } = std::mem::take(&mut self.pass.routed);
+            recorder.routed(Ranking::of_visits(routed.top_k, &chosen));
+        }
         if self.pass.is_swept
             && let Some(Host { experts: host, records: Some(records) }) = host
         {
@@ -315,6 +324,7 @@ impl Cuda {
         x: Address,
     ) -> Result<()> {
         let Routed { normed, mut chosen, weights } = std::mem::take(&mut self.pass.routed);
+        host.record(Ranking::of_visits(top_k, &chosen));
         match &experts.resident {
             None => host.tell(Ranking::of_visits(top_k, &chosen)),
             Some(resident) => self.copy_missing(resident, host, top_k, &mut chosen, parts, x)?,

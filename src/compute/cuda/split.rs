@@ -3,7 +3,7 @@
 /// Weight of a new measurement.
 const RECENT: f64 = 1.0 / 8.0;
 /// Most experts that are copied to slots in a layer of a pass.
-pub(super) const COPIED_MAX: usize = 16;
+pub const COPIED_MAX: usize = 16;
 /// Visits that the CPU computes with in the time that it takes to read their expert: as long as that is not measured.
 const VISITS_OF_A_READ: f64 = 4.0;
 /// From how many visits of an expert on the CPU is bound by computing.
@@ -14,17 +14,19 @@ const SWEEP_ROWS_DEFAULT: usize = 192;
 
 /// Seconds that an expert takes, as measured while both the CPU and the link work: they share the memory of the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Rates {
+pub struct Rates {
     /// With few visits of each.
     computed: Option<f64>,
     /// For each visit where there are many.
     visited: Option<f64>,
     copied: Option<f64>,
+    /// The part of an expert that earlier layers were to copy, and did not.
+    owed: f64,
 }
 
 /// Where the experts of a layer are, and a pass that visits them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Visit {
+pub struct Visit {
     pub rows: usize,
     pub top_k: usize,
     pub experts: usize,
@@ -33,7 +35,7 @@ pub(super) struct Visit {
 
 impl Visit {
     /// How many experts the pass visits that have no slot, and how many visits these have, if all are visited alike.
-    pub(super) fn missing(&self) -> (f64, f64) {
+    pub fn missing(&self) -> (f64, f64) {
         let &Self { rows, top_k, experts, slots } = self;
         let experts = experts.max(1) as f64;
         let missing = (experts - slots as f64).max(0.0);
@@ -43,16 +45,29 @@ impl Visit {
 }
 
 impl Rates {
+    /// How many of `missing` experts are copied in the next layer: as [`Self::copied`], and over many layers exactly as many, so
+    /// that slots are filled where a layer misses few.
+    pub fn next_copied(&mut self, missing: usize) -> usize {
+        let wanted = missing as f64 * self.share() + self.owed;
+        let count = (wanted.round().max(0.0) as usize).min(missing);
+        self.owed = (wanted - count as f64).clamp(-1.0, 1.0);
+        count
+    }
+
+    /// The share of the experts that are to be copied.
+    fn share(&self) -> f64 {
+        let (computed, copied) = self.computed.zip(self.copied).unwrap_or((1.0, 1.0));
+        computed / (computed + copied)
+    }
+
     /// Of `missing` experts, how many are to be copied so that both are done at the same time; half of them as long as
     /// nothing is known.
-    pub(super) fn copied(&self, missing: usize) -> usize {
-        let (computed, copied) = self.computed.zip(self.copied).unwrap_or((1.0, 1.0));
-        let share = computed / (computed + copied);
-        (missing as f64 * share).round() as usize
+    pub fn copied(&self, missing: usize) -> usize {
+        (missing as f64 * self.share()).round() as usize
     }
 
     /// Whether a pass is faster when all experts that it misses are copied than when the CPU computes with most of them.
-    pub(super) fn favours_sweep(&self, visit: &Visit) -> bool {
+    pub fn favours_sweep(&self, visit: &Visit) -> bool {
         let Some((computed, copied)) = self.computed.zip(self.copied) else {
             return visit.rows >= SWEEP_ROWS_DEFAULT;
         };
@@ -64,7 +79,7 @@ impl Rates {
     }
 
     /// The CPU has computed with `count` experts, for `visits` visits.
-    pub(super) fn observe_computed(&mut self, count: usize, visits: usize, seconds: f64) {
+    pub fn observe_computed(&mut self, count: usize, visits: usize, seconds: f64) {
         if visits >= COMPUTE_BOUND_VISITS * count {
             learn(&mut self.visited, visits, seconds);
         } else {
@@ -73,7 +88,7 @@ impl Rates {
     }
 
     /// `count` experts were copied.
-    pub(super) fn observe_copies(&mut self, count: usize, seconds: f64) {
+    pub fn observe_copies(&mut self, count: usize, seconds: f64) {
         learn(&mut self.copied, count, seconds);
     }
 }
@@ -101,6 +116,19 @@ mod tests {
             rates.observe_computed(6, 6, 6.0 * 1.0);
         }
         assert_eq!(rates.copied(8), 8, "the CPU has become busy");
+    }
+
+    #[test]
+    fn layers_that_miss_few_experts_copy_some_now_and_then() {
+        let mut rates = Rates::default();
+        rates.observe_copies(1, 9.0);
+        rates.observe_computed(1, 1, 1.0);
+        // A tenth of three.
+        assert_eq!(rates.copied(3), 0);
+        let counts: Vec<usize> = (0..100).map(|_| rates.next_copied(3)).collect();
+        assert_eq!(counts.iter().sum::<usize>(), 30);
+        assert!(counts.iter().all(|&count| count <= 1), "{counts:?}");
+        assert_eq!(rates.next_copied(0), 0);
     }
 
     #[test]

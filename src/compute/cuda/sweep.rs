@@ -24,7 +24,7 @@ use super::split::Visit;
 use super::tiles::{Tile, Visitors};
 use super::{Cuda, threads};
 use crate::compute::cpu::{Cpu, LEFT_OUT};
-use crate::compute::experts::ExpertParts;
+use crate::compute::experts::{ExpertParts, Ranking};
 use crate::compute::{Backend, PassSizes};
 
 /// What sweeps of all layers share.
@@ -175,6 +175,7 @@ impl Cuda {
         let ahead = self.look_ahead(sweep, layer)?;
         self.read()?;
         let Routed { chosen, weights, .. } = std::mem::take(&mut self.pass.routed);
+        host.record(Ranking::of_visits(top_k, &chosen));
         let visitors = Visitors::new(&chosen, experts.count());
         let visited: Vec<u32> = visitors.experts().collect();
         let mut residence = self.hybrid()?.plan_sweep(experts.cache(), host, top_k, &chosen, &visited);

@@ -173,6 +173,14 @@ pub trait ExpertBytes: Send + Sync {
     /// Whether [`Self::visited`] is to be told.
     fn is_told(&self) -> bool;
 
-    /// Told of the experts of a pass in a layer before they are asked for.
+    /// Told of the experts of a pass in a layer before they are asked for: of those that no device holds.
     fn visited(&self, layer: usize, ranking: Ranking);
+
+    /// Whether [`Self::routed`] is to be told.
+    fn is_recorded(&self) -> bool {
+        false
+    }
+
+    /// Told of all experts of a pass in a layer, wherever their bytes are.
+    fn routed(&self, _ranking: Ranking) {}
 }

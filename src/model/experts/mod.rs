@@ -45,6 +45,8 @@ pub struct ExpertOptions {
     pub recorder: Option<Arc<Recorder>>,
     /// A smaller copy of the experts: what is not in memory is computed with there and not read.
     pub cold: Option<PathBuf>,
+    /// Whether a device has the weights that every token reads, and routes.
+    pub is_on_device: bool,
     /// Bytes of caches and states: memory for experts leaves them free, where the system has less than the budget.
     pub others_bytes: u64,
     /// What reads experts that are not in memory.
@@ -59,6 +61,7 @@ impl ExpertOptions {
         remembered_in: None,
         recorder: None,
         cold: None,
+        is_on_device: false,
         others_bytes: 0,
         reader: Reader::SYSTEM,
     };

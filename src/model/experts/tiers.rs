@@ -79,6 +79,21 @@ impl Tiers {
         Ok(Self { slots, trunk_bytes, slot_bytes, passing_bytes, expert_bytes, cold_bytes })
     }
 
+    /// The same for a budget that does not hold all experts: where it was not `is_given`, a copy that it does not hold is left
+    /// out.
+    pub fn choose(
+        cold_bytes: u64,
+        is_given: bool,
+        budget: u64,
+        trunk_bytes: u64,
+        layers: &[LayerHeader],
+    ) -> Result<Self, TooSmall> {
+        match Self::divide_beside(cold_bytes, budget, trunk_bytes, layers) {
+            Err(_) if cold_bytes > 0 && !is_given => Self::divide(budget, trunk_bytes, layers),
+            divided => divided,
+        }
+    }
+
     /// The fewest slots of each layer that are of use: those of two tokens' experts.
     pub fn slots_min(layers: &[LayerHeader]) -> usize {
         let most = layers.iter().map(|layer| layer.experts).max().unwrap_or_default();
@@ -111,6 +126,15 @@ impl fmt::Display for TooSmall {
                 gigabytes(*needed),
                 gigabytes(*cold_bytes),
                 gigabytes(*trunk_bytes)
+            );
+        }
+        if *trunk_bytes == 0 {
+            return write!(
+                f,
+                "{:.2} GB of memory are too few for {slots} experts of each layer beside a GPU: they need {:.2} GB; raise \
+                 --ram-budget, or choose a smaller model or quantisation",
+                gigabytes(*budget),
+                gigabytes(*needed)
             );
         }
         write!(
@@ -149,5 +173,10 @@ mod tests {
         assert_eq!(beside(least).unwrap().slots, 0, "the copy has all experts");
         assert_eq!(beside(least + 8000).unwrap().slots, 2);
         assert!(beside(least - 1).unwrap_err().to_string().contains("leave out --cold"));
+        let choose = |is_given, budget| Tiers::choose(9_000_000, is_given, budget, 50_000, &layers);
+        assert_eq!(choose(true, 1_000_000).unwrap_err().cold_bytes, 9_000_000);
+        let without = choose(false, 1_000_000).unwrap();
+        assert_eq!((without.cold_bytes, without), (0, divide(1_000_000).unwrap()));
+        assert_eq!(choose(false, 9_060_000).unwrap().cold_bytes, 9_000_000);
     }
 }

@@ -153,7 +153,8 @@ impl Recorder {
         Arc::new(Self { path: path.to_owned(), state: Mutex::default() })
     }
 
-    /// Begins the file, or continues one of the same model. Fails where there is a file of something else.
+    /// Begins the file, or continues one of the same model with as many ranks or fewer. Fails where there is a file of something
+    /// else.
     pub(crate) fn begin(&self, header: Header) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let describe = || format!("cannot write {}", self.path.display());
@@ -161,8 +162,16 @@ impl Recorder {
         let mut options = OpenOptions::new();
         let mut file =
             options.create(true).truncate(false).write(true).open(&self.path).with_context(describe)?;
+        let mut header = header;
         if exists {
             let trace = Trace::read(&self.path)?;
+            let ranks_per_visit = trace.header.ranks_per_visit;
+            ensure!(
+                ranks_per_visit <= header.ranks_per_visit,
+                "{} is a trace with more ranks than a GPU tells; remove it or choose another file",
+                self.path.display()
+            );
+            header.ranks_per_visit = ranks_per_visit;
             ensure!(
                 trace.header == header,
                 "{} is a trace of another model; remove it or choose another file",
@@ -185,10 +194,11 @@ impl Recorder {
         let state = &mut *state;
         let (Some(file), Some(header)) = (&mut state.file, &state.header) else { return };
         state.pass.truncate(index);
-        if ranking.rows().any(|row| row.len() != header.ranked(index)) {
+        let ranked = header.ranked(index);
+        if ranking.rows().any(|row| row.len() < ranked) {
             return;
         }
-        state.pass.push(ranking.rows().flatten().map(|&expert| expert as u16).collect());
+        state.pass.push(ranking.rows().flat_map(|row| &row[..ranked]).map(|&expert| expert as u16).collect());
         if state.pass.len() < header.layers.len() || index + 1 < header.layers.len() {
             return;
         }
@@ -237,8 +247,15 @@ impl ExpertBytes for Recorded {
     }
 
     fn visited(&self, layer: usize, ranking: Ranking) {
-        self.recorder.record(self.index, ranking);
         self.bytes.visited(layer, ranking);
+    }
+
+    fn is_recorded(&self) -> bool {
+        true
+    }
+
+    fn routed(&self, ranking: Ranking) {
+        self.recorder.record(self.index, ranking);
     }
 }
 
@@ -285,6 +302,28 @@ mod tests {
         assert_eq!(Trace::read(&path).unwrap().passes, expected);
         let other = Header { trunk_bytes: 8, ..header() };
         assert!(format!("{:#}", Recorder::new(&path).begin(other).unwrap_err()).contains("another model"));
+    }
+
+    #[test]
+    fn a_trace_is_continued_with_as_few_ranks_as_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trace");
+        let visits = Header { ranks_per_visit: 1, ..header() };
+        let recorder = Recorder::new(&path);
+        recorder.begin(visits.clone()).unwrap();
+        recorder.record(0, visits.ranking(0, &[1, 2]));
+        recorder.record(1, visits.ranking(1, &[3]));
+        let recorder = Recorder::new(&path);
+        recorder.begin(header()).unwrap();
+        record(&recorder, 0, &[4, 5, 6, 7]);
+        record(&recorder, 1, &[8, 0]);
+        let trace = Trace::read(&path).unwrap();
+        assert_eq!((trace.header, trace.passes.len()), (visits.clone(), 2));
+        assert_eq!(trace.passes[1], [vec![4, 5], vec![8]]);
+        fs::remove_file(&path).unwrap();
+        Recorder::new(&path).begin(header()).unwrap();
+        let error = Recorder::new(&path).begin(visits).unwrap_err();
+        assert!(format!("{error:#}").contains("more ranks than a GPU tells"), "{error:#}");
     }
 
     #[test]

@@ -36,13 +36,8 @@ pub struct ExportTensor {
 /// architecture's GGUF files cannot describe.
 pub fn tensors(config: &Config) -> Result<Vec<(ExportTensor, Part)>> {
     check(config)?;
-    let parts = architecture::tensors(config).into_iter();
-    let named = parts.filter_map(|part| Some((part.gguf_name()?.to_owned(), part)));
-    let tensor = |(name, part): (String, Part)| {
-        let (shape, role, layer) = (part.shape.clone(), part.role, part.field.layer());
-        (ExportTensor { name, shape, role, layer }, part)
-    };
-    Ok(named.map(tensor).collect())
+    let parts = architecture::tensors(config).into_iter().filter(|part| part.gguf_name().is_some());
+    Ok(parts.map(|part| (ExportTensor::of(&part), part)).collect())
 }
 
 /// What files with an expert in one piece align tensors to: what direct reads are multiples of.
@@ -81,6 +76,16 @@ pub fn by_expert<T>(
 }
 
 impl ExportTensor {
+    /// That of a part; its name is empty where the architecture has none for it.
+    pub fn of(part: &Part) -> Self {
+        Self {
+            name: part.gguf_name().unwrap_or_default().to_owned(),
+            shape: part.shape.clone(),
+            role: part.role,
+            layer: part.field.layer(),
+        }
+    }
+
     /// Whether it is a matrix of each expert of a layer.
     fn is_stacked(&self) -> bool {
         self.role.is_of_experts() && self.shape.len() == 3

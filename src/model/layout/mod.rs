@@ -3,15 +3,17 @@
 mod cold;
 mod experts;
 mod stored;
+mod types;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
 pub use cold::{COLD_OF, identity};
 pub use stored::{Piece, Stored, locate};
+pub use types::Types;
 
 use self::cold::Cold;
 use self::experts::{EXPERT_FIELDS, experts_in};
@@ -26,15 +28,12 @@ use super::experts::{Budget, ExpertOptions, MappedExperts};
 use super::weights::{Layer, MixerWeights, WeightBytes, Weights};
 use crate::base::dtype::DType;
 use crate::base::memory;
-use crate::compute::experts::{ExpertBytes, ExpertShape, MatrixLayout};
+use crate::compute::experts::{ExpertBytes, ExpertShape};
 use crate::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, DeltaProjection, DeltaShape, DeltaWeights,
     ExpertWeights, HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
 };
 use crate::format::{Description, MappedFile, ModelDir};
-
-/// What a small tensor may take in memory at most, in bytes, beyond its elements.
-const SMALL_BYTES: u64 = 1 << 10;
 
 /// Reads all weights of `dir` into `backend`, checking every shape against `config`.
 pub fn load<B: Backend>(
@@ -83,35 +82,6 @@ pub fn embedding(dir: &ModelDir, config: &Config) -> Result<(DType, u64)> {
     Ok((tensor.dtype, tensor.bytes.len() as u64))
 }
 
-/// Bytes that all weights take where `of` says what a number of matrices of one layout take. Only headers are read.
-pub fn bytes(
-    dir: &ModelDir,
-    config: &Config,
-    of: impl Fn(&MatrixLayout, usize) -> Option<u64>,
-) -> Result<u64> {
-    let mut all = 0;
-    for part in architecture::tensors(config) {
-        let elements: usize = part.shape.iter().product();
-        let is_vector = part.shape.len() == 1 || part.arrangement == Arrangement::Transposed;
-        // What is small is aligned.
-        all += SMALL_BYTES;
-        if is_vector {
-            all += (elements * size_of::<f32>()) as u64;
-            continue;
-        }
-        let stored = dir.tensor(&locate(dir, &part)?.tensors[0].tensor)?;
-        let count = if part.shape.len() == 3 { part.shape[0] } else { 1 };
-        let cols = part.cols();
-        let scale_block = config.fp8_block.filter(|_| stored.dtype == DType::F8E4M3);
-        let layout = MatrixLayout { rows: part.rows() / count, cols, dtype: stored.dtype, scale_block };
-        let matrix = of(&layout, count).with_context(|| format!("{:?} is no matrix", part.field))?;
-        // A device knows a tensor again by its place in a file.
-        let is_copied_twice = part.field == Field::Embedding && config.tied && stored.bytes.place().is_none();
-        all += if is_copied_twice { 2 * matrix } else { matrix };
-    }
-    Ok(all)
-}
-
 /// The routed experts of a layer, where it has some, without their bytes.
 pub fn expert_header(layer: &LayerShape) -> Option<LayerHeader> {
     match &layer.ffn {
@@ -134,6 +104,15 @@ pub fn expert_layers(dir: &ModelDir, config: &Config) -> Result<(Vec<LayerHeader
         header.record_bytes += bytes / header.experts;
     }
     Ok((headers.into_iter().flatten().collect(), dtype))
+}
+
+/// Bytes of the smaller copy at `path` of the routed experts of `dir`, and the type of most of it. Fails where it is no copy, or
+/// that of another model.
+pub fn cold_copy(path: &Path, dir: &ModelDir, config: &Config) -> Result<(u64, DType)> {
+    let parts = architecture::tensors(config).into_iter().map(|part| (part.field, part)).collect();
+    let cold = Cold::open(path, dir, config, &parts)?;
+    let layer = cold.layers.iter().flatten().next().context("a model without experts")?;
+    Ok((cold.bytes(), layer.shape.matrices[0].dtype))
 }
 
 struct Loader<'a, B> {
@@ -169,24 +148,15 @@ impl<B: Backend> Loader<'_, B> {
         };
         let mut layers = self.stored_experts()?;
         let headers: Vec<LayerHeader> = layers.iter().flatten().map(StoredExperts::header).collect();
-        let trunk = trunk_bytes(self.dir, self.config);
+        let trunk = if self.options.is_on_device { 0 } else { trunk_bytes(self.dir, self.config) };
         let is_mapped = layers.iter().flatten().all(StoredExperts::is_mapped);
         if headers.is_empty() || !is_mapped || Tiers::fits(budget, trunk, &headers) {
             return Ok(());
         }
         let open = |path: &PathBuf| Cold::open(path, self.dir, self.config, &self.parts);
-        let mut cold = self.options.cold.as_ref().map(open).transpose()?;
+        let cold = self.options.cold.as_ref().map(open).transpose()?;
         let cold_bytes = cold.as_ref().map_or(0, Cold::bytes);
-        let mut divided = Tiers::divide_beside(cold_bytes, budget, trunk, &headers);
-        if let Err(error) = &divided
-            && cold.is_some()
-            && !is_given
-        {
-            tracing::warn!("{}: {error}; the copy is not used", self.dir.origin());
-            cold = None;
-            divided = Tiers::divide(budget, trunk, &headers);
-        }
-        let tiers = match divided {
+        let tiers = match Tiers::choose(cold_bytes, is_given, budget, trunk, &headers) {
             Ok(tiers) => tiers,
             Err(error) if is_given => bail!("{}: {error}", self.dir.origin()),
             Err(error) => {
@@ -197,7 +167,15 @@ impl<B: Backend> Loader<'_, B> {
                 return Ok(());
             }
         };
-        if let Some(cold) = cold {
+        if tiers.cold_bytes < cold_bytes {
+            tracing::warn!(
+                "{}: memory does not hold the {:.2} GB of the smaller copy of its experts beside what every token reads; the \
+                 copy is not used",
+                self.dir.origin(),
+                cold_bytes as f64 / 1e9
+            );
+        }
+        if let Some(cold) = cold.filter(|_| tiers.cold_bytes > 0) {
             self.cold_files = cold.dir.files();
             for (layer, cold) in layers.iter_mut().zip(cold.layers) {
                 if let Some(layer) = layer {
@@ -270,7 +248,10 @@ impl<B: Backend> Loader<'_, B> {
             rest: self.bytes.all - self.bytes.experts - embedding_bytes,
         };
         if let Some(recorder) = self.options.recorder.as_ref().filter(|_| !self.expert_layers.is_empty()) {
-            recorder.begin(Header::new(bytes.rest, self.expert_layers))?;
+            let header = Header::new(bytes.rest, self.expert_layers);
+            // A device says which experts are visited, and not which are next.
+            let ranks_per_visit = if self.options.is_on_device { 1 } else { header.ranks_per_visit };
+            recorder.begin(Header { ranks_per_visit, ..header })?;
         }
         let files = if self.store.is_some() { self.cold_files } else { self.dir.files() };
         Ok(Weights { embedding, layers, head, bytes, files, store: self.store })

@@ -9,20 +9,24 @@ use fimd::bench::report::Subject;
 use fimd::bench::sizes;
 use fimd::bench::speed::{self, Engine, Open, Workload};
 use fimd::bench::synthetic::Routing;
+use fimd::compute::Precision;
 use fimd::compute::cpu::Cpu;
+use fimd::compute::cuda::{Cuda, probe};
 use fimd::format::ModelDir;
 use fimd::hub::quantize::Plan;
 use fimd::model::config::FfnShape;
 use fimd::model::experts::tiers::Tiers;
 use fimd::model::experts::{Budget, ExpertOptions};
 use fimd::model::export::Recipe;
-use fimd::model::{Config, layout};
+use fimd::model::{Config, Model, ModelOptions, layout};
 use fimd::session::Session;
 use tempfile::TempDir;
 
 use super::{logits, open_with, prompt, settle, usage};
 use crate::cli::check_fails;
-use crate::{bench, reference};
+use crate::cuda::build::PRODUCT;
+use crate::cuda::child;
+use crate::{bench, gpu, load, reference};
 
 const EXPERTS: usize = 12;
 const SMALL: DType = DType::Q8_0;
@@ -98,6 +102,20 @@ impl Models {
         session
     }
 
+    /// The same on a GPU with slots for some experts of each layer.
+    fn open_on_gpu(&self, slots: usize, expert_slots: usize) -> Session<Cuda> {
+        probe::probe().unwrap();
+        let dir = ModelDir::open(&self.path("model.gguf")).unwrap();
+        let cpu = load::cpu(1, 16, Precision::F32);
+        let options = gpu::options_with(expert_slots, Precision::F32, Precision::F32, cpu);
+        let backend = Cuda::new(options).unwrap();
+        let options = ModelOptions { experts: self.options(slots), ..load::options(512, 64) };
+        let session =
+            load::session(Model::load(&dir, Config::read(&dir).unwrap(), options, backend).unwrap());
+        assert_eq!(usage(&session).slots, slots);
+        session
+    }
+
     fn exact(&self) -> Session<Cpu> {
         open_with(&self.path("model.gguf"), ExpertOptions::MAPPED).unwrap()
     }
@@ -159,6 +177,46 @@ fn a_mixture_is_near_the_model_and_reads_nothing_in_between() {
 }
 
 #[test]
+fn a_gpu_has_slots_for_what_is_in_memory_as_it_is_stored() {
+    child::with_driver(PRODUCT, &[], || {
+        let models = Models::new();
+        let tokens = prompt(3, 3);
+        let mut exact = models.exact();
+        exact.sync(&tokens, &[], &Cancel::new()).unwrap();
+        let mut cold = models.open(0);
+        cold.sync(&tokens, &[], &Cancel::new()).unwrap();
+        let far = reference::distance(cold.logits(), exact.logits());
+
+        let mut session = models.open_on_gpu(0, 6);
+        session.sync(&tokens, &[], &Cancel::new()).unwrap();
+        let (found, visits) = (usage(&session), session.model().expert_visits().unwrap());
+        assert_eq!((visits.hits, visits.copied), (0, 0), "the copy is computed with where it is");
+        assert_eq!((found.cold, found.fetched_bytes), (visits.visits, 0), "{found:?}");
+        let error = reference::distance(session.logits(), cold.logits());
+        assert!(error < far / 4.0, "{error} of {far}");
+
+        let mut session = models.open_on_gpu(8, 8);
+        for _ in 0..100 {
+            settle(&session);
+            let before = (usage(&session), session.model().expert_visits().unwrap());
+            session.reset();
+            session.sync(&tokens, &[], &Cancel::new()).unwrap();
+            let used = usage(&session).since(&before.0);
+            let visits = session.model().expert_visits().unwrap();
+            // The GPU asks the host for what has no slot there.
+            let [all, on_gpu] = [visits.visits - before.1.visits, visits.hits - before.1.hits];
+            assert_eq!((used.visits, used.fetched_bytes), (all - on_gpu, 0), "{used:?}");
+            if on_gpu > 0 && on_gpu + used.hits == all {
+                let error = reference::distance(session.logits(), exact.logits());
+                println!("{on_gpu} of {all} experts on the GPU: {error} of {far}");
+                return assert!(error < far / 4.0, "{error} of {far}");
+            }
+        }
+        panic!("experts that are visited again and again get no slots: {:?}", usage(&session));
+    });
+}
+
+#[test]
 fn a_copy_is_that_of_its_model_and_has_to_fit() {
     let models = Models::new();
     models.write("other.gguf", 2);
@@ -201,7 +259,7 @@ fn a_benchmark_says_what_the_copy_costs() {
     let plan = || {
         let dir = ModelDir::open(&models.path("model.gguf"))?;
         let (sizes, _) = sizes::of_files(&dir, &Config::read(&dir)?)?;
-        Ok((sizes, Rates { weights_per_s: 1e9, macs_per_s: 1e9, disk_per_s: 1e9 }))
+        Ok((sizes, Rates { weights_per_s: 1e9, macs_per_s: 1e9, disk_per_s: 1e9, cold_per_s: 1e9 }))
     };
     let open = Open { model: |_| Ok(models.open(4)), exact: || Ok(models.exact()) };
     let report = speed::run(subject, &workload, None, engine, open, plan, &|_| ()).unwrap();

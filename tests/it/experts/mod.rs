@@ -18,9 +18,9 @@ use fimd::bench::report::Subject;
 use fimd::bench::sizes;
 use fimd::bench::speed::{self, Engine, Open, Workload};
 use fimd::bench::synthetic::Routing;
-use fimd::compute::Precision;
 use fimd::compute::cpu::Cpu;
 use fimd::compute::experts::Ranking;
+use fimd::compute::{Backend, Precision};
 use fimd::format::ModelDir;
 use fimd::hub::quantize::Plan;
 use fimd::model::experts::store::ExpertUsage;
@@ -95,12 +95,12 @@ fn logits(session: &mut Session<Cpu>) -> Vec<Vec<f32>> {
     all
 }
 
-fn usage(session: &Session<Cpu>) -> ExpertUsage {
+fn usage<B: Backend>(session: &Session<B>) -> ExpertUsage {
     session.usage().experts.expect("the model does not fit")
 }
 
 /// Waits until nothing is read in the background any more.
-fn settle(session: &Session<Cpu>) -> ExpertUsage {
+fn settle<B: Backend>(session: &Session<B>) -> ExpertUsage {
     let started = Instant::now();
     let mut before = usage(session);
     loop {
@@ -139,7 +139,7 @@ fn a_benchmark_says_what_was_read_and_what_a_plan_predicts() {
     let plan = || {
         let dir = ModelDir::open(dir.path())?;
         let (sizes, _) = sizes::of_files(&dir, &Config::read(&dir)?)?;
-        Ok((sizes, Rates { weights_per_s: 1e9, macs_per_s: 1e9, disk_per_s: 1e9 }))
+        Ok((sizes, Rates { weights_per_s: 1e9, macs_per_s: 1e9, disk_per_s: 1e9, cold_per_s: 1e9 }))
     };
     let report = speed::run(
         subject,
