@@ -154,8 +154,8 @@ fn each_expert_is_copied_once() {
 fn experts_of_the_next_layer_are_copied_while_this_one_is_computed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("trace");
-    // Kernels are late, the second stream for copies is not.
-    let settings = [("TRACE", path.to_str().unwrap()), ("LATE_US", "3000"), ("LATE_STREAM", "1")];
+    // Kernels are late, the streams for copies are not.
+    let settings = [("TRACE", path.to_str().unwrap()), ("LATE_US", "3000"), ("LATE_STREAM", "2")];
     child::with_driver(PRODUCT, &settings, || {
         let case = "qwen3_moe_q8_0";
         let mut model = gpu::model_with(case, options(0, ring_bytes(case), SWEPT));

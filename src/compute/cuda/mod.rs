@@ -4,13 +4,15 @@
 //!
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device, whose
 //! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
-//! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `attention`,
-//! `delta` and `moe` are the operations, `workspace` the memory that they share. `staging` is what comes back to the host,
-//! `saved` what is kept of the recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share
-//! whose experts are on both devices, `split` divides the missing ones; `sweep` computes with the experts of a layer as they
-//! pass through device memory, `ring` is that memory, `tiles` the order in which visits are computed.
+//! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `backend` has the
+//! operations of a backend, of which `attention`, `delta` and `moe` are the larger ones, `sizes` what passes need, and
+//! `workspace` the memory that operations share. `staging` is what comes back to the host, `saved` what is kept of the
+//! recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share whose experts are on both
+//! devices, `split` divides the missing ones; `sweep` computes with the experts of a layer as they pass through device
+//! memory, `ring` is that memory, `tiles` the order in which visits are computed.
 
 mod attention;
+mod backend;
 mod batch;
 mod delta;
 mod driver;
@@ -27,6 +29,7 @@ pub mod probe;
 mod ring;
 mod saved;
 mod saver;
+mod sizes;
 pub mod split;
 mod staging;
 mod sweep;
@@ -39,20 +42,20 @@ use std::sync::Arc;
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
 use super::cpu::{Cpu, CpuOptions};
-use super::experts::{DeviceVisits, ExpertBytes, ExpertShape};
-use super::{
-    AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
-    KV_BLOCK, Keep, MoeWeights, Pass, PassOut, PassSizes, Precision, SavedBytes, StoredMatrix,
-};
+use super::{HeadWeights, KV_BLOCK, Keep, Pass, PassSizes, Precision};
 use crate::base::Cancel;
-use crate::base::memory::{self as host_memory, Memory, Space as MemorySpace};
 use driver::{Address, Device, Function, Param};
 use hybrid::{Hybrid, Routed};
 use matrix::Output;
-use memory::{Arena, Buffer, HostMemory, taken};
+use memory::{Arena, Buffer, HostMemory};
 use module::{File, Modules};
 use saved::Destination;
 use saver::Saver;
+use sizes::input_words;
+pub use sizes::{
+    check, kv_block_len, locked_bytes, matrix_bytes, recurrent_bytes, ring_bytes_min, saved_bytes,
+    sweep_bytes, table_bytes, working_bytes,
+};
 use split::Visit;
 use staging::Staging;
 use sweep::Sweep;
@@ -62,12 +65,8 @@ use workspace::{Space, Workspace};
 const HEAD_ROWS: usize = 16;
 /// Most threads of a block of a kernel that works on elements.
 const THREADS_MAX: usize = 256;
-/// Page-locked memory that is enough, in bytes: what does not fit is waited for in parts.
-const STAGING_BYTES_MAX: usize = 128 << 20;
 /// From how many rows on a pass is waited for layer by layer: it can be cancelled then, and the wait is short beside a layer.
 const PACED_ROWS_MIN: usize = 32;
-/// Traced rows of a pass that page-locked memory is to hold.
-const STAGED_TRACES: usize = 64;
 
 /// What a model without recurrence does not have.
 const NO_DELTA: &str = "a model without Gated DeltaNet was announced";
@@ -191,104 +190,6 @@ pub struct Rows {
 /// Threads for `count` elements: whole warps, at most a block's.
 fn threads(count: usize) -> usize {
     count.next_multiple_of(32).clamp(32, THREADS_MAX)
-}
-
-/// Bytes of device memory that passes of these sizes take, besides weights, the KV cache, and recurrent states.
-pub fn working_bytes(sizes: &PassSizes) -> Result<u64> {
-    let rows = taken(4 * sizes.rows_max * sizes.hidden) + taken(4 * sizes.vocab);
-    let pieces = saver::bytes(sizes, &saved_bytes(sizes, Precision::F32));
-    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows + pieces) as u64)
-}
-
-/// Bytes of device memory that long prompts take besides when experts pass through `ring_bytes` of it.
-pub fn sweep_bytes(sizes: &PassSizes, ring_bytes: usize) -> u64 {
-    (taken(ring_bytes) + sweep::bytes(sizes)) as u64
-}
-
-/// Fewest bytes of device memory that experts can pass through whose records take `record_bytes`.
-pub fn ring_bytes_min(record_bytes: u64) -> u64 {
-    ring::BERTHS_MIN as u64 * (taken(record_bytes as usize) as u64)
-}
-
-/// Bytes of device memory that say which of a layer's experts are in its slots; none where all are.
-pub fn table_bytes(experts: usize, slots: usize) -> u64 {
-    if (1..experts).contains(&slots) { taken(moe::table_bytes(experts)) as u64 } else { 0 }
-}
-
-/// Bytes of device memory that `count` matrices of a layout take; `None` where it is no layout of a matrix.
-pub fn matrix_bytes(layout: &super::experts::MatrixLayout, count: usize) -> Option<u64> {
-    matrix::device_bytes(layout, count).map(|bytes| bytes as u64)
-}
-
-/// Bytes of device memory that the recurrent states of a sequence take in one layer.
-pub fn recurrent_bytes(shape: &DeltaShape) -> u64 {
-    2 * (taken(4 * shape.state_len()) + taken(4 * shape.conv_len().max(1))) as u64
-}
-
-/// Elements of a KV block.
-pub fn kv_block_len(sizes: &PassSizes) -> usize {
-    sizes.attention.map_or(0, |shape| attention::block_len(sizes.attention_layers, &shape))
-}
-
-/// Bytes of what is saved of a sequence.
-pub fn saved_bytes(sizes: &PassSizes, precision: Precision) -> SavedBytes {
-    SavedBytes::new(sizes.delta_layers, &sizes.delta.unwrap_or_default(), precision)
-}
-
-/// Bytes of page-locked memory of the host that passes of these sizes take; `record_bytes` are those of an expert where some
-/// have no slot, else 0.
-pub fn locked_bytes(sizes: &PassSizes, precision: Precision, record_bytes: u64) -> u64 {
-    let own = staging_bytes(sizes, precision) + input_bytes(sizes);
-    let shared = if record_bytes > 0 { hybrid::locked_bytes(sizes, PACED_ROWS_MIN - 1) } else { 0 };
-    (own + shared) as u64 + split::COPIED_MAX as u64 * record_bytes
-}
-
-/// Whether kernels are made for these sizes.
-pub fn check(sizes: &PassSizes) -> Result<()> {
-    if let Some(shape) = &sizes.attention {
-        let (width, max) = (shape.head_dim, attention::HEAD_DIM_MAX);
-        ensure!(width <= max, "heads of {width} are wider than the {max} that the GPU kernels take");
-    }
-    if let Some(shape) = &sizes.delta {
-        let (width, max) = (shape.key_dim, delta::KEY_DIM_MAX);
-        ensure!(width <= max, "keys of {width} are wider than the {max} that the GPU kernels take");
-    }
-    Ok(())
-}
-
-fn workspace_bytes(sizes: &PassSizes) -> Result<usize> {
-    let &PassSizes { rows_max, hidden, vocab, .. } = sizes;
-    let mut largest = moe::workspace_bytes(sizes, rows_max)?;
-    if let Some(shape) = &sizes.attention {
-        largest = largest.max(attention::workspace_bytes(shape, hidden, rows_max)?);
-    }
-    if let Some(shape) = &sizes.delta {
-        largest = largest.max(delta::workspace_bytes(shape, hidden, rows_max)?);
-    }
-    let head = HEAD_ROWS.min(rows_max);
-    Ok(largest.max(taken(4 * head * hidden) + taken(4 * head * vocab)))
-}
-
-/// Words of the parts of [`Inputs`].
-fn input_words(sizes: &PassSizes) -> [usize; 4] {
-    let rotary = sizes.attention.map_or(0, |shape| shape.rotary_dim / 2 * 2);
-    let words = [1, sizes.positions_max.div_ceil(KV_BLOCK), sizes.rows_max * rotary, sizes.rows_max];
-    words.map(|count| count.next_multiple_of(4))
-}
-
-fn input_bytes(sizes: &PassSizes) -> usize {
-    4 * input_words(sizes).iter().sum::<usize>()
-}
-
-/// Bytes of page-locked memory for results: at least the largest that are copied together.
-fn staging_bytes(sizes: &PassSizes, precision: Precision) -> usize {
-    let trace = sizes.delta.map_or(0, |shape| shape.trace_len() * precision.bytes());
-    let logits = 4 * HEAD_ROWS.min(sizes.rows_max) * sizes.vocab;
-    let hidden = 4 * sizes.rows_max * sizes.hidden;
-    let largest = (sizes.rows_max * trace).max(logits).max(hidden);
-    let usual = logits + hidden + sizes.delta_layers * STAGED_TRACES.min(sizes.rows_max) * trace;
-    // Parts are aligned.
-    largest.max(usual.min(STAGING_BYTES_MAX)) + (1 << 16)
 }
 
 impl Cuda {
@@ -475,10 +376,8 @@ impl Cuda {
         }
         let is_swept = self.favours_sweep(pass.rows);
         let traces = pass.keep.traced_rows().map(|_| saved::Trace::default()).collect();
-        let states = match &self.saver {
-            Some(saver) => pass.keep.marks.iter().map(|_| saver.state()).collect::<Result<_>>()?,
-            None => Vec::new(),
-        };
+        let state = || self.saver.as_ref().map_or_else(|| Ok(saved::State::default()), Saver::state);
+        let states = pass.keep.marks.iter().map(|_| state()).collect::<Result<_>>()?;
         self.pass = CudaPass {
             start: pass.start,
             rows: pass.rows,
@@ -611,210 +510,5 @@ impl Cuda {
 
     fn device_error(&self) -> Option<Error> {
         self.failure.as_ref().map(|failure| anyhow!("{failure}"))
-    }
-}
-
-impl Backend for Cuda {
-    type Matrix = matrix::Matrix;
-    type Vector = Buffer;
-    type Experts = moe::Experts;
-    type Rows = Rows;
-    type Kv = attention::Kv;
-    type Recurrent = delta::Recurrent;
-    type State = saved::State;
-    type Trace = saved::Trace;
-    type Attention = AttentionWeights<Self>;
-    type Delta = DeltaWeights<Self>;
-    type Moe = MoeWeights<Self>;
-    type Head = HeadWeights<Self>;
-
-    fn memory(&self) -> Memory {
-        let MemorySpace { free, total } = self.arena.space();
-        Memory { host: host_memory::host(), device: Some(MemorySpace { free, total }) }
-    }
-
-    fn expert_visits(&self) -> Option<DeviceVisits> {
-        self.hybrid.as_ref().map(|hybrid| DeviceVisits { slots: self.options.expert_slots, ..hybrid.visits })
-    }
-
-    fn kv_block_bytes(&self, layers: usize, shape: &AttentionShape) -> usize {
-        attention::block_len(layers, shape) * self.options.kv.bytes()
-    }
-
-    fn saved_bytes(&self, layers: usize, shape: &DeltaShape) -> SavedBytes {
-        SavedBytes::new(layers, shape, self.options.precision)
-    }
-
-    fn prepare(&mut self, sizes: &PassSizes) -> Result<()> {
-        check(sizes)?;
-        self.sizes = *sizes;
-        let inputs = self.arena.take(input_bytes(sizes))?;
-        self.planned = Some(Planned {
-            workspace: Workspace::new(self.arena.take(workspace_bytes(sizes)?)?),
-            staging: Staging::new(self.device.clone(), staging_bytes(sizes, self.options.precision))?,
-            upload: HostMemory::new(&self.device, inputs.bytes())?,
-            inputs,
-        });
-        if sizes.delta.is_some() {
-            let precision = self.options.precision;
-            self.delta_kernels = Some(delta::Kernels::new(&mut self.modules, precision)?);
-            let saved = saved_bytes(sizes, precision);
-            self.saver = Some(Saver::new(&self.device, &self.arena, sizes, &saved)?);
-        }
-        if sizes.top_k > 0 {
-            self.moe_kernels = Some(moe::Kernels::new(&mut self.modules)?);
-            self.hybrid = match self.options.expert_slots < sizes.experts {
-                true => Some(Hybrid::new(&self.device, &self.arena, sizes, PACED_ROWS_MIN - 1)?),
-                false => None,
-            };
-            if self.hybrid.is_some() && self.options.ring_bytes > 0 {
-                let ring_bytes = self.options.ring_bytes;
-                let sweep = Sweep::new(&self.device, &self.arena, &mut self.modules, sizes, ring_bytes)?;
-                self.sweep = Some(sweep);
-            }
-        }
-        Ok(())
-    }
-
-    fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
-        self.maker.matrix(&mut self.modules, &stored).with_context(|| stored.values.name.to_string())
-    }
-
-    fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
-        self.device.enter()?;
-        let buffer = self.arena.take(size_of_val(&values[..]))?;
-        if !values.is_empty() {
-            self.device.upload(&values, buffer.address())?;
-        }
-        Ok(buffer)
-    }
-
-    fn experts(
-        &mut self,
-        layer: usize,
-        shape: ExpertShape,
-        bytes: Arc<dyn ExpertBytes>,
-    ) -> Result<Self::Experts> {
-        let slots = self.options.expert_slots;
-        let made = if slots >= shape.experts {
-            moe::Experts::on_device(&mut self.maker, &mut self.modules, layer, shape, &bytes)
-        } else {
-            let on_host = self.cpu.experts(layer, shape, bytes)?;
-            match slots {
-                0 => moe::Experts::on_host(self, shape, on_host),
-                _ => moe::Experts::in_slots(self, shape, on_host, slots),
-            }
-        };
-        made.with_context(|| format!("the experts of layer {layer}"))
-    }
-
-    fn rows(&mut self, rows_max: usize, width: usize) -> Result<Rows> {
-        Ok(Rows { buffer: self.arena.take(4 * rows_max * width)?, width, rows_max })
-    }
-
-    fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Result<Self::Kv> {
-        let block_len = attention::block_len(layers, shape);
-        let kv = attention::Kv::new(&self.arena, &mut self.modules, block_len, blocks_max, self.options.kv);
-        kv.context("the KV cache")
-    }
-
-    fn recurrent(&mut self, shape: &DeltaShape) -> Result<Self::Recurrent> {
-        let mut state = delta::Recurrent::new(&self.arena, shape).context("the recurrent states")?;
-        self.restore_all(std::slice::from_mut(&mut state), None)?;
-        Ok(state)
-    }
-
-    fn copy_block(&mut self, kv: &mut Self::Kv, from: BlockId, to: BlockId) {
-        let done = self.device.enter().and_then(|()| kv.copy(&self.device, from, to));
-        self.keep(done);
-    }
-
-    fn free_block(&mut self, _: &mut Self::Kv, _: BlockId) {}
-
-    fn restore(&mut self, states: &mut [Self::Recurrent], from: Option<&Self::State>) {
-        let done = self.restore_all(states, from);
-        self.keep(done);
-    }
-
-    fn begin(&mut self, pass: &Pass) {
-        let done = self.begin_pass(pass);
-        self.keep(done);
-    }
-
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
-        self.enqueue(|this| {
-            ensure!(tokens.len() <= x.rows_max, "a pass is larger than was stated");
-            let [start, blocks, angles, _] = input_words(&this.sizes);
-            let to = this.inputs()?.tokens;
-            this.put(4 * (start + blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
-            table.embed(&this.device, to, tokens.len(), x.buffer.address())
-        });
-    }
-
-    fn load(&mut self, values: &[f32], x: &mut Rows) {
-        self.enqueue(|this| {
-            ensure!(values.len() <= x.rows_max * x.width, "a pass is larger than was stated");
-            this.device.upload(values, x.buffer.address())
-        });
-    }
-
-    fn attention(&mut self, weights: &AttentionWeights<Self>, kv: &mut Self::Kv, layer: usize, x: &mut Rows) {
-        self.enqueue(|this| this.attend(weights, kv, layer, x.buffer.address()));
-    }
-
-    fn delta(&mut self, weights: &DeltaWeights<Self>, state: &mut Self::Recurrent, x: &mut Rows) {
-        self.enqueue(|this| this.gated_delta_net(weights, state, x.buffer.address()));
-    }
-
-    fn replay(
-        &mut self,
-        weights: &DeltaWeights<Self>,
-        layer: usize,
-        traces: &[&Self::Trace],
-        state: &mut Self::Recurrent,
-    ) {
-        self.enqueue(|this| this.replay_traces(weights, layer, traces, state));
-    }
-
-    fn moe(&mut self, weights: &MoeWeights<Self>, x: &mut Rows) {
-        self.enqueue(|this| {
-            this.feed_forward(weights, x.buffer.address())?;
-            // Sweeps wait for the router of each layer.
-            let is_paced = this.pass.rows >= PACED_ROWS_MIN && !this.pass.is_swept;
-            if is_paced { this.device.wait() } else { this.device.flush() }
-        });
-    }
-
-    fn head(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows, _: &mut Rows) {
-        self.enqueue(|this| this.logits_of(weights, rows, x));
-    }
-
-    fn finish(
-        &mut self,
-        states: &mut [Self::Recurrent],
-        x: &Rows,
-        _: &Rows,
-        out: &mut PassOut<Self>,
-    ) -> Result<(), Interrupted> {
-        if let Some(error) = self.device_error() {
-            return Err(Interrupted::Device(error));
-        }
-        if self.pass.is_incomplete || self.pass.cancel.is_cancelled() {
-            return Err(Interrupted::Cancelled);
-        }
-        let done = self.save_hidden(x).and_then(|()| self.read());
-        let done = done.and_then(|()| self.device.set_batching(false)).and_then(|()| self.seal_states());
-        self.keep(done);
-        if let Some(error) = self.device_error() {
-            return Err(Interrupted::Device(error));
-        }
-        self.pass.is_open = false;
-        let CudaPass { logits, hidden, states: saved, traces, .. } = &mut self.pass;
-        out.logits = std::mem::take(logits);
-        out.hidden = std::mem::take(hidden);
-        out.states = std::mem::take(saved);
-        out.traces = std::mem::take(traces);
-        states.iter_mut().for_each(delta::Recurrent::commit);
-        Ok(())
     }
 }

@@ -6,9 +6,9 @@ use super::driver::Event;
 use super::memory::HostMemory;
 
 /// The recurrent states of all layers at one position: for each layer the matrices in the saved precision, then the
-/// inputs of the convolution in f32. Clones are the same state.
-#[derive(Clone)]
-pub struct State(Arc<Saved>);
+/// inputs of the convolution in f32; nothing where there are none. Clones are the same state.
+#[derive(Clone, Default)]
+pub struct State(Option<Arc<Saved>>);
 
 struct Saved {
     memory: Memory,
@@ -66,17 +66,17 @@ impl Drop for Memory {
 impl State {
     /// An empty one.
     pub(super) fn new(memory: Memory, saved: Event) -> Self {
-        Self(Arc::new(Saved { memory, len: 0, saved }))
+        Self(Some(Arc::new(Saved { memory, len: 0, saved })))
     }
 
     /// What comes after its copies.
-    pub(super) fn saved(&self) -> &Event {
-        &self.0.saved
+    pub(super) fn saved(&self) -> Option<&Event> {
+        self.0.as_ref().map(|saved| &saved.saved)
     }
 
     /// The next `bytes` bytes, to be written; less where it ends. `None` where there are clones.
     pub(super) fn next(&mut self, bytes: usize) -> Option<&mut [u8]> {
-        let Saved { memory, len, .. } = Arc::get_mut(&mut self.0)?;
+        let Saved { memory, len, .. } = Arc::get_mut(self.0.as_mut()?)?;
         let memory = memory.memory.as_mut()?.as_mut_slice();
         let start = *len;
         *len = (start + bytes).min(memory.len());
@@ -85,7 +85,7 @@ impl State {
 
     /// Its bytes, once the copies were waited for.
     pub(super) fn as_slice(&self) -> &[u8] {
-        &self.0.memory.get().as_slice()[..self.0.len]
+        self.0.as_ref().map_or(&[], |saved| &saved.memory.get().as_slice()[..saved.len])
     }
 }
 

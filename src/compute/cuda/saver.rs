@@ -115,12 +115,13 @@ impl Saver {
 
     /// All layers of a state are on their way.
     pub(super) fn seal(&self, state: &State) -> Result<()> {
-        self.lane.record(state.saved())
+        state.saved().map_or(Ok(()), |saved| self.lane.record(saved))
     }
 
     /// Has whatever is enqueued from now on find a state, and keeps it until that was waited for.
     pub(super) fn hold(&mut self, state: &State) -> Result<()> {
-        self.device.wait_for(state.saved())?;
+        let saved = state.saved().context("a state of another model")?;
+        self.device.wait_for(saved)?;
         self.restored.push(state.clone());
         Ok(())
     }
