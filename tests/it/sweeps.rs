@@ -308,22 +308,32 @@ impl ExpertBytes for InMemory {
     fn visited(&self, _: usize, _: Ranking) {}
 }
 
-/// `x + experts(norm(x))` for experts of a type.
-fn mixture(dtype: DType, options: CudaOptions) -> Vec<f32> {
+/// What a mixture of experts has.
+const SIZES: PassSizes = PassSizes {
+    rows_max: 17,
+    positions_max: 17,
+    hidden: 256,
+    vocab: 8,
+    attention: None,
+    attention_layers: 0,
+    delta: None,
+    delta_layers: 0,
+    dense_width: 0,
+    experts: 2,
+    top_k: 1,
+    expert_width: 256,
+};
+
+fn backend(options: CudaOptions) -> Cuda {
     probe::probe().unwrap();
-    let (hidden, width, experts, top_k, rows) = (256, 256, 3, 2, 17);
-    let sizes = PassSizes {
-        rows_max: rows,
-        positions_max: rows,
-        hidden,
-        vocab: 8,
-        experts,
-        top_k,
-        expert_width: width,
-        ..PassSizes::default()
-    };
     let mut backend = Cuda::new(options).unwrap();
-    backend.prepare(&sizes).unwrap();
+    backend.prepare(&SIZES).unwrap();
+    backend
+}
+
+/// `x + experts(norm(x))` for experts of a type.
+fn mixture([resident, swept]: [&mut Cuda; 2], dtype: DType) -> [Vec<f32>; 2] {
+    let PassSizes { rows_max: rows, hidden, experts, top_k, expert_width: width, .. } = SIZES;
     let scale_block = (dtype == DType::F8E4M3).then_some([4, 24]);
     let matrix = |rows, cols| MatrixLayout { rows, cols, dtype, scale_block };
     let shape = ExpertShape {
@@ -344,7 +354,7 @@ fn mixture(dtype: DType, options: CudaOptions) -> Vec<f32> {
         let scales = (0..layout.scale_bytes() / 4).flat_map(|_| (0.001 * random.unit()).to_le_bytes());
         Part { values: Bytes::from(bytes), scales: Bytes::from(scales.collect::<Vec<u8>>()) }
     };
-    let parts = (0..experts).map(|_| shape.matrices.each_ref().map(&mut part)).collect();
+    let parts: Vec<ExpertParts> = (0..experts).map(|_| shape.matrices.each_ref().map(&mut part)).collect();
     let mut random = Mmix(9);
     let mut floats = |count: usize| -> Vec<f32> { (0..count).map(|_| random.unit()).collect() };
     let router: Vec<u8> = floats(experts * hidden).iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -355,31 +365,35 @@ fn mixture(dtype: DType, options: CudaOptions) -> Vec<f32> {
         bytes: Bytes::from(router),
     };
     let router = StoredMatrix { rows: experts, cols: hidden, values, scale: None };
-    let routed = RoutedWeights {
-        router: backend.matrix(router).unwrap(),
-        experts: backend.experts(0, shape, Arc::new(InMemory(parts))).unwrap(),
-        top_k,
-        normalize: true,
-    };
-    let norm = backend.vector(vec![1.0; hidden]).unwrap();
-    let weights = MoeWeights { norm, eps: 1e-6, routed: Some(routed), shared: None };
-    let (mut x, none) = (backend.rows(rows, hidden).unwrap(), backend.rows(1, 8).unwrap());
-    let (cancel, all) = (Cancel::new(), 0..rows);
-    let keep = Keep { marks: &[], traced: std::slice::from_ref(&all) };
-    backend.begin(&Pass { start: 0, rows, blocks: &[], cancel: &cancel, keep });
-    backend.load(&floats(rows * hidden), &mut x);
-    backend.moe(&weights, &mut x);
-    let mut out = PassOut::default();
-    backend.finish(&mut [], &x, &none, &mut out).unwrap();
-    out.hidden
+    let input = floats(rows * hidden);
+    [resident, swept].map(|backend| {
+        let routed = RoutedWeights {
+            router: backend.matrix(router.clone()).unwrap(),
+            experts: backend.experts(0, shape, Arc::new(InMemory(parts.clone()))).unwrap(),
+            top_k,
+            normalize: true,
+        };
+        let norm = backend.vector(vec![1.0; hidden]).unwrap();
+        let weights = MoeWeights { norm, eps: 1e-6, routed: Some(routed), shared: None };
+        let (mut x, none) = (backend.rows(rows, hidden).unwrap(), backend.rows(1, 8).unwrap());
+        let (cancel, all) = (Cancel::new(), 0..rows);
+        let keep = Keep { marks: &[], traced: std::slice::from_ref(&all) };
+        backend.begin(&Pass { start: 0, rows, blocks: &[], cancel: &cancel, keep });
+        backend.load(&input, &mut x);
+        backend.moe(&weights, &mut x);
+        let mut out = PassOut::default();
+        backend.finish(&mut [], &x, &none, &mut out).unwrap();
+        out.hidden
+    })
 }
 
 #[test]
 fn experts_of_every_type_pass() {
     child::with_driver(PRODUCT, &[], || {
+        let mut resident = backend(options(usize::MAX, 0, None));
+        let mut swept = backend(options(0, 4 << 20, SWEPT));
         for dtype in DType::ALL {
-            let expected = mixture(dtype, options(usize::MAX, 0, None));
-            let found = mixture(dtype, options(0, 4 << 20, SWEPT));
+            let [expected, found] = mixture([&mut resident, &mut swept], dtype);
             let largest = expected.iter().fold(0f32, |max, value| max.max(value.abs()));
             let error = reference::distance(&expected, &found);
             assert!(largest > 0.0 && error <= 1e-5 * largest, "{dtype}: {error} of {largest}");
