@@ -10,7 +10,7 @@
 use super::rates::{GpuRates, Rates};
 use crate::compute::cuda::split::COPIED_MAX;
 
-/// Kernels of a layer: its mixer, its router and the experts with slots, counted on the emulated driver.
+/// Kernels of a layer: its mixer, its router and the experts with slots, as the backend launches them without graphs.
 pub const KERNELS_OF_LAYER: f64 = 22.0;
 /// Kernels that a set of experts takes.
 const KERNELS_OF_EXPERTS: f64 = 3.0;
