@@ -153,10 +153,10 @@ impl<B: Backend, R: FnMut(Reopen) -> Result<Session<B>>> Worker for Local<B, R> 
     }
 }
 
-/// A server, which does the work.
-struct Elsewhere<W>(Arc<W>);
+/// A remote backend, which does the work.
+struct OnServer<W>(Arc<W>);
 
-impl<W: Fn(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>>> Worker for Elsewhere<W> {
+impl<W: Fn(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>>> Worker for OnServer<W> {
     fn run(&mut self, request: &mut Request, cancel: &Cancel) -> (Result<Vec<Generated>>, Usage) {
         let result = run(request, |task, show| (self.0)(task, cancel, show));
         (result.unwrap_or_else(|| Err(failed())), Usage::default())
@@ -237,7 +237,7 @@ impl Engine {
         work: impl Fn(&Task, &Cancel, &mut dyn FnMut(&str)) -> Result<Vec<Generated>> + Send + Sync + 'static,
     ) -> Self {
         let work = Arc::new(work);
-        let workers = (0..requests_max).map(|_| Elsewhere(work.clone())).collect();
+        let workers = (0..requests_max).map(|_| OnServer(work.clone())).collect();
         Self::start_with(tokenizer, context, None, workers)
     }
 
