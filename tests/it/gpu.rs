@@ -507,7 +507,8 @@ fn a_plan_says_what_loading_does() {
     let Some(plan) = planned(&[&["--model", model], &budget[..]].concat()) else { return };
     let gpu = &plan["machine"]["gpu"];
     let (slots, experts) = (gpu["slots"].as_u64().unwrap(), gpu["experts"].as_u64().unwrap());
-    assert!((1..experts).contains(&slots) && plan["place"] == "memory", "{plan}");
+    assert!((1..=experts).contains(&slots), "{plan}");
+    assert_eq!(plan["place"] == "gpu", slots == experts, "{plan}");
     let (_, log) = generate(case, &budget, &[]).unwrap();
     let trunk = gpu["trunk_bytes"].as_u64().unwrap() >> 20;
     let expected = format!("{trunk} MiB of weights that every token reads");
