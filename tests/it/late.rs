@@ -517,12 +517,17 @@ fn a_model_that_does_not_fit_says_so() {
 
 /// Asks `engine` for two tokens.
 pub fn ask(engine: &Engine) -> Result<Vec<Generated>> {
+    ask_after(engine, vec![1, 2, 3])
+}
+
+/// Asks `engine` for two tokens after a prompt.
+pub fn ask_after(engine: &Engine, prompt: Vec<u32>) -> Result<Vec<Generated>> {
     let (send, receive) = mpsc::channel();
     engine.submit(Request {
         key: "a".into(),
         priority: Priority::Interactive,
         not_before: None,
-        task: Task::greedy(vec![1, 2, 3], 2),
+        task: Task::greedy(prompt, 2),
         cancel: Cancel::new(),
         listener: Box::new(move |event| {
             if let Event::Done(result) = event {

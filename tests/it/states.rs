@@ -1,19 +1,17 @@
 //! Recurrent states that are saved and restored beside the work of a GPU, on the emulated driver.
 
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use fimd::base::Cancel;
 use fimd::compute::Precision;
 use fimd::compute::cuda::{Cuda, CudaOptions};
-use fimd::decode::Task;
 use fimd::model::{LogitRows, Model};
-use fimd::serve::{Engine, Event, Priority, Request};
+use fimd::serve::Engine;
 
 use crate::cuda::build::PRODUCT;
 use crate::cuda::child;
 use crate::cuda::device::emulator;
-use crate::{gpu, load, reference, tiny};
+use crate::{gpu, late, load, reference, tiny};
 
 const TOKENS: [u32; 12] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8];
 /// By what the stream for copies is late where nothing is to wait for it, for each of its operations.
@@ -92,20 +90,7 @@ fn nothing_waits_for_a_state_to_be_saved() {
 
 /// Asks `engine` for two tokens after a prompt.
 fn ask(engine: &Engine) -> Vec<u32> {
-    let (send, receive) = mpsc::channel();
-    engine.submit(Request {
-        key: "a".into(),
-        priority: Priority::Interactive,
-        not_before: None,
-        task: Task::greedy((0..100).map(|i| 97 + i % 26).collect(), 2),
-        cancel: Cancel::new(),
-        listener: Box::new(move |event| {
-            if let Event::Done(result) = event {
-                send.send(result).unwrap();
-            }
-        }),
-    });
-    receive.recv().unwrap().unwrap().remove(0).ids
+    late::ask_after(engine, (0..100).map(|i| 97 + i % 26).collect()).unwrap().remove(0).ids
 }
 
 #[test]

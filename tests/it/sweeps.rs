@@ -2,7 +2,7 @@
 //! once.
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
 
 use fimd::base::Cancel;
@@ -17,16 +17,16 @@ use fimd::compute::experts::{
 use fimd::compute::{
     Backend, Interrupted, Keep, MoeWeights, Pass, PassOut, PassSizes, Precision, RoutedWeights, StoredMatrix,
 };
+use fimd::decode::Generated;
 use fimd::decode::sample::log_softmax;
-use fimd::decode::{Generated, Task};
 use fimd::format::{Bytes, ModelDir, Tensor};
 use fimd::model::{LogitRows, Model};
-use fimd::serve::{Engine, Event, Priority, Request};
+use fimd::serve::Engine;
 
 use crate::cuda::build::PRODUCT;
 use crate::cuda::child;
 use crate::cuda::device::emulator;
-use crate::{gpu, load, reference, tiny};
+use crate::{gpu, late, load, reference, tiny};
 
 /// Rows of a prompt, which visit all experts of the reference checkpoints.
 const ROWS: usize = 48;
@@ -232,20 +232,7 @@ fn a_cancelled_sweep_ends_within_a_layer() {
 
 /// Asks `engine` for two tokens after a long prompt.
 fn ask(engine: &Engine) -> anyhow::Result<Vec<Generated>> {
-    let (send, receive) = mpsc::channel();
-    engine.submit(Request {
-        key: "a".into(),
-        priority: Priority::Interactive,
-        not_before: None,
-        task: Task::greedy((0..220).map(|i| 97 + i % 26).collect(), 2),
-        cancel: Cancel::new(),
-        listener: Box::new(move |event| {
-            if let Event::Done(result) = event {
-                send.send(result).unwrap();
-            }
-        }),
-    });
-    receive.recv().unwrap()
+    late::ask_after(engine, (0..220).map(|i| 97 + i % 26).collect())
 }
 
 /// GPU memory that holds all of a model but most of its experts, in bytes.

@@ -271,7 +271,7 @@ impl Maker {
         Ok(Records { matrices, parts, bytes })
     }
 
-    /// Matrices of a layout that lie so many bytes behind each other, nowhere yet.
+    /// Matrices of a layout without memory yet, each of which begins `next_values` and `next_scales` bytes after the one before.
     fn describe(
         &mut self,
         layout: &MatrixLayout,

@@ -25,7 +25,7 @@ pub struct Header {
     pub fimd_trace: u32,
     /// Bytes of the weights that every token reads.
     pub trunk_bytes: u64,
-    /// How many times as many experts as a token visits are recorded of it, as far as there are so many.
+    /// How many times as many experts as a token visits are recorded of it, or all that there are.
     #[serde(default = "visits_only")]
     pub ranks_per_visit: usize,
     /// The layers that have experts, in order.
@@ -155,14 +155,13 @@ impl Recorder {
 
     /// Begins the file, or continues one of the same model with as many ranks or fewer. Fails where there is a file of something
     /// else.
-    pub(crate) fn begin(&self, header: Header) -> Result<()> {
+    pub(crate) fn begin(&self, mut header: Header) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let describe = || format!("cannot write {}", self.path.display());
         let exists = fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() > 0);
         let mut options = OpenOptions::new();
         let mut file =
             options.create(true).truncate(false).write(true).open(&self.path).with_context(describe)?;
-        let mut header = header;
         if exists {
             let trace = Trace::read(&self.path)?;
             let ranks_per_visit = trace.header.ranks_per_visit;
