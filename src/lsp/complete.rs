@@ -1,5 +1,6 @@
 //! Shared by inline completion and the completion menu: requesting the completion at a position.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ropey::Rope;
@@ -39,12 +40,13 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-/// Completions at byte `cursor` of `text`, best first. Fails only when the document has changed since `snapshot`.
+/// Completions after `selected` in the place of bytes `replaced`, best first. Fails only when the document has changed
+/// since `snapshot`.
 pub(super) async fn complete(
     connection: &Connection,
     snapshot: &Snapshot,
-    text: Rope,
-    cursor: usize,
+    replaced: Range<usize>,
+    selected: &str,
     trigger: Trigger,
 ) -> Result<Vec<String>> {
     let completer = connection.completer();
@@ -60,10 +62,9 @@ pub(super) async fn complete(
         return Ok(Vec::new());
     }
     let context = context(connection, snapshot).await;
-    if !connection.is_current(snapshot) {
+    let Some((prefix, suffix)) = connection.masked(snapshot, replaced, selected) else {
         return Err(Error::content_modified());
-    }
-    let (prefix, suffix) = connection.masked(&snapshot.document.uri, text, cursor);
+    };
     // The client's `$/cancelRequest` drops this future, and the guard with it.
     let guard = CancelOnDrop(completer, id);
     let (answer, record_answer) = oneshot::channel();
@@ -106,15 +107,12 @@ pub(super) async fn prewarm(connection: &Connection, uri: &str) {
         return;
     }
     let context = context(connection, &snapshot).await;
-    if !connection.is_current(&snapshot) {
-        return;
-    }
     let text = &snapshot.document.text;
     let cursor = match snapshot.document.cursor {
         Some(cursor) => text.char_to_byte(cursor.min(text.len_chars())),
         None => Service::first_cursor(&String::from(text)),
     };
-    let (prefix, suffix) = connection.masked(uri, text.clone(), cursor);
+    let Some((prefix, suffix)) = connection.masked(&snapshot, cursor..cursor, "") else { return };
     let document = Document::new(Some(snapshot.path()), prefix, suffix);
     connection.completer().opened(uri, document.with_context(context));
 }

@@ -33,7 +33,7 @@ pub(super) async fn completion(
     let identifier_chars = text.chars_at(cursor).reversed().take_while(is_identifier).count();
     let identifier = text.slice(cursor - identifier_chars..cursor).to_string();
     let byte = text.char_to_byte(cursor);
-    let completions = complete(&connection, &snapshot, text.clone(), byte, Trigger::Automatic).await?;
+    let completions = complete(&connection, &snapshot, byte..byte, "", Trigger::Automatic).await?;
     if let Some(completion) = completions.first() {
         let new_text = format!("{identifier}{completion}");
         let edit = TextEdit { range: encoding.to_range(text, cursor - identifier_chars..cursor), new_text };

@@ -2,10 +2,10 @@
 //! in flight for it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use ropey::Rope;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::sync::{Notify, watch};
@@ -24,7 +24,6 @@ use crate::complete::driver::Completer;
 use crate::complete::service::Trigger;
 use crate::complete::stats::Observer;
 use crate::config::Problem;
-use crate::privacy::content::Scanner;
 use crate::privacy::path_of;
 use crate::resident::{Editor, Membership, Resident, View};
 
@@ -53,8 +52,6 @@ pub(super) struct Connection {
     documents: Documents,
     completer: Completer,
     hovers: HoverCache,
-    /// Finds the secrets of the document that was completed last, whose URI is beside it.
-    scanner: Mutex<(String, Scanner)>,
     resident: Arc<Resident>,
     settings: ConnectionSettings,
     /// Wakes the task that sends `fimd/status`.
@@ -98,7 +95,6 @@ impl Connection {
             documents: Documents::default(),
             completer: Completer::new(engine, settings.effective().options, total, Some(observer)),
             hovers: HoverCache::new(format!("{number}/hover")),
-            scanner: Mutex::default(),
             settings,
             activity,
             counts_triggers_from_zero: AtomicBool::new(false),
@@ -134,13 +130,14 @@ impl Connection {
         &self.hovers
     }
 
-    /// The text of the document `uri` before and after byte `cursor`, without its secrets.
-    pub(super) fn masked(&self, uri: &str, text: Rope, cursor: usize) -> (String, String) {
-        let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
-        if scanner.0 != uri {
-            *scanner = (uri.to_owned(), Scanner::default());
-        }
-        scanner.1.masked_parts(text, cursor)
+    /// See [`Documents::masked`].
+    pub(super) fn masked(
+        &self,
+        snapshot: &Snapshot,
+        replaced: Range<usize>,
+        inserted: &str,
+    ) -> Option<(String, String)> {
+        self.documents.masked(&snapshot.document, replaced, inserted)
     }
 
     pub(super) fn open(&self, document: TextDocumentItem) {

@@ -1,6 +1,7 @@
 //! The open documents of a client.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -11,6 +12,7 @@ use tower_lsp::gen_lsp_types::TextDocumentContentChangeEvent;
 
 use super::position::Encoding;
 use crate::complete::edit::Change;
+use crate::privacy::content::Scanner;
 
 /// Open documents by their URI.
 #[derive(Default)]
@@ -23,6 +25,7 @@ pub(super) struct Documents {
 
 struct Document {
     text: Rope,
+    scanner: Scanner,
     language: String,
     /// The version the client gave it.
     version: i32,
@@ -79,6 +82,7 @@ impl Documents {
         let revision = self.next();
         let document = Document {
             text: Rope::from_str(text),
+            scanner: Scanner::default(),
             language,
             version,
             revision,
@@ -154,6 +158,34 @@ impl Documents {
         self.open.get(uri).is_some_and(|document| document.revision == revision)
     }
 
+    /// The text with bytes `replaced` replaced by `inserted` and its secrets masked, before and after the end of
+    /// `inserted`; `None` when the document was closed or changed since the snapshot.
+    pub(super) fn masked(
+        &self,
+        snapshot: &DocumentSnapshot,
+        replaced: Range<usize>,
+        inserted: &str,
+    ) -> Option<(String, String)> {
+        let mut document = self.open.get_mut(&snapshot.uri)?;
+        let Document { text, scanner, revision, .. } = &mut *document;
+        if *revision != snapshot.revision {
+            return None;
+        }
+        let cursor = replaced.start + inserted.len();
+        if replaced.is_empty() && inserted.is_empty() {
+            return Some(scanner.masked_parts(text, cursor));
+        }
+        let mut text = text.clone();
+        let after = text.len_bytes() - replaced.end;
+        let chars = text.byte_to_char(replaced.start)..text.byte_to_char(replaced.end);
+        text.remove(chars.clone());
+        text.insert(chars.start, inserted);
+        scanner.edited(replaced.start, after);
+        let parts = scanner.masked_parts(&text, cursor);
+        scanner.edited(replaced.start, after);
+        Some(parts)
+    }
+
     fn note_use(&self, uri: &str, at: u64) {
         self.by_use().insert(at, uri.to_owned());
     }
@@ -188,12 +220,14 @@ impl Document {
                 let start = chars.start;
                 text.remove(chars);
                 text.insert(start, &change.text);
+                self.scanner.edited(bytes.start, text.len_bytes() - bytes.start - change.text.len());
                 self.cursor = Some(start + change.text.chars().count());
                 let inserted = change.text.clone();
                 Edit::Change(Change { at: bytes.start, removed: bytes.len(), inserted })
             }
             TextDocumentContentChangeEvent::TextDocumentContentChangeWholeDocument(change) => {
                 *text = Rope::from_str(&change.text);
+                self.scanner = Scanner::default();
                 self.cursor = None;
                 Edit::Whole
             }
@@ -205,6 +239,7 @@ impl Document {
 mod tests {
     use super::*;
     use crate::base::random::Mmix;
+    use crate::privacy::content;
     use tower_lsp::gen_lsp_types::{
         Position, Range, TextDocumentContentChangePartial, TextDocumentContentChangeWholeDocument,
     };
@@ -292,6 +327,57 @@ mod tests {
             }
             assert!(longest > 200, "the texts stayed short: at most {longest} bytes");
         }
+    }
+
+    #[test]
+    fn secrets_are_masked_after_every_edit() {
+        const PIECES: [&str; 6] =
+            ["password = \"", "hunter2-Zq9xK", "\"", "\n", "é = 1", "api_key: 9f86d081884c7d65\n"];
+        let mut random = Mmix(5);
+        let documents = Documents::default();
+        documents.open("u".into(), String::new(), 0, "");
+        let (mut text, mut secrets) = (String::new(), 0);
+        for version in 1..2000 {
+            let mut places = || {
+                let mut at = || {
+                    (0..=random.below(text.len() + 1)).rev().find(|&at| text.is_char_boundary(at)).unwrap()
+                };
+                let (one, other) = (at(), at());
+                one.min(other)..one.max(other)
+            };
+            let (mut replaced, selected) = (places(), places());
+            if text.len() < 200 {
+                replaced.end = replaced.start;
+            }
+            let [piece, other] = [0; 2].map(|_| PIECES[random.below(PIECES.len())]);
+            match version % 3 {
+                // A completion is requested in the place of a selection, which changes nothing.
+                0 => {
+                    let snapshot = documents.snapshot("u").unwrap();
+                    let (before, after) = documents.masked(&snapshot, selected.clone(), other).unwrap();
+                    let mut expected = text.clone();
+                    expected.replace_range(selected.clone(), other);
+                    assert_eq!(before.len(), selected.start + other.len());
+                    let expected = content::masked(expected);
+                    assert_eq!(before + &after, expected, "version {version}");
+                    secrets += expected.matches("*****").count();
+                }
+                1 if random.below(40) == 0 => {
+                    text = format!("{piece}{other}");
+                    let whole = TextDocumentContentChangeWholeDocument::new(text.clone()).into();
+                    apply(&documents, "u", version, &[whole], Encoding::Utf8);
+                }
+                _ => {
+                    let at = |at| position(&text, at, Encoding::Utf8);
+                    let change = partial(at(replaced.start), at(replaced.end), piece);
+                    let before = documents.snapshot("u").unwrap();
+                    apply(&documents, "u", version, &[change], Encoding::Utf8);
+                    assert!(documents.masked(&before, 0..0, "").is_none(), "a text from before the change");
+                    text.replace_range(replaced, piece);
+                }
+            }
+        }
+        assert!(secrets > 200, "only {secrets} secrets");
     }
 
     #[test]

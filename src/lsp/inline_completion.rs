@@ -33,11 +33,8 @@ pub(super) async fn inline_completion(
             (cursor..cursor, String::new())
         }
     };
-    let mut accepted = text.clone();
-    accepted.remove(replaced.clone());
-    accepted.insert(replaced.start, &selected);
-    let cursor = text.char_to_byte(replaced.start) + selected.len();
-    let completions = complete(&connection, &snapshot, accepted, cursor, trigger).await?;
+    let bytes = text.char_to_byte(replaced.start)..text.char_to_byte(replaced.end);
+    let completions = complete(&connection, &snapshot, bytes, &selected, trigger).await?;
     let range = encoding.to_range(text, replaced);
     // No command: VS Code would not request the next completion after one.
     let item = |completion: String| InlineCompletionItem {
