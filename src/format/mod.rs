@@ -19,7 +19,7 @@ use serde::Deserialize;
 use crate::base::dtype::DType;
 use crate::base::file;
 pub use mmap::MappedFile;
-use slots::SlotBytes;
+use slots::{SlotBytes, SlotMemory};
 
 /// A byte range of a mapped file, of the program itself or of memory. Clones share it.
 #[derive(Clone)]
@@ -34,6 +34,30 @@ enum Owner {
     Mapped(Arc<MappedFile>),
     Owned(Arc<[u8]>),
     Slot(SlotBytes),
+}
+
+/// What bytes can be a part of, and stay in the same place.
+#[derive(Clone)]
+pub enum Memory {
+    /// A mapped file, which is only read.
+    File(Arc<MappedFile>),
+    /// Memory of the program.
+    Slots(Arc<SlotMemory>),
+}
+
+impl Memory {
+    /// Where it is: its first address, and its bytes.
+    pub fn span(&self) -> (*const u8, usize) {
+        match self {
+            Self::File(file) => (file.as_ptr(), file.len()),
+            Self::Slots(slots) => slots.span(),
+        }
+    }
+
+    /// Whether it cannot be written.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
 }
 
 impl From<Vec<u8>> for Bytes {
@@ -62,6 +86,15 @@ impl Bytes {
     pub fn place(&self) -> Option<(&Arc<MappedFile>, u64)> {
         match &self.owner {
             Owner::Mapped(file) => Some((file, self.range.start as u64)),
+            _ => None,
+        }
+    }
+
+    /// The memory they are a part of, where that is a file or slots.
+    pub fn memory(&self) -> Option<Memory> {
+        match &self.owner {
+            Owner::Mapped(file) => Some(Memory::File(file.clone())),
+            Owner::Slot(slot) => Some(Memory::Slots(slot.memory().clone())),
             _ => None,
         }
     }

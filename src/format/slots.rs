@@ -61,6 +61,11 @@ impl SlotMemory {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Where it is: its first address, and its bytes.
+    pub fn span(&self) -> (*const u8, usize) {
+        (self.map.as_ptr(), self.stride * self.holders.len())
+    }
+
     /// A slot for reading; `None` while it is written.
     pub fn read(self: &Arc<Self>, slot: usize) -> Option<Bytes> {
         let more = |holders| if holders == WRITING { None } else { Some(holders + 1) };
@@ -79,6 +84,13 @@ impl SlotMemory {
         assert!(slot < self.holders.len());
         // SAFETY: the mapping is `stride` bytes for each slot long, so the offset is inside it.
         unsafe { self.map.as_mut_ptr().add(slot * self.stride) }
+    }
+}
+
+impl SlotBytes {
+    /// The memory that the slot is in.
+    pub(super) fn memory(&self) -> &Arc<SlotMemory> {
+        &self.memory
     }
 }
 

@@ -205,7 +205,8 @@ pub fn model_with(case: &str, options: CudaOptions) -> Model<Cuda> {
     open_with(case, options, ExpertOptions::MAPPED)
 }
 
-fn open_with(case: &str, options: CudaOptions, experts: ExpertOptions) -> Model<Cuda> {
+/// The same with its experts kept in another way.
+pub fn open_with(case: &str, options: CudaOptions, experts: ExpertOptions) -> Model<Cuda> {
     probe::probe().unwrap();
     let backend = Cuda::new(options).unwrap();
     let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
@@ -245,6 +246,48 @@ fn experts_may_be_anywhere_and_copies_late() {
 #[test]
 fn experts_may_be_anywhere_without_page_locked_memory() {
     child::with_driver(PRODUCT, &[("PAGE_LOCK", "0")], || results_are_the_same_with(&[0, 1, 3]));
+}
+
+/// A model in a mapped file that may be page-locked: log-probabilities and greedy tokens are those with all experts on the GPU,
+/// and some experts are copied from the file, or none.
+fn results_are_the_same_from_where_experts_are(expects_in_place: bool) {
+    let (case, tokens) = ("qwen3_moe_q8_0", [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let (all, ids) = reference::run(&mut model_in_slots(case, usize::MAX), &tokens, 4, 9);
+    let cpu = crate::load::cpu(1, 8, Precision::F32);
+    let options = options_with(2, Precision::F32, Precision::F32, cpu);
+    let experts = ExpertOptions { is_on_device: true, locks: true, ..ExpertOptions::MAPPED };
+    let mut model = open_with(case, options, experts);
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let (some, other_ids) = reference::run(&mut model, &tokens, 4, 9);
+        assert!(reference::distance(&all, &some) < 0.2);
+        assert_eq!(ids, other_ids);
+        let DeviceVisits { copied, in_place, .. } = model.expert_visits().unwrap();
+        if !expects_in_place {
+            assert_eq!(in_place, 0);
+            break assert!(copied > 0);
+        }
+        if in_place > 20 {
+            break;
+        }
+        assert!(Instant::now() < until, "{in_place} of {copied} were copied from where they are");
+    }
+}
+
+#[test]
+fn experts_are_copied_from_where_they_are() {
+    child::with_driver(PRODUCT, &[("LATE_US", "100"), ("ORDER", "7")], || {
+        results_are_the_same_from_where_experts_are(true);
+        assert_eq!(emulator::calls("cuMemHostRegister_v2"), emulator::calls("cuMemHostUnregister"));
+    });
+}
+
+#[test]
+fn experts_are_laid_out_where_their_memory_cannot_be_locked() {
+    child::with_driver(PRODUCT, &[("FAULTS", "cuMemHostRegister_v2#1=801")], || {
+        results_are_the_same_from_where_experts_are(false);
+        assert_eq!(emulator::calls("cuMemHostRegister_v2"), 1, "what is refused is not asked for again");
+    });
 }
 
 #[test]

@@ -20,6 +20,7 @@ use fimd::compute::{
 use fimd::decode::Generated;
 use fimd::decode::sample::log_softmax;
 use fimd::format::{Bytes, ModelDir, Tensor};
+use fimd::model::experts::ExpertOptions;
 use fimd::model::{LogitRows, Model};
 use fimd::serve::Engine;
 
@@ -98,6 +99,27 @@ fn a_swept_prompt_waits_for_late_copies() {
 fn a_swept_prompt_does_without_page_locked_memory() {
     child::with_driver(PRODUCT, &[("PAGE_LOCK", "0")], || {
         sweeps_give_what_the_cpu_computes(&["qwen3_moe_q8_0"]);
+    });
+}
+
+#[test]
+fn a_swept_prompt_is_copied_from_where_experts_are() {
+    child::with_driver(PRODUCT, &[("LATE_US", "300"), ("ORDER", "7")], || {
+        let case = "qwen3_moe_q8_0";
+        let (expected, ids) = on_the_cpu(case);
+        let experts = ExpertOptions { locks: true, ..ExpertOptions::MAPPED };
+        let mut model = gpu::open_with(case, options(2, ring_bytes(case), SWEPT), experts);
+        for _ in 0..30 {
+            let (found, other_ids) = log_probabilities(&mut model);
+            assert!(reference::distance(&expected, &found) <= 1e-2);
+            assert_eq!(ids, other_ids);
+            let DeviceVisits { copied, streamed, in_place, .. } = model.expert_visits().unwrap();
+            // More than those that came to slots for tokens alone.
+            if in_place > copied {
+                return assert!(in_place <= copied + streamed);
+            }
+        }
+        panic!("{:?}", model.expert_visits());
     });
 }
 

@@ -74,9 +74,11 @@ impl Backend for Cuda {
                 true => Some(Hybrid::new(&self.device, &self.arena, sizes, PACED_ROWS_MIN - 1)?),
                 false => None,
             };
-            if self.hybrid.is_some() && self.options.ring_bytes > 0 {
-                let ring_bytes = self.options.ring_bytes;
-                let sweep = Sweep::new(&self.device, &self.arena, &mut self.modules, sizes, ring_bytes)?;
+            let ring_bytes = self.options.ring_bytes;
+            if let Some(hybrid) = self.hybrid.as_ref().filter(|_| ring_bytes > 0) {
+                let locks = hybrid.locks.clone();
+                let sweep =
+                    Sweep::new(&self.device, &self.arena, &mut self.modules, sizes, ring_bytes, locks)?;
                 self.sweep = Some(sweep);
             }
         }
@@ -106,6 +108,8 @@ impl Backend for Cuda {
         let made = if slots >= shape.experts {
             moe::Experts::on_device(&mut self.maker, &mut self.modules, layer, shape, &bytes)
         } else {
+            let locks = &self.hybrid.as_ref().context(moe::NO_ROUTING)?.locks;
+            bytes.memory(layer).into_iter().for_each(|memory| locks.add(memory));
             let on_host = self.cpu.experts(layer, shape, bytes)?;
             match slots {
                 0 => moe::Experts::on_host(self, shape, on_host),

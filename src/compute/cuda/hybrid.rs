@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::driver::{Address, Device, Event, Lane};
 use super::matrix::Matrix;
 use super::memory::{Arena, Buffer, HostMemory};
+use super::page_locks::PageLocks;
 use super::ring::Timed;
 use super::split::{COPIED_MAX, Rates};
 use crate::compute::cpu::Cpu;
@@ -77,11 +78,14 @@ pub(super) struct Hybrid {
     /// Before and after the copies of a layer.
     begun: Event,
     copied: Event,
-    /// Experts on their way to the device, as they are laid out there.
+    /// Experts on their way to the device, as they are laid out there: what is not copied from where it is.
     ring: HostMemory,
+    /// What is copied from where it is.
+    sources: Vec<ExpertParts>,
     /// What the CPU returns, `[rows, hidden]`.
     returned: HostMemory,
     mail: Option<Mail>,
+    pub locks: Arc<PageLocks>,
     device: Arc<Device>,
 }
 
@@ -124,8 +128,10 @@ impl Hybrid {
             begun: Event::new(device)?,
             copied: Event::new(device)?,
             ring: HostMemory::new(device, 0)?,
+            sources: Vec::new(),
             returned: HostMemory::new(device, 4 * sizes.rows_max * sizes.hidden)?,
             mail: Mail::new(device, arena, sizes, rows_max)?,
+            locks: Arc::new(PageLocks::new(device)),
             device: device.clone(),
         })
     }
@@ -238,8 +244,9 @@ impl Hybrid {
     }
 
     /// Counts experts that a sweep copies, and learns from copies whose time is known.
-    pub(super) fn observe_sweep(&mut self, count: usize, timed: Timed) {
+    pub(super) fn observe_sweep(&mut self, count: usize, in_place: usize, timed: Timed) {
         self.visits.streamed += count as u64;
+        self.visits.in_place += in_place as u64;
         if let Some((count, seconds)) = timed {
             self.rates.observe_copies(count, seconds);
         }
@@ -250,7 +257,7 @@ impl Hybrid {
     pub(super) fn copy(
         &mut self,
         matrices: &[Matrix; 3],
-        experts: &[Copied],
+        experts: Vec<Copied>,
         tables: [(&[i32], Address); 2],
     ) -> Result<()> {
         self.lane.record(&self.begun)?;
@@ -258,15 +265,23 @@ impl Hybrid {
         for (Copied { insert, parts }, record) in
             experts.iter().zip(self.ring.as_mut_slice().chunks_exact_mut(size))
         {
-            let mut rest = record;
+            let (mut rest, mut are_in_place) = (record, true);
             for (matrix, part) in matrices.iter().zip(parts) {
                 let (values, after) = rest.split_at_mut(matrix.value_bytes());
                 let (scales, after) = after.split_at_mut(matrix.scale_bytes());
-                matrix.lay_out(&part.values, values);
                 scales.copy_from_slice(&part.scales);
+                let is_in_place = matrix.value_bytes() == part.values.len() && self.locks.hold(&part.values);
+                are_in_place &= is_in_place;
+                let values = match is_in_place {
+                    true => &*part.values,
+                    false => {
+                        matrix.lay_out(&part.values, values);
+                        values
+                    }
+                };
                 let [to, to_scales] = matrix.places(insert.slot);
-                // SAFETY: the record is written again in a later layer, of whose visits the device tells after these
-                // copies.
+                // SAFETY: the record is written again, and the source given back, in a later layer, of whose visits the
+                // device tells after these copies.
                 #[expect(unsafe_code, reason = "copies from memory that stays as it is")]
                 unsafe {
                     self.lane.upload_later(values, to)?;
@@ -276,12 +291,14 @@ impl Hybrid {
                 }
                 rest = after;
             }
+            self.visits.in_place += u64::from(are_in_place);
         }
         for (table, to) in tables {
             self.lane.upload(table, to)?;
         }
         self.timed = Some(experts.len());
         self.visits.copied += experts.len() as u64;
+        self.sources = experts.into_iter().map(|copied| copied.parts).collect();
         self.lane.record(&self.copied)?;
         self.device.wait_for(&self.copied)
     }

@@ -1,8 +1,10 @@
-//! Device memory in one allocation, which buffers are carved from, and page-locked memory of the host.
+//! Device memory in one allocation, which buffers are carved from, and page-locked memory of the host, of the driver and of
+//! others.
 
 #![expect(unsafe_code, reason = "memory that the CUDA driver allocates")]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 
@@ -12,6 +14,7 @@ use cudarc::driver::{result, sys};
 use super::driver::{Address, Device};
 use super::error::failed;
 use crate::base::memory::Space;
+use crate::format::Memory;
 
 /// What buffers are aligned to, in bytes.
 const ALIGNMENT: usize = 256;
@@ -201,5 +204,42 @@ impl Drop for HostMemory {
             // SAFETY: it was allocated by the driver, and nothing uses it any more.
             let _ = unsafe { result::free_host(start.cast()) };
         }
+    }
+}
+
+/// Memory of another owner that is page-locked until this is dropped.
+pub(super) struct Registered {
+    device: Arc<Device>,
+    start: *mut u8,
+}
+
+// SAFETY: the address is only told to the driver.
+unsafe impl Send for Registered {}
+// SAFETY: as above.
+unsafe impl Sync for Registered {}
+
+impl Registered {
+    /// Locks a part of `memory`, from whole pages on, which the caller keeps for as long as this. Fails where the system grants
+    /// no more, and where the device does not support it.
+    pub(super) fn new(device: &Arc<Device>, memory: &Memory, part: Range<usize>) -> Result<Self> {
+        device.enter()?;
+        let (start, bytes) = memory.span();
+        ensure!(part.end <= bytes, "a part that is outside of its memory");
+        let start = start.wrapping_add(part.start).cast_mut();
+        let flags = if memory.is_read_only() { sys::CU_MEMHOSTREGISTER_READ_ONLY } else { 0 };
+        // SAFETY: the driver checks the range, and it stays mapped: the caller keeps it.
+        unsafe { sys::cuMemHostRegister_v2(start.cast(), part.len(), flags) }
+            .result()
+            .map_err(failed("cuMemHostRegister"))?;
+        Ok(Self { device: device.clone(), start })
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // Copies that are enqueued still use it.
+        let _ = self.device.wait();
+        // SAFETY: it was registered, and nothing uses it any more.
+        let _ = unsafe { sys::cuMemHostUnregister(self.start.cast()) };
     }
 }

@@ -24,6 +24,7 @@ pub mod measure;
 mod memory;
 mod module;
 mod moe;
+mod page_locks;
 mod param;
 pub mod probe;
 mod ring;

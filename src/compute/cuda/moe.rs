@@ -386,7 +386,7 @@ impl Cuda {
         let late: Vec<i32> =
             visited.into_iter().map(|expert| if is_late(expert) { slot(expert) } else { -1 }).collect();
         let tables = [(&late[..], parts.late_slots), (&table[..], slots.address())];
-        hybrid.copy(&resident.matrices, &copies, tables)?;
+        hybrid.copy(&resident.matrices, copies, tables)?;
         let visits = Visits { slots: parts.late_slots, rows: self.pass.rows, top_k };
         self.visit(resident, &visits, parts, x)
     }

@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use super::driver::{Address, Device, Event, Lane};
 use super::matrix::Records;
 use super::memory::{Arena, Buffer, HostMemory};
+use super::page_locks::PageLocks;
 use crate::base::pool::Disjoint;
 use crate::compute::cpu::Cpu;
 use crate::compute::experts::ExpertParts;
@@ -22,16 +23,25 @@ const SOURCES_MAX: usize = 4;
 /// What berths are aligned to, in bytes.
 const ALIGNMENT: usize = 256;
 
-/// The berths, and page-locked memory in which their contents are laid out.
+/// The berths, and what is copied to them.
 pub(super) struct Ring {
     lane: Lane,
     berths: Vec<Berth>,
-    sources: Vec<HostMemory>,
+    sources: Vec<Source>,
+    locks: Arc<PageLocks>,
     berth_bytes: usize,
     /// How often berths were filled: they take turns, and so do sources.
     fills: usize,
     device: Arc<Device>,
     _memory: Buffer,
+}
+
+/// Where the contents of a berth are copied from.
+struct Source {
+    /// Page-locked memory in which they are laid out, but for those that are copied from where they are.
+    memory: HostMemory,
+    /// The experts.
+    held: Vec<ExpertParts>,
 }
 
 struct Berth {
@@ -45,12 +55,26 @@ struct Berth {
     count: usize,
 }
 
+/// Copies to a berth that are enqueued.
+pub(super) struct Filled {
+    pub berth: usize,
+    /// Experts of them that are copied from where they are.
+    pub in_place: usize,
+    /// Copies of earlier.
+    pub timed: Timed,
+}
+
 /// Copies whose time is known: of how many experts, and how many seconds.
 pub(super) type Timed = Option<(usize, f64)>;
 
 impl Ring {
     /// A ring of `bytes` of device memory.
-    pub(super) fn new(device: &Arc<Device>, arena: &Arc<Arena>, bytes: usize) -> Result<Self> {
+    pub(super) fn new(
+        device: &Arc<Device>,
+        arena: &Arc<Arena>,
+        bytes: usize,
+        locks: Arc<PageLocks>,
+    ) -> Result<Self> {
         let count = (bytes / BERTH_BYTES).max(BERTHS_MIN);
         let berth_bytes = bytes / count / ALIGNMENT * ALIGNMENT;
         ensure!(berth_bytes > 0, "{bytes} bytes of GPU memory are too few for experts to pass through");
@@ -65,11 +89,12 @@ impl Ring {
             })
         };
         let berths = (0..count).map(berth).collect::<Result<_>>()?;
-        let sources = (0..SOURCES_MAX).map(|_| HostMemory::new(device, berth_bytes));
+        let source = |_| Ok(Source { memory: HostMemory::new(device, berth_bytes)?, held: Vec::new() });
         Ok(Self {
             lane: Lane::new(device.clone())?,
             berths,
-            sources: sources.collect::<Result<_>>()?,
+            sources: (0..SOURCES_MAX).map(source).collect::<Result<_>>()?,
+            locks,
             berth_bytes,
             fills: 0,
             device: device.clone(),
@@ -91,9 +116,9 @@ impl Ring {
     pub(super) fn fill(
         &mut self,
         records: &Records,
-        experts: &[ExpertParts],
+        experts: Vec<ExpertParts>,
         cpu: &mut Cpu,
-    ) -> Result<(usize, Timed)> {
+    ) -> Result<Filled> {
         let (fill, size) = (self.fills, records.bytes());
         let mut timed = None;
         if let Some(before) = fill.checked_sub(self.sources.len()) {
@@ -103,26 +128,50 @@ impl Ring {
             timed = begun.seconds_to(copied)?.map(|seconds| (std::mem::take(count), seconds));
         }
         let source = fill % self.sources.len();
-        let bytes = &mut self.sources[source].as_mut_slice()[..experts.len() * size];
+        let Source { memory, held } = &mut self.sources[source];
+        let bytes = &mut memory.as_mut_slice()[..experts.len() * size];
+        let is_in_place = |task: usize| {
+            let values = &experts[task / 3][task % 3].values;
+            records.matrix(task % 3).value_bytes() == values.len() && self.locks.hold(values)
+        };
+        let are_in_place: Vec<bool> = (0..3 * experts.len()).map(is_in_place).collect();
         let places = Disjoint::new(bytes);
-        cpu.in_parallel(experts.len() * 3, |task| {
+        cpu.in_parallel(are_in_place.len(), |task| {
             let (expert, n) = (task / 3, task % 3);
             let [values, scales] = records.places(expert, n);
             // SAFETY: each task has the places of its own matrix.
             let (values, scales) = unsafe { (places.part(values), places.part(scales)) };
-            records.matrix(n).lay_out(&experts[expert][n].values, values);
+            if !are_in_place[task] {
+                records.matrix(n).lay_out(&experts[expert][n].values, values);
+            }
             scales.copy_from_slice(&experts[expert][n].scales);
         });
         let berth = fill % self.berths.len();
         let Berth { start, begun, copied, used, count } = &mut self.berths[berth];
         self.lane.wait_for(used)?;
         self.lane.record(begun)?;
-        // SAFETY: the source is written again after this copy was waited for, above.
-        unsafe { self.lane.upload_later(bytes, *start)? };
+        let in_place = are_in_place.chunks(3).filter(|expert| !expert.contains(&false)).count();
+        if are_in_place.contains(&true) {
+            for (task, &is_in_place) in are_in_place.iter().enumerate() {
+                let [values, scales] = records.places(task / 3, task % 3);
+                let own = &experts[task / 3][task % 3].values;
+                let laid_out = &bytes[values.clone()];
+                let parts =
+                    [(if is_in_place { own } else { laid_out }, values), (&bytes[scales.clone()], scales)];
+                for (from, at) in parts.into_iter().filter(|(from, _)| !from.is_empty()) {
+                    // SAFETY: the source is written again or given back after this copy was waited for, above.
+                    unsafe { self.lane.upload_later(from, start.plus(at.start))? };
+                }
+            }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.lane.upload_later(bytes, *start)? };
+        }
         self.lane.record(copied)?;
         *count = experts.len();
+        *held = experts;
         self.fills += 1;
-        Ok((berth, timed))
+        Ok(Filled { berth, in_place, timed })
     }
 
     /// Has whatever is enqueued on the device from now on find what was copied to a berth; returns where that is.

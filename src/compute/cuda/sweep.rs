@@ -18,7 +18,8 @@ use super::matrix::{Matrix, Output, Records, Tiles};
 use super::memory::{Arena, Buffer, HostMemory, taken};
 use super::module::{File, Modules};
 use super::moe::{Experts, Parts};
-use super::ring::Ring;
+use super::page_locks::PageLocks;
+use super::ring::{Filled, Ring};
 use super::saved::Destination;
 use super::split::Visit;
 use super::tiles::{Tile, Visitors};
@@ -97,6 +98,7 @@ impl Sweep {
         modules: &mut Modules,
         sizes: &PassSizes,
         ring_bytes: usize,
+        locks: Arc<PageLocks>,
     ) -> Result<Self> {
         let (starts, bytes) = list_bytes(sizes);
         let lists = Lists {
@@ -107,7 +109,7 @@ impl Sweep {
             device: device.clone(),
         };
         Ok(Self {
-            ring: Ring::new(device, arena, ring_bytes)?,
+            ring: Ring::new(device, arena, ring_bytes, locks)?,
             lists,
             outputs: arena.take(4 * sizes.rows_max * sizes.top_k * sizes.hidden)?,
             combine: modules.function(File::Experts, "combine")?,
@@ -277,8 +279,8 @@ impl Cuda {
             return Ok(None);
         }
         let (experts, parts): (Vec<u32>, Vec<ExpertParts>) = loaded.into_iter().unzip();
-        let (berth, timed) = sweep.ring.fill(records, &parts, &mut self.cpu)?;
-        self.hybrid()?.observe_sweep(experts.len(), timed);
+        let Filled { berth, in_place, timed } = sweep.ring.fill(records, parts, &mut self.cpu)?;
+        self.hybrid()?.observe_sweep(experts.len(), in_place, timed);
         Ok(Some(Berthed { berth, experts }))
     }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::base::dtype::DType;
-use crate::format::Bytes;
+use crate::format::{Bytes, Memory};
 
 /// A routed expert of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,6 +143,8 @@ pub struct DeviceVisits {
     pub copied: u64,
     /// Those that were copied past the slots, for long prompts.
     pub streamed: u64,
+    /// Those of both that were copied from page-locked memory where they are, without being laid out in other memory first.
+    pub in_place: u64,
 }
 
 impl DeviceVisits {
@@ -159,6 +161,11 @@ pub trait ExpertBytes: Send + Sync {
 
     /// Reads experts as records ([`ExpertShape::record_bytes`]), one after the other.
     fn fetch(&self, ids: &[ExpertId], into: &mut [u8]) -> io::Result<()>;
+
+    /// Where experts of a layer are as long as this exists, and which may be page-locked for a device.
+    fn memory(&self, _layer: usize) -> Vec<Memory> {
+        Vec::new()
+    }
 
     /// How a smaller copy of all experts of a layer is stored, where there is one.
     fn cold_shape(&self, _layer: usize) -> Option<ExpertShape> {

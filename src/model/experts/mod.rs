@@ -16,7 +16,7 @@ use anyhow::{Result, ensure};
 use crate::base::reads::Reader;
 use crate::compute::StoredMatrix;
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part, Ranking};
-use crate::format::Bytes;
+use crate::format::{Bytes, Memory};
 
 use trace::Recorder;
 
@@ -37,7 +37,7 @@ pub struct ExpertOptions {
     /// Memory for weights. Where it does not hold all of a model, the program keeps some experts in memory of its own and
     /// reads the others.
     pub budget: Budget,
-    /// Whether that memory is locked.
+    /// Whether that memory is locked, and whether mapped files are page-locked for a device that copies experts from them.
     pub locks: bool,
     /// The folder in which is remembered which experts were in memory.
     pub remembered_in: Option<PathBuf>,
@@ -68,7 +68,11 @@ impl ExpertOptions {
 }
 
 /// The routed experts of one layer in a mapped checkpoint: the system reads them when they are touched.
-pub struct MappedExperts(Vec<ExpertParts>);
+pub struct MappedExperts {
+    parts: Vec<ExpertParts>,
+    /// Whether the files may be page-locked.
+    may_be_locked: bool,
+}
 
 impl MappedExperts {
     /// The experts of a layer, each as gate, up and down, and how they are stored. Fails where they are not all
@@ -96,22 +100,34 @@ impl MappedExperts {
                 scales: matrix.scale.map_or_else(|| Bytes::from(Vec::new()), |scale| scale.to_bytes().into()),
             })
         });
-        Ok((shape, Self(parts.collect())))
+        Ok((shape, Self { parts: parts.collect(), may_be_locked: false }))
+    }
+
+    /// The same in files that may be page-locked for a device, or not.
+    pub fn with_locks(self, may_be_locked: bool) -> Self {
+        Self { may_be_locked, ..self }
     }
 
     /// Their bytes.
     pub fn into_parts(self) -> Vec<ExpertParts> {
-        self.0
+        self.parts
     }
 }
 
 impl ExpertBytes for MappedExperts {
     fn resident(&self, id: ExpertId) -> Option<ExpertParts> {
-        self.0.get(id.expert as usize).cloned()
+        self.parts.get(id.expert as usize).cloned()
     }
 
     fn fetch(&self, ids: &[ExpertId], _into: &mut [u8]) -> io::Result<()> {
         Err(io::Error::other(format!("the checkpoint has no expert {ids:?}")))
+    }
+
+    fn memory(&self, _layer: usize) -> Vec<Memory> {
+        let parts = self.parts.iter().filter(|_| self.may_be_locked).flatten();
+        let mut files: Vec<Memory> = parts.filter_map(|part| part.values.memory()).collect();
+        files.dedup_by_key(|file| file.span());
+        files
     }
 
     fn is_told(&self) -> bool {

@@ -25,8 +25,8 @@ use crate::base::pool::Pool;
 use crate::base::reads::{IN_FLIGHT_MAX, ReadFile, Reader};
 use crate::compute::experts::policy::{Insert, LayerCache, Policy};
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part, Ranking};
-use crate::format::Bytes;
 use crate::format::slots::{SlotMemory, SlotWriter};
+use crate::format::{Bytes, Memory};
 
 /// Bytes of one read at most: larger ones are divided, so that several are in flight.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -354,6 +354,11 @@ impl ExpertBytes for Store {
             self.shared.read_ahead(first.layer as usize + 1);
         }
         Ok(())
+    }
+
+    fn memory(&self, layer: usize) -> Vec<Memory> {
+        let Shared { staging, .. } = &*self.shared;
+        [&self.shared.layer(layer).memory, staging].map(|slots| Memory::Slots(slots.clone())).into()
     }
 
     fn cold_shape(&self, layer: usize) -> Option<ExpertShape> {

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, RANKS_PER_VISIT, Ranking};
+use crate::format::Memory;
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -231,6 +232,10 @@ impl ExpertBytes for Recorded {
 
     fn fetch(&self, ids: &[ExpertId], into: &mut [u8]) -> io::Result<()> {
         self.bytes.fetch(ids, into)
+    }
+
+    fn memory(&self, layer: usize) -> Vec<Memory> {
+        self.bytes.memory(layer)
     }
 
     fn cold_shape(&self, layer: usize) -> Option<ExpertShape> {

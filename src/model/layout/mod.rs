@@ -365,7 +365,7 @@ impl<B: Backend> Loader<'_, B> {
         self.bytes.experts += bytes;
         let owner: Arc<dyn ExpertBytes> = match &self.store {
             Some(store) => store.clone(),
-            None => Arc::new(mapped),
+            None => Arc::new(mapped.with_locks(self.options.locks)),
         };
         let owner = self.recorded(moe.top_k, shape, owner);
         self.backend.experts(layer, shape, owner)

@@ -19,6 +19,7 @@ use fimd::bench::sizes;
 use fimd::bench::speed::{self, Engine, Open, Workload};
 use fimd::bench::synthetic::Routing;
 use fimd::compute::cpu::Cpu;
+use fimd::compute::cuda::{Cuda, probe};
 use fimd::compute::experts::Ranking;
 use fimd::compute::{Backend, Precision};
 use fimd::format::ModelDir;
@@ -32,8 +33,9 @@ use fimd::model::{Config, Model, ModelOptions, layout};
 use fimd::session::{DeviceFailure, Session};
 use tempfile::TempDir;
 
-use crate::load;
-use crate::tiny;
+use crate::cuda::build::PRODUCT;
+use crate::cuda::child;
+use crate::{gpu, load, tiny};
 
 const LAYERS: [&str; 8] = [
     "linear_attention",
@@ -189,6 +191,36 @@ fn results_are_the_same_wherever_experts_are() {
     }
     let whole = ExpertOptions { budget: Budget::Given(1 << 40), ..ExpertOptions::MAPPED };
     assert_eq!(open_with(dir.path(), whole).unwrap().usage().experts, None, "what fits is mapped");
+}
+
+#[test]
+fn a_gpu_copies_experts_from_their_slots() {
+    child::with_driver(PRODUCT, &[("LATE_US", "100")], || {
+        let folder = folder();
+        let mut exact = open_with(folder.path(), ExpertOptions::MAPPED).unwrap();
+        probe::probe().unwrap();
+        let dir = ModelDir::open(folder.path()).unwrap();
+        let cpu = load::cpu(1, 16, Precision::F32);
+        let backend = Cuda::new(gpu::options_with(3, Precision::F32, Precision::F32, cpu)).unwrap();
+        let budget =
+            Budget::Given(budget(&dir, 30) - layout::trunk_bytes(&dir, &Config::read(&dir).unwrap()));
+        let experts = ExpertOptions { budget, is_on_device: true, ..ExpertOptions::MAPPED };
+        let options = ModelOptions { experts, ..load::options(512, 64) };
+        let model = Model::load(&dir, Config::read(&dir).unwrap(), options, backend).unwrap();
+        let mut session = load::session(model);
+        assert_eq!(usage(&session).slots, 30);
+        for round in 0..100 {
+            let tokens = prompt(20, round);
+            exact.sync(&tokens, &[], &Cancel::new()).unwrap();
+            session.sync(&tokens, &[], &Cancel::new()).unwrap();
+            let error = crate::reference::distance(exact.logits(), session.logits());
+            assert!(error < 1e-3, "round {round}: {error}");
+            if session.model().expert_visits().unwrap().in_place > 20 {
+                return;
+            }
+        }
+        panic!("{:?}", session.model().expert_visits());
+    });
 }
 
 #[test]
