@@ -58,6 +58,8 @@ pub struct Gpu {
     #[serde(flatten)]
     pub plan: GpuPlan,
     pub rates: GpuRates,
+    /// Whether mapped files are page-locked.
+    pub locks: bool,
 }
 
 /// Where weights live.
@@ -135,9 +137,11 @@ pub fn plan(sizes: &Sizes, machine: &Machine) -> Plan {
         let Some(gpu) = &machine.gpu else { return Some(speed(&used, &machine.rates, hits(share))) };
         let on_gpu = gpu.plan.slots as f64 / (gpu.plan.experts as f64).max(1.0);
         let on_gpu = if gpu.plan.holds_all() { 1.0 } else { on_gpu };
+        let is_locked = gpu.locks || matches!(place, Place::Tiers(_));
+        let rates = if is_locked { gpu.rates.page_locked() } else { gpu.rates };
         // What has a slot on the GPU is forgotten in memory.
         let either = hits((share + on_gpu).min(1.0));
-        Some(speed_beside(&used, &Pair { cpu: machine.rates, gpu: gpu.rates }, hits(on_gpu), either))
+        Some(speed_beside(&used, &Pair { cpu: machine.rates, gpu: rates }, hits(on_gpu), either))
     };
     Plan {
         place,

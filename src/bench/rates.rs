@@ -40,3 +40,10 @@ pub struct GpuRates {
     /// Bytes that one thread copies to page-locked memory in a second.
     pub copy_per_s: f64,
 }
+
+impl GpuRates {
+    /// The same where experts are in page-locked memory: nothing is copied before the link takes it.
+    pub fn page_locked(self) -> Self {
+        Self { copy_per_s: f64::INFINITY, ..self }
+    }
+}

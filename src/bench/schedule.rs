@@ -59,7 +59,7 @@ pub struct Times {
 impl Pair {
     /// The same without what launches, waiting and laying out cost: its bandwidths alone.
     pub fn ideal(&self) -> Self {
-        let gpu = GpuRates { launch_s: 0.0, wait_s: 0.0, copy_per_s: f64::INFINITY, ..self.gpu };
+        let gpu = GpuRates { launch_s: 0.0, wait_s: 0.0, ..self.gpu.page_locked() };
         Self { gpu, ..*self }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Planner {
     free: u64,
     copy: Option<ColdCopy>,
     device: Device,
+    /// Whether mapped experts are page-locked for a GPU.
+    locks: bool,
 }
 
 /// What models are planned for.
@@ -75,6 +77,8 @@ pub(super) struct Overrides {
     pub vram_budget: Option<u64>,
     pub copy: Option<ColdCopy>,
     pub device: Device,
+    /// Whether experts are locked, whatever the settings say.
+    pub locks: bool,
 }
 
 /// A model that is planned for, and the types of most of its weights and of the smaller copy of its experts.
@@ -88,7 +92,7 @@ pub(super) struct Subject {
 impl Planner {
     /// For models in the place of what a daemon holds, `held` bytes.
     pub(super) fn new(settings: &Settings, overrides: Overrides, held: u64) -> Self {
-        let Overrides { context, threads, ram_budget, vram_budget, copy, device } = overrides;
+        let Overrides { context, threads, ram_budget, vram_budget, copy, device, locks } = overrides;
         let threads = threads.or(settings.threads);
         let compute = args::ComputeArgs { threads, kernels: None, exact: false };
         let spec = Spec {
@@ -103,7 +107,8 @@ impl Planner {
             Device::Named(machine) => machine.ram_bytes,
             _ => memory::host().free + held,
         };
-        Self { spec, budget, free, copy, device }
+        let locks = locks || settings.experts.lock;
+        Self { spec, budget, free, copy, device, locks }
     }
 
     /// The machine as a model of this configuration and these types finds it, and why it cannot be on the GPU, if it cannot.
@@ -123,7 +128,7 @@ impl Planner {
         };
         let free = free.filter(|_| self.spec.vram_bytes_max != Some(0));
         let planned = gpu.zip(free).map(|(rates, free)| {
-            self.spec.gpu_plan(types, config, free).map(|plan| plan::Gpu { plan, rates })
+            self.spec.gpu_plan(types, config, free).map(|plan| plan::Gpu { plan, rates, locks: self.locks })
         });
         let (gpu, refused) = match planned {
             Some(Ok(gpu)) => (Some(gpu), None),

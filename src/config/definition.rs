@@ -237,7 +237,7 @@ settings! {
             /// experts of each layer: `fimd plan` shows what it is divided into.
             ram_bytes_max: Option<u64> = None, Process, Kind::Integer(1..=1 << 50),
                 unset: "what is free, less a margin", as "17_179_869_184";
-            /// Whether the memory of experts is locked, so that the system never swaps it out.
+            /// Whether the memory of experts is locked, so that the system never swaps it out, and with a GPU also files that they are mapped from.
             lock: bool = false, Process, Kind::Bool;
             /// A smaller copy of the model's experts, which `fimd quantize --cold` writes: an expert that is not in memory is
             /// computed with there and not read from disk. Faster, and less exact. Memory has to hold all of the copy.

@@ -256,7 +256,7 @@ pub(super) fn plan(
         sweep_bytes,
         slots,
         saved_bytes_max,
-        locked_bytes: cuda::locked_bytes(sizes, PRECISION, one / layers),
+        locked_bytes: cuda::locked_bytes(sizes, PRECISION, one / layers, ring_bytes as usize),
         ..least
     })
 }

@@ -48,6 +48,10 @@ pub(super) struct ScheduleArgs {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
 
+    /// Experts are page-locked where they are, as with experts.lock
+    #[arg(long)]
+    lock: bool,
+
     /// Replay the routing that --trace recorded with this model instead of drawing it
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -70,6 +74,7 @@ pub(super) fn run(args: &ScheduleArgs) -> Result<()> {
             context: args.context,
             vram_budget: args.vram_budget.map(|mib| u64::from(mib) << 20),
             device: Device::Named(machine),
+            locks: args.lock,
             ..Overrides::default()
         };
         let planner = Planner::new(configuration.settings(), overrides, planner::held());
@@ -102,7 +107,8 @@ fn report(
         .gpu
         .with_context(|| format!("{model} does not fit {}: {}", machine.name, refused.unwrap_or_default()))?;
     let (slots, experts) = (on_gpu.plan.slots, on_gpu.plan.experts);
-    let simulated = Subject { sizes: &subject.sizes, pair: machine.rates, rows_max: on_gpu.plan.rows_max };
+    let pair = if args.lock { Pair { cpu, gpu: gpu.page_locked() } } else { machine.rates };
+    let simulated = Subject { sizes: &subject.sizes, pair, rows_max: on_gpu.plan.rows_max };
     let rows = match trace {
         Some(trace) => simulate::run(simulated, slots, &Routed::Recorded(trace))?,
         None => {

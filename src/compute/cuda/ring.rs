@@ -67,6 +67,17 @@ pub(super) struct Filled {
 /// Copies whose time is known: of how many experts, and how many seconds.
 pub(super) type Timed = Option<(usize, f64)>;
 
+/// How many berths a ring of `bytes` has, and the bytes of each.
+fn berths(bytes: usize) -> (usize, usize) {
+    let count = (bytes / BERTH_BYTES).max(BERTHS_MIN);
+    (count, bytes / count / ALIGNMENT * ALIGNMENT)
+}
+
+/// Bytes of page-locked memory of the host that a ring of `bytes` takes.
+pub(super) fn locked_bytes(bytes: usize) -> usize {
+    SOURCES_MAX * berths(bytes).1
+}
+
 impl Ring {
     /// A ring of `bytes` of device memory.
     pub(super) fn new(
@@ -75,8 +86,7 @@ impl Ring {
         bytes: usize,
         locks: Arc<PageLocks>,
     ) -> Result<Self> {
-        let count = (bytes / BERTH_BYTES).max(BERTHS_MIN);
-        let berth_bytes = bytes / count / ALIGNMENT * ALIGNMENT;
+        let (count, berth_bytes) = berths(bytes);
         ensure!(berth_bytes > 0, "{bytes} bytes of GPU memory are too few for experts to pass through");
         let memory = arena.take(bytes)?;
         let berth = |n| {

@@ -55,11 +55,12 @@ pub fn saved_bytes(sizes: &PassSizes, precision: Precision) -> SavedBytes {
 }
 
 /// Bytes of page-locked memory of the host that passes of these sizes take; `record_bytes` are those of an expert where some
-/// have no slot, else 0.
-pub fn locked_bytes(sizes: &PassSizes, precision: Precision, record_bytes: u64) -> u64 {
+/// have no slot, else 0, and `ring_bytes` those of device memory that experts pass through.
+pub fn locked_bytes(sizes: &PassSizes, precision: Precision, record_bytes: u64, ring_bytes: usize) -> u64 {
     let own = staging_bytes(sizes, precision) + input_bytes(sizes);
     let shared = if record_bytes > 0 { hybrid::locked_bytes(sizes, PACED_ROWS_MIN - 1) } else { 0 };
-    (own + shared) as u64 + split::COPIED_MAX as u64 * record_bytes
+    let passing = if ring_bytes > 0 { sweep::locked_bytes(sizes, ring_bytes) } else { 0 };
+    (own + shared + passing) as u64 + split::COPIED_MAX as u64 * record_bytes
 }
 
 /// Whether kernels are made for these sizes.

@@ -19,7 +19,7 @@ use super::memory::{Arena, Buffer, HostMemory, taken};
 use super::module::{File, Modules};
 use super::moe::{Experts, Parts};
 use super::page_locks::PageLocks;
-use super::ring::{Filled, Ring};
+use super::ring::{self, Filled, Ring};
 use super::saved::Destination;
 use super::split::Visit;
 use super::tiles::{Tile, Visitors};
@@ -88,6 +88,11 @@ fn list_bytes(sizes: &PassSizes) -> ([usize; 4], usize) {
 /// Bytes of device memory besides the ring.
 pub(super) fn bytes(sizes: &PassSizes) -> usize {
     taken(4 * sizes.rows_max * sizes.top_k * sizes.hidden) + taken(list_bytes(sizes).1)
+}
+
+/// Bytes of page-locked memory of the host, with a ring of `ring_bytes`.
+pub(super) fn locked_bytes(sizes: &PassSizes, ring_bytes: usize) -> usize {
+    ring::locked_bytes(ring_bytes) + list_bytes(sizes).1
 }
 
 impl Sweep {
