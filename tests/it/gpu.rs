@@ -96,8 +96,8 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
             block_cols: 24,
         });
         if scale.is_some() {
-            // Any number but those whose bits are all ones.
-            bytes.iter_mut().for_each(|byte| *byte = (random.unit() * 126.0) as i8 as u8);
+            // Any number but those whose seven lowest bits are all ones, which are none.
+            bytes.iter_mut().for_each(|byte| *byte = (random.below(127) | random.below(2) << 7) as u8);
         } else {
             RandomTensor::new(dtype, 0.1, 7).fill(0, &mut bytes);
         }
