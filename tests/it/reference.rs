@@ -112,9 +112,14 @@ pub fn forward<B: Backend>(
     model.forward(sequence, tokens, &blocks, keep, wanted, cancel, out)
 }
 
+/// The largest difference; no number where one is none.
 pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |max, (a, b)| max.max((a - b).abs()))
+    let larger = |max: f32, (a, b): (&f32, &f32)| {
+        let difference = (a - b).abs();
+        if max.is_nan() || difference <= max { max } else { difference }
+    };
+    a.iter().zip(b).fold(0.0, larger)
 }
 
 on_every_backend! {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::driver::{Address, Device, Function, Param};
+use super::input::Packed;
 use super::matrix::Output;
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
@@ -95,6 +96,8 @@ impl Kv {
 /// Workspace of the operation.
 struct Parts {
     normed: Address,
+    /// Of `normed`, then of `attended`.
+    packed_rows: Packed,
     queries: Address,
     keys: Address,
     values: Address,
@@ -108,6 +111,7 @@ impl Parts {
         let heads = shape.heads * rows;
         Ok(Self {
             normed: space.words(rows * hidden)?,
+            packed_rows: Packed::new(space, [[rows, hidden], [rows, shape.heads * shape.head_dim]])?,
             queries: space.words(heads * shape.query_width())?,
             keys: space.words(rows * kv)?,
             values: space.words(rows * kv)?,
@@ -143,9 +147,10 @@ impl Cuda {
         let mut space = self.space()?;
         let parts = Parts::new(&mut space, shape, hidden, rows)?;
         self.norm(x, &weights.norm, parts.normed, rows, hidden, shape.eps)?;
-        weights.query.multiply(&device, parts.normed, Output::to(parts.queries), rows)?;
-        weights.key.multiply(&device, parts.normed, Output::to(parts.keys), rows)?;
-        weights.value.multiply(&device, parts.normed, Output::to(parts.values), rows)?;
+        let normed = self.input(parts.normed, &parts.packed_rows, rows, hidden)?;
+        weights.query.multiply(&device, &normed, Output::to(parts.queries), rows)?;
+        weights.key.multiply(&device, &normed, Output::to(parts.keys), rows)?;
+        weights.value.multiply(&device, &normed, Output::to(parts.values), rows)?;
         let inputs = self.inputs()?;
         let described = Shape {
             heads: shape.heads as i32,
@@ -188,7 +193,8 @@ impl Cuda {
                 [&described, &parts.queries, &parts.partial, &parts.attended, &(splits as i32)];
             device.launch(kv.kernels.merge, [shape.heads, rows, 1], threads(shape.head_dim), &merge)?;
         }
-        weights.output.multiply(&device, parts.attended, Output::adds_to(x), rows)
+        let attended = self.input(parts.attended, &parts.packed_rows, rows, weights.output.cols())?;
+        weights.output.multiply(&device, &attended, Output::adds_to(x), rows)
     }
 }
 

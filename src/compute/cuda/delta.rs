@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 
 use super::driver::{Address, Function, Param};
+use super::input::Packed;
 use super::matrix::Output;
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
@@ -127,6 +128,8 @@ impl Recurrent {
 /// Workspace of the operation.
 struct Parts {
     normed: Address,
+    /// Of `normed`, then of `mixed`.
+    packed_rows: Packed,
     /// The projection of all kinds of heads, grouped by key head.
     grouped: Address,
     channels: Address,
@@ -145,6 +148,7 @@ impl Parts {
         let (channels, z) = (shape.channels(), shape.value_heads * shape.value_dim);
         Ok(Self {
             normed: space.words(rows * hidden)?,
+            packed_rows: Packed::new(space, [[rows, hidden], [rows, z]])?,
             grouped: space.words(rows * (channels + z))?,
             channels: space.words(rows * channels)?,
             convolved: space.words(rows * channels)?,
@@ -183,20 +187,21 @@ impl Cuda {
         let kernels = self.delta_kernels()?;
         let described = Shape::new(shape, rows);
         self.norm(x, &weights.norm, parts.normed, rows, hidden, shape.eps)?;
+        let normed = self.input(parts.normed, &parts.packed_rows, rows, hidden)?;
         match &weights.projection {
             DeltaProjection::Grouped(matrix) => {
-                matrix.multiply(&device, parts.normed, Output::to(parts.grouped), rows)?;
+                matrix.multiply(&device, &normed, Output::to(parts.grouped), rows)?;
                 let ungroup: [&dyn Param; 4] = [&described, &parts.grouped, &parts.channels, &parts.z];
                 let width = shape.channels() + shape.value_heads * shape.value_dim;
                 let block = threads(width);
                 device.launch(kernels.ungroup, [width.div_ceil(block), rows, 1], block, &ungroup)?;
             }
             DeltaProjection::Split { channels, z } => {
-                channels.multiply(&device, parts.normed, Output::to(parts.channels), rows)?;
-                z.multiply(&device, parts.normed, Output::to(parts.z), rows)?;
+                channels.multiply(&device, &normed, Output::to(parts.channels), rows)?;
+                z.multiply(&device, &normed, Output::to(parts.z), rows)?;
             }
         }
-        weights.ba.multiply(&device, parts.normed, Output::to(parts.ba), rows)?;
+        weights.ba.multiply(&device, &normed, Output::to(parts.ba), rows)?;
         self.save_traces(&parts, shape, &described)?;
         let marks = self.pass.marks.clone();
         let mut before = (state.committed.recurrent.address(), 0);
@@ -213,7 +218,8 @@ impl Cuda {
         self.conv_state(shape, &described, past, parts.channels, state.pending.conv.address(), rows)?;
         let gated: [&dyn Param; 4] = [&described, &parts.mixed, &parts.z, &weights.output_norm.address()];
         device.launch(kernels.gated_norm, [shape.value_heads, rows, 1], 32, &gated)?;
-        weights.output.multiply(&device, parts.mixed, Output::adds_to(x), rows)
+        let mixed = self.input(parts.mixed, &parts.packed_rows, rows, weights.output.cols())?;
+        weights.output.multiply(&device, &mixed, Output::adds_to(x), rows)
     }
 
     /// Runs the recurrence of layer `layer` again over tokens that left these traces.

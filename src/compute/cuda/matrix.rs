@@ -10,8 +10,10 @@ use std::sync::{Arc, Weak};
 use anyhow::{Context as _, Result, ensure};
 
 use super::driver::{Address, Device, Function, Param};
+use super::input::Input;
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
+use super::tiles::TILE_ROWS;
 use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
 use crate::compute::experts::{MatrixLayout, Part};
@@ -20,10 +22,15 @@ use crate::format::blocks::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 /// What rows of types that are stored one by one are padded to, in bytes and in elements: kernels load eight elements.
 const ROW_BYTES: usize = 16;
 const ROW_ELEMENTS: usize = 8;
-/// Warps of a block, each of which computes one output.
+/// Warps of a block, each of which computes one output, or of those on tensor cores 16: as `WARPS` of the kernels.
 const WARPS: usize = 8;
+const TENSOR_ROWS: usize = 16;
 /// Rows of activations that a warp multiplies with each weight it reads: as `matmul_*` of the kernels.
 const BATCH: usize = 4;
+/// Columns that a warp takes at a time on tensor cores: as `CHUNK` of the kernels.
+const CHUNK: usize = 64;
+/// Warps that keep a large device busy: with fewer, several share the columns of the same outputs.
+const WARPS_MIN: usize = 2048;
 
 /// A matrix as kernels take it; see `matrix.cuh`.
 #[derive(Clone, Copy)]
@@ -88,6 +95,19 @@ pub(super) struct Visits {
     pub rows: usize,
     pub top_k: usize,
 }
+
+/// Which rows are multiplied, and with which of the matrices, as kernels take it; see `group.cuh`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Grouped {
+    tiles: Address,
+    order: Address,
+    divisor: i32,
+    batch: i32,
+}
+
+// SAFETY: two words, then two halves.
+unsafe impl Param for Grouped {}
 
 /// Visits by expert in device memory; see `tiles`.
 #[derive(Clone, Copy)]
@@ -330,6 +350,11 @@ impl Maker {
     }
 }
 
+/// How many warps share the columns of the same outputs where `warps` are enough for all: a power of two.
+fn splits(warps: usize, cols: usize) -> usize {
+    1 << (WARPS_MIN / warps).min(cols.div_ceil(CHUNK)).clamp(1, WARPS).ilog2()
+}
+
 fn kernels(modules: &mut Modules, dtype: DType) -> Result<Kernels> {
     let (file, of) = (File::of(dtype), dtype.to_string().to_lowercase());
     let mut function = |kind: &str| modules.function(file, &format!("{kind}_{of}"));
@@ -431,12 +456,16 @@ impl Matrix {
     }
 
     /// Multiplies `batch` rows of `x`.
-    pub(super) fn multiply(&self, device: &Device, x: Address, out: Output, batch: usize) -> Result<()> {
+    pub(super) fn multiply(&self, device: &Device, x: &Input, out: Output, batch: usize) -> Result<()> {
+        if x.is_packed() && self.is_for_tensor_cores() {
+            let all = Grouped { tiles: Address::NULL, order: Address::NULL, divisor: 1, batch: batch as i32 };
+            return self.tiled(device, &all, batch.div_ceil(TILE_ROWS), x, out);
+        }
         let (blocks, threads) = self.blocks();
         let (function, rows) =
             if batch == 1 { (self.kernels.matvec, 1) } else { (self.kernels.matmul, BATCH) };
         let grid = [blocks, batch.div_ceil(rows), 1];
-        device.launch(function, grid, threads, &[&self.described, &x, &out, &(batch as i32)])
+        device.launch(function, grid, threads, &[&self.described, &x.rows(), &out, &(batch as i32)])
     }
 
     /// `y[v] = W_s x[v / top_k]` for each visit v of the expert in slot s. Nothing is added.
@@ -468,13 +497,28 @@ impl Matrix {
         device: &Device,
         tiles: &Tiles,
         divisor: usize,
-        x: Address,
+        x: &Input,
         out: Output,
     ) -> Result<()> {
-        let (blocks, threads) = self.blocks();
-        let params: [&dyn Param; 6] =
-            [&self.described, &tiles.tiles, &tiles.order, &(divisor as i32), &x, &out];
-        device.launch(self.kernels.group, [blocks, tiles.count, 1], threads, &params)
+        let &Tiles { tiles, count, order } = tiles;
+        self.tiled(device, &Grouped { tiles, order, divisor: divisor as i32, batch: 0 }, count, x, out)
+    }
+
+    /// Multiplies `count` tiles of rows.
+    fn tiled(&self, device: &Device, grouped: &Grouped, count: usize, x: &Input, out: Output) -> Result<()> {
+        let &MatrixLayout { rows, cols, .. } = &self.layout;
+        let splits = splits(rows.div_ceil(TENSOR_ROWS) * count, cols);
+        let (blocks, threads) = match self.is_for_tensor_cores() {
+            true => (rows.div_ceil(TENSOR_ROWS * WARPS / splits), 32 * WARPS),
+            false => self.blocks(),
+        };
+        let params: [&dyn Param; 5] = [&self.described, grouped, x, &out, &(splits as i32)];
+        device.launch(self.kernels.group, [blocks, count, 1], threads, &params)
+    }
+
+    /// Whether tensor cores multiply it, which takes weights of up to 65504: those in f32 are meant to be exact.
+    fn is_for_tensor_cores(&self) -> bool {
+        self.layout.dtype != DType::F32
     }
 
     /// `x[i]` = the row `tokens[i]`.

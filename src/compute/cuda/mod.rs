@@ -4,7 +4,8 @@
 //!
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device, whose
 //! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
-//! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights. `backend` has the
+//! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights, `input` the rows
+//! that they multiply. `backend` has the
 //! operations of a backend, of which `attention`, `delta` and `moe` are the larger ones, `sizes` what passes need, and
 //! `workspace` the memory that operations share. `staging` is what comes back to the host, `saved` what is kept of the
 //! recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share whose experts are on both
@@ -19,6 +20,7 @@ mod driver;
 mod error;
 mod graphs;
 mod hybrid;
+mod input;
 mod matrix;
 pub mod measure;
 mod memory;
@@ -47,6 +49,7 @@ use super::{HeadWeights, KV_BLOCK, Keep, Pass, PassSizes, Precision};
 use crate::base::Cancel;
 use driver::{Address, Device, Function, Param};
 use hybrid::{Hybrid, Routed};
+use input::Input;
 use matrix::Output;
 use memory::{Arena, Buffer, HostMemory};
 use module::{File, Modules};
@@ -144,6 +147,7 @@ struct RowsKernels {
     rms_norm: Function,
     add: Function,
     pack: Function,
+    pack_rows: Function,
     unpack: Function,
 }
 
@@ -204,6 +208,7 @@ impl Cuda {
             rms_norm: function("rms_norm")?,
             add: function("add")?,
             pack: function("pack")?,
+            pack_rows: function("pack_rows")?,
             unpack: function("unpack")?,
         };
         Ok(Self {
@@ -503,7 +508,8 @@ impl Cuda {
             let (normed, logits) = (space.words(count * hidden)?, space.words(count * vocab)?);
             let from = x.buffer.address().plus(4 * first * hidden);
             self.norm(from, &weights.norm, normed, count, hidden, weights.eps)?;
-            weights.output.multiply(&self.device, normed, Output::to(logits), count)?;
+            // A row has the same logits beside others as alone.
+            weights.output.multiply(&self.device, &Input::exact(normed), Output::to(logits), count)?;
             self.save(logits, 4 * count * vocab, Destination::Logits)?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::driver::{Address, Function, Param};
 use super::hybrid::{Hybrid, Routed};
+use super::input::{Input, Packed};
 use super::matrix::{Maker, Matrix, Output, Records, Visits};
 use super::memory::Buffer;
 use super::module::{File, Modules};
@@ -169,6 +170,7 @@ fn slots(maker: &mut Maker, modules: &mut Modules, shape: &ExpertShape, count: u
 /// Workspace of the operation.
 pub(super) struct Parts {
     pub normed: Address,
+    pub packed_rows: Packed,
     /// `[rows, experts]`
     logits: Address,
     /// `[rows, top_k]`, and the same for the other ones.
@@ -180,6 +182,7 @@ pub(super) struct Parts {
     /// Inner activations of visits, or of the shared expert.
     pub gate: Address,
     pub inner: Address,
+    pub packed_inner: Packed,
     /// Logits of the shared expert's weight, `[rows]`.
     shared: Address,
     /// What the CPU returns.
@@ -192,6 +195,7 @@ impl Parts {
         let inner = (sizes.top_k * rows * sizes.expert_width).max(rows * sizes.dense_width);
         Ok(Self {
             normed: space.words(rows * sizes.hidden)?,
+            packed_rows: Packed::new(space, [[rows, sizes.hidden]])?,
             logits: space.words(rows * sizes.experts)?,
             chosen: space.words(visits)?,
             weights: space.words(visits)?,
@@ -199,6 +203,10 @@ impl Parts {
             late_slots: space.words(visits)?,
             gate: space.words(inner)?,
             inner: space.words(inner)?,
+            packed_inner: Packed::new(
+                space,
+                [[sizes.top_k * rows, sizes.expert_width], [rows, sizes.dense_width]],
+            )?,
             shared: space.words(rows)?,
             returned: space.words(rows * sizes.hidden)?,
         })
@@ -218,8 +226,9 @@ impl Cuda {
         let mut space = self.space()?;
         let parts = Parts::new(&mut space, &sizes, rows)?;
         self.norm(x, &weights.norm, parts.normed, rows, sizes.hidden, weights.eps)?;
-        let Some(routed) = &weights.routed else { return self.shared(weights, &parts, rows, x) };
-        self.route(routed, &parts, rows)?;
+        let normed = self.input(parts.normed, &parts.packed_rows, rows, sizes.hidden)?;
+        let Some(routed) = &weights.routed else { return self.shared(weights, &parts, &normed, rows, x) };
+        self.route(routed, &parts, &normed, rows)?;
         let Experts { resident, host, recorder, .. } = &routed.experts;
         if let Some(recorder) = recorder {
             self.save(parts.chosen, 4 * rows * routed.top_k, Destination::Chosen)?;
@@ -230,8 +239,8 @@ impl Cuda {
         if self.pass.is_swept
             && let Some(Host { experts: host, records: Some(records) }) = host
         {
-            self.shared(weights, &parts, rows, x)?;
-            return self.sweep_layer(&routed.experts, host, records, &parts, routed.top_k, x);
+            self.shared(weights, &parts, &normed, rows, x)?;
+            return self.sweep_layer(&routed.experts, host, records, &parts, &normed, routed.top_k, x);
         }
         let is_sent = host.is_some() && self.send_routing(&parts, rows * routed.top_k)?;
         if let Some(resident) = resident {
@@ -239,7 +248,7 @@ impl Cuda {
             self.visit(resident, &visits, &parts, x)?;
         }
         // The device computes with the shared expert, too, while the host learns of the others.
-        self.shared(weights, &parts, rows, x)?;
+        self.shared(weights, &parts, &normed, rows, x)?;
         let Some(host) = host else { return Ok(()) };
         if is_sent {
             self.device.flush()?;
@@ -259,12 +268,18 @@ impl Cuda {
         self.hybrid.as_mut().context(NO_ROUTING)
     }
 
-    fn route(&mut self, routed: &RoutedWeights<Self>, parts: &Parts, rows: usize) -> Result<()> {
+    fn route(
+        &mut self,
+        routed: &RoutedWeights<Self>,
+        parts: &Parts,
+        normed: &Input,
+        rows: usize,
+    ) -> Result<()> {
         let (device, kernels) = (self.device.clone(), self.moe_kernels()?);
         let experts = &routed.experts;
         let table = experts.resident.as_ref().and_then(|resident| resident.table.as_ref());
         let table = table.map_or(Address::NULL, |table| table.slots.address());
-        routed.router.multiply(&device, parts.normed, Output::to(parts.logits), rows)?;
+        routed.router.multiply(&device, normed, Output::to(parts.logits), rows)?;
         let params: [&dyn Param; 8] = [
             &parts.logits,
             &table,
@@ -392,16 +407,24 @@ impl Cuda {
     }
 
     /// Adds what the expert returns that every row visits, where there is one.
-    fn shared(&self, weights: &MoeWeights<Self>, parts: &Parts, rows: usize, x: Address) -> Result<()> {
+    fn shared(
+        &self,
+        weights: &MoeWeights<Self>,
+        parts: &Parts,
+        normed: &Input,
+        rows: usize,
+        x: Address,
+    ) -> Result<()> {
         let Some(SharedWeights { expert, gate }) = &weights.shared else { return Ok(()) };
         let device = &self.device;
-        expert.gate.multiply(device, parts.normed, Output::to(parts.gate), rows)?;
-        expert.up.multiply(device, parts.normed, Output::to(parts.inner).gated_by(parts.gate), rows)?;
+        expert.gate.multiply(device, normed, Output::to(parts.gate), rows)?;
+        expert.up.multiply(device, normed, Output::to(parts.inner).gated_by(parts.gate), rows)?;
         let mut out = Output::adds_to(x);
         if let Some(gate) = gate {
-            gate.multiply(device, parts.normed, Output::to(parts.shared), rows)?;
+            gate.multiply(device, normed, Output::to(parts.shared), rows)?;
             out = out.scaled_by(parts.shared);
         }
-        expert.down.multiply(device, parts.inner, out, rows)
+        let inner = self.input(parts.inner, &parts.packed_inner, rows, expert.down.cols())?;
+        expert.down.multiply(device, &inner, out, rows)
     }
 }

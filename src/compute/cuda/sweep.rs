@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 
 use super::driver::{Address, Device, Function, Param};
 use super::hybrid::{Residence, Routed};
+use super::input::Input;
 use super::matrix::{Matrix, Output, Records, Tiles};
 use super::memory::{Arena, Buffer, HostMemory, taken};
 use super::module::{File, Modules};
@@ -63,6 +64,7 @@ struct Layer<'a> {
     host: &'a <Cpu as Backend>::Experts,
     records: &'a Records,
     parts: &'a Parts,
+    normed: &'a Input,
     top_k: usize,
     /// What outputs are added to.
     x: Address,
@@ -165,11 +167,12 @@ impl Cuda {
         host: &<Cpu as Backend>::Experts,
         records: &Records,
         parts: &Parts,
+        normed: &Input,
         top_k: usize,
         x: Address,
     ) -> Result<()> {
         let mut sweep = self.sweep.take().context("a backend without memory for sweeps")?;
-        let done = self.sweep_with(&mut sweep, &Layer { experts, host, records, parts, top_k, x });
+        let done = self.sweep_with(&mut sweep, &Layer { experts, host, records, parts, normed, top_k, x });
         self.sweep = Some(sweep);
         done
     }
@@ -321,16 +324,17 @@ impl Cuda {
         [gate, up, down]: &[Matrix; 3],
         placed: impl Iterator<Item = (u32, usize)>,
     ) -> Result<()> {
-        let &Group { layer: Layer { parts, top_k, .. }, visitors, order } = group;
+        let &Group { layer: Layer { parts, normed, top_k, .. }, visitors, order } = group;
         let tiles = visitors.tiles(placed);
         if tiles.is_empty() {
             return Ok(());
         }
         let tiles = Tiles { tiles: sweep.lists.add(&tiles)?, count: tiles.len(), order };
         let (device, outputs) = (&self.device, Output::to(sweep.outputs.address()));
-        gate.group(device, &tiles, *top_k, parts.normed, Output::to(parts.gate))?;
-        up.group(device, &tiles, *top_k, parts.normed, Output::to(parts.inner).gated_by(parts.gate))?;
-        down.group(device, &tiles, 1, parts.inner, outputs)
+        gate.group(device, &tiles, *top_k, normed, Output::to(parts.gate))?;
+        up.group(device, &tiles, *top_k, normed, Output::to(parts.inner).gated_by(parts.gate))?;
+        let inner = self.visits(parts.inner, &parts.packed_inner, &tiles, down.cols())?;
+        down.group(device, &tiles, 1, &inner, outputs)
     }
 }
 

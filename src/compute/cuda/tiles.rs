@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 /// Most rows of a tile: as `TILE_ROWS` of the kernels.
-const TILE_ROWS: usize = 4;
+pub(super) const TILE_ROWS: usize = 32;
 
-/// Visits of one expert as kernels take them; see `group` of `matrix.cuh`.
+/// Visits of one expert as kernels take them; see `Rows` of `group.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Tile {

@@ -7,6 +7,7 @@ pub mod device;
 mod faults;
 mod memory;
 mod modules;
+mod products;
 mod programs;
 mod ptx;
 mod trial;

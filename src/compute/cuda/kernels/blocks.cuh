@@ -343,14 +343,14 @@ struct TQ1_0 {
     static const int LEN = 256, BYTES = 54;
     EIGHT {
         float d = half_at(p + 52);
-        for (int j = 0; j < 8; j++) {
-            int e = 8 * i + j;
-            // Which digit, and of which byte.
+        for (int half = 0; half < 8; half += 4) {
+            int e = 8 * i + half;
+            // Which digit, and of which bytes.
             int digit = e < 160 ? e / 32 : e < 240 ? (e - 160) / 16 : (e - 240) / 4;
-            int at = e < 160 ? e % 32 : e < 240 ? 32 + e % 16 : 48 + e % 4;
+            const u8* bytes = p + (e < 160 ? e % 32 : e < 240 ? 32 + e % 16 : 48);
             u32 power = digit == 0 ? 1 : digit == 1 ? 3 : digit == 2 ? 9 : digit == 3 ? 27 : 81;
             // A byte is the fraction of 256 that the digits make in base 3, rounded up.
-            out[j] = d * ((float)((p[at] * power & 255) * 3 >> 8) - 1.f);
+            for (int j = 0; j < 4; j++) out[half + j] = d * ((float)((bytes[j] * power & 255) * 3 >> 8) - 1.f);
         }
     }
 };

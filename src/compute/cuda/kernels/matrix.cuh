@@ -28,9 +28,14 @@ template <class T> __device__ __forceinline__ void weights8(const Matrix& m, int
     // Blocks have scales of their own.
     if (T::LEN == 1 && m.scales) {
         const float* scales = m.scales + (u64)(row / m.scale_rows) * ((m.cols + m.scale_cols - 1) / m.scale_cols);
-        for (int j = 0; j < 8; j++) {
-            int col = 8 * g + j;
-            if (col < m.cols) w[j] *= scales[col / m.scale_cols];
+        if (m.scale_cols % 8 == 0) {
+            float scale = scales[8 * g / m.scale_cols];
+            for (int j = 0; j < 8; j++) w[j] *= scale;
+        } else {
+            for (int j = 0; j < 8; j++) {
+                int col = 8 * g + j;
+                if (col < m.cols) w[j] *= scales[col / m.scale_cols];
+            }
         }
     }
 }
@@ -76,6 +81,25 @@ __device__ __forceinline__ void products(const Matrix& m, int row, const float* 
     }
 }
 
+// Writes output `row` of the `rows` that row `of` of the batch has.
+__device__ __forceinline__ void finish(const Output& out, float product, u64 of, int rows, int row) {
+    u64 at = of * rows + row;
+    if (out.gate) product *= silu(out.gate[at]);
+    if (out.factor) product *= sigmoid(out.factor[of]);
+    out.y[at] = out.adds ? out.y[at] + product : product;
+}
+
+// Each of N sums over the warp, in the lane of its number.
+template <int N> __device__ __forceinline__ float warp_sums(const float* sums) {
+    float own = 0.f;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        float sum = warp_sum(sums[i]);
+        if (threadIdx.x % 32 == i) own = sum;
+    }
+    return own;
+}
+
 // The row of a matrix that a warp computes with, of the blocks of a grid.
 __device__ __forceinline__ int own_row() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
 
@@ -96,16 +120,9 @@ __device__ __forceinline__ void matmul(const Matrix& m, const float* x, const Ou
 #pragma unroll
     for (int r = 0; r < R; r++) sums[r] = 0.f;
     products<T, R>(m, row, x + (u64)first * m.cols, batch - first, sums);
-#pragma unroll
-    for (int r = 0; r < R; r++) {
-        if (first + r < batch) {
-            float sum = warp_sum(sums[r]);
-            u64 at = (u64)(first + r) * m.rows + row;
-            if (out.gate) sum *= silu(out.gate[at]);
-            if (out.factor) sum *= sigmoid(out.factor[first + r]);
-            if (threadIdx.x % 32 == 0) out.y[at] = out.adds ? out.y[at] + sum : sum;
-        }
-    }
+    float sum = warp_sums<R>(sums);
+    int r = threadIdx.x % 32;
+    if (r < min(R, batch - first)) finish(out, sum, first + r, m.rows, row);
 }
 
 // `W_s x[v / top_k]` for visit v = `blockIdx.y` of the expert in slot s = `slots[v]`; nothing where that is negative.
@@ -138,48 +155,6 @@ __device__ __forceinline__ void gather(const Matrix& m, const int* slots, const 
     }
     total = warp_sum(total);
     if (threadIdx.x % 32 == 0) y[(u64)blockIdx.y * m.rows + row] += total;
-}
-
-// Most rows of a tile: as `TILE_ROWS` of `compute/cuda/tiles.rs`.
-static const int TILE_ROWS = 4;
-
-// `W_s x[v / divisor]` for the visits v = `order[first]` to `order[first + count - 1]` of tile `blockIdx.y`, which is `{s,
-// first, count, -}`: each weight is read once for all of them. Rows of the output are visits.
-template <class T>
-__device__ __forceinline__ void group(const Matrix& m, const int4* tiles, const u32* order, int divisor, const float* x, const Output& out) {
-    int row = own_row();
-    if (row >= m.rows) return;
-    int4 tile = tiles[blockIdx.y];
-    order += tile.y;
-    Matrix own = nth(m, tile.x);
-    const float* rows[TILE_ROWS];
-    float sums[TILE_ROWS];
-#pragma unroll
-    for (int r = 0; r < TILE_ROWS; r++) {
-        rows[r] = x + (u64)(order[min(r, tile.z - 1)] / divisor) * m.cols;
-        sums[r] = 0.f;
-    }
-    int groups = (m.cols + 7) / 8;
-    for (int g = threadIdx.x % 32; g < groups; g += 32) {
-        float w[8], a[8];
-        weights8<T>(own, row, g, w);
-#pragma unroll
-        for (int r = 0; r < TILE_ROWS; r++) {
-            if (r < tile.z) {
-                activations8<T>(rows[r], m.cols, g, a);
-                for (int j = 0; j < 8; j++) sums[r] += w[j] * a[j];
-            }
-        }
-    }
-#pragma unroll
-    for (int r = 0; r < TILE_ROWS; r++) {
-        if (r < tile.z) {
-            float sum = warp_sum(sums[r]);
-            u64 at = (u64)order[r] * m.rows + row;
-            if (out.gate) sum *= silu(out.gate[at]);
-            if (threadIdx.x % 32 == 0) out.y[at] = sum;
-        }
-    }
 }
 
 // `x[i] = table[tokens[i]]`, one block for each i.
