@@ -8,14 +8,19 @@ use super::random::RandomTensor;
 use crate::base::Cancel;
 use crate::base::dtype::DType;
 use crate::compute::{
-    Backend, ExpertWeights, Interrupted, Keep, MoeWeights, Pass, PassOut, PassSizes, SharedWeights,
-    StoredMatrix,
+    Backend, BlockScale, ExpertWeights, Interrupted, Keep, MoeWeights, Pass, PassOut, PassSizes,
+    SharedWeights, StoredMatrix,
 };
 use crate::format::{Bytes, Tensor};
 
 /// Widths of the rows and of the block, and how often it is computed. From the second on it is measured only where the one before
 /// was fast: the weights are to be more than caches hold.
 pub const SIZES: [(usize, usize, usize); 3] = [(256, 256, 1), (1024, 4096, 4), (2048, 16_384, 8)];
+/// The same, where the time that a kernel takes besides is to count for little on the fastest devices, too.
+pub const LARGE_SIZES: [(usize, usize, usize); 4] =
+    [(256, 256, 1), (1024, 4096, 4), (2048, 16_384, 8), (4096, 32_768, 8)];
+/// Rows and columns that share a scale, of weights that have scales apart.
+const SCALE_BLOCK: [usize; 2] = [128, 128];
 /// Rows of activations where a device is bound by arithmetic.
 pub const ROWS: usize = 64;
 /// What takes longer in all, in seconds, is not measured with more.
@@ -42,10 +47,19 @@ pub fn pass_sizes(hidden: usize, width: usize) -> PassSizes {
     }
 }
 
-/// Measures with weights of a type; `open` gives a backend with room for a block of these sizes.
-pub fn measure<B: Backend>(dtype: DType, open: impl Fn(&PassSizes, DType) -> Result<B>) -> Result<Speed> {
+/// Rows and columns that share a scale in matrices of a type.
+pub fn scale_block(dtype: DType) -> Option<[usize; 2]> {
+    (dtype == DType::F8E4M3).then_some(SCALE_BLOCK)
+}
+
+/// Measures with weights of a type and some of these sizes; `open` gives a backend with room for a block of them.
+pub fn measure<B: Backend>(
+    dtype: DType,
+    all_sizes: &[(usize, usize, usize)],
+    open: impl Fn(&PassSizes, DType) -> Result<B>,
+) -> Result<Speed> {
     let mut last = None;
-    for (hidden, width, times) in SIZES {
+    for &(hidden, width, times) in all_sizes {
         let sizes = pass_sizes(hidden, width);
         let weights = (3 * hidden * width) as f64;
         let mut backend = open(&sizes, dtype)?;
@@ -72,7 +86,12 @@ fn seconds<B: Backend>(backend: &mut B, sizes: &PassSizes, dtype: DType, times: 
         RandomTensor::new(dtype, (cols as f32).sqrt().recip(), key).fill(0, &mut bytes);
         let values =
             Tensor { name: "random".into(), dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
-        backend.matrix(StoredMatrix { rows, cols, values, scale: None })
+        let scale = scale_block(dtype).map(|[block_rows, block_cols]| BlockScale {
+            values: vec![1.0; rows.div_ceil(block_rows) * cols.div_ceil(block_cols)],
+            block_rows,
+            block_cols,
+        });
+        backend.matrix(StoredMatrix { rows, cols, values, scale })
     };
     let expert = ExpertWeights {
         gate: matrix(width, hidden, 1)?,

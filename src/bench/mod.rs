@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod experts;
 pub mod fidelity;
 pub mod fit;
+pub mod gpu;
 pub mod hardware;
 pub mod kernels;
 pub mod keystrokes;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::fit::Spread;
+use super::gpu::Gpu;
 use super::machine::Machine;
 
 /// The model that was measured.
@@ -45,6 +46,10 @@ pub struct Report {
     pub decode: Decode,
     /// Where experts came from in decoding; none where all weights are mapped.
     pub experts: Option<Experts>,
+    /// Where the model runs on a GPU.
+    pub on_gpu: Option<OnGpu>,
+    /// A few more tokens of a known prompt, where that was asked for.
+    pub more: Option<More>,
     /// Where some were computed with in a smaller copy.
     pub fidelity: Option<Fidelity>,
     /// Peak memory up to the end of decoding, in bytes; none where it is unknown.
@@ -131,6 +136,53 @@ pub struct Prompts {
     pub bytes: u64,
     /// As a rate over all of its time, in GB/s.
     pub read_gb_per_s: f64,
+}
+
+/// A model on a GPU, in the last run of decoding and of each prompt.
+#[derive(Clone, Debug, Serialize)]
+pub struct OnGpu {
+    pub gpu: Gpu,
+    /// Experts of each layer that have a slot, of how many; both 0 without experts.
+    pub slots: usize,
+    pub experts: usize,
+    /// Share of the visits that found the expert in its slot.
+    pub hit_rate: f64,
+    /// Experts of a decoded token that were copied to slots.
+    pub copied_per_token: f64,
+    /// Bytes of a decoded token that the GPU reads of its memory, that come over the link, and that the CPU reads: of weights.
+    pub gpu_bytes: f64,
+    pub link_bytes: f64,
+    pub cpu_bytes: f64,
+    /// Tokens per second were there nothing but these bytes to move, at the measured bandwidths and the best division.
+    pub bound_tokens_per_s: f64,
+    /// The median speed as a share of that.
+    pub bound_share: f64,
+    /// Prompts of each length.
+    pub prefill: Vec<GpuPrompts>,
+}
+
+/// Experts of a prompt on a GPU.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct GpuPrompts {
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Share of the visited experts that had a slot.
+    pub hit_rate: f64,
+    /// Bytes of experts that came over the link.
+    pub link_bytes: f64,
+}
+
+/// A few more tokens of a prompt that is known, as a keystroke brings them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct More {
+    /// Tokens of the prompt.
+    pub context: usize,
+    /// New ones.
+    pub tokens: usize,
+    /// Milliseconds to evaluate them.
+    pub ms: Spread,
+    /// Milliseconds to return to the state behind the prompt, and to evaluate one token there.
+    pub back_ms: Spread,
 }
 
 /// What a smaller copy of experts changes: log-probabilities of the likeliest tokens of the model without it.
@@ -250,6 +302,39 @@ impl Report {
                     gigabytes(*bytes),
                 )?;
             }
+        }
+        if let Some(on_gpu) = &self.on_gpu {
+            let OnGpu { gpu, slots, experts, hit_rate, gpu_bytes, link_bytes, cpu_bytes, .. } = on_gpu;
+            writeln!(
+                f,
+                "On {}, whose memory copies {:.0} GB/s, with a link of {:.1} GB/s: {slots} of {experts} experts of each layer \
+                 have a slot; {:.1} % of the visits hit them. For a token it reads {}, {} come over the link, and the CPU reads {}: \
+                 bandwidths alone would allow {} tokens/s, of which {:.0} % are reached.",
+                gpu.name,
+                gpu.memory_gb_per_s,
+                gpu.link_gb_per_s,
+                100.0 * hit_rate,
+                gigabytes(*gpu_bytes as u64),
+                gigabytes(*link_bytes as u64),
+                gigabytes(*cpu_bytes as u64),
+                figure(on_gpu.bound_tokens_per_s),
+                100.0 * on_gpu.bound_share,
+            )?;
+            for GpuPrompts { tokens, hit_rate, link_bytes } in &on_gpu.prefill {
+                let (percent, bytes) = (100.0 * hit_rate, gigabytes(*link_bytes as u64));
+                writeln!(
+                    f,
+                    "A prompt of {tokens} found {percent:.1} % of its experts in slots; {bytes} came over the link."
+                )?;
+            }
+        }
+        if let Some(More { context, tokens, ms, back_ms }) = &self.more {
+            writeln!(
+                f,
+                "{tokens} more tokens after {context} known ones took {:.2} ms ({:.2} to {:.2}); returning to those, and one token, \
+                 {:.2} ms ({:.2} to {:.2}).",
+                ms.median, ms.min, ms.max, back_ms.median, back_ms.min, back_ms.max
+            )?;
         }
         if let (Some(experts), Some(fidelity)) = (&self.experts, &self.fidelity) {
             writeln!(

@@ -138,13 +138,16 @@ fn speeds<const N: usize>(
     speeds.try_into().map_err(|_| anyhow!("the kernels cannot be measured"))
 }
 
-/// What the GPU of this machine does in a second with weights of a type, and what its memory gives to both.
-pub fn gpu_rates(options: CpuOptions, dtype: DType) -> Result<GpuRates> {
-    let dtype = if dtype == DType::F8E4M3 { DType::Q8_0 } else { dtype };
+/// What the kernels of the GPU of this machine do in a second with weights of a type, in dense blocks of some of these sizes.
+pub(super) fn of_gpu_kernels(
+    options: CpuOptions,
+    dtype: DType,
+    all_sizes: &[(usize, usize, usize)],
+) -> Result<blocks::Speed> {
     let (precision, kv) = (Precision::F16, Precision::F16);
     let open = |sizes: &PassSizes, dtype| {
         let matrix = |rows, cols| {
-            let layout = MatrixLayout { rows, cols, dtype, scale_block: None };
+            let layout = MatrixLayout { rows, cols, dtype, scale_block: blocks::scale_block(dtype) };
             cuda::matrix_bytes(&layout, 1).context("rows are whole blocks")
         };
         let (hidden, width) = (sizes.hidden, sizes.dense_width);
@@ -161,8 +164,14 @@ pub fn gpu_rates(options: CpuOptions, dtype: DType) -> Result<GpuRates> {
             cpu: options,
         })
     };
+    blocks::measure(dtype, all_sizes, open)
+}
+
+/// What the GPU of this machine does in a second with weights of a type, and what its memory gives to both.
+pub fn gpu_rates(options: CpuOptions, dtype: DType) -> Result<GpuRates> {
+    let dtype = if dtype == DType::F8E4M3 { DType::Q8_0 } else { dtype };
     let Measured { link_per_s, launch_s, wait_s } = measure::measure()?;
-    let blocks::Speed { weights_per_s, macs_per_s } = blocks::measure(dtype, open)?;
+    let blocks::Speed { weights_per_s, macs_per_s } = of_gpu_kernels(options, dtype, &blocks::SIZES)?;
     let memory_per_s = machine::bandwidth_at_a_glance(options.threads);
     let copy_per_s = machine::copies_at_a_glance();
     Ok(GpuRates { weights_per_s, macs_per_s, link_per_s, launch_s, wait_s, memory_per_s, copy_per_s })

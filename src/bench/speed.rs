@@ -5,15 +5,18 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use super::fit::{self, Depth, Spread};
+use super::gpu::Gpu;
 use super::machine::{self, Machine};
 use super::plan::{self, Rates, Sizes};
 use super::report::{
-    Decode, Estimate, Estimated, Experts, Fidelity, First, Prefill, Prompts, Report, Subject,
+    Decode, Estimate, Estimated, Experts, Fidelity, First, GpuPrompts, More, OnGpu, Prefill, Prompts, Report,
+    Subject,
 };
 use super::synthetic::Routing;
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
+use crate::compute::experts::DeviceVisits;
 use crate::decode::sample::{argmax, log_softmax};
 use crate::model::WeightBytes;
 use crate::model::experts::store::ExpertUsage;
@@ -30,6 +33,8 @@ pub struct Workload {
     pub runs: usize,
     /// What decides which tokens there are.
     pub routing: Routing,
+    /// More tokens of a known prompt that are measured, too; 0 for none.
+    pub more: usize,
 }
 
 /// Threads and kernels, for the report.
@@ -38,6 +43,8 @@ pub struct Engine {
     pub threads: usize,
     /// Name of the kernels.
     pub kernels: String,
+    /// Where the model is to run on a GPU: that, and how large the model is.
+    pub gpu: Option<(Gpu, Sizes)>,
 }
 
 /// A model of which this one has the first layers.
@@ -71,6 +78,10 @@ pub fn run<B: Backend>(
     let started = Instant::now();
     let mut session = open(subject.layers)?;
     let load_ms = milliseconds(started.elapsed());
+    ensure!(
+        engine.gpu.is_none() || session.model().is_on_device(),
+        "the model does not run on the GPU; the log says why (FIMD_LOG=info)"
+    );
     let deep = measure(&mut session, workload, say)?;
     let weights = session.model().weight_bytes();
     // Before another session is opened.
@@ -117,6 +128,8 @@ pub fn run<B: Backend>(
         prefill: prefill(workload, &deep, &weights, bandwidth),
         decode: decode(workload, &deep, &weights, bandwidth),
         experts,
+        on_gpu: engine.gpu.map(|(gpu, sizes)| on_gpu(gpu, &sizes, workload, &deep)),
+        more: deep.more.map(|(context, ms, back_ms)| More { context, tokens: workload.more, ms, back_ms }),
         fidelity,
         peak_memory_bytes,
         logits_hash: format!("{:016x}", deep.logits_hash),
@@ -144,7 +157,14 @@ struct Measured {
     logits_hash: u64,
     /// Where experts do not all fit in memory.
     experts: Option<Usage>,
+    /// Where a GPU has some of them: in the last run of each prompt length, and of decoding.
+    visits: Option<(Vec<DeviceVisits>, DeviceVisits)>,
+    /// Tokens of a known prompt, and milliseconds of more tokens, and of returning to it.
+    more: Option<(usize, Spread, Spread)>,
 }
+
+/// What a run did with experts, in memory of the host and on a device.
+type Used = (ExpertUsage, DeviceVisits);
 
 /// What was done with experts.
 struct Usage {
@@ -169,30 +189,44 @@ fn measure<B: Backend>(
 ) -> Result<Measured> {
     let tokens = workload.routing.tokens(session.model().config().vocab);
     let is_tiered = session.usage().experts.is_some();
+    let has_slots = session.usage().device_experts.is_some();
     let mut seed = SEED;
     let mut draw = |len| {
-        seed += u64::from(is_tiered);
+        seed += u64::from(is_tiered || has_slots);
         tokens.take(seed, len)
     };
     let first_tokens = workload.prompts.iter().copied().max().unwrap_or(1);
     say(format!("first pass, {first_tokens} tokens"));
-    let (first_ms, first) = used(session, |session| prefill_ms(session, &draw(first_tokens)))?;
+    let (first_ms, (first, _)) = used(session, |session| prefill_ms(session, &draw(first_tokens)))?;
 
     let mut prefill: Vec<Vec<f64>> = vec![Vec::new(); workload.prompts.len()];
     let mut decode = Vec::new();
     let mut experts = Usage { first, prefill: Vec::new(), decode: ExpertUsage::default() };
+    let mut visits = (Vec::new(), DeviceVisits::default());
+    let known = first_tokens.min(session.context().saturating_sub(workload.more + 1));
+    let mut more = (Vec::new(), Vec::new());
     for run in 1..=workload.runs {
         experts.prefill.clear();
+        visits.0.clear();
         for (&len, times) in workload.prompts.iter().zip(&mut prefill) {
             say(format!("run {run} of {}: prefill, {len} tokens", workload.runs));
-            let (ms, usage) = used(session, |session| prefill_ms(session, &draw(len)))?;
+            let (ms, (usage, on_device)) = used(session, |session| prefill_ms(session, &draw(len)))?;
             times.push(ms);
             experts.prefill.push(usage);
+            visits.0.push(on_device);
+        }
+        if workload.more > 0 {
+            say(format!("run {run} of {}: {} more tokens", workload.runs, workload.more));
+            let (ms, back_ms) = more_ms(session, &draw(known + workload.more + 1), known)?;
+            more.0.push(ms);
+            more.1.push(back_ms);
         }
         say(format!("run {run} of {}: decode", workload.runs));
-        let (ms, usage) = used(session, |session| decode_ms(session, &draw(workload.generate + 1)))?;
+        let (ms, (usage, on_device)) =
+            used(session, |session| decode_ms(session, &draw(workload.generate + 1)))?;
         decode.push(ms);
         experts.decode = usage;
+        visits.1 = on_device;
     }
     ensure!(
         session.logits().iter().all(|logit| logit.is_finite()),
@@ -204,6 +238,8 @@ fn measure<B: Backend>(
         prefill_ms: prefill.into_iter().map(Spread::of).collect(),
         decode_ms: Spread::of(decode),
         experts: is_tiered.then_some(experts),
+        visits: has_slots.then_some(visits),
+        more: (workload.more > 0).then(|| (known, Spread::of(more.0), Spread::of(more.1))),
         logits_hash: fnv1a(session.logits().iter().flat_map(|logit| logit.to_le_bytes())),
     })
 }
@@ -212,10 +248,15 @@ fn measure<B: Backend>(
 fn used<B: Backend>(
     session: &mut Session<B>,
     work: impl FnOnce(&mut Session<B>) -> Result<f64>,
-) -> Result<(f64, ExpertUsage)> {
-    let before = session.usage().experts.unwrap_or_default();
+) -> Result<(f64, Used)> {
+    let used = |session: &Session<B>| {
+        let usage = session.usage();
+        (usage.experts.unwrap_or_default(), usage.device_experts.unwrap_or_default())
+    };
+    let before = used(session);
     let result = work(session)?;
-    Ok((result, session.usage().experts.unwrap_or_default().since(&before)))
+    let after = used(session);
+    Ok((result, (after.0.since(&before.0), after.1.since(&before.1))))
 }
 
 /// Milliseconds to evaluate `prompt` in an empty session.
@@ -224,6 +265,21 @@ pub(super) fn prefill_ms<B: Backend>(session: &mut Session<B>, prompt: &[u32]) -
     let started = Instant::now();
     session.sync(prompt, &[], &Cancel::new())?;
     Ok(milliseconds(started.elapsed()))
+}
+
+/// Milliseconds to evaluate all but the last of `tokens` where `known` of them are evaluated already; and to return to those and
+/// evaluate the last.
+fn more_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32], known: usize) -> Result<(f64, f64)> {
+    session.reset();
+    session.sync(&tokens[..known], &[], &Cancel::new())?;
+    let timed = |session: &mut Session<B>, tokens: &[u32]| {
+        let started = Instant::now();
+        session.sync(tokens, &[], &Cancel::new())?;
+        anyhow::Ok(milliseconds(started.elapsed()))
+    };
+    let more = timed(session, &tokens[..tokens.len() - 1])?;
+    let back = [&tokens[..known], &tokens[tokens.len() - 1..]].concat();
+    Ok((more, timed(session, &back)?))
 }
 
 /// Mean time per token after the first of `tokens`, in milliseconds. The tokens are fixed, so that the work does not
@@ -360,6 +416,45 @@ fn experts(
         prefill: lengths.map(|((&tokens, usage), ms)| prompts(tokens, usage, ms.median)).collect(),
         predicted_tokens_per_s: plan::speed(&sizes, &rates, decode.hit_rate()).tokens_per_s,
         disk_gb_per_s: rates.disk_per_s / 1e9,
+    }
+}
+
+fn on_gpu(gpu: Gpu, sizes: &Sizes, workload: &Workload, measured: &Measured) -> OnGpu {
+    let experts: usize = sizes.layers.iter().map(|layer| layer.experts).sum();
+    let record_bytes = sizes.expert_bytes() as f64 / (experts as f64).max(1.0);
+    let all_visits: usize = sizes.layers.iter().map(|layer| layer.top_k).sum();
+    let of_layer = sizes.layers.first().map_or(0, |layer| layer.experts);
+    // With the first token.
+    let tokens = (workload.generate + 1) as f64;
+    let (slots, visits, hits, copied, hit_rate) = match &measured.visits {
+        Some((_, decode)) => {
+            let DeviceVisits { slots, visits, hits, copied, .. } = *decode;
+            let of_token = [visits, hits, copied].map(|count| count as f64 / tokens);
+            (slots, of_token[0], of_token[1], of_token[2], decode.hit_rate())
+        }
+        None => (of_layer, all_visits as f64, all_visits as f64, 0.0, 1.0),
+    };
+    let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
+    let bound_tokens_per_s = 1.0 / gpu.bound_s(sizes, hit_rate);
+    let all = vec![DeviceVisits { visits: 1, hits: 1, ..DeviceVisits::default() }; workload.prompts.len()];
+    let prompts = measured.visits.as_ref().map_or(&all, |(prefill, _)| prefill);
+    let prefill = workload.prompts.iter().zip(prompts).map(|(&tokens, visits)| GpuPrompts {
+        tokens,
+        hit_rate: visits.hit_rate(),
+        link_bytes: (visits.copied + visits.streamed) as f64 * record_bytes,
+    });
+    OnGpu {
+        slots,
+        experts: of_layer,
+        hit_rate,
+        copied_per_token: copied,
+        gpu_bytes: trunk + (hits + copied) * record_bytes,
+        link_bytes: copied * record_bytes,
+        cpu_bytes: (visits - hits - copied) * record_bytes,
+        bound_tokens_per_s,
+        bound_share: 1e3 / measured.decode_ms.median / bound_tokens_per_s,
+        prefill: prefill.collect(),
+        gpu,
     }
 }
 

@@ -225,6 +225,17 @@ impl EngineArgs {
         Spec { model, threads, ..self.spec_alone()? }.open_layers(layers)
     }
 
+    /// The same on the GPU, with slots for so many experts of each layer, in as much of its memory as that takes.
+    pub(super) fn open_layers_in_slots(
+        &self,
+        path: Option<&Path>,
+        layers: usize,
+        slots: usize,
+    ) -> Result<LocalSession> {
+        let spec = Spec { model: path.map(Path::to_owned), ..self.spec_alone()? };
+        spec.with_slots(layers, slots)?.open_layers(layers)
+    }
+
     /// Opens the model at `path` without a tokenizer, and without a smaller copy of its experts, in as much memory as there
     /// is: the budget of both may hold too few experts.
     pub(super) fn open_exact(&self, path: Option<&Path>) -> Result<LocalSession> {

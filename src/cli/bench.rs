@@ -1,6 +1,7 @@
 //! `fimd bench`: benchmarks on this machine.
 
 mod batch;
+mod gpu;
 mod schedule;
 mod threads;
 
@@ -18,6 +19,7 @@ use super::quantize::Layout;
 use crate::base::disk;
 use crate::base::dtype::DType;
 use crate::bench::experts::{self, Rates, Report};
+use crate::bench::gpu::Gpu;
 use crate::bench::keystrokes::client::Client;
 use crate::bench::keystrokes::infill::{Address, Infill};
 use crate::bench::keystrokes::session::Session;
@@ -58,6 +60,8 @@ enum Benchmark {
     Threads(threads::ThreadsArgs),
     /// Measure the matmul of each weight type
     Kernels(KernelsArgs),
+    /// Measure the GPU: its memory, its link, and its kernels with each weight type
+    Gpu(gpu::GpuArgs),
     /// Measure the cost of a keystroke, by replaying typing sessions
     Keystrokes(KeystrokesArgs),
     /// Soak test with random edits: every request must be answered, and memory must not grow
@@ -114,6 +118,14 @@ struct SpeedArgs {
     /// How tokens choose experts: uniform, or as text does, with popular experts and topics
     #[arg(long, value_name = "uniform|text", default_value = "uniform")]
     routing: Routing,
+
+    /// Run on the GPU with slots for N experts of each layer, in as much of its memory as that takes
+    #[arg(long, value_name = "N", conflicts_with = "vram_budget")]
+    slots: Option<usize>,
+
+    /// Measure N more tokens of a known prompt, too, as a keystroke brings them, and the return to that prompt
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=512))]
+    more: u16,
 
     /// Print one JSON object
     #[arg(long)]
@@ -220,6 +232,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Benchmark::Batch(args) => batch::run(args),
         Benchmark::Threads(args) => threads::run(args),
         Benchmark::Kernels(args) => run_kernels(args),
+        Benchmark::Gpu(args) => gpu::run(args),
         Benchmark::Keystrokes(args) => run_keystrokes(args),
         Benchmark::Soak(args) => run_soak(args),
         Benchmark::Daemon(args) => run_daemon(args),
@@ -589,9 +602,17 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         generate: args.generate as usize,
         runs: args.runs.into(),
         routing: args.routing,
+        more: args.more.into(),
     };
     let (status, say) = spinner();
-    let open = |layers| args.engine.open_layers(model.as_deref(), layers);
+    let open = |layers| match args.slots {
+        Some(slots) => args.engine.open_layers_in_slots(model.as_deref(), layers, slots),
+        None => args.engine.open_layers(model.as_deref(), layers),
+    };
+    let of_model = |path: Option<&Path>| {
+        let dir = hub::open(path)?;
+        sizes::of_files(&dir, &Config::read(&dir)?)
+    };
     let plan = || {
         let dir = hub::open(model.as_deref())?;
         let config = Config::read(&dir)?;
@@ -601,9 +622,13 @@ fn run_speed(args: &SpeedArgs) -> Result<()> {
         let sizes = Sizes { cold_bytes: cold_bytes.unwrap_or_default(), ..sizes };
         Ok((sizes, sizes::rates(args.engine.compute.spec().cpu(), dtype, cold, model.as_deref())?))
     };
-    let on_gpu = args.engine.vram_budget.is_some_and(|mib| mib > 0);
-    let kernels = if on_gpu { "gpu".to_owned() } else { args.engine.compute.kernels() };
-    let engine = Engine { threads: args.engine.compute.threads(), kernels };
+    let threads = args.engine.compute.threads();
+    let gpu = match args.slots.is_some() || args.engine.vram_budget.is_some_and(|mib| mib > 0) {
+        true => Some((Gpu::measure(threads)?, of_model(model.as_deref())?.0)),
+        false => None,
+    };
+    let kernels = gpu.as_ref().map_or_else(|| args.engine.compute.kernels(), |(gpu, _)| gpu.name.clone());
+    let engine = Engine { threads, kernels, gpu };
     let exact = || args.engine.open_exact(model.as_deref());
     let open = Open { model: open, exact };
     let report = speed::run(subject, &workload, whole, engine, open, plan, &say)?;

@@ -110,6 +110,11 @@ impl<B: Backend> Model<B> {
         self.backend.expert_visits()
     }
 
+    /// Whether a device with memory of its own computes.
+    pub fn is_on_device(&self) -> bool {
+        self.backend.memory().device.is_some()
+    }
+
     /// How it is run.
     pub fn options(&self) -> &ModelOptions {
         &self.options

@@ -14,6 +14,7 @@ use crate::base::timings::milliseconds;
 use crate::complete::PromptProfile;
 use crate::complete::remote::{self, Remote};
 use crate::compute::cpu::{Cpu, CpuOptions, Level};
+use crate::compute::cuda::probe;
 use crate::compute::local::Local;
 use crate::compute::{Backend, KV_BLOCK, PassSizes, Precision};
 use crate::config::CONTEXT_DEFAULT;
@@ -227,6 +228,31 @@ impl Spec {
         let budgets = Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max, cpu: self.cpu() };
         let sizes = self.pass_sizes(config)?;
         place::plan(&budgets, types, config, &sizes, SWEEP_MAX.min(sizes.positions_max), free)
+    }
+
+    /// The same with the least budget of GPU memory that has `slots` slots for the experts of each of the first `layers` layers.
+    /// Fails where that is more than the GPU has free.
+    pub fn with_slots(&self, layers: usize, slots: usize) -> Result<Self> {
+        let dir = hub::open(self.model.as_deref())?;
+        let mut config = Config::read(&dir)?;
+        config.layers.truncate(layers);
+        let with = |mib: u64| Self { vram_bytes_max: Some(mib << 20), ..self.clone() };
+        let plan = |mib: u64| with(mib).gpu_plan(&Types::Files(&dir), &config, u64::MAX);
+        let free = probe::probe()?.memory.free >> 20;
+        let is_enough = |mib: u64| plan(mib).is_ok_and(|plan| plan.slots >= slots);
+        if !is_enough(free) {
+            let found = plan(free)?.slots;
+            bail!(
+                "{}: the {free} MiB that are free hold {found} experts of each layer, not {slots}",
+                self.name()
+            );
+        }
+        let (mut less, mut enough) = (0, free);
+        while enough - less > 1 {
+            let middle = u64::midpoint(less, enough);
+            if is_enough(middle) { enough = middle } else { less = middle }
+        }
+        Ok(with(enough))
     }
 
     /// Bytes of memory of the host, besides experts, with a model on a GPU, and a margin for others of `free` bytes.

@@ -137,9 +137,10 @@ fn a_deeper_model_is_estimated() {
     };
     let subject =
         Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: Some(file_bytes) };
-    let workload = Workload { prompts: vec![4, 32], generate: 4, runs: 2, routing: Routing::Uniform };
+    let workload =
+        Workload { prompts: vec![4, 32], generate: 4, runs: 2, routing: Routing::Uniform, more: 0 };
     let whole = Whole { layers: 48, file_bytes: u64::MAX, shallow: 0 };
-    let engine = Engine { threads: 1, kernels: "portable".into() };
+    let engine = Engine { threads: 1, kernels: "portable".into(), gpu: None };
     let plan = || unreachable!("its experts are all in memory");
     let report = speed::run(
         subject,

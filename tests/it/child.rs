@@ -30,7 +30,7 @@ pub fn is_child<F>() -> bool {
 }
 
 /// The test that a closure is written in.
-fn test_of<F>() -> &'static str {
+pub fn test_of<F>() -> &'static str {
     let closure = type_name::<F>();
     let path = closure.split_once("::").expect("a closure in a test").1;
     path.split("::{{closure}}").next().unwrap()

@@ -24,13 +24,17 @@ use crate::cuda::build::{self, PRODUCT};
 use crate::cuda::child;
 use crate::cuda::device::emulator;
 use crate::load::TestBackend;
-use crate::{late, reference, tiny};
+use crate::{late, paths, reference, tiny};
 
 /// Device memory of a test's backend, in bytes.
 const BYTES: usize = 128 << 20;
 
-/// Whether there is a GPU: the emulated one, unless there is no compiler for it.
+/// Whether there is a GPU: that of this machine where tests are to run on it, else the emulated one, unless there is no
+/// compiler for it.
 pub fn is_there() -> bool {
+    if child::is_own() {
+        return probe::probe().map(|_| true).expect("a GPU to run tests on");
+    }
     build::load_in_process(PRODUCT)
         && probe::probe().inspect_err(|error| println!("skipped: {error}")).is_ok()
 }
@@ -46,13 +50,36 @@ pub fn options_with(
     CudaOptions { bytes: BYTES, precision, kv, expert_slots, ring_bytes, sweep_rows_min, graphs, cpu }
 }
 
+/// A backend whose memory has no number in it: what is read before it is written is seen.
+pub fn opened(options: CudaOptions) -> Cuda {
+    probe::probe().unwrap();
+    let backend = Cuda::new(options).unwrap();
+    // The emulated driver does the same.
+    if child::is_own() {
+        backend.poison().unwrap();
+    }
+    backend
+}
+
+/// What the seeds of random inputs begin with: always the same, unless `FIMD_TEST_SEED` says another.
+pub fn seed() -> u64 {
+    let seed = std::env::var("FIMD_TEST_SEED").map_or(0, |seed| seed.parse().expect("a number"));
+    println!("FIMD_TEST_SEED={seed}");
+    seed
+}
+
+/// What the GPU calls itself.
+fn name() -> String {
+    if child::is_own() { probe::probe().unwrap().name } else { "Emulated GPU".into() }
+}
+
 impl TestBackend for Cuda {
     /// Emulated kernels are slow.
     const STEPS_DIVISOR: usize = 5;
 
     fn open(options: CpuOptions) -> Self {
         let (precision, kv) = (options.precision, Precision::F32);
-        Cuda::new(options_with(usize::MAX, precision, kv, options)).unwrap()
+        opened(options_with(usize::MAX, precision, kv, options))
     }
 }
 
@@ -85,11 +112,12 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
     if !is_there() {
         return;
     }
+    let seed = seed();
     for dtype in DType::ALL {
         // Whole blocks, and more of them than lanes of a warp take at once; rows that fill no block of threads.
         let (rows, cols) = if dtype.is_blocked() { (37, 512) } else { (37, 83) };
         let mut bytes = vec![0; dtype.bytes(cols).unwrap() * rows];
-        let mut random = Mmix(3);
+        let mut random = Mmix(seed + 3);
         let scale = (dtype == DType::F8E4M3).then(|| BlockScale {
             values: (0..10 * 4).map(|_| random.unit()).collect(),
             block_rows: 4,
@@ -99,7 +127,7 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
             // Any number but those whose seven lowest bits are all ones, which are none.
             bytes.iter_mut().for_each(|byte| *byte = (random.below(127) | random.below(2) << 7) as u8);
         } else {
-            RandomTensor::new(dtype, 0.1, 7).fill(0, &mut bytes);
+            RandomTensor::new(dtype, 0.1, seed + 7).fill(0, &mut bytes);
         }
         let values =
             Tensor { name: Arc::from("m"), dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
@@ -123,12 +151,17 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
     }
 }
 
-/// The program with an emulated GPU, if there is a compiler for it.
+/// The program with the GPU of this machine where tests are to run on it, else with an emulated one, if there is a compiler
+/// for it.
 fn program(arguments: &[&str], settings: &[(&str, &str)]) -> Option<Command> {
-    let emulator = build::emulator(PRODUCT)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fimd"));
+    let mut command = Command::new(paths::program());
     command.args(arguments).env("FIMD_CONFIG", "").env("FIMD_LOG", "info").env("FIMD_GPU_ENABLED", "true");
-    command.envs(emulator.environment(settings));
+    if !child::is_own() {
+        command.envs(build::emulator(PRODUCT)?.environment(settings));
+    } else if !settings.is_empty() {
+        child::skip(&format!("fimd {} with {settings:?}", arguments[0]), "it needs the emulated driver");
+        return None;
+    }
     Some(command)
 }
 
@@ -159,9 +192,9 @@ fn generate(case: &str, flags: &[&str], settings: &[(&str, &str)]) -> Option<(St
 fn the_program_generates_on_a_gpu_as_on_the_cpu() {
     for case in ["qwen2_tied", "qwen3_moe_fp8", "long", "qwen3_5_moe"] {
         let Some((on_gpu, log)) = generate(case, &[], &[]) else { return };
-        assert!(log.contains("runs on Emulated GPU"), "{log}");
+        assert!(log.contains(&format!("runs on {}", name())), "{log}");
         let (on_cpu, log) = generate(case, &["--vram-budget", "0"], &[]).unwrap();
-        assert!(!log.contains("Emulated GPU"), "{log}");
+        assert!(!log.contains(&name()), "{log}");
         assert_eq!(on_gpu, on_cpu, "{case}");
     }
 }
@@ -207,8 +240,7 @@ pub fn model_with(case: &str, options: CudaOptions) -> Model<Cuda> {
 
 /// The same with its experts kept in another way.
 pub fn open_with(case: &str, options: CudaOptions, experts: ExpertOptions) -> Model<Cuda> {
-    probe::probe().unwrap();
-    let backend = Cuda::new(options).unwrap();
+    let backend = opened(options);
     let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
     let config = fimd::model::Config::read(&dir).unwrap();
     let options = ModelOptions { experts, ..crate::load::options(256, 256) };
@@ -234,7 +266,7 @@ fn results_are_the_same_with(slots: &[usize]) {
 
 #[test]
 fn experts_may_be_anywhere() {
-    child::with_driver(PRODUCT, &[], || results_are_the_same_with(&[0, 1, 3]));
+    child::on_device(PRODUCT, || results_are_the_same_with(&[0, 1, 3]));
 }
 
 #[test]
@@ -432,7 +464,7 @@ fn where_others_took_the_memory_meanwhile_the_cpu_answers() {
 
 #[test]
 fn routing_is_recorded_wherever_experts_are() {
-    child::with_driver(PRODUCT, &[], || {
+    child::on_device(PRODUCT, || {
         let dir = tempfile::tempdir().unwrap();
         let trace = |slots: usize| {
             let path = dir.path().join(slots.to_string());
@@ -468,7 +500,7 @@ fn a_command_records_routing_on_the_gpu() {
     let path = dir.path().join("trace");
     let flags = ["--trace", path.to_str().unwrap()];
     let Some((_, log)) = generate("qwen3_moe_q8_0", &flags, &[]) else { return };
-    assert!(log.contains("runs on Emulated GPU"), "{log}");
+    assert!(log.contains(&format!("runs on {}", name())), "{log}");
     assert_eq!(Trace::read(&path).unwrap().passes.len(), 12);
 }
 
@@ -501,7 +533,7 @@ fn memory_of_the_device_stays_within_the_budget() {
 
 #[test]
 fn a_tensor_is_copied_once() {
-    child::with_driver(PRODUCT, &[], || {
+    child::on_device(PRODUCT, || {
         probe::probe().unwrap();
         let dir = fimd::format::ModelDir::open(&reference::folder("qwen2_tied")).unwrap();
         let values = dir.tensor("model.embed_tokens.weight").unwrap();
@@ -583,10 +615,13 @@ fn a_plan_takes_of_the_device_what_loading_takes() {
 
 #[test]
 fn the_doctor_finds_a_gpu() {
-    for (settings, expected) in [
-        (&[][..], "Emulated GPU, compute capability 8.6, driver for CUDA 12.2"),
-        (&[("DRIVER", "11080")][..], "the NVIDIA driver is for CUDA 11.8"),
-    ] {
+    let found = match child::is_own() {
+        true => format!("{}, compute capability", name()),
+        false => "Emulated GPU, compute capability 8.6, driver for CUDA 12.2".into(),
+    };
+    for (settings, expected) in
+        [(&[][..], &*found), (&[("DRIVER", "11080")][..], "the NVIDIA driver is for CUDA 11.8")]
+    {
         let Some(mut command) = program(&["doctor"], settings) else { return };
         let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert!(text.contains(expected), "{text}");

@@ -20,6 +20,8 @@ mod gguf;
 #[cfg(unix)]
 mod gpu;
 #[cfg(unix)]
+mod gpu_models;
+#[cfg(unix)]
 mod graphs;
 mod guide;
 mod hostile;
@@ -28,6 +30,7 @@ mod late;
 mod layering;
 mod load;
 mod lsp;
+mod paths;
 mod privacy;
 mod pull;
 mod quantize;

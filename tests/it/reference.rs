@@ -1,6 +1,6 @@
 //! The engine against transformers: `scripts/make_vectors.py` made `tests/data/vectors`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fimd::base::Cancel;
 use fimd::compute::cpu::Cpu;
@@ -12,6 +12,7 @@ use fimd::model::{LogitRows, Model, Sequence};
 use safetensors::SafeTensors;
 
 use crate::load::{self, TestBackend, on_every_backend};
+use crate::paths;
 
 /// Checkpoints of every architecture; those without a prefix are of Qwen3-Next.
 pub const CASES: [&str; 20] = [
@@ -47,7 +48,7 @@ pub struct Expected {
 }
 
 pub fn folder(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vectors").join(case)
+    paths::root().join("tests/data/vectors").join(case)
 }
 
 /// The expectations for the long prompt and for the prompt of one token.

@@ -46,12 +46,12 @@ fn states_lead_back(precision: Precision) {
 
 #[test]
 fn states_are_what_they_were() {
-    child::with_driver(PRODUCT, &[], || states_lead_back(Precision::F32));
+    child::on_device(PRODUCT, || states_lead_back(Precision::F32));
 }
 
 #[test]
 fn states_are_what_they_were_but_for_rounding() {
-    child::with_driver(PRODUCT, &[], || states_lead_back(Precision::F16));
+    child::on_device(PRODUCT, || states_lead_back(Precision::F16));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use fimd::base::dtype::DType;
 use fimd::base::random::Mmix;
 use fimd::bench::random::RandomTensor;
 use fimd::compute::cpu::{Cpu, CpuOptions};
-use fimd::compute::cuda::{Cuda, CudaOptions, probe};
+use fimd::compute::cuda::{Cuda, CudaOptions};
 use fimd::compute::experts::{
     DeviceVisits, ExpertBytes, ExpertId, ExpertParts, ExpertShape, MatrixLayout, Part, Ranking,
 };
@@ -82,7 +82,7 @@ fn sweeps_give_what_the_cpu_computes(cases: &[&str]) {
 
 #[test]
 fn a_swept_prompt_gives_what_the_cpu_computes() {
-    child::with_driver(PRODUCT, &[], || {
+    child::on_device(PRODUCT, || {
         let cases = ["qwen3_moe_q8_0", "long", "qwen3_5_moe", "qwen3_5_moe_mixed", "qwen3_moe_fp8"];
         sweeps_give_what_the_cpu_computes(&cases);
     });
@@ -125,7 +125,7 @@ fn a_swept_prompt_is_copied_from_where_experts_are() {
 
 #[test]
 fn only_passes_above_the_threshold_are_swept() {
-    child::with_driver(PRODUCT, &[], || {
+    child::on_device(PRODUCT, || {
         let case = "qwen3_moe_q8_0";
         let streamed = |rows_min| {
             let mut model = gpu::model_with(case, options(3, ring_bytes(case), rows_min));
@@ -203,7 +203,7 @@ fn experts_of_the_next_layer_are_copied_while_this_one_is_computed() {
 
 #[test]
 fn experts_that_pass_come_to_slots() {
-    child::with_driver(PRODUCT, &[], || {
+    child::on_device(PRODUCT, || {
         let case = "qwen3_moe_q8_0";
         let slots = 6;
         let mut model = gpu::model_with(case, options(slots, ring_bytes(case), SWEPT));
@@ -334,8 +334,7 @@ const SIZES: PassSizes = PassSizes {
 };
 
 fn backend(options: CudaOptions) -> Cuda {
-    probe::probe().unwrap();
-    let mut backend = Cuda::new(options).unwrap();
+    let mut backend = gpu::opened(options);
     backend.prepare(&SIZES).unwrap();
     backend
 }
@@ -349,7 +348,8 @@ fn mixture([resident, swept]: [&mut Cuda; 2], dtype: DType) -> [Vec<f32>; 2] {
         experts,
         matrices: [matrix(width, hidden), matrix(width, hidden), matrix(hidden, width)],
     };
-    let mut seed = 0;
+    let first_seed = gpu::seed();
+    let mut seed = first_seed;
     let mut part = |layout: &MatrixLayout| {
         let mut bytes = vec![0; layout.value_bytes().unwrap()];
         seed += 1;
@@ -364,7 +364,7 @@ fn mixture([resident, swept]: [&mut Cuda; 2], dtype: DType) -> [Vec<f32>; 2] {
         Part { values: Bytes::from(bytes), scales: Bytes::from(scales.collect::<Vec<u8>>()) }
     };
     let parts: Vec<ExpertParts> = (0..experts).map(|_| shape.matrices.each_ref().map(&mut part)).collect();
-    let mut random = Mmix(9);
+    let mut random = Mmix(first_seed + 9);
     let mut floats = |count: usize| -> Vec<f32> { (0..count).map(|_| random.unit()).collect() };
     let router: Vec<u8> = floats(experts * hidden).iter().flat_map(|value| value.to_le_bytes()).collect();
     let values = Tensor {
@@ -398,7 +398,7 @@ fn mixture([resident, swept]: [&mut Cuda; 2], dtype: DType) -> [Vec<f32>; 2] {
 
 #[test]
 fn experts_of_every_type_pass() {
-    child::with_driver(PRODUCT, &[], || {
+    child::on_device(PRODUCT, || {
         let mut resident = backend(options(usize::MAX, 0, None));
         let mut swept = backend(options(0, 4 << 20, SWEPT));
         for dtype in DType::ALL {

@@ -41,7 +41,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
     let (status, say) = spinner();
     let session = args.engine.open_layers(model.as_deref(), subject.layers)?;
     let compute = &args.engine.compute;
-    let engine = Engine { threads: compute.threads(), kernels: compute.kernels() };
+    let engine = Engine { threads: compute.threads(), kernels: compute.kernels(), gpu: None };
     let report = batch::run(session, subject, &workload, engine, &say)?;
     status.finish_and_clear();
     if args.json { args::print_json(&report) } else { args::print(&report.to_string()) }

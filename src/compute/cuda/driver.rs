@@ -179,6 +179,13 @@ impl Device {
         wait_for(self.stream, event)
     }
 
+    /// Enqueues ones in all bits, which are no numbers.
+    pub(super) fn poison(&self, at: Address, bytes: usize) -> Result<()> {
+        self.flush()?;
+        // SAFETY: it is device memory.
+        unsafe { result::memset_d8_async(at.0, 0xff, bytes, self.stream) }.map_err(failed("filling memory"))
+    }
+
     /// Enqueues zeros.
     pub(super) fn clear(&self, at: Address, bytes: usize) -> Result<()> {
         self.add(|batch| batch.clear(at, bytes))

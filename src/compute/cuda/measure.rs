@@ -11,6 +11,8 @@ use super::module::{File, Modules};
 
 /// Bytes of a copy: about those of some experts.
 const COPY_BYTES: usize = 8 << 20;
+/// Bytes of a copy inside the memory of a GPU: more than its caches hold.
+const INNER_BYTES: usize = 128 << 20;
 /// Copies of which the fastest counts.
 const COPIES: usize = 5;
 /// Kernels that follow each other.
@@ -27,6 +29,22 @@ pub struct Measured {
     pub launch_s: f64,
     /// Seconds until the host knows that such a kernel is done.
     pub wait_s: f64,
+}
+
+/// Bytes that the memory of the GPU gives and takes in a second, together, in copies inside it. Takes 256 MiB of it.
+pub fn memory_per_s() -> Result<f64> {
+    let device = Device::open()?;
+    let arena = Arena::new(device.clone(), 2 * INNER_BYTES)?;
+    let [from, to] = [arena.take(INNER_BYTES)?, arena.take(INNER_BYTES)?];
+    let mut copy_s = f64::INFINITY;
+    for _ in 0..COPIES {
+        let started = Instant::now();
+        device.copy(from.address(), to.address(), INNER_BYTES)?;
+        device.wait()?;
+        copy_s = copy_s.min(started.elapsed().as_secs_f64());
+    }
+    ensure!(copy_s > 0.0, "the clock stands still");
+    Ok(2.0 * INNER_BYTES as f64 / copy_s)
 }
 
 /// Measures the GPU that [`probe`](super::probe::probe) has found. Takes some MiB of its memory.

@@ -58,6 +58,14 @@ impl Arena {
         Ok(Arc::new(Self { device, base: Address(base), bytes, free }))
     }
 
+    /// Fills all of it with what is no number, so that it is seen where something is read before it is written. Fails
+    /// once something was taken.
+    pub(super) fn poison(&self) -> Result<()> {
+        let Space { free, total } = self.space();
+        ensure!(free == total, "memory that is in use cannot be filled");
+        self.device.poison(self.base, self.bytes)
+    }
+
     /// A buffer, with whatever is in it. Fails when no free range is as large.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Result<Buffer> {
         let wanted = taken(bytes.max(1));

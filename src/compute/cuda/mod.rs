@@ -231,6 +231,11 @@ impl Cuda {
         })
     }
 
+    /// Fills its memory with what is no number: for tests, right after [`Cuda::new`].
+    pub fn poison(&self) -> Result<()> {
+        self.arena.poison()
+    }
+
     /// Keeps the first error: what the device holds cannot be relied on any more.
     fn keep(&mut self, done: Result<()>) {
         if let Err(error) = done

@@ -148,6 +148,18 @@ pub struct DeviceVisits {
 }
 
 impl DeviceVisits {
+    /// What was added to `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            slots: self.slots,
+            visits: self.visits - before.visits,
+            hits: self.hits - before.hits,
+            copied: self.copied - before.copied,
+            streamed: self.streamed - before.streamed,
+            in_place: self.in_place - before.in_place,
+        }
+    }
+
     /// Share of the visits that found the expert in its slot.
     pub fn hit_rate(&self) -> f64 {
         self.hits as f64 / (self.visits as f64).max(1.0)

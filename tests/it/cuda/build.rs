@@ -2,7 +2,6 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, Once, OnceLock};
@@ -58,10 +57,7 @@ pub fn emulator(kernels: &str) -> Option<Emulator> {
         Err(reason) => {
             // Bytes of stderr itself, not its macros, whose output is captured: it is seen although tests pass.
             static SAID: Once = Once::new();
-            SAID.call_once(|| {
-                let text = format!("SKIPPED: tests of CUDA, without its emulated driver: {reason}\n");
-                io::stderr().write_all(text.as_bytes()).unwrap();
-            });
+            SAID.call_once(|| child::skip("tests of CUDA, without its emulated driver", reason));
             return None;
         }
     };
@@ -74,6 +70,10 @@ pub fn emulator(kernels: &str) -> Option<Emulator> {
 /// Loads the driver with the kernels of a folder into this process, for all its tests; false where it cannot be built.
 /// For tests that need no settings and cause no error that stays: those of a whole process have others.
 pub fn load_in_process(kernels: &'static str) -> bool {
+    if child::is_own() {
+        child::skip("a test of this process", "it needs the emulated driver");
+        return false;
+    }
     static LOADED: OnceLock<Option<&'static str>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| {
         let emulator = emulator(kernels)?;

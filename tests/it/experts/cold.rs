@@ -255,8 +255,8 @@ fn a_copy_is_that_of_its_model_and_has_to_fit() {
 fn a_benchmark_says_what_the_copy_costs() {
     let models = Models::new();
     let subject = Subject { name: "small".into(), path: None, layers: 4, quant: None, file_bytes: None };
-    let workload = Workload { prompts: vec![16], generate: 6, runs: 1, routing: Routing::Uniform };
-    let engine = Engine { threads: 2, kernels: "portable".into() };
+    let workload = Workload { prompts: vec![16], generate: 6, runs: 1, routing: Routing::Uniform, more: 0 };
+    let engine = Engine { threads: 2, kernels: "portable".into(), gpu: None };
     let plan = || {
         let dir = ModelDir::open(&models.path("model.gguf"))?;
         let (sizes, _) = sizes::of_files(&dir, &Config::read(&dir)?)?;

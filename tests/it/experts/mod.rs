@@ -135,8 +135,8 @@ fn a_prompt_is_one_sweep_where_experts_are_read() {
 fn a_benchmark_says_what_was_read_and_what_a_plan_predicts() {
     let dir = folder();
     let subject = Subject { name: "tiny".into(), path: None, layers: 8, quant: None, file_bytes: None };
-    let workload = Workload { prompts: vec![16], generate: 6, runs: 2, routing: Routing::Uniform };
-    let engine = Engine { threads: 2, kernels: "portable".into() };
+    let workload = Workload { prompts: vec![16], generate: 6, runs: 2, routing: Routing::Uniform, more: 0 };
+    let engine = Engine { threads: 2, kernels: "portable".into(), gpu: None };
     let open = |_| open(dir.path(), 8);
     let plan = || {
         let dir = ModelDir::open(dir.path())?;
