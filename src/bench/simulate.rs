@@ -194,7 +194,8 @@ impl<'a> Simulated<'a> {
         if !is_swept && !self.is_filling {
             rates.observe_copies(inserts.len(), times.copies_s);
             let computed = missing.len() - inserts.len();
-            rates.observe_computed(computed, (computed as f64 * each) as usize, times.computed_s);
+            let visits = (computed as f64 * each) as usize;
+            rates.observe_computed(computed, visits, inserts.len(), times.computed_s);
         }
         let (ideal, _) = pair.ideal().settled(expert, hits, all, each);
         Pass {

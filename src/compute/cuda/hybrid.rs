@@ -316,6 +316,11 @@ impl Hybrid {
         }
     }
 
+    /// Copies of the last layer, as long as it is not known that they are done.
+    pub(super) fn copies(&self) -> usize {
+        self.timed.unwrap_or_default()
+    }
+
     /// Learns from the copies of the last layer, which are done.
     pub(super) fn observe_copies(&mut self) -> Result<()> {
         if let Some(count) = self.timed

@@ -367,7 +367,8 @@ impl Cuda {
         let mut sums = vec![0.0; normed.len()];
         self.cpu.visit(host, chosen, weights, normed, &cancel, &mut sums)?;
         let hybrid = self.hybrid.as_mut().context(NO_ROUTING)?;
-        hybrid.rates.observe_computed(left.len(), visits, started.elapsed().as_secs_f64());
+        let seconds = started.elapsed().as_secs_f64();
+        hybrid.rates.observe_computed(left.len(), visits, hybrid.copies(), seconds);
         hybrid.send_back(&sums, parts.returned)?;
         self.add(x, parts.returned, sums.len())
     }

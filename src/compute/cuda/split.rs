@@ -6,6 +6,8 @@ const RECENT: f64 = 1.0 / 8.0;
 pub const COPIED_MAX: usize = 16;
 /// Visits that the CPU computes with in the time that it takes to read their expert: as long as that is not measured.
 const VISITS_OF_A_READ: f64 = 4.0;
+/// How many experts the CPU computes with for each that is copied where the link brings few.
+const COMPUTED_FOR_A_COPY: usize = 4;
 /// From how many visits of an expert on the CPU is bound by computing.
 const COMPUTE_BOUND_VISITS: usize = 8;
 /// From how many rows on all missing experts are copied, as long as nothing is measured: published measurements have the two
@@ -17,6 +19,8 @@ const SWEEP_ROWS_DEFAULT: usize = 192;
 pub struct Rates {
     /// With few visits of each.
     computed: Option<f64>,
+    /// The same while the link brings few: it has most of the memory then.
+    alone: Option<f64>,
     /// For each visit where there are many.
     visited: Option<f64>,
     copied: Option<f64>,
@@ -68,22 +72,24 @@ impl Rates {
 
     /// Whether a pass is faster when all experts that it misses are copied than when the CPU computes with most of them.
     pub fn favours_sweep(&self, visit: &Visit) -> bool {
-        let Some((computed, copied)) = self.computed.zip(self.copied) else {
+        let Some((alone, copied)) = self.alone.zip(self.copied) else {
             return visit.rows >= SWEEP_ROWS_DEFAULT;
         };
         let (missing, visits) = visit.missing();
-        let visited = self.visited.unwrap_or(computed / VISITS_OF_A_READ);
-        let each = computed.max(visited * visits / missing.max(1.0));
+        let visited = self.visited.unwrap_or(alone / VISITS_OF_A_READ);
+        let each = alone.max(visited * visits / missing.max(1.0));
         let some = (self.copied(missing as usize).min(COPIED_MAX)) as f64;
         missing * copied < ((missing - some) * each).max(some * copied)
     }
 
-    /// The CPU has computed with `count` experts, for `visits` visits.
-    pub fn observe_computed(&mut self, count: usize, visits: usize, seconds: f64) {
+    /// The CPU has computed with `count` experts, for `visits` visits, while `copied` were copied.
+    pub fn observe_computed(&mut self, count: usize, visits: usize, copied: usize, seconds: f64) {
         if visits >= COMPUTE_BOUND_VISITS * count {
-            learn(&mut self.visited, visits, seconds);
-        } else {
-            learn(&mut self.computed, count, seconds);
+            return learn(&mut self.visited, visits, seconds);
+        }
+        learn(&mut self.computed, count, seconds);
+        if count >= COMPUTED_FOR_A_COPY * copied {
+            learn(&mut self.alone, count, seconds);
         }
     }
 
@@ -110,10 +116,10 @@ mod tests {
         assert_eq!(rates.copied(7), 4, "nothing is known");
         rates.observe_copies(4, 4.0 * 126e-6);
         assert_eq!(rates.copied(7), 4, "one is not known");
-        rates.observe_computed(3, 6, 3.0 * 42e-6);
+        rates.observe_computed(3, 6, 4, 3.0 * 42e-6);
         assert_eq!([0, 1, 2, 4, 8].map(|missing| rates.copied(missing)), [0, 0, 1, 1, 2]);
         for _ in 0..100 {
-            rates.observe_computed(6, 6, 6.0 * 1.0);
+            rates.observe_computed(6, 6, 2, 6.0 * 1.0);
         }
         assert_eq!(rates.copied(8), 8, "the CPU has become busy");
     }
@@ -122,7 +128,7 @@ mod tests {
     fn layers_that_miss_few_experts_copy_some_now_and_then() {
         let mut rates = Rates::default();
         rates.observe_copies(1, 9.0);
-        rates.observe_computed(1, 1, 1.0);
+        rates.observe_computed(1, 1, 1, 1.0);
         // A tenth of three.
         assert_eq!(rates.copied(3), 0);
         let counts: Vec<usize> = (0..100).map(|_| rates.next_copied(3)).collect();
@@ -134,7 +140,7 @@ mod tests {
     #[test]
     fn what_takes_no_time_teaches_nothing() {
         let mut rates = Rates::default();
-        rates.observe_computed(0, 0, 1.0);
+        rates.observe_computed(0, 0, 0, 1.0);
         rates.observe_copies(3, 0.0);
         assert_eq!(rates, Rates::default());
     }
@@ -154,17 +160,19 @@ mod tests {
         assert_eq!(sweep_rows(&rates), SWEEP_ROWS_DEFAULT, "nothing is known");
         // PCIe 4.0 x8 beside the DDR4 of a laptop, at 4.25 bits.
         rates.observe_copies(8, 8.0 * 134e-6);
-        rates.observe_computed(8, 8, 8.0 * 37e-6);
+        rates.observe_computed(8, 8, 8, 8.0 * 84e-6);
+        assert_eq!(sweep_rows(&rates), SWEEP_ROWS_DEFAULT, "what the CPU does alone is not known");
+        rates.observe_computed(8, 8, 2, 8.0 * 37e-6);
         assert_eq!(sweep_rows(&rates), 769, "the CPU is assumed to keep up with four visits of an expert");
         // It computes with 300 billion multiply-adds in a second.
-        rates.observe_computed(10, 200, 200.0 * 10.5e-6);
+        rates.observe_computed(10, 200, 0, 200.0 * 10.5e-6);
         assert_eq!(sweep_rows(&rates), 678);
         // PCIe 4.0 x16.
         let mut faster = Rates { copied: None, ..rates };
         faster.observe_copies(8, 8.0 * 67e-6);
         assert_eq!(sweep_rows(&faster), 339);
         // A CPU that is busy.
-        let slow = Rates { computed: Some(1e-3), visited: Some(1e-3), ..rates };
+        let slow = Rates { alone: Some(1e-3), visited: Some(1e-3), ..rates };
         assert_eq!(sweep_rows(&slow), 1);
     }
 
