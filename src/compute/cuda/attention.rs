@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::driver::{Address, Device, Function, Param};
-use super::input::Packed;
+use super::input::{Packed, TENSOR_ROWS_MIN};
 use super::matrix::Output;
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
@@ -25,6 +25,12 @@ const WARPS: usize = 8;
 const BLOCKS: usize = 512;
 /// Fewest positions of a split.
 const SPLIT_MIN: usize = 256;
+/// Query vectors that a block takes on tensor cores: as `QUERIES` of the kernels.
+const TILE: usize = 32;
+/// Such blocks that keep a large device busy.
+const TILES: usize = 128;
+/// What heads are of on tensor cores, in elements.
+const EIGHT: usize = 8;
 
 /// As kernels take it; see `attention.cu`.
 #[derive(Clone, Copy)]
@@ -50,6 +56,8 @@ unsafe impl Param for Shape {}
 struct Kernels {
     place: Function,
     attend: Function,
+    /// Of tiles of queries of many rows, and threads of its blocks, where the heads are made for it.
+    attend_tile: Option<(Function, usize)>,
     merge: Function,
 }
 
@@ -72,12 +80,20 @@ impl Kv {
         modules: &mut Modules,
         block_len: usize,
         blocks: usize,
+        head_dim: usize,
         precision: Precision,
     ) -> Result<Self> {
         let buffer = arena.take(block_len * precision.bytes() * blocks)?;
         let of = super::name(precision);
         let mut function = |name: &str| modules.function(File::Attention, name);
+        let width = [64, 128, 256].into_iter().find(|&width| head_dim <= width);
+        let width = width.filter(|_| precision == Precision::F16 && head_dim.is_multiple_of(EIGHT));
+        let attend_tile = match width {
+            Some(width) => Some((function(&format!("attend_tile_{width}"))?, width / 2)),
+            None => None,
+        };
         let kernels = Kernels {
+            attend_tile,
             place: function(&format!("place_{of}"))?,
             attend: function(&format!("attend_{of}"))?,
             merge: function("attend_merge")?,
@@ -116,8 +132,8 @@ impl Parts {
             keys: space.words(rows * kv)?,
             values: space.words(rows * kv)?,
             attended: space.words(heads * shape.head_dim)?,
-            // Splits are only made where there are few heads.
-            partial: space.words(2 * BLOCKS * (shape.head_dim + 2))?,
+            // Splits are only made where there are few heads, or few tiles.
+            partial: space.words((2 * BLOCKS).max(TILE * TILES) * (shape.head_dim + 2))?,
         })
     }
 }
@@ -129,9 +145,10 @@ pub(super) fn workspace_bytes(shape: &AttentionShape, hidden: usize, rows: usize
     Ok(space.used())
 }
 
-/// In how many parts the positions of each head are taken: a power of two, so that it rarely changes with each token.
-fn splits(heads: usize, positions: usize) -> usize {
-    1 << (BLOCKS / heads).min(positions / SPLIT_MIN).max(1).ilog2()
+/// In how many parts the positions of each head, or of each tile, are taken, if there are to be `wanted` blocks: a power of two,
+/// so that it rarely changes with each token.
+fn splits(heads: usize, wanted: usize, positions: usize) -> usize {
+    1 << (wanted / heads).min(positions / SPLIT_MIN).max(1).ilog2()
 }
 
 impl Cuda {
@@ -183,11 +200,29 @@ impl Cuda {
         ];
         device.launch(kv.kernels.place, [shape.heads + 2 * shape.kv_heads, rows, 1], 32, &place)?;
         let positions = self.pass.start + rows;
-        let splits = splits(shape.heads * rows, positions);
-        let warps = positions.div_ceil(splits).div_ceil(CHUNK).clamp(1, WARPS).next_power_of_two();
-        let attend: [&dyn Param; 6] =
-            [&described, &parts.queries, &cache, &inputs.blocks, &parts.attended, &parts.partial];
-        device.launch(kv.kernels.attend, [shape.heads, rows, splits], 32 * warps, &attend)?;
+        let attend: [&dyn Param; 7] = [
+            &described,
+            &parts.queries,
+            &cache,
+            &inputs.blocks,
+            &parts.attended,
+            &parts.partial,
+            &(rows as i32),
+        ];
+        let splits = match kv.kernels.attend_tile {
+            Some((attend_tile, threads)) if rows >= TENSOR_ROWS_MIN => {
+                let tiles = (rows * shape.heads / shape.kv_heads).div_ceil(TILE);
+                let splits = splits(tiles * shape.kv_heads, TILES, positions);
+                device.launch(attend_tile, [tiles, shape.kv_heads, splits], threads, &attend)?;
+                splits
+            }
+            _ => {
+                let splits = splits(shape.heads * rows, BLOCKS, positions);
+                let warps = positions.div_ceil(splits).div_ceil(CHUNK).clamp(1, WARPS).next_power_of_two();
+                device.launch(kv.kernels.attend, [shape.heads, rows, splits], 32 * warps, &attend[..6])?;
+                splits
+            }
+        };
         if splits > 1 {
             let merge: [&dyn Param; 5] =
                 [&described, &parts.queries, &parts.partial, &parts.attended, &(splits as i32)];
@@ -222,12 +257,18 @@ mod tests {
 
     #[test]
     fn positions_are_split_where_heads_are_few() {
-        assert_eq!([splits(16, 100), splits(16, 1024), splits(16, 1 << 20)], [1, 4, 32]);
-        assert_eq!([splits(8192, 1 << 20), splits(1, 512)], [1, 2]);
+        let split = |heads, positions| splits(heads, BLOCKS, positions);
+        assert_eq!([split(16, 100), split(16, 1024), split(16, 1 << 20)], [1, 4, 32]);
+        assert_eq!([split(8192, 1 << 20), split(1, 512)], [1, 2]);
         // The workspace has two blocks' worth for each of them.
         assert!(
             (1..4096)
-                .all(|heads| { splits(heads, 1 << 22) == 1 || splits(heads, 1 << 22) * heads <= 2 * BLOCKS })
+                .all(|heads| { split(heads, 1 << 22) == 1 || split(heads, 1 << 22) * heads <= 2 * BLOCKS })
         );
+        // And for as many tiles.
+        assert!((1..4096).all(|tiles| {
+            let splits = splits(tiles, TILES, 1 << 22);
+            splits == 1 || splits * tiles <= TILES
+        }));
     }
 }

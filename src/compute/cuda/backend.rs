@@ -125,7 +125,9 @@ impl Backend for Cuda {
 
     fn kv(&mut self, layers: usize, shape: &AttentionShape, blocks_max: usize) -> Result<Self::Kv> {
         let block_len = attention::block_len(layers, shape);
-        let kv = attention::Kv::new(&self.arena, &mut self.modules, block_len, blocks_max, self.options.kv);
+        let (head_dim, precision) = (shape.head_dim, self.options.kv);
+        let kv =
+            attention::Kv::new(&self.arena, &mut self.modules, block_len, blocks_max, head_dim, precision);
         kv.context("the KV cache")
     }
 

@@ -12,7 +12,7 @@ use super::workspace::Space;
 
 /// From how many rows on tensor cores multiply them. Up to four rows are multiplied in f32 with each weight that is read, so
 /// that it takes as long as reading the weights; more would be read again, or take longer to multiply than to read.
-const TENSOR_ROWS_MIN: usize = 5;
+pub(super) const TENSOR_ROWS_MIN: usize = 5;
 /// What packed rows are padded to, in elements: as many as a warp takes at a time.
 const PACKED_COLS: usize = 64;
 /// Warps of a block, each of which packs a row.

@@ -141,6 +141,11 @@ impl Argument {
     }
 }
 
+/// Where an argument of any type is, as the driver takes it.
+pub fn at<T>(value: &T) -> *mut c_void {
+    ptr::from_ref(value).cast_mut().cast()
+}
+
 /// The driver's number of a result: 0 if it is good.
 pub fn code<T>(result: Result<T, DriverError>) -> u32 {
     result.err().map_or(0, |error| error.0 as u32)

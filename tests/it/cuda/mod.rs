@@ -1,5 +1,6 @@
 //! CUDA without a GPU: the emulated driver of `tests/cuda`, its own tests, and what is committed as PTX.
 
+mod attention;
 pub mod build;
 mod capture;
 pub mod child;

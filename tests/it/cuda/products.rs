@@ -12,7 +12,7 @@ use fimd::format::blocks::{self, grids};
 
 use super::build::PRODUCT;
 use super::child;
-use super::device::{Buffer, Device};
+use super::device::{Buffer, Device, at};
 
 /// As `TILE_ROWS` of the kernels.
 const TILE_ROWS: usize = 32;
@@ -65,11 +65,6 @@ fn launch(device: &Device, kernel: &str, grid: [usize; 2], params: &[*mut c_void
     // SAFETY: the kernels are given what they take; the emulator finds what is out of bounds.
     unsafe { result::launch_kernel(function, grid, block, 0, device.stream, &mut params) }.unwrap();
     device.wait().unwrap();
-}
-
-/// Where an argument is.
-fn at<T>(value: &T) -> *mut c_void {
-    std::ptr::from_ref(value).cast_mut().cast()
 }
 
 fn open(file: &str) -> Device {

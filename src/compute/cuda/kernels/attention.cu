@@ -1,33 +1,10 @@
-// Attention between its projections. A block of the KV cache holds for each layer and KV head the keys, then the values
-// of KV_BLOCK positions, `[KV_BLOCK, head_dim]` each.
-#include "common.cuh"
+// Attention between its projections.
+#include "attend_tile.cuh"
 
-// As `KV_BLOCK` of `compute`.
-static const int KV_BLOCK = 64;
 // Elements of the widest head for each lane of a warp.
 static const int PER_LANE = 8;
 // Most warps that share the positions of a head.
 static const int WARPS = 8;
-
-// See `Attention` of `compute/cuda/attention.rs`.
-struct Attention {
-    int heads, kv_heads, head_dim, rotary_dim;
-    // Of a head among the projected queries: head_dim, or twice that with gates.
-    int query_width;
-    float eps;
-    // Which of the layers of the cache.
-    int layer, unused;
-    // Position of the first row.
-    const int* start;
-    // Elements of a block of the cache.
-    u64 block_len;
-};
-
-template <class K> __device__ __forceinline__ K* cached(const Attention& s, K* cache, const u32* blocks, int position, int kv_head, int is_value) {
-    K* block = cache + blocks[position / KV_BLOCK] * s.block_len;
-    u64 head = ((u64)s.layer * s.kv_heads + kv_head) * 2 + is_value;
-    return block + (head * KV_BLOCK + position % KV_BLOCK) * s.head_dim;
-}
 
 // Adds biases to queries, keys and values, norms and rotates queries and keys, and stores keys and values. A warp for
 // each head (those of queries, then of keys, then of values) of each row. Biases and norms may be null. `angles` are
@@ -187,3 +164,7 @@ extern "C" __global__ void __launch_bounds__(256) attend_merge(Attention s, cons
         out[head * s.head_dim + i] = value;
     }
 }
+
+extern "C" __global__ void __launch_bounds__(32) attend_tile_64(Attention s, const float* queries, const u16* cache, const u32* blocks, float* out, float* partial, int rows) { attend_tile<1>(s, queries, cache, blocks, out, partial, rows); }
+extern "C" __global__ void __launch_bounds__(64) attend_tile_128(Attention s, const float* queries, const u16* cache, const u32* blocks, float* out, float* partial, int rows) { attend_tile<2>(s, queries, cache, blocks, out, partial, rows); }
+extern "C" __global__ void __launch_bounds__(128) attend_tile_256(Attention s, const float* queries, const u16* cache, const u32* blocks, float* out, float* partial, int rows) { attend_tile<4>(s, queries, cache, blocks, out, partial, rows); }

@@ -76,19 +76,6 @@ template <> struct FitsF16<BF16> { static const bool VALUE = true; };
 template <> struct FitsF16<MXFP4> { static const bool VALUE = true; };
 template <> struct FitsF16<NVFP4> { static const bool VALUE = true; };
 
-// Two numbers in f16, and what they were rounded by.
-__device__ __forceinline__ void split_f16(float low, float high, u32& pair, u32& rest) {
-    pair = pack_f16(low, high);
-    rest = pack_f16(low - f16_to_f32((u16)pair), high - f16_to_f32((u16)(pair >> 16)));
-}
-
-// Adds the products with an eight of activations, by two instructions.
-__device__ __forceinline__ void mma_eight(float (&d)[4], const u32 (&a)[2][4], uint4 b) {
-    u32 first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
-    mma_f16(d, a[0], first);
-    mma_f16(d, a[1], second);
-}
-
 // Rows of weights, and of activations, that an instruction of tensor cores multiplies.
 static const int MMA_WEIGHTS = 16, MMA_ROWS = 8;
 // Of a tile.
@@ -96,8 +83,8 @@ static const int MMAS = TILE_ROWS / MMA_ROWS;
 // Columns that a warp takes at a time.
 static const int CHUNK = 64;
 
-// On tensor cores. A number is the sum of two in f16, of which the second has what the first was rounded by; so it has 22
-// binary digits, or what is above 2^-25. Products of second ones are left out: they are too small to matter. A warp computes 16 outputs (those of 16 rows of weights) of each row of a tile
+// On tensor cores. A number is the sum of two in f16, see `split_f16`; products of second ones are left out: they are too
+// small to matter. A warp computes 16 outputs (those of 16 rows of weights) of each row of a tile
 // (`blockIdx.y`): `splits` warps of a block, a power of two, share the columns of the same outputs, in chunks of 64 in turn.
 //
 // An operand of the instruction has 16 columns. Which ones is free as long as weights and activations agree: of 32 columns
