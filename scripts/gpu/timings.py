@@ -3,15 +3,15 @@
 import json
 import shlex
 import shutil
-import sys
 import time
+
+from gpu import report
 
 # The laptop that figures are projected to, by its name in `fimd bench schedule`; and its memory.
 LAPTOP = "rtx-3070-ti-laptop"
 VRAM_MIB, RAM_MIB = 8192, 22 << 10
 # Shares of the visits that hit; what `fimd bench schedule` looks for.
 HITS = [0.6, 0.0, 0.3, 0.85]
-GIB = 1 << 30
 MODEL, OTHER_MODEL = "qwen3-coder-next", "qwen3.6-35b-a3b"
 # Bytes of a layer and of the rest, in Q4_K_M; layers of the models of which fewer are enough; and what a second writes.
 LAYER_BYTES, REST_BYTES, FEWER_LAYERS, WRITTEN_PER_S = 1.0e9, 0.5e9, 12, 0.4e9
@@ -51,16 +51,21 @@ class Bench:
         return self.json(name, "speed", *model, *arguments, kind="speed", **facts)
 
 
+def device(carried, results, args):
+    """Measures the GPU; whether there is one."""
+    is_short = args.quick or args.tiny or args.only == "check"
+    types = ["--types", "q8_0"] if args.tiny else ["--types", "q4_k,q8_0,f8_e4m3"] if is_short else []
+    bench = Bench(carried, results, args)
+    return bench.take("device", [carried.program, "bench", "gpu", *types, "--json"], {"kind": "device"}) is not None
+
+
 def run(carried, results, args):
     bench = Bench(carried, results, args)
-    types = ["--types", "q4_k,q8_0,f16"] if args.quick or args.tiny else []
-    device = bench.take("device", [carried.program, "bench", "gpu", *types, "--json"], {"kind": "device"})
-    if device is None:
-        print("there is no GPU that fimd can use: nothing is timed", file=sys.stderr)
-        return
     bench.files.mkdir(parents=True, exist_ok=True)
-    models = Tiny(carried, args) if args.tiny else Synthetic(bench, device)
-    schedule = bench.json("schedule", "schedule", *models.scheduled(), "--machine", LAPTOP, kind="schedule")
+    models = Tiny(carried) if args.tiny else Synthetic(bench, report.Timings(results.all).device)
+    # What the slots are taken from.
+    scheduled = [carried.program, "bench", "schedule", *models.scheduled(), "--machine", LAPTOP, "--json"]
+    schedule = bench.take("schedule", scheduled, {"kind": "schedule"})
     slots = wanted_slots(schedule[0]) if schedule else {}
     text, prompts = models.whole("text"), "16,64" if args.tiny else "16,64,512,1024,2048"
     decoded = ["--generate", models.generate, "--runs", 1 if args.tiny else 2 if args.quick else 3]
@@ -136,7 +141,7 @@ class Tiny:
 
     generate, short_prompt, experts, vram_mib, ram_mib = 4, "16", 8, 64, 512
 
-    def __init__(self, carried, args):
+    def __init__(self, carried):
         self.model = ["--model", carried.checkpoint(TINY)]
         # A checkpoint has no more.
         self.context = ["--context", 256]

@@ -574,6 +574,24 @@ fn planned(flags: &[&str]) -> Option<Value> {
 }
 
 #[test]
+fn the_gpu_is_measured() {
+    let types = ["q4_k", "f8_e4m3"];
+    let arguments = ["bench", "gpu", "--types", &types.join(","), "--json"];
+    let Some(mut command) = program(&arguments, &[]) else { return };
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rates = ["memory_gb_per_s", "link_gb_per_s", "host_gb_per_s", "launch_us", "wait_us"];
+    assert!(rates.iter().all(|rate| report["gpu"][rate].as_f64().unwrap() > 0.0), "{report}");
+    let kernels = report["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), types.len());
+    for kernel in kernels {
+        let share = kernel["gb_per_s"].as_f64().unwrap() / report["gpu"]["memory_gb_per_s"].as_f64().unwrap();
+        assert!((kernel["memory_share"].as_f64().unwrap() / share - 1.0).abs() < 1e-6, "{report}");
+    }
+}
+
+#[test]
 fn a_plan_says_what_loading_does() {
     let case = "qwen3_moe_q8_0";
     let model = reference::folder(case);
