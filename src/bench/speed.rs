@@ -431,7 +431,7 @@ fn on_gpu(gpu: Gpu, sizes: &Sizes, workload: &Workload, measured: &Measured) -> 
         DeviceVisits { slots: of_layer, visits: all_visits, hits: all_visits, ..DeviceVisits::default() };
     let (prefill, decode) =
         measured.visits.clone().unwrap_or_else(|| (vec![all; workload.prompts.len()], all));
-    let DeviceVisits { slots, visits, hits, copied, .. } = decode;
+    let DeviceVisits { slots, visits, hits, copied, in_place, .. } = decode;
     let of_token = |experts: u64| experts as f64 / tokens as f64;
     // A dense model reads all it has.
     let hit_rate = if visits == 0 { 1.0 } else { decode.hit_rate() };
@@ -446,6 +446,7 @@ fn on_gpu(gpu: Gpu, sizes: &Sizes, workload: &Workload, measured: &Measured) -> 
         experts: of_layer,
         hit_rate,
         copied_per_token: of_token(copied),
+        in_place_per_token: of_token(in_place),
         gpu_bytes: (sizes.trunk_bytes - sizes.lookup_bytes) as f64 + of_token(hits + copied) * record_bytes,
         link_bytes: of_token(copied) * record_bytes,
         cpu_bytes: of_token(visits.saturating_sub(hits + copied)) * record_bytes,
