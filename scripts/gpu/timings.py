@@ -35,7 +35,8 @@ class Bench:
 
     def take(self, name, command, facts):
         began = time.monotonic()
-        stdout, failure = self.results.command(name, command, self.env)
+        # What hangs is not to take the time of all others.
+        stdout, failure = self.results.command(name, command, self.env, 60 * self.args.minutes / 2)
         result = {"name": name, "seconds": time.monotonic() - began, **facts}
         report = None
         if failure is None:
@@ -75,10 +76,10 @@ def run(carried, results, args):
     bench.speed("all experts on the GPU", models.fitting("text"), *short, "--slots", models.experts, routing="text", is_fixed=True)
     for hits in HITS:
         if count := slots.get(("text", hits)):
-            bench.speed(f"text, {hits:.0%} hits", text, *short, "--slots", count, routing="text", wanted=hits)
+            bench.speed(f"text, {hits:.0%} hits", models.with_slots(count, "text"), *short, "--slots", count, routing="text", wanted=hits)
     for hits in HITS:
         if count := slots.get(("uniform", hits)):
-            bench.speed(f"uniform, {hits:.0%} hits", models.fewer("uniform"), *short, "--slots", count, routing="uniform", wanted=hits)
+            bench.speed(f"uniform, {hits:.0%} hits", models.with_slots(count, "uniform", FEWER_LAYERS), *short, "--slots", count, routing="uniform", wanted=hits)
     budgets = ["--vram-budget", models.vram_mib, "--ram-budget", models.ram_mib]
     bench.speed("text, 8 GiB, 22 GiB of RAM, the rest on disk", text, *short, *budgets, routing="text", is_from_disk=True)
     if not args.tiny:
@@ -111,7 +112,7 @@ class Synthetic:
         free_disk = shutil.disk_usage(bench.files).free
         room = min(0.8 * free_disk, 0.45 * device["machine"]["memory_bytes"], 60 * args.minutes / 4 * WRITTEN_PER_S)
         self.layers = args.layers or groups(room, 48)
-        self.on_gpu = min(self.layers, groups(0.85 * device["gpu"]["free_bytes"] / 1.3, 48))
+        self.vram = 0.85 * device["gpu"]["free_bytes"] / 1.3
         self.bench = bench
 
     @property
@@ -130,7 +131,13 @@ class Synthetic:
         return self.of(self.layers, routing)
 
     def fitting(self, routing):
-        return self.of(self.on_gpu, routing)
+        return self.with_slots(self.experts, routing)
+
+    def with_slots(self, count, routing, most=48):
+        """With as many layers as have so many slots in the memory of the GPU; of few numbers, since each is a file."""
+        fitting = groups(self.vram / max(count / self.experts, 0.05), 48)
+        layers = [number for number in [self.layers, FEWER_LAYERS, 4] if number <= min(fitting, most, self.layers)]
+        return self.of(layers[0] if layers else 4, routing)
 
     def fewer(self, routing, name=MODEL, quant="q4_k_m"):
         return self.of(min(self.layers, FEWER_LAYERS), routing, name, quant)
@@ -153,6 +160,9 @@ class Tiny:
         return [*self.model, *self.context, "--routing", routing]
 
     fitting = fewer = whole
+
+    def with_slots(self, _count, routing, _most=48):
+        return self.whole(routing)
 
 
 def groups(bytes_max, most):
