@@ -1,10 +1,14 @@
 """The folder that is carried to a machine with a GPU."""
 
+import atexit
 import json
+import lzma
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +16,9 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 MANIFEST = "folder.json"
 # What can be carried.
 BYTES_MAX = 64 << 20
+PACKED = "bin.tar.xz"
+# Both programs have the starter model in them, tens of MB apart: it is packed once.
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 2, "dict_size": 192 << 20}]
 
 
 class Folder:
@@ -22,7 +29,10 @@ class Folder:
         if not (self.path / MANIFEST).exists():
             sys.exit(f"{path} is no folder that gpu_check has prepared: scripts/gpu_check prepare FOLDER")
         self.manifest = json.loads((self.path / MANIFEST).read_text())
-        self.program, self.tests = self.path / "bin/fimd", self.path / "bin/it"
+        programs = self.path / "bin"
+        if (self.path / PACKED).exists() and not programs.exists():
+            programs = unpack(self.path)
+        self.program, self.tests = programs / "fimd", programs / "it"
 
     def environment(self, **more):
         """Without what this user has set for fimd, and for its tests elsewhere."""
@@ -44,6 +54,8 @@ def prepare(args):
     (folder / "bin").mkdir(parents=True)
     copy_program(program, folder / "bin/fimd")
     copy_program(tests, folder / "bin/it")
+    if args.pack:
+        pack(folder)
     shutil.copytree(root / "tests/data/vectors", folder / "tests/data/vectors")
     shutil.copy(SCRIPTS / "gpu_check", folder)
     shutil.copy(SCRIPTS / "harness.py", folder)
@@ -53,7 +65,26 @@ def prepare(args):
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{folder}: {size / (1 << 20):.1f} MiB")
     if size > BYTES_MAX:
-        print(f"that is more than {BYTES_MAX >> 20} MiB", file=sys.stderr)
+        advice = "" if args.pack else "; --pack makes it smaller"
+        print(f"that is more than {BYTES_MAX >> 20} MiB{advice}", file=sys.stderr)
+
+
+def pack(folder):
+    with lzma.open(folder / PACKED, "wb", filters=FILTERS) as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
+        archive.add(folder / "bin", "bin")
+    shutil.rmtree(folder / "bin")
+
+
+def unpack(folder):
+    """Where the programs are: in the folder, or, where nothing can be written, in one that goes."""
+    if os.access(folder, os.W_OK):
+        to = folder
+    else:
+        to = Path(tempfile.mkdtemp(prefix="fimd-"))
+        atexit.register(shutil.rmtree, to, ignore_errors=True)
+    with lzma.open(folder / PACKED) as packed, tarfile.open(fileobj=packed, mode="r|") as archive:
+        archive.extractall(to)
+    return to / "bin"
 
 
 def build(root, profile):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 
 from gpu import report
 
@@ -62,10 +63,18 @@ class Results:
         self.write()
 
     def write(self):
-        for name, text in [("results.json", json.dumps(self.all, indent=1)), ("report.md", report.render(self.all))]:
-            part = self.out / (name + ".part")
-            part.write_text(text + "\n")
-            part.replace(self.out / name)
+        self.replace("results.json", json.dumps(self.all, indent=1))
+        try:
+            text = report.render(self.all)
+        except Exception:
+            # The figures are worth more than how they look.
+            text = f"The report cannot be made of results.json:\n\n{traceback.format_exc()}"
+        self.replace("report.md", text)
+
+    def replace(self, name, text):
+        part = self.out / (name + ".part")
+        part.write_text(text + "\n")
+        part.replace(self.out / name)
 
     def finish(self):
         self.all["is_whole"] = True

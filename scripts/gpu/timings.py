@@ -3,15 +3,15 @@
 import json
 import shlex
 import shutil
-import sys
 import time
+
+from gpu import report
 
 # The laptop that figures are projected to, by its name in `fimd bench schedule`; and its memory.
 LAPTOP = "rtx-3070-ti-laptop"
 VRAM_MIB, RAM_MIB = 8192, 22 << 10
 # Shares of the visits that hit; what `fimd bench schedule` looks for.
 HITS = [0.6, 0.0, 0.3, 0.85]
-GIB = 1 << 30
 MODEL, OTHER_MODEL = "qwen3-coder-next", "qwen3.6-35b-a3b"
 # Bytes of a layer and of the rest, in Q4_K_M; layers of the models of which fewer are enough; and what a second writes.
 LAYER_BYTES, REST_BYTES, FEWER_LAYERS, WRITTEN_PER_S = 1.0e9, 0.5e9, 12, 0.4e9
@@ -35,7 +35,8 @@ class Bench:
 
     def take(self, name, command, facts):
         began = time.monotonic()
-        stdout, failure = self.results.command(name, command, self.env)
+        # What hangs is not to take the time of all others.
+        stdout, failure = self.results.command(name, command, self.env, 60 * self.args.minutes / 2)
         result = {"name": name, "seconds": time.monotonic() - began, **facts}
         report = None
         if failure is None:
@@ -51,16 +52,21 @@ class Bench:
         return self.json(name, "speed", *model, *arguments, kind="speed", **facts)
 
 
+def device(carried, results, args):
+    """Measures the GPU; whether there is one."""
+    is_short = args.quick or args.tiny or args.only == "check"
+    types = ["--types", "q8_0"] if args.tiny else ["--types", "q4_k,q8_0,f8_e4m3"] if is_short else []
+    bench = Bench(carried, results, args)
+    return bench.take("device", [carried.program, "bench", "gpu", *types, "--json"], {"kind": "device"}) is not None
+
+
 def run(carried, results, args):
     bench = Bench(carried, results, args)
-    types = ["--types", "q4_k,q8_0,f16"] if args.quick or args.tiny else []
-    device = bench.take("device", [carried.program, "bench", "gpu", *types, "--json"], {"kind": "device"})
-    if device is None:
-        print("there is no GPU that fimd can use: nothing is timed", file=sys.stderr)
-        return
     bench.files.mkdir(parents=True, exist_ok=True)
-    models = Tiny(carried, args) if args.tiny else Synthetic(bench, device)
-    schedule = bench.json("schedule", "schedule", *models.scheduled(), "--machine", LAPTOP, kind="schedule")
+    models = Tiny(carried) if args.tiny else Synthetic(bench, report.Timings(results.all).device)
+    # What the slots are taken from.
+    scheduled = [carried.program, "bench", "schedule", *models.scheduled(), "--machine", LAPTOP, "--json"]
+    schedule = bench.take("schedule", scheduled, {"kind": "schedule"})
     slots = wanted_slots(schedule[0]) if schedule else {}
     text, prompts = models.whole("text"), "16,64" if args.tiny else "16,64,512,1024,2048"
     decoded = ["--generate", models.generate, "--runs", 1 if args.tiny else 2 if args.quick else 3]
@@ -70,10 +76,10 @@ def run(carried, results, args):
     bench.speed("all experts on the GPU", models.fitting("text"), *short, "--slots", models.experts, routing="text", is_fixed=True)
     for hits in HITS:
         if count := slots.get(("text", hits)):
-            bench.speed(f"text, {hits:.0%} hits", text, *short, "--slots", count, routing="text", wanted=hits)
+            bench.speed(f"text, {hits:.0%} hits", models.with_slots(count, "text"), *short, "--slots", count, routing="text", wanted=hits)
     for hits in HITS:
         if count := slots.get(("uniform", hits)):
-            bench.speed(f"uniform, {hits:.0%} hits", models.fewer("uniform"), *short, "--slots", count, routing="uniform", wanted=hits)
+            bench.speed(f"uniform, {hits:.0%} hits", models.with_slots(count, "uniform", FEWER_LAYERS), *short, "--slots", count, routing="uniform", wanted=hits)
     budgets = ["--vram-budget", models.vram_mib, "--ram-budget", models.ram_mib]
     bench.speed("text, 8 GiB, 22 GiB of RAM, the rest on disk", text, *short, *budgets, routing="text", is_from_disk=True)
     if not args.tiny:
@@ -106,7 +112,7 @@ class Synthetic:
         free_disk = shutil.disk_usage(bench.files).free
         room = min(0.8 * free_disk, 0.45 * device["machine"]["memory_bytes"], 60 * args.minutes / 4 * WRITTEN_PER_S)
         self.layers = args.layers or groups(room, 48)
-        self.on_gpu = min(self.layers, groups(0.85 * device["gpu"]["free_bytes"] / 1.3, 48))
+        self.vram = 0.85 * device["gpu"]["free_bytes"] / 1.3
         self.bench = bench
 
     @property
@@ -125,7 +131,13 @@ class Synthetic:
         return self.of(self.layers, routing)
 
     def fitting(self, routing):
-        return self.of(self.on_gpu, routing)
+        return self.with_slots(self.experts, routing)
+
+    def with_slots(self, count, routing, most=48):
+        """With as many layers as have so many slots in the memory of the GPU; of few numbers, since each is a file."""
+        fitting = groups(self.vram / max(count / self.experts, 0.05), 48)
+        layers = [number for number in [self.layers, FEWER_LAYERS, 4] if number <= min(fitting, most, self.layers)]
+        return self.of(layers[0] if layers else 4, routing)
 
     def fewer(self, routing, name=MODEL, quant="q4_k_m"):
         return self.of(min(self.layers, FEWER_LAYERS), routing, name, quant)
@@ -136,7 +148,7 @@ class Tiny:
 
     generate, short_prompt, experts, vram_mib, ram_mib = 4, "16", 8, 64, 512
 
-    def __init__(self, carried, args):
+    def __init__(self, carried):
         self.model = ["--model", carried.checkpoint(TINY)]
         # A checkpoint has no more.
         self.context = ["--context", 256]
@@ -148,6 +160,9 @@ class Tiny:
         return [*self.model, *self.context, "--routing", routing]
 
     fitting = fewer = whole
+
+    def with_slots(self, _count, routing, _most=48):
+        return self.whole(routing)
 
 
 def groups(bytes_max, most):

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 use super::random::RandomTensor;
 use crate::base::Cancel;
 use crate::base::dtype::DType;
+use crate::base::random::Mmix;
 use crate::compute::{
     Backend, BlockScale, ExpertWeights, Interrupted, Keep, MoeWeights, Pass, PassOut, PassSizes,
     SharedWeights, StoredMatrix,
@@ -21,6 +22,8 @@ pub const LARGE_SIZES: [(usize, usize, usize); 4] =
     [(256, 256, 1), (1024, 4096, 4), (2048, 16_384, 8), (4096, 32_768, 8)];
 /// Rows and columns that share a scale, of weights that have scales apart.
 const SCALE_BLOCK: [usize; 2] = [128, 128];
+/// The root mean square of all E4M3 numbers, about.
+const LARGE_E4M3: f32 = 100.0;
 /// Rows of activations where a device is bound by arithmetic.
 pub const ROWS: usize = 64;
 /// What takes longer in all, in seconds, is not measured with more.
@@ -83,11 +86,19 @@ fn seconds<B: Backend>(backend: &mut B, sizes: &PassSizes, dtype: DType, times: 
     let mut matrix = |rows: usize, cols: usize, key: u64| {
         let mut bytes =
             vec![0; dtype.bytes(cols).ok_or_else(|| anyhow!("{dtype} has larger blocks"))? * rows];
-        RandomTensor::new(dtype, (cols as f32).sqrt().recip(), key).fill(0, &mut bytes);
+        let norm = (cols as f32).sqrt().recip();
+        match scale_block(dtype) {
+            None => RandomTensor::new(dtype, norm, key).fill(0, &mut bytes),
+            // Any of E4M3 but those with all bits set, which are no numbers.
+            Some(_) => {
+                let mut random = Mmix(key);
+                bytes.iter_mut().for_each(|byte| *byte = (random.below(127) | random.below(2) << 7) as u8);
+            }
+        }
         let values =
             Tensor { name: "random".into(), dtype, shape: vec![rows, cols], bytes: Bytes::from(bytes) };
         let scale = scale_block(dtype).map(|[block_rows, block_cols]| BlockScale {
-            values: vec![1.0; rows.div_ceil(block_rows) * cols.div_ceil(block_cols)],
+            values: vec![norm / LARGE_E4M3; rows.div_ceil(block_rows) * cols.div_ceil(block_cols)],
             block_rows,
             block_cols,
         });

@@ -149,6 +149,8 @@ pub struct OnGpu {
     pub hit_rate: f64,
     /// Experts of a decoded token that were copied to slots.
     pub copied_per_token: f64,
+    /// Those of them that were copied from where they are, without being laid out first.
+    pub in_place_per_token: f64,
     /// Bytes of a decoded token that the GPU reads of its memory, that come over the link, and that the CPU reads: of weights.
     pub gpu_bytes: f64,
     pub link_bytes: f64,

@@ -422,23 +422,21 @@ fn experts(
 fn on_gpu(gpu: Gpu, sizes: &Sizes, workload: &Workload, measured: &Measured) -> OnGpu {
     let experts: usize = sizes.layers.iter().map(|layer| layer.experts).sum();
     let record_bytes = sizes.expert_bytes() as f64 / (experts as f64).max(1.0);
-    let all_visits: usize = sizes.layers.iter().map(|layer| layer.top_k).sum();
     let of_layer = sizes.layers.first().map_or(0, |layer| layer.experts);
     // With the first token.
-    let tokens = (workload.generate + 1) as f64;
-    let (slots, visits, hits, copied, hit_rate) = match &measured.visits {
-        Some((_, decode)) => {
-            let DeviceVisits { slots, visits, hits, copied, .. } = *decode;
-            let of_token = [visits, hits, copied].map(|count| count as f64 / tokens);
-            (slots, of_token[0], of_token[1], of_token[2], decode.hit_rate())
-        }
-        None => (of_layer, all_visits as f64, all_visits as f64, 0.0, 1.0),
-    };
-    let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
+    let tokens = workload.generate as u64 + 1;
+    let all_visits = tokens * sizes.layers.iter().map(|layer| layer.top_k as u64).sum::<u64>();
+    // Where none is missing, none is counted.
+    let all =
+        DeviceVisits { slots: of_layer, visits: all_visits, hits: all_visits, ..DeviceVisits::default() };
+    let (prefill, decode) =
+        measured.visits.clone().unwrap_or_else(|| (vec![all; workload.prompts.len()], all));
+    let DeviceVisits { slots, visits, hits, copied, in_place, .. } = decode;
+    let of_token = |experts: u64| experts as f64 / tokens as f64;
+    // A dense model reads all it has.
+    let hit_rate = if visits == 0 { 1.0 } else { decode.hit_rate() };
     let bound_tokens_per_s = 1.0 / gpu.bound_s(sizes, hit_rate);
-    let all = vec![DeviceVisits { visits: 1, hits: 1, ..DeviceVisits::default() }; workload.prompts.len()];
-    let prompts = measured.visits.as_ref().map_or(&all, |(prefill, _)| prefill);
-    let prefill = workload.prompts.iter().zip(prompts).map(|(&tokens, visits)| GpuPrompts {
+    let prompts = workload.prompts.iter().zip(prefill).map(|(&tokens, visits)| GpuPrompts {
         tokens,
         hit_rate: visits.hit_rate(),
         link_bytes: (visits.copied + visits.streamed) as f64 * record_bytes,
@@ -447,13 +445,14 @@ fn on_gpu(gpu: Gpu, sizes: &Sizes, workload: &Workload, measured: &Measured) -> 
         slots,
         experts: of_layer,
         hit_rate,
-        copied_per_token: copied,
-        gpu_bytes: trunk + (hits + copied) * record_bytes,
-        link_bytes: copied * record_bytes,
-        cpu_bytes: (visits - hits - copied) * record_bytes,
+        copied_per_token: of_token(copied),
+        in_place_per_token: of_token(in_place),
+        gpu_bytes: (sizes.trunk_bytes - sizes.lookup_bytes) as f64 + of_token(hits + copied) * record_bytes,
+        link_bytes: of_token(copied) * record_bytes,
+        cpu_bytes: of_token(visits.saturating_sub(hits + copied)) * record_bytes,
         bound_tokens_per_s,
         bound_share: 1e3 / measured.decode_ms.median / bound_tokens_per_s,
-        prefill: prefill.collect(),
+        prefill: prompts.collect(),
         gpu,
     }
 }

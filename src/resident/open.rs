@@ -236,14 +236,14 @@ impl Spec {
         let dir = hub::open(self.model.as_deref())?;
         let mut config = Config::read(&dir)?;
         config.layers.truncate(layers);
-        let with = |mib: u64| Self { vram_bytes_max: Some(mib << 20), ..self.clone() };
-        let plan = |mib: u64| with(mib).gpu_plan(&Types::Files(&dir), &config, u64::MAX);
-        let free = probe::probe()?.memory.free >> 20;
-        let is_enough = |mib: u64| plan(mib).is_ok_and(|plan| plan.slots >= slots);
+        let with = |bytes: u64| Self { vram_bytes_max: Some(bytes), ..self.clone() };
+        let plan = |bytes: u64| with(bytes).gpu_plan(&Types::Files(&dir), &config, u64::MAX);
+        let free = probe::probe()?.memory.free;
+        let is_enough = |bytes: u64| plan(bytes).is_ok_and(|plan| plan.slots >= slots);
         if !is_enough(free) {
-            let found = plan(free)?.slots;
+            let (found, mib) = (plan(free)?.slots, free >> 20);
             bail!(
-                "{}: the {free} MiB that are free hold {found} experts of each layer, not {slots}",
+                "{}: the {mib} MiB that are free hold {found} experts of each layer, not {slots}",
                 self.name()
             );
         }

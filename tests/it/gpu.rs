@@ -308,8 +308,11 @@ fn results_are_the_same_from_where_experts_are(expects_in_place: bool) {
 
 #[test]
 fn experts_are_copied_from_where_they_are() {
-    child::with_driver(PRODUCT, &[("LATE_US", "100"), ("ORDER", "7")], || {
+    child::on_device_with(PRODUCT, &[("LATE_US", "100"), ("ORDER", "7")], || {
         results_are_the_same_from_where_experts_are(true);
+        if child::is_own() {
+            return;
+        }
         assert_eq!(emulator::calls("cuMemHostRegister_v2"), emulator::calls("cuMemHostUnregister"));
     });
 }
@@ -571,6 +574,24 @@ fn planned(flags: &[&str]) -> Option<Value> {
     let output = program(&[&["plan", "--json"], flags].concat(), &[])?.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn the_gpu_is_measured() {
+    let types = ["q4_k", "f8_e4m3"];
+    let arguments = ["bench", "gpu", "--types", &types.join(","), "--json"];
+    let Some(mut command) = program(&arguments, &[]) else { return };
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rates = ["memory_gb_per_s", "link_gb_per_s", "host_gb_per_s", "launch_us", "wait_us"];
+    assert!(rates.iter().all(|rate| report["gpu"][rate].as_f64().unwrap() > 0.0), "{report}");
+    let kernels = report["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), types.len());
+    for kernel in kernels {
+        let share = kernel["gb_per_s"].as_f64().unwrap() / report["gpu"]["memory_gb_per_s"].as_f64().unwrap();
+        assert!((kernel["memory_share"].as_f64().unwrap() / share - 1.0).abs() < 1e-6, "{report}");
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod gguf;
 #[cfg(unix)]
 mod gpu;
 #[cfg(unix)]
+mod gpu_check;
+#[cfg(unix)]
 mod gpu_models;
 #[cfg(unix)]
 mod graphs;
