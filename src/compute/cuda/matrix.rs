@@ -504,8 +504,9 @@ impl Matrix {
         self.tiled(device, &Grouped { tiles, order, divisor: divisor as i32, batch: 0 }, count, x, out)
     }
 
-    /// Multiplies `count` tiles of rows.
+    /// Multiplies `count` tiles of rows, which are packed.
     fn tiled(&self, device: &Device, grouped: &Grouped, count: usize, x: &Input, out: Output) -> Result<()> {
+        ensure!(x.is_packed(), "rows that are not packed");
         let &MatrixLayout { rows, cols, .. } = &self.layout;
         let splits = splits(rows.div_ceil(TENSOR_ROWS) * count, cols);
         let (blocks, threads) = match self.is_for_tensor_cores() {

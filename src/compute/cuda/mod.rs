@@ -49,7 +49,7 @@ use super::{HeadWeights, KV_BLOCK, Keep, Pass, PassSizes, Precision};
 use crate::base::Cancel;
 use driver::{Address, Device, Function, Param};
 use hybrid::{Hybrid, Routed};
-use input::Input;
+use input::{Input, TENSOR_ROWS_MIN};
 use matrix::Output;
 use memory::{Arena, Buffer, HostMemory};
 use module::{File, Modules};
@@ -436,7 +436,8 @@ impl Cuda {
         let PassSizes { experts, top_k, .. } = self.sizes;
         let visit = Visit { rows, top_k, experts, slots: self.options.expert_slots };
         match self.options.sweep_rows_min {
-            Some(rows_min) => rows >= rows_min,
+            // Tensor cores multiply the rows.
+            Some(rows_min) => rows >= rows_min.max(TENSOR_ROWS_MIN),
             None => rows >= PACED_ROWS_MIN && hybrid.rates.favours_sweep(&visit),
         }
     }

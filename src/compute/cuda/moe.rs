@@ -13,6 +13,7 @@ use super::matrix::{Maker, Matrix, Output, Records, Visits};
 use super::memory::Buffer;
 use super::module::{File, Modules};
 use super::saved::Destination;
+use super::sweep::Layer;
 use super::workspace::Space;
 use super::{Cuda, PACED_ROWS_MIN};
 use crate::compute::cpu::{Cpu, LEFT_OUT};
@@ -240,7 +241,16 @@ impl Cuda {
             && let Some(Host { experts: host, records: Some(records) }) = host
         {
             self.shared(weights, &parts, &normed, rows, x)?;
-            return self.sweep_layer(&routed.experts, host, records, &parts, &normed, routed.top_k, x);
+            let layer = Layer {
+                experts: &routed.experts,
+                host,
+                records,
+                parts: &parts,
+                normed: &normed,
+                top_k: routed.top_k,
+                x,
+            };
+            return self.sweep_layer(&layer);
         }
         let is_sent = host.is_some() && self.send_routing(&parts, rows * routed.top_k)?;
         if let Some(resident) = resident {

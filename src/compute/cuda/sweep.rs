@@ -59,15 +59,15 @@ enum List {
 
 /// The routed experts of a layer, and the rows that visit them.
 #[derive(Clone, Copy)]
-struct Layer<'a> {
-    experts: &'a Experts,
-    host: &'a <Cpu as Backend>::Experts,
-    records: &'a Records,
-    parts: &'a Parts,
-    normed: &'a Input,
-    top_k: usize,
+pub(super) struct Layer<'a> {
+    pub experts: &'a Experts,
+    pub host: &'a <Cpu as Backend>::Experts,
+    pub records: &'a Records,
+    pub parts: &'a Parts,
+    pub normed: &'a Input,
+    pub top_k: usize,
     /// What outputs are added to.
-    x: Address,
+    pub x: Address,
 }
 
 /// Experts in a berth.
@@ -161,18 +161,9 @@ impl Lists {
 
 impl Cuda {
     /// Adds what routed experts return, for visits that the host does not know of yet.
-    pub(super) fn sweep_layer(
-        &mut self,
-        experts: &Experts,
-        host: &<Cpu as Backend>::Experts,
-        records: &Records,
-        parts: &Parts,
-        normed: &Input,
-        top_k: usize,
-        x: Address,
-    ) -> Result<()> {
+    pub(super) fn sweep_layer(&mut self, layer: &Layer) -> Result<()> {
         let mut sweep = self.sweep.take().context("a backend without memory for sweeps")?;
-        let done = self.sweep_with(&mut sweep, &Layer { experts, host, records, parts, normed, top_k, x });
+        let done = self.sweep_with(&mut sweep, layer);
         self.sweep = Some(sweep);
         done
     }
