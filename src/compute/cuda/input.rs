@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use super::Cuda;
 use super::driver::{Address, Param};
-use super::matrix::Tiles;
 use super::tiles::TILE_ROWS;
 use super::workspace::Space;
 
@@ -45,6 +44,15 @@ impl Input {
     pub(super) fn is_packed(&self) -> bool {
         self.packed != Address::NULL
     }
+}
+
+/// Visits by expert in device memory; see `tiles`.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    pub tiles: Address,
+    pub count: usize,
+    /// All visits of the pass, those of an expert together.
+    pub order: Address,
 }
 
 /// Workspace for packed rows.

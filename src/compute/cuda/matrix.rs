@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use anyhow::{Context as _, Result, ensure};
 
 use super::driver::{Address, Device, Function, Param};
-use super::input::Input;
+use super::input::{Input, Tiles};
 use super::memory::{Arena, Buffer};
 use super::module::{File, Modules};
 use super::tiles::TILE_ROWS;
@@ -108,15 +108,6 @@ struct Grouped {
 
 // SAFETY: two words, then two halves.
 unsafe impl Param for Grouped {}
-
-/// Visits by expert in device memory; see `tiles`.
-#[derive(Clone, Copy)]
-pub(super) struct Tiles {
-    pub tiles: Address,
-    pub count: usize,
-    /// All visits of the pass, those of an expert together.
-    pub order: Address,
-}
 
 /// The kernels of a weight type.
 #[derive(Clone, Copy)]

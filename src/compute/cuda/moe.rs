@@ -13,7 +13,6 @@ use super::matrix::{Maker, Matrix, Output, Records, Visits};
 use super::memory::Buffer;
 use super::module::{File, Modules};
 use super::saved::Destination;
-use super::sweep::Layer;
 use super::workspace::Space;
 use super::{Cuda, PACED_ROWS_MIN};
 use crate::compute::cpu::{Cpu, LEFT_OUT};
@@ -166,6 +165,19 @@ pub(super) const NO_ROUTING: &str = "a model without experts was announced";
 fn slots(maker: &mut Maker, modules: &mut Modules, shape: &ExpertShape, count: usize) -> Result<[Matrix; 3]> {
     let [gate, up, down] = shape.matrices.map(|layout| maker.empty(modules, layout, count));
     Ok([gate?, up?, down?])
+}
+
+/// The routed experts of a layer, and the rows that visit them.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub experts: &'a Experts,
+    pub host: &'a <Cpu as Backend>::Experts,
+    pub records: &'a Records,
+    pub parts: &'a Parts,
+    pub normed: &'a Input,
+    pub top_k: usize,
+    /// What outputs are added to.
+    pub x: Address,
 }
 
 /// Workspace of the operation.

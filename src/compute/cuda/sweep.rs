@@ -14,20 +14,20 @@ use anyhow::{Context as _, Result};
 
 use super::driver::{Address, Device, Function, Param};
 use super::hybrid::{Residence, Routed};
-use super::input::Input;
-use super::matrix::{Matrix, Output, Records, Tiles};
+use super::input::Tiles;
+use super::matrix::{Matrix, Output, Records};
 use super::memory::{Arena, Buffer, HostMemory, taken};
 use super::module::{File, Modules};
-use super::moe::{Experts, Parts};
+use super::moe::Layer;
 use super::page_locks::PageLocks;
 use super::ring::{self, Filled, Ring};
 use super::saved::Destination;
 use super::split::Visit;
 use super::tiles::{Tile, Visitors};
 use super::{Cuda, threads};
-use crate::compute::cpu::{Cpu, LEFT_OUT};
+use crate::compute::PassSizes;
+use crate::compute::cpu::LEFT_OUT;
 use crate::compute::experts::{ExpertParts, Ranking};
-use crate::compute::{Backend, PassSizes};
 
 /// What sweeps of all layers share.
 pub(super) struct Sweep {
@@ -55,19 +55,6 @@ enum List {
     Tiles,
     Places,
     Slots,
-}
-
-/// The routed experts of a layer, and the rows that visit them.
-#[derive(Clone, Copy)]
-pub(super) struct Layer<'a> {
-    pub experts: &'a Experts,
-    pub host: &'a <Cpu as Backend>::Experts,
-    pub records: &'a Records,
-    pub parts: &'a Parts,
-    pub normed: &'a Input,
-    pub top_k: usize,
-    /// What outputs are added to.
-    pub x: Address,
 }
 
 /// Experts in a berth.
