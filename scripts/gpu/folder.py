@@ -57,6 +57,10 @@ def prepare(args):
     if args.pack:
         pack(folder)
     shutil.copytree(root / "tests/data/vectors", folder / "tests/data/vectors")
+    kernels = "src/compute/cuda/kernels"
+    (folder / kernels).mkdir(parents=True)
+    for ptx in sorted((root / kernels).glob("*.ptx")):
+        shutil.copy(ptx, folder / kernels)
     shutil.copy(SCRIPTS / "gpu_check", folder)
     shutil.copy(SCRIPTS / "harness.py", folder)
     shutil.copytree(SCRIPTS / "gpu", folder / "gpu", ignore=shutil.ignore_patterns("__pycache__"))

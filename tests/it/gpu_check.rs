@@ -11,11 +11,13 @@ use crate::cuda::child;
 use crate::paths;
 
 /// A check of each kind: one that runs on any driver, and one that needs the emulated one; and a timing.
-const CHOSEN: [&str; 6] = [
+const CHOSEN: [&str; 8] = [
     "--tests",
     "gpu::a_tensor_is_copied_once",
     "--tests",
     "gpu::a_token_is_waited_for_once",
+    "--tests",
+    "cuda::attention::",
     "--timings",
     "text, 60% hits",
 ];
@@ -49,7 +51,7 @@ fn what_is_carried_checks_and_times() {
     let (is_done, said) = script(&prepare, &scripts, &[]);
     assert!(is_done, "{said}");
     // Nothing is read from the sources but what was carried.
-    assert!(carried.join("tests/data/vectors/long").is_dir() && !carried.join("src").exists());
+    assert!(carried.join("tests/data/vectors/long").is_dir() && !carried.join("Cargo.toml").exists());
 
     let run = [&["run", "--out", out_text, "--tiny", "--seed", "7", "--minutes", "5"], &CHOSEN[..]].concat();
     let (is_done, said) = script(&run, &carried, &emulator.environment(&[]));
@@ -57,10 +59,10 @@ fn what_is_carried_checks_and_times() {
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
     let results: Value = serde_json::from_str(&read("results.json")).unwrap();
     assert_eq!((&results["is_whole"], &results["seed"]), (&true.into(), &7.into()));
-    assert_eq!(results["checks"].as_array().unwrap().len(), 2, "{said}");
+    assert_eq!(results["checks"].as_array().unwrap().len(), 3, "{said}");
     assert_eq!(named(&results, "checks", CHOSEN[1])["state"], "passed");
     assert_eq!(named(&results, "checks", CHOSEN[3])["state"], "skipped");
-    let report = &named(&results, "timings", CHOSEN[5])["report"];
+    let report = &named(&results, "timings", CHOSEN[7])["report"];
     let (slots, experts) = (report["on_gpu"]["slots"].as_u64(), report["on_gpu"]["experts"].as_u64());
     assert!((Some(1)..Some(8)).contains(&slots) && experts == Some(8), "{report}");
     let bytes = ["gpu_bytes", "link_bytes", "cpu_bytes"].map(|name| report["on_gpu"][name].as_f64().unwrap());

@@ -1,7 +1,5 @@
 //! Attention of many rows in tiles, against the kernel that takes each row alone.
 
-use std::path::Path;
-
 use cudarc::driver::result;
 use fimd::base::random::Mmix;
 use half::f16;
@@ -9,6 +7,7 @@ use half::f16;
 use super::build::PRODUCT;
 use super::child;
 use super::device::{Device, at};
+use crate::paths;
 
 /// As `KV_BLOCK` of the kernels.
 const KV_BLOCK: usize = 64;
@@ -117,9 +116,8 @@ fn run(device: &Device, case: &Case) -> [Vec<f32>; 2] {
 
 #[test]
 fn tiles_of_rows_attend_as_rows_do() {
-    child::with_driver(PRODUCT, &[("ORDER", "3")], || {
-        let path = Path::new(PRODUCT).join("attention.ptx");
-        let device = Device::open(&std::fs::read_to_string(path).unwrap());
+    child::on_device_with(PRODUCT, &[("ORDER", "3")], || {
+        let device = Device::open(&paths::ptx("attention"));
         // Heads, KV heads, width, gates, positions before, rows, splits.
         let cases = [
             (4, 2, 8, false, 0, 5, 1),

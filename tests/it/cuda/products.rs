@@ -2,7 +2,6 @@
 //! what pairs of f16 allow, else within what f32 does.
 
 use std::ffi::c_void;
-use std::path::Path;
 
 use cudarc::driver::result;
 use fimd::base::dtype::{DType, F8E4M3_VALUES};
@@ -13,6 +12,7 @@ use fimd::format::blocks::{self, grids};
 use super::build::PRODUCT;
 use super::child;
 use super::device::{Buffer, Device, at};
+use crate::paths;
 
 /// As `TILE_ROWS` of the kernels.
 const TILE_ROWS: usize = 32;
@@ -68,7 +68,7 @@ fn launch(device: &Device, kernel: &str, grid: [usize; 2], params: &[*mut c_void
 }
 
 fn open(file: &str) -> Device {
-    Device::open(&std::fs::read_to_string(Path::new(PRODUCT).join(file).with_extension("ptx")).unwrap())
+    Device::open(&paths::ptx(file))
 }
 
 fn file_of(dtype: DType) -> &'static str {
@@ -243,7 +243,7 @@ fn all(device_of: impl Fn(&str) -> Device, mut test: impl FnMut(&Device, DType, 
 
 #[test]
 fn many_rows_are_multiplied_with_every_type() {
-    child::with_driver(PRODUCT, &[("ORDER", "5")], || {
+    child::on_device_with(PRODUCT, &[("ORDER", "5")], || {
         all(open, |device, dtype, stored| {
             let (rows, cols) = (stored.rows, stored.cols);
             for (batch, splits) in [(1usize, 8usize), (9, 4), (65, 2)] {
@@ -305,7 +305,7 @@ fn many_rows_are_multiplied_with_every_type() {
 
 #[test]
 fn visits_in_tiles_are_multiplied_with_their_experts() {
-    child::with_driver(PRODUCT, &[("ORDER", "9")], || {
+    child::on_device_with(PRODUCT, &[("ORDER", "9")], || {
         const DIVISOR: usize = 3;
         // Expert, and visits of its tiles.
         let tiles = [(2usize, 7usize), (0, 32), (1, 1), (0, 20)];
