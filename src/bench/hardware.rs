@@ -21,8 +21,8 @@ pub struct Hardware {
 
 /// Share of the bandwidth of its memory that kernels on a GPU are taken to reach: assumed.
 const GPU_MEMORY_SHARE: f64 = 0.8;
-/// Share of the multiply-adds of its tensor cores: assumed, the kernels are not tuned.
-const GPU_MACS_SHARE: f64 = 0.3;
+/// Share of the multiply-adds of its tensor cores: assumed. Kernels take up to three for each, and are not tuned.
+const GPU_MACS_SHARE: f64 = 0.15;
 /// Share of the bandwidth of its memory that a CPU reaches: 45 of 51.2 GB/s with two channels of DDR4-3200.
 const RAM_SHARE: f64 = 0.88;
 /// Multiply-adds in a second of a core with AVX2 and 64 rows: 51 to 71 billion measured (`tests/bench/epyc-2-cores-avx2.md`).
