@@ -5,12 +5,12 @@
 //! `probe` says whether there is a GPU to use, without which nothing else here may be called. `driver` is the device, whose
 //! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
 //! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights, `input` the rows
-//! that they multiply. `backend` has the
-//! operations of a backend, of which `attention`, `delta` and `moe` are the larger ones, `sizes` what passes need, and
-//! `workspace` the memory that operations share. `staging` is what comes back to the host, `saved` what is kept of the
-//! recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share whose experts are on both
-//! devices, `split` divides the missing ones; `sweep` computes with the experts of a layer as they pass through device
-//! memory, `ring` is that memory, `tiles` the order in which visits are computed.
+//! that they multiply. `backend` has the operations of a backend, of which `attention`, `delta` and `moe` are the larger ones,
+//! `sizes` what passes need, and `workspace` the memory that operations share. `staging` is what comes back to the host,
+//! `saved` what is kept of the recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share
+//! whose experts are on both devices, `split` divides the missing ones, `page_locks` lets the device copy them from where they
+//! are; `sweep` computes with the experts of a layer as they pass through device memory, `ring` is that memory, `tiles` the
+//! order in which visits are computed.
 
 mod attention;
 mod backend;
