@@ -226,7 +226,11 @@ pub(super) fn plan(
         mib(least.budget_bytes),
         mib(free)
     );
-    let of_experts = |slots| expert_bytes(types, config, slots);
+    let grouping_bytes = cuda::grouping_bytes(sizes);
+    let of_experts = |slots| {
+        let more = if slots >= sizes.experts { grouping_bytes } else { 0 };
+        Ok::<_, anyhow::Error>(expert_bytes(types, config, slots)? + more)
+    };
     let (mut sizes, all_bytes) = (*sizes, of_experts(sizes.experts)?);
     if least.least_bytes() + all_bytes > least.budget_bytes {
         let sweeping = PassSizes { rows_max: sweep_max, ..sizes };

@@ -280,6 +280,29 @@ fn experts_may_be_anywhere_without_page_locked_memory() {
     child::with_driver(PRODUCT, &[("PAGE_LOCK", "0")], || results_are_the_same_with(&[0, 1, 3]));
 }
 
+#[test]
+fn long_prompts_read_experts_on_the_device_once() {
+    child::on_device(PRODUCT, || {
+        for case in ["qwen3_moe_q8_0", "qwen3_5_moe_mixed", "qwen3_moe_fp8"] {
+            let tokens: Vec<u32> = (0..45).map(|i| 1 + i * i % 31).collect();
+            let run = |model: &mut _| reference::run(model, &tokens, tokens.len(), 5);
+            let cpu = Cpu::new(CpuOptions { exact: true, ..crate::load::cpu(1, 64, Precision::F32) });
+            let dir = fimd::format::ModelDir::open(&reference::folder(case)).unwrap();
+            let config = fimd::model::Config::read(&dir).unwrap();
+            let mut exact = Model::load(&dir, config, crate::load::options(256, 256), cpu).unwrap();
+            let (expected, ids) = reference::run(&mut exact, &tokens, tokens.len(), 5);
+            let (found, other_ids) = run(&mut model_in_slots(case, usize::MAX));
+            let error = reference::distance(&expected, &found);
+            println!("{case}: {error}");
+            assert!(error < 1e-2, "{case}: {error}");
+            assert_eq!(ids, other_ids, "{case}");
+        }
+        if !child::is_own() {
+            assert!(emulator::executions("sort_visits") > 0);
+        }
+    });
+}
+
 /// A model in a mapped file that may be page-locked: log-probabilities and greedy tokens are those with all experts on the GPU,
 /// and some experts are copied from the file, or none.
 fn results_are_the_same_from_where_experts_are(expects_in_place: bool) {

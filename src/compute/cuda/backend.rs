@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::grouping::Grouping;
 use super::hybrid::Hybrid;
 use super::matrix;
 use super::memory::{Buffer, HostMemory};
@@ -74,6 +75,9 @@ impl Backend for Cuda {
                 true => Some(Hybrid::new(&self.device, &self.arena, sizes, PACED_ROWS_MIN - 1)?),
                 false => None,
             };
+            if self.hybrid.is_none() {
+                self.grouping = Grouping::new(&self.arena, &mut self.modules, sizes)?;
+            }
             let ring_bytes = self.options.ring_bytes;
             if let Some(hybrid) = self.hybrid.as_ref().filter(|_| ring_bytes > 0) {
                 let locks = hybrid.locks.clone();

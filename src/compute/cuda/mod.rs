@@ -10,7 +10,7 @@
 //! `saved` what is kept of the recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share
 //! whose experts are on both devices, `split` divides the missing ones, `page_locks` lets the device copy them from where they
 //! are; `sweep` computes with the experts of a layer as they pass through device memory, `ring` is that memory, `tiles` the
-//! order in which visits are computed.
+//! order in which visits are computed, and `grouping` the same where all experts are there.
 
 mod attention;
 mod backend;
@@ -19,6 +19,7 @@ mod delta;
 mod driver;
 mod error;
 mod graphs;
+mod grouping;
 mod hybrid;
 mod input;
 mod matrix;
@@ -48,6 +49,7 @@ use super::cpu::{Cpu, CpuOptions};
 use super::{HeadWeights, KV_BLOCK, Keep, Pass, PassSizes, Precision};
 use crate::base::Cancel;
 use driver::{Address, Device, Function, Param};
+use grouping::Grouping;
 use hybrid::{Hybrid, Routed};
 use input::{Input, TENSOR_ROWS_MIN};
 use matrix::Output;
@@ -57,8 +59,8 @@ use saved::Destination;
 use saver::Saver;
 use sizes::input_words;
 pub use sizes::{
-    check, kv_block_len, locked_bytes, matrix_bytes, recurrent_bytes, ring_bytes_min, saved_bytes,
-    sweep_bytes, table_bytes, working_bytes,
+    check, grouping_bytes, kv_block_len, locked_bytes, matrix_bytes, recurrent_bytes, ring_bytes_min,
+    saved_bytes, sweep_bytes, table_bytes, working_bytes,
 };
 use split::Visit;
 use staging::Staging;
@@ -125,6 +127,8 @@ pub struct Cuda {
     hybrid: Option<Hybrid>,
     /// The same for passes of many rows.
     sweep: Option<Sweep>,
+    /// For passes of many rows where all are.
+    grouping: Option<Grouping>,
     modules: Modules,
     sizes: PassSizes,
     options: CudaOptions,
@@ -220,6 +224,7 @@ impl Cuda {
             saver: None,
             hybrid: None,
             sweep: None,
+            grouping: None,
             moe_kernels: None,
             delta_kernels: None,
             sizes: PassSizes::default(),

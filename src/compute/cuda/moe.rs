@@ -189,7 +189,7 @@ pub(super) struct Parts {
     /// `[rows, top_k]`, and the same for the other ones.
     pub chosen: Address,
     pub weights: Address,
-    slots: Address,
+    pub slots: Address,
     /// Slots of visits whose experts were copied after the routing.
     late_slots: Address,
     /// Inner activations of visits, or of the shared expert.
@@ -266,8 +266,13 @@ impl Cuda {
         }
         let is_sent = host.is_some() && self.send_routing(&parts, rows * routed.top_k)?;
         if let Some(resident) = resident {
-            let visits = Visits { slots: parts.slots, rows, top_k: routed.top_k };
-            self.visit(resident, &visits, &parts, x)?;
+            let top_k = routed.top_k;
+            match self.grouping(&normed, top_k) {
+                Some(grouping) => {
+                    self.visit_together(grouping, &resident.matrices, &parts, &normed, top_k, x)?;
+                }
+                None => self.visit(resident, &Visits { slots: parts.slots, rows, top_k }, &parts, x)?,
+            }
         }
         // The device computes with the shared expert, too, while the host learns of the others.
         self.shared(weights, &parts, &normed, rows, x)?;

@@ -3,7 +3,9 @@
 use anyhow::{Result, ensure};
 
 use super::memory::taken;
-use super::{HEAD_ROWS, PACED_ROWS_MIN, attention, delta, hybrid, matrix, moe, ring, saver, split, sweep};
+use super::{
+    HEAD_ROWS, PACED_ROWS_MIN, attention, delta, grouping, hybrid, matrix, moe, ring, saver, split, sweep,
+};
 use crate::compute::experts::MatrixLayout;
 use crate::compute::{DeltaShape, KV_BLOCK, PassSizes, Precision, SavedBytes};
 
@@ -27,6 +29,11 @@ pub fn sweep_bytes(sizes: &PassSizes, ring_bytes: usize) -> u64 {
 /// Fewest bytes of device memory that experts can pass through whose records take `record_bytes`.
 pub fn ring_bytes_min(record_bytes: u64) -> u64 {
     ring::BERTHS_MIN as u64 * (taken(record_bytes as usize) as u64)
+}
+
+/// Bytes of device memory for long passes where all experts are in device memory.
+pub fn grouping_bytes(sizes: &PassSizes) -> u64 {
+    grouping::bytes(sizes) as u64
 }
 
 /// Bytes of device memory that say which of a layer's experts are in its slots; none where all are.

@@ -59,8 +59,12 @@ struct Output {
 }
 
 fn launch(device: &Device, kernel: &str, grid: [usize; 2], params: &[*mut c_void]) {
+    launch_with(device, kernel, grid, 32 * WARPS, params);
+}
+
+fn launch_with(device: &Device, kernel: &str, grid: [usize; 2], threads: usize, params: &[*mut c_void]) {
     let function = device.function(kernel).unwrap();
-    let (grid, block) = ((grid[0] as u32, grid[1] as u32, 1), (32 * WARPS as u32, 1, 1));
+    let (grid, block) = ((grid[0] as u32, grid[1] as u32, 1), (threads as u32, 1, 1));
     let mut params = params.to_vec();
     // SAFETY: the kernels are given what they take; the emulator finds what is out of bounds.
     unsafe { result::launch_kernel(function, grid, block, 0, device.stream, &mut params) }.unwrap();
@@ -362,5 +366,43 @@ fn visits_in_tiles_are_multiplied_with_their_experts() {
                 assert!(outputs.iter().all(|&value| value == 7.0), "visit {visit} is of no tile");
             }
         });
+    });
+}
+
+#[test]
+fn visits_are_put_together_by_slot() {
+    child::on_device(PRODUCT, || {
+        let device = open("experts");
+        let mut random = Mmix(3);
+        for (visits, slots) in [(1, 1), (7, 3), (96, 8), (1300, 5), (5000, 512), (3000, 1024)] {
+            let chosen: Vec<i32> = (0..visits).map(|_| random.below(slots + 1) as i32 - 1).collect();
+            let count = visits / TILE_ROWS + slots.min(visits);
+            let (slots_at, order) = (device.upload(&chosen).address, device.unset::<u32>(visits));
+            let tiles = device.unset::<[i32; 4]>(count);
+            let (visit_count, tile_count) = (visits as i32, count as i32);
+            let params: [*mut c_void; 5] = [
+                at(&slots_at),
+                at(&order.address),
+                at(&tiles.address),
+                at(&visit_count),
+                at(&tile_count),
+            ];
+            launch_with(&device, "sort_visits", [1, 1], 1024, &params);
+            let (order, tiles) = (device.read::<u32>(order), device.read::<[i32; 4]>(tiles));
+            let mut found = vec![Vec::new(); slots];
+            let mut next = 0;
+            for [slot, first, count, _] in tiles {
+                assert!(count == 0 || first == next, "tiles follow each other");
+                assert!((0..=TILE_ROWS as i32).contains(&count));
+                let own = &order[first as usize..(first + count) as usize];
+                found[slot as usize].extend(own.iter().map(|&visit| visit as usize));
+                next += count;
+            }
+            for (slot, mut found) in found.into_iter().enumerate() {
+                found.sort_unstable();
+                let expected: Vec<usize> = (0..visits).filter(|&v| chosen[v] == slot as i32).collect();
+                assert_eq!(found, expected, "slot {slot} of {slots}, {visits} visits");
+            }
+        }
     });
 }

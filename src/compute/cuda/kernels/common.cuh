@@ -2,6 +2,9 @@
 #pragma once
 #include "device.cuh"
 
+// Most rows of a tile: as `TILE_ROWS` of `compute/cuda/tiles.rs`.
+static const int TILE_ROWS = 32;
+
 // Sum over a block of whole warps, in every thread. `partial` is shared and has a place for each warp.
 __device__ __forceinline__ float block_sum(float v, float* partial) {
     v = warp_sum(v);

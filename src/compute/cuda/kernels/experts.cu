@@ -43,6 +43,48 @@ extern "C" __global__ void __launch_bounds__(32) route(float* logits, const int*
     }
 }
 
+// Most slots of a layer: as `EXPERTS_MAX` of `compute/cuda/grouping.rs`.
+static const int SLOTS_MAX = 1024;
+
+// Puts visits of the same slot together: `slots[v]` is that of visit v, negative ones are left out, and `order` has those of slot
+// 0, then those of slot 1 and so on. Each of the tiles is `{slot, first, count, -}`: `count` visits of a slot, at most TILE_ROWS,
+// from place `first` of the order on; those of the `tile_count` tiles that are not needed have none. One block, with a thread
+// for each slot.
+extern "C" __global__ void __launch_bounds__(SLOTS_MAX) sort_visits(const int* slots, u32* order, int4* tiles, int visits, int tile_count) {
+    __shared__ int ends[SLOTS_MAX], tile_ends[SLOTS_MAX];
+    int slot = threadIdx.x;
+    ends[slot] = 0;
+    __syncthreads();
+    for (int v = slot; v < visits; v += SLOTS_MAX) {
+        if (slots[v] >= 0) atomicAdd(&ends[slots[v]], 1);
+    }
+    __syncthreads();
+    int count = ends[slot], own_tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
+    tile_ends[slot] = own_tiles;
+    __syncthreads();
+    for (int step = 1; step < SLOTS_MAX; step *= 2) {
+        int before = slot >= step ? ends[slot - step] : 0, tiles_before = slot >= step ? tile_ends[slot - step] : 0;
+        __syncthreads();
+        ends[slot] += before, tile_ends[slot] += tiles_before;
+        __syncthreads();
+    }
+    int first = ends[slot] - count, all = tile_ends[SLOTS_MAX - 1];
+    for (int n = 0; n < own_tiles; n++) {
+        int4 tile = {slot, first + TILE_ROWS * n, min(TILE_ROWS, count - TILE_ROWS * n), 0};
+        tiles[tile_ends[slot] - own_tiles + n] = tile;
+    }
+    for (int n = all + slot; n < tile_count; n += SLOTS_MAX) {
+        int4 none = {0, 0, 0, 0};
+        tiles[n] = none;
+    }
+    __syncthreads();
+    ends[slot] = first;
+    __syncthreads();
+    for (int v = slot; v < visits; v += SLOTS_MAX) {
+        if (slots[v] >= 0) order[atomicAdd(&ends[slots[v]], 1)] = v;
+    }
+}
+
 // `x[i] += sum over k of weights[i, k] outputs[i, k]` for rows of `width`; visits of a negative place are left out, where
 // there are `places`. A thread for each column (`x`) of each row (`y`).
 extern "C" __global__ void __launch_bounds__(256) combine(const float* outputs, const float* weights, const int* places, float* x, int top_k, int width) {

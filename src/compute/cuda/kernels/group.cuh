@@ -3,8 +3,6 @@
 #pragma once
 #include "matrix.cuh"
 
-// Most rows of a tile: as `TILE_ROWS` of `compute/cuda/tiles.rs`.
-static const int TILE_ROWS = 32;
 // Warps of a block: as `WARPS` of `compute/cuda/matrix.rs`.
 static const int WARPS = 8;
 
@@ -20,8 +18,8 @@ struct Input {
 
 // Which rows of the input are multiplied, and with which matrix.
 struct Rows {
-    // `{s, first, count, -}` for each tile: `count` visits from place `first` of the order on, of the expert in place s. Null
-    // where all `batch` rows are multiplied with one matrix.
+    // `{s, first, count, -}` for each tile: `count` visits from place `first` of the order on, of the expert in place s; some
+    // may have none. Null where all `batch` rows are multiplied with one matrix.
     const int4* tiles;
     // Visits by expert. Rows of the output are visits; visit v is of row `v / divisor` of the input.
     const u32* order;
@@ -41,8 +39,8 @@ __device__ __forceinline__ u32 visit_at(const Rows& rows, int place) { return ro
 // By f32 arithmetic. A warp computes an output of each row of a tile (`blockIdx.y`), four rows at a time.
 template <class T> __device__ __forceinline__ void group_exact(const Matrix& m, const Rows& rows, const Input& x, const Output& out) {
     int row = own_row();
-    if (row >= m.rows) return;
     int4 tile = own_tile(rows);
+    if (row >= m.rows || tile.z == 0) return;
     Matrix own = nth(m, tile.x);
     int groups = (m.cols + 7) / 8;
 #pragma unroll 1
@@ -97,6 +95,7 @@ template <class T> __device__ __forceinline__ void group(const Matrix& m, const 
     __shared__ float sums[WARPS][4 * MMAS][32];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int4 tile = own_tile(rows);
+    if (tile.z == 0) return;
     Matrix own = nth(m, tile.x);
     int outputs = MMA_WEIGHTS * WARPS / splits, first_row = blockIdx.x * outputs;
     int row = first_row + MMA_WEIGHTS * (warp / splits) + g;
