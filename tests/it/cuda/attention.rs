@@ -6,7 +6,7 @@ use half::f16;
 
 use super::build::PRODUCT;
 use super::child;
-use super::device::{Device, at};
+use super::device::{Device, Param};
 use crate::paths;
 
 /// As `KV_BLOCK` of the kernels.
@@ -77,8 +77,9 @@ fn run(device: &Device, case: &Case) -> [Vec<f32>; 2] {
     };
     let (queries, cache, table) =
         (device.upload(&queries).address, device.upload(&cache).address, device.upload(&table).address);
-    let launch = |kernel: &str, grid: (u32, u32, u32), threads: u32, params: &[*mut _]| {
-        let (function, mut params) = (device.function(kernel).unwrap(), params.to_vec());
+    let launch = |kernel: &str, grid: (u32, u32, u32), threads: u32, params: &[&dyn Param]| {
+        let function = device.function(kernel).unwrap();
+        let mut params: Vec<_> = params.iter().map(|param| param.place()).collect();
         // SAFETY: the kernels are given what they take; the emulator finds what is out of bounds.
         unsafe { result::launch_kernel(function, grid, (threads, 1, 1), 0, device.stream, &mut params) }
             .unwrap();
@@ -88,15 +89,8 @@ fn run(device: &Device, case: &Case) -> [Vec<f32>; 2] {
     ["attend_f16", "attend_tile"].map(|kernel| {
         let out = device.unset::<f32>(rows * heads * head_dim);
         let partial = device.unset::<f32>(rows * heads * splits * (head_dim + 2));
-        let params = [
-            at(&shape),
-            at(&queries),
-            at(&cache),
-            at(&table),
-            at(&out.address),
-            at(&partial.address),
-            at(&(rows as i32)),
-        ];
+        let params: [&dyn Param; 7] =
+            [&shape, &queries, &cache, &table, &out.address, &partial.address, &(rows as i32)];
         if kernel == "attend_f16" {
             launch(kernel, (heads_u, rows_u, splits_u), 128, &params[..6]);
         } else {
@@ -106,8 +100,8 @@ fn run(device: &Device, case: &Case) -> [Vec<f32>; 2] {
             launch(&name, (tiles, kv_heads as u32, splits_u), width as u32 / 2, &params);
         }
         if splits > 1 {
-            let merged =
-                [at(&shape), at(&queries), at(&partial.address), at(&out.address), at(&(splits as i32))];
+            let merged: [&dyn Param; 5] =
+                [&shape, &queries, &partial.address, &out.address, &(splits as i32)];
             launch("attend_merge", (heads_u, rows_u, 1), 64, &merged);
         }
         device.read::<f32>(out)

@@ -141,9 +141,15 @@ impl Argument {
     }
 }
 
-/// Where an argument of any type is, as the driver takes it.
-pub fn at<T>(value: &T) -> *mut c_void {
-    ptr::from_ref(value).cast_mut().cast()
+/// What kernels are given: where it lies. References to it live until the launch, unlike what a pointer says.
+pub trait Param {
+    fn place(&self) -> *mut c_void;
+}
+
+impl<T: Copy> Param for T {
+    fn place(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
 }
 
 /// The driver's number of a result: 0 if it is good.

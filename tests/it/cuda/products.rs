@@ -1,8 +1,6 @@
 //! Products of many rows with matrices of every type, kernel by kernel, against sums on the host: on tensor cores within
 //! what pairs of f16 allow, else within what f32 does.
 
-use std::ffi::c_void;
-
 use cudarc::driver::result;
 use fimd::base::dtype::{DType, F8E4M3_VALUES};
 use fimd::base::random::Mmix;
@@ -11,7 +9,7 @@ use fimd::format::blocks::{self, grids};
 
 use super::build::PRODUCT;
 use super::child;
-use super::device::{Buffer, Device, at};
+use super::device::{Buffer, Device, Param};
 use crate::paths;
 
 /// As `TILE_ROWS` of the kernels.
@@ -58,14 +56,14 @@ struct Output {
     unused: i32,
 }
 
-fn launch(device: &Device, kernel: &str, grid: [usize; 2], params: &[*mut c_void]) {
+fn launch(device: &Device, kernel: &str, grid: [usize; 2], params: &[&dyn Param]) {
     launch_with(device, kernel, grid, 32 * WARPS, params);
 }
 
-fn launch_with(device: &Device, kernel: &str, grid: [usize; 2], threads: usize, params: &[*mut c_void]) {
+fn launch_with(device: &Device, kernel: &str, grid: [usize; 2], threads: usize, params: &[&dyn Param]) {
     let function = device.function(kernel).unwrap();
     let (grid, block) = ((grid[0] as u32, grid[1] as u32, 1), (threads as u32, 1, 1));
-    let mut params = params.to_vec();
+    let mut params: Vec<_> = params.iter().map(|param| param.place()).collect();
     // SAFETY: the kernels are given what they take; the emulator finds what is out of bounds.
     unsafe { result::launch_kernel(function, grid, block, 0, device.stream, &mut params) }.unwrap();
     device.wait().unwrap();
@@ -183,15 +181,8 @@ fn input(device: &Device, cols: usize, values: Vec<f32>) -> Input {
     let (packed, scales) = (device.unset::<u16>(2 * count * stride), device.unset::<f32>(count));
     let nothing = 0u64;
     let (packed_at, scales_at) = (packed.address, scales.address);
-    let params = [
-        at(&rows),
-        at(&nothing),
-        at(&nothing),
-        at(&packed_at),
-        at(&scales_at),
-        at(&(count as i32)),
-        at(&(cols as i32)),
-    ];
+    let params: [&dyn Param; 7] =
+        [&rows, &nothing, &nothing, &packed_at, &scales_at, &(count as i32), &(cols as i32)];
     launch(&open("rows"), "pack_rows", [count.div_ceil(WARPS), 1], &params);
     let (packed, scales) = (device.read::<u16>(packed), device.read::<f32>(scales));
     for (row, (packed, scale)) in packed.chunks(2 * stride).zip(&scales).enumerate() {
@@ -266,13 +257,8 @@ fn many_rows_are_multiplied_with_every_type() {
                             } else {
                                 rows.div_ceil(16 * WARPS / splits)
                             };
-                            let params = [
-                                at(&stored.described),
-                                at(&grouped),
-                                at(&x.input),
-                                at(&out),
-                                at(&(splits as i32)),
-                            ];
+                            let params: [&dyn Param; 5] =
+                                [&stored.described, &grouped, &x.input, &out, &(splits as i32)];
                             launch(
                                 device,
                                 &format!("group_{name}"),
@@ -281,7 +267,7 @@ fn many_rows_are_multiplied_with_every_type() {
                             );
                         }
                         _ => {
-                            let params = [at(&stored.described), at(&x.rows), at(&out), at(&(batch as i32))];
+                            let params: [&dyn Param; 4] = [&stored.described, &x.rows, &out, &(batch as i32)];
                             launch(
                                 device,
                                 &format!("matmul_{name}"),
@@ -342,7 +328,7 @@ fn visits_in_tiles_are_multiplied_with_their_experts() {
             let grouped = Rows { tiles: tiles_at, order: order_at, divisor: DIVISOR as i32, batch: 0 };
             let (splits, blocks) =
                 if stored.is_exact { (1, rows.div_ceil(WARPS)) } else { (4, rows.div_ceil(32)) };
-            let params = [at(&stored.described), at(&grouped), at(&x.input), at(&out), at(&splits)];
+            let params: [&dyn Param; 5] = [&stored.described, &grouped, &x.input, &out, &splits];
             let name = dtype.to_string().to_lowercase();
             launch(device, &format!("group_{name}"), [blocks, tiles.len()], &params);
             let found = device.read::<f32>(y);
@@ -380,13 +366,8 @@ fn visits_are_put_together_by_slot() {
             let (slots_at, order) = (device.upload(&chosen).address, device.unset::<u32>(visits));
             let tiles = device.unset::<[i32; 4]>(count);
             let (visit_count, tile_count) = (visits as i32, count as i32);
-            let params: [*mut c_void; 5] = [
-                at(&slots_at),
-                at(&order.address),
-                at(&tiles.address),
-                at(&visit_count),
-                at(&tile_count),
-            ];
+            let params: [&dyn Param; 5] =
+                [&slots_at, &order.address, &tiles.address, &visit_count, &tile_count];
             launch_with(&device, "sort_visits", [1, 1], 1024, &params);
             let (order, tiles) = (device.read::<u32>(order), device.read::<[i32; 4]>(tiles));
             let mut found = vec![Vec::new(); slots];
