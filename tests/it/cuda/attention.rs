@@ -79,7 +79,7 @@ fn run(device: &Device, case: &Case) -> [Vec<f32>; 2] {
         (device.upload(&queries).address, device.upload(&cache).address, device.upload(&table).address);
     let launch = |kernel: &str, grid: (u32, u32, u32), threads: u32, params: &[&dyn Param]| {
         let function = device.function(kernel).unwrap();
-        let mut params: Vec<_> = params.iter().map(|param| param.place()).collect();
+        let mut params: Vec<_> = params.iter().map(|&param| Param::place(param)).collect();
         // SAFETY: the kernels are given what they take; the emulator finds what is out of bounds.
         unsafe { result::launch_kernel(function, grid, (threads, 1, 1), 0, device.stream, &mut params) }
             .unwrap();

@@ -63,7 +63,7 @@ fn launch(device: &Device, kernel: &str, grid: [usize; 2], params: &[&dyn Param]
 fn launch_with(device: &Device, kernel: &str, grid: [usize; 2], threads: usize, params: &[&dyn Param]) {
     let function = device.function(kernel).unwrap();
     let (grid, block) = ((grid[0] as u32, grid[1] as u32, 1), (threads as u32, 1, 1));
-    let mut params: Vec<_> = params.iter().map(|param| param.place()).collect();
+    let mut params: Vec<_> = params.iter().map(|&param| Param::place(param)).collect();
     // SAFETY: the kernels are given what they take; the emulator finds what is out of bounds.
     unsafe { result::launch_kernel(function, grid, block, 0, device.stream, &mut params) }.unwrap();
     device.wait().unwrap();
