@@ -16,8 +16,10 @@ use super::threads;
 use super::tiles::{TILE_ROWS, Tile};
 use crate::compute::PassSizes;
 
-/// Most experts of a layer: as `SLOTS_MAX` of the kernels.
+/// Most experts of a layer,
 const EXPERTS_MAX: usize = 1024;
+/// and threads that sort their visits: as the kernels have them.
+const SORTING_THREADS: usize = 256;
 /// From how many visits of an expert on, at the mean, they are put together.
 const VISITS_MIN: usize = 2;
 
@@ -67,7 +69,7 @@ impl Grouping {
         let count = tiles_max(visits, experts);
         let (order, tiles) = (self.order.address(), self.tiles.address());
         let params: [&dyn Param; 5] = [&slots, &order, &tiles, &(visits as i32), &(count as i32)];
-        device.launch(self.sort, [1, 1, 1], EXPERTS_MAX, &params)?;
+        device.launch(self.sort, [1, 1, 1], SORTING_THREADS, &params)?;
         Ok(Tiles { tiles, count, order })
     }
 }

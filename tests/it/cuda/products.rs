@@ -57,12 +57,8 @@ struct Output {
 }
 
 fn launch(device: &Device, kernel: &str, grid: [usize; 2], params: &[&dyn Param]) {
-    launch_with(device, kernel, grid, 32 * WARPS, params);
-}
-
-fn launch_with(device: &Device, kernel: &str, grid: [usize; 2], threads: usize, params: &[&dyn Param]) {
     let function = device.function(kernel).unwrap();
-    let (grid, block) = ((grid[0] as u32, grid[1] as u32, 1), (threads as u32, 1, 1));
+    let (grid, block) = ((grid[0] as u32, grid[1] as u32, 1), (32 * WARPS as u32, 1, 1));
     let mut params: Vec<_> = params.iter().map(|&param| Param::place(param)).collect();
     // SAFETY: the kernels are given what they take; the emulator finds what is out of bounds.
     unsafe { result::launch_kernel(function, grid, block, 0, device.stream, &mut params) }.unwrap();
@@ -368,7 +364,7 @@ fn visits_are_put_together_by_slot() {
             let (visit_count, tile_count) = (visits as i32, count as i32);
             let params: [&dyn Param; 5] =
                 [&slots_at, &order.address, &tiles.address, &visit_count, &tile_count];
-            launch_with(&device, "sort_visits", [1, 1], 1024, &params);
+            launch(&device, "sort_visits", [1, 1], &params);
             let (order, tiles) = (device.read::<u32>(order), device.read::<[i32; 4]>(tiles));
             let mut found = vec![Vec::new(); slots];
             let mut next = 0;

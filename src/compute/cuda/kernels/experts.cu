@@ -43,45 +43,53 @@ extern "C" __global__ void __launch_bounds__(32) route(float* logits, const int*
     }
 }
 
-// Most slots of a layer: as `EXPERTS_MAX` of `compute/cuda/grouping.rs`.
-static const int SLOTS_MAX = 1024;
+// Threads of the block that sorts visits, and neighbouring slots of each: as many slots as `EXPERTS_MAX` of
+// `compute/cuda/grouping.rs`.
+static const int SORTING_THREADS = 256, SLOTS_OF_THREAD = 4;
 
 // Puts visits of the same slot together: `slots[v]` is that of visit v, negative ones are left out, and `order` has those of slot
 // 0, then those of slot 1 and so on. Each of the tiles is `{slot, first, count, -}`: `count` visits of a slot, at most TILE_ROWS,
-// from place `first` of the order on; those of the `tile_count` tiles that are not needed have none. One block, with a thread
-// for each slot.
-extern "C" __global__ void __launch_bounds__(SLOTS_MAX) sort_visits(const int* slots, u32* order, int4* tiles, int visits, int tile_count) {
-    __shared__ int ends[SLOTS_MAX], tile_ends[SLOTS_MAX];
-    int slot = threadIdx.x;
-    ends[slot] = 0;
+// from place `first` of the order on; those of the `tile_count` tiles that are not needed have none. One block.
+extern "C" __global__ void __launch_bounds__(SORTING_THREADS) sort_visits(const int* slots, u32* order, int4* tiles, int visits, int tile_count) {
+    // How many visits each slot has, then where the next one of them belongs; and what all threads up to each have.
+    __shared__ int next[SORTING_THREADS * SLOTS_OF_THREAD], ends[SORTING_THREADS], tile_ends[SORTING_THREADS];
+    int thread = threadIdx.x, first_slot = thread * SLOTS_OF_THREAD;
+    for (int j = 0; j < SLOTS_OF_THREAD; j++) next[first_slot + j] = 0;
     __syncthreads();
-    for (int v = slot; v < visits; v += SLOTS_MAX) {
-        if (slots[v] >= 0) atomicAdd(&ends[slots[v]], 1);
+    for (int v = thread; v < visits; v += SORTING_THREADS) {
+        if (slots[v] >= 0) atomicAdd(&next[slots[v]], 1);
     }
     __syncthreads();
-    int count = ends[slot], own_tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
-    tile_ends[slot] = own_tiles;
+    int own = 0, own_tiles = 0;
+    for (int j = 0; j < SLOTS_OF_THREAD; j++) {
+        int count = next[first_slot + j];
+        own += count, own_tiles += (count + TILE_ROWS - 1) / TILE_ROWS;
+    }
+    ends[thread] = own, tile_ends[thread] = own_tiles;
     __syncthreads();
-    for (int step = 1; step < SLOTS_MAX; step *= 2) {
-        int before = slot >= step ? ends[slot - step] : 0, tiles_before = slot >= step ? tile_ends[slot - step] : 0;
+    for (int step = 1; step < SORTING_THREADS; step *= 2) {
+        int before = thread >= step ? ends[thread - step] : 0, tiles_before = thread >= step ? tile_ends[thread - step] : 0;
         __syncthreads();
-        ends[slot] += before, tile_ends[slot] += tiles_before;
+        ends[thread] += before, tile_ends[thread] += tiles_before;
         __syncthreads();
     }
-    int first = ends[slot] - count, all = tile_ends[SLOTS_MAX - 1];
-    for (int n = 0; n < own_tiles; n++) {
-        int4 tile = {slot, first + TILE_ROWS * n, min(TILE_ROWS, count - TILE_ROWS * n), 0};
-        tiles[tile_ends[slot] - own_tiles + n] = tile;
+    int first = ends[thread] - own, at = tile_ends[thread] - own_tiles;
+    for (int j = 0; j < SLOTS_OF_THREAD; j++) {
+        int slot = first_slot + j, count = next[slot];
+        for (int n = 0; n < count; n += TILE_ROWS) {
+            int4 tile = {slot, first + n, min(TILE_ROWS, count - n), 0};
+            tiles[at++] = tile;
+        }
+        next[slot] = first;
+        first += count;
     }
-    for (int n = all + slot; n < tile_count; n += SLOTS_MAX) {
+    for (int n = tile_ends[SORTING_THREADS - 1] + thread; n < tile_count; n += SORTING_THREADS) {
         int4 none = {0, 0, 0, 0};
         tiles[n] = none;
     }
     __syncthreads();
-    ends[slot] = first;
-    __syncthreads();
-    for (int v = slot; v < visits; v += SLOTS_MAX) {
-        if (slots[v] >= 0) order[atomicAdd(&ends[slots[v]], 1)] = v;
+    for (int v = thread; v < visits; v += SORTING_THREADS) {
+        if (slots[v] >= 0) order[atomicAdd(&next[slots[v]], 1)] = v;
     }
 }
 
