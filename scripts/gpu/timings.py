@@ -134,7 +134,7 @@ class Synthetic:
         return self.with_slots(self.experts, routing)
 
     def with_slots(self, count, routing, most=48):
-        """With as many layers as have so many slots in the memory of the GPU; of few numbers, since each is a file."""
+        """With as many layers as have that many slots in the memory of the GPU; of few numbers, since each is a file."""
         fitting = groups(self.vram / max(count / self.experts, 0.05), 48)
         layers = [number for number in [self.layers, FEWER_LAYERS, 4] if number <= min(fitting, most, self.layers)]
         return self.of(layers[0] if layers else 4, routing)
@@ -166,5 +166,5 @@ class Tiny:
 
 
 def groups(bytes_max, most):
-    """Layers of Q4_K_M that take so many bytes at most, by groups of four."""
+    """Layers of Q4_K_M that take at most that many bytes, by groups of four."""
     return int(max(4, min(most, (bytes_max - REST_BYTES) / LAYER_BYTES // 4 * 4)))

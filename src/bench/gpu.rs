@@ -6,9 +6,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::machine::{self, Machine};
-use super::plan::Sizes;
+use super::plan::{self, Sizes};
 use super::rates::{GpuRates, Rates};
-use super::schedule::{Expert, Pair};
+use super::schedule::Pair;
 use super::{blocks, sizes};
 use crate::base::dtype::DType;
 use crate::compute::cpu::CpuOptions;
@@ -96,13 +96,7 @@ impl Gpu {
             copy_per_s: f64::INFINITY,
         };
         let pair = Pair { cpu: Rates::at_a_glance(host, f64::INFINITY), gpu };
-        let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
-        let layers = sizes.layers.iter().map(|layer| {
-            let expert = Expert { bytes: layer.record_bytes as f64, weights: sizes.expert_weights as f64 };
-            let visited = layer.top_k as f64;
-            pair.settled(expert, visited * hit_rate, visited * (1.0 - hit_rate), 1.0).0.all_s
-        });
-        pair.trunk_s(trunk, 0.0, 1.0, sizes.depth as f64) + layers.sum::<f64>()
+        1.0 / plan::speed_beside(sizes, &pair, hit_rate, 1.0).tokens_per_s
     }
 }
 

@@ -213,7 +213,7 @@ pub fn speed(sizes: &Sizes, rates: &Rates, hit_rate: f64) -> Speed {
 }
 
 /// The speed on a GPU where a share of the visits finds the expert in its memory, and a share there or in memory.
-fn speed_beside(sizes: &Sizes, pair: &Pair, on_gpu: f64, either: f64) -> Speed {
+pub(super) fn speed_beside(sizes: &Sizes, pair: &Pair, on_gpu: f64, either: f64) -> Speed {
     let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
     let visits: usize = sizes.layers.iter().map(|layer| layer.top_k).sum();
     let trunk_weights = sizes.token_weights.saturating_sub(visits as u64 * sizes.expert_weights) as f64;

@@ -225,7 +225,7 @@ impl EngineArgs {
         Spec { model, threads, ..self.spec_alone()? }.open_layers(layers)
     }
 
-    /// The same on the GPU, with slots for so many experts of each layer, in as much of its memory as that takes.
+    /// The same on the GPU, with `slots` slots for the experts of each layer, in as much of its memory as that takes.
     pub(super) fn open_layers_in_slots(
         &self,
         path: Option<&Path>,

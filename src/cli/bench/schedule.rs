@@ -107,7 +107,7 @@ fn report(
         .gpu
         .with_context(|| format!("{model} does not fit {}: {}", machine.name, refused.unwrap_or_default()))?;
     let (slots, experts) = (on_gpu.plan.slots, on_gpu.plan.experts);
-    let pair = if args.lock { Pair { cpu, gpu: gpu.page_locked() } } else { machine.rates };
+    let pair = if on_gpu.locks { Pair { cpu, gpu: gpu.page_locked() } } else { machine.rates };
     let simulated = Subject { sizes: &subject.sizes, pair, rows_max: on_gpu.plan.rows_max };
     let rows = match trace {
         Some(trace) => simulate::run(simulated, slots, &Routed::Recorded(trace))?,

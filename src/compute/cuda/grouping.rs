@@ -33,7 +33,7 @@ pub(super) struct Grouping {
     combine: Function,
 }
 
-/// Most tiles of so many visits.
+/// Most tiles of `visits` visits.
 fn tiles_max(visits: usize, experts: usize) -> usize {
     visits / TILE_ROWS + experts.min(visits)
 }

@@ -270,7 +270,7 @@ impl Hybrid {
                 let (values, after) = rest.split_at_mut(matrix.value_bytes());
                 let (scales, after) = after.split_at_mut(matrix.scale_bytes());
                 scales.copy_from_slice(&part.scales);
-                let is_in_place = matrix.value_bytes() == part.values.len() && self.locks.hold(&part.values);
+                let is_in_place = self.locks.allow(matrix, &part.values);
                 are_in_place &= is_in_place;
                 let values = match is_in_place {
                     true => &*part.values,

@@ -63,7 +63,7 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// For any of these, one after the other: so many rows, of so many columns.
+    /// For any of these, one after the other: `[rows, cols]`.
     pub(super) fn new<const N: usize>(space: &mut Space, shapes: [[usize; 2]; N]) -> Result<Self> {
         let values = shapes.map(|[rows, cols]| rows * cols.next_multiple_of(PACKED_COLS));
         let [values, scales] =

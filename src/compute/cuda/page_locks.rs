@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
 
 use super::driver::Device;
+use super::matrix::Matrix;
 use super::memory::Registered;
 use crate::format::Memory;
 
@@ -58,8 +59,14 @@ impl PageLocks {
         }
     }
 
+    /// Whether stored values of a matrix can be copied to the device from where they are: they lie as they do there, in memory
+    /// that is locked.
+    pub(super) fn allow(&self, matrix: &Matrix, values: &[u8]) -> bool {
+        matrix.value_bytes() == values.len() && self.hold(values)
+    }
+
     /// Whether these bytes are in memory that is locked.
-    pub(super) fn hold(&self, bytes: &[u8]) -> bool {
+    fn hold(&self, bytes: &[u8]) -> bool {
         let start = bytes.as_ptr().addr();
         let pieces = self.shared.pieces.read().expect("lock poisoned");
         let before = pieces.range(..=start).next_back();

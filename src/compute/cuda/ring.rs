@@ -140,10 +140,8 @@ impl Ring {
         let source = fill % self.sources.len();
         let Source { memory, held } = &mut self.sources[source];
         let bytes = &mut memory.as_mut_slice()[..experts.len() * size];
-        let is_in_place = |task: usize| {
-            let values = &experts[task / 3][task % 3].values;
-            records.matrix(task % 3).value_bytes() == values.len() && self.locks.hold(values)
-        };
+        let is_in_place =
+            |task: usize| self.locks.allow(records.matrix(task % 3), &experts[task / 3][task % 3].values);
         let are_in_place: Vec<bool> = (0..3 * experts.len()).map(is_in_place).collect();
         let places = Disjoint::new(bytes);
         cpu.in_parallel(are_in_place.len(), |task| {

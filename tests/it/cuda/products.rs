@@ -99,7 +99,7 @@ struct Stored {
     cols: usize,
 }
 
-/// Random ones; with scales where blocks of so many rows and columns are named.
+/// Random ones; with scales where blocks, `[rows, cols]`, are named.
 fn store(device: &Device, dtype: DType, [rows, cols]: [usize; 2], scale_block: Option<[usize; 2]>) -> Stored {
     let row_bytes = dtype.bytes(cols).unwrap();
     let mut bytes = vec![0; row_bytes * rows * MATRICES];
