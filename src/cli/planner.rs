@@ -94,7 +94,7 @@ impl Planner {
     pub(super) fn new(settings: &Settings, overrides: Overrides, held: u64) -> Self {
         let Overrides { context, threads, ram_budget, vram_budget, copy, device, locks } = overrides;
         let threads = threads.or(settings.threads);
-        let compute = args::ComputeArgs { threads, kernels: None, exact: false };
+        let compute = args::ComputeArgs { threads, kernels: None, exact: false, repack: false };
         let spec = Spec {
             cache_bytes_max: settings.cache_bytes_max(),
             context: context.or(settings.context.length),

@@ -147,6 +147,9 @@ settings! {
         /// The model: a checkpoint folder, a `.safetensors` or a `.gguf` file.
         model: Option<PathBuf> = None, Process, Kind::Path, unset: "the built-in starter model",
             as "'~/models/model.gguf'";
+        /// Whether weights are copied into memory in the order in which the CPU reads them: faster, and the copy takes as much
+        /// memory as the file. Models whose experts do not all fit into memory are read from where they are.
+        repack: bool = false, Process, Kind::Bool;
         /// Number of compute threads.
         threads: Option<u16> = None, Process, Kind::Integer(1..=1024), unset: "one for each physical core, of a hybrid CPU each for performance",
             as "4";

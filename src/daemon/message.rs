@@ -95,6 +95,8 @@ pub struct ModelOverrides {
     pub kernels: Option<String>,
     /// Whether quantised weights are dequantised to f32.
     pub exact: bool,
+    /// Whether weights are copied into memory in the order in which the CPU reads them.
+    pub repack: bool,
 }
 
 /// A request to the daemon.
@@ -293,6 +295,7 @@ impl ModelOverrides {
             threads: self.threads.unwrap_or(before.threads),
             level,
             exact: self.exact || before.exact,
+            repack: self.repack || before.repack,
             trace: before.trace.clone().filter(|_| same_model),
             remote: before.remote.clone().filter(|_| same_model),
         })

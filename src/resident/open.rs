@@ -97,6 +97,8 @@ pub struct Spec {
     pub level: Level,
     /// Whether weights are dequantised to f32 instead of quantising activations.
     pub exact: bool,
+    /// Whether weights are copied into memory in the order in which the CPU reads them.
+    pub repack: bool,
     /// Memory for weights.
     pub experts: ExpertMemory,
     /// Budget of GPU memory, in bytes; by default what is free less a margin. With 0 no GPU is used.
@@ -286,6 +288,7 @@ impl Spec {
             delta_chunk_rows_min: DELTA_CHUNK_ROWS_MIN,
             level: self.level,
             exact: self.exact,
+            repack: self.repack,
             precision: Precision::F16,
         }
     }

@@ -412,7 +412,7 @@ mod tests {
             let one = |_| {
                 let bytes = Bytes::from(vec![0; 4]);
                 let values = Tensor { name: "one".into(), dtype: DType::F32, shape: vec![1, 1], bytes };
-                Matrix::new(StoredMatrix { rows: 1, cols: 1, values, scale: None }, false).unwrap()
+                Matrix::new(StoredMatrix { rows: 1, cols: 1, values, scale: None }, false, false).unwrap()
             };
             let [query, key, value, output] = [0, 1, 2, 3].map(one);
             let own_bias =

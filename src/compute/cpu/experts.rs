@@ -9,7 +9,9 @@ use anyhow::Result;
 
 use super::matrix::{Layout, MatrixRef};
 use super::scratch::{Buffer, BufferPool};
+use crate::base::pool::Pool;
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part, Ranking};
+use crate::format::slots::SlotMemory;
 
 /// Most experts that are fetched at a time: their bytes are in memory until they are computed with.
 const FETCHED_MAX: usize = 32;
@@ -23,6 +25,8 @@ pub struct Experts {
     /// Those of a smaller copy, where there is one.
     cold: Option<[Layout; 3]>,
     bytes: Arc<dyn ExpertBytes>,
+    /// All of them as they are read, where they were copied so.
+    packed: Option<Arc<SlotMemory>>,
 }
 
 /// A feed-forward block with a gate, where its bytes are.
@@ -56,9 +60,38 @@ struct HeldExpert<'a> {
 }
 
 impl Experts {
+    /// Those of layer `layer`. Fails when the columns of a matrix are not whole blocks of its type.
     pub fn new(layer: usize, shape: ExpertShape, exact: bool, bytes: Arc<dyn ExpertBytes>) -> Result<Self> {
-        let cold = bytes.cold_shape(layer).map(|shape| layouts(&shape, exact)).transpose()?;
-        Ok(Self { layer, shape, layouts: layouts(&shape, exact)?, cold, bytes })
+        let cold = bytes.cold_shape(layer).map(|shape| layouts(&shape, exact, false)).transpose()?;
+        Ok(Self { layer, shape, layouts: layouts(&shape, exact, false)?, cold, bytes, packed: None })
+    }
+
+    /// The same, copied in the order in which they are read, if all of them are in memory. Fails where the copy has none.
+    pub fn packed(mut self, exact: bool, pool: &mut Pool) -> Result<Self> {
+        let resident = (0..self.count() as u32).map(|expert| self.bytes.resident(self.id(expert)));
+        let (layouts, Some(experts)) =
+            (layouts(&self.shape, exact, true)?, resident.collect::<Option<Vec<ExpertParts>>>())
+        else {
+            return Ok(self);
+        };
+        if !layouts.iter().any(Layout::is_packed) {
+            return Ok(self);
+        }
+        let (memory, ranges) =
+            (SlotMemory::new(experts.len(), self.shape.record_bytes())?, self.shape.parts());
+        pool.run(experts.len(), |expert| {
+            let mut record = memory.write(expert).expect("new memory");
+            for ((part, to), layout) in experts[expert].iter().zip(&ranges).zip(&layouts) {
+                let out = &mut record[to.values.clone()];
+                match layout.is_packed() {
+                    true => layout.pack(&part.values, out),
+                    false => out.copy_from_slice(&part.values),
+                }
+                record[to.scales.clone()].copy_from_slice(&part.scales);
+            }
+        });
+        (self.layouts, self.packed) = (layouts, Some(memory));
+        Ok(self)
     }
 
     /// Their layer.
@@ -109,6 +142,13 @@ impl Experts {
 
     /// An expert as it is stored, if that is in memory, or else in the smaller copy.
     fn resident(&self, id: ExpertId) -> Option<Resident<'_>> {
+        if let Some(memory) = &self.packed {
+            let record = memory.read(id.expert as usize)?;
+            let of = |range| record.slice(range);
+            let parts =
+                self.shape.parts().map(|part| Part { values: of(part.values), scales: of(part.scales) });
+            return Some(Resident { layouts: &self.layouts, parts });
+        }
         let own = self.bytes.resident(id).map(|parts| Resident { layouts: &self.layouts, parts });
         own.or_else(|| Some(Resident { layouts: self.cold.as_ref()?, parts: self.bytes.cold(id)? }))
     }
@@ -118,8 +158,8 @@ impl Experts {
     }
 }
 
-fn layouts(shape: &ExpertShape, exact: bool) -> Result<[Layout; 3]> {
-    let [gate, up, down] = shape.matrices.map(|matrix| Layout::new(matrix, exact));
+fn layouts(shape: &ExpertShape, exact: bool, pack: bool) -> Result<[Layout; 3]> {
+    let [gate, up, down] = shape.matrices.map(|matrix| Layout::new(matrix, exact, pack));
     Ok([gate?, up?, down?])
 }
 

@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values};
+use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values, q6_k_quant};
 use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
@@ -26,7 +26,7 @@ pub(super) struct Activations {
     /// Elements from a row to the next; zeros fill it up.
     stride: usize,
     values: Buffer<f32>,
-    /// `[count, cols / BLOCK]`
+    /// `[count, block_stride]`
     blocks: Buffer<QuantBlock>,
 }
 
@@ -39,12 +39,13 @@ pub(super) struct Row<'a> {
 impl Activations {
     /// Workspace for `count` rows of `cols`, whatever was in it.
     pub(super) fn new(scratch: &Scratch, count: usize, cols: usize) -> Self {
-        let stride = cols.next_multiple_of(LANES);
+        // Rows that begin in the same sets of a cache would evict each other.
+        let stride = cols.next_multiple_of(LANES) + LANES;
         let mut values = scratch.values.take(count * stride);
         for row in values.chunks_exact_mut(stride.max(1)) {
             row[cols..].fill(0.0);
         }
-        Self { cols, stride, values, blocks: scratch.quants.take(count * blocks_of(cols)) }
+        Self { cols, stride, values, blocks: scratch.quants.take(count * block_stride(cols)) }
     }
 
     /// `count` rows, each written in f32 by `fill(row, out)` on some thread, in both forms.
@@ -81,6 +82,14 @@ fn blocks_of(cols: usize) -> usize {
     if cols.is_multiple_of(BLOCK) { cols / BLOCK } else { 0 }
 }
 
+/// Blocks from a row to the next.
+fn block_stride(cols: usize) -> usize {
+    match blocks_of(cols) {
+        0 => 0,
+        blocks => blocks | 1,
+    }
+}
+
 /// Rounds to integers.
 impl Kernel for Row<'_> {
     type Output = ();
@@ -108,7 +117,7 @@ impl Kernel for Row<'_> {
 /// Writes different columns of inputs from different tasks.
 pub(super) struct Writer<'a> {
     stride: usize,
-    blocks_per_row: usize,
+    block_stride: usize,
     values: Disjoint<'a, f32>,
     blocks: Disjoint<'a, QuantBlock>,
 }
@@ -117,7 +126,7 @@ impl<'a> Writer<'a> {
     pub(super) fn new(inputs: &'a mut Activations) -> Self {
         Self {
             stride: inputs.stride,
-            blocks_per_row: blocks_of(inputs.cols),
+            block_stride: block_stride(inputs.cols),
             values: Disjoint::new(&mut inputs.values),
             blocks: Disjoint::new(&mut inputs.blocks),
         }
@@ -128,8 +137,8 @@ impl<'a> Writer<'a> {
     /// # Safety
     /// No other part alive at the same time may overlap it.
     pub(super) unsafe fn part(&self, row: usize, cols: Range<usize>) -> Row<'_> {
-        let own = if self.blocks_per_row > 0 { cols.start / BLOCK..cols.end / BLOCK } else { 0..0 };
-        let first = row * self.blocks_per_row;
+        let own = if self.block_stride > 0 { cols.start / BLOCK..cols.end / BLOCK } else { 0..0 };
+        let first = row * self.block_stride;
         // SAFETY: the ranges are those of `cols`, which the caller promises to be disjoint.
         unsafe {
             Row {
@@ -154,7 +163,7 @@ pub(super) struct Matmul<'a> {
 }
 
 /// How many strips ahead of the one that is read the prefetches are.
-const LEAD: usize = 2;
+const LEAD: usize = 1;
 
 /// Fewer inputs take less time than reading their slice.
 const MEMORY_BOUND_BATCH_MAX: usize = 5;
@@ -315,7 +324,13 @@ impl Matmul<'_> {
     /// Strips jump from row to row, which the CPU does not foresee.
     #[inline(always)]
     fn ahead(&self, row: usize, at: usize) -> &[u8] {
-        let row = row + LEAD * LANES;
+        // Memory that is read from one end to the other needs less of a lead.
+        let is_within = self.matrix.is_packed() && at + SLICE < self.matrix.depth();
+        let (row, at) = match self.matrix.is_packed() {
+            true if is_within => (row, at + SLICE),
+            true => (row + LANES, 0),
+            false => (row + LEAD * LANES, at),
+        };
         let strip = match self.next {
             Some((matrix, first)) if row >= self.rows.end => matrix.strip_bytes(first + row - self.rows.end),
             _ => self.matrix.strip_bytes(row),
@@ -366,21 +381,21 @@ impl<const T: usize, const WIDE: bool, const HALVED: bool, const MOST: usize> Ke
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inputs, panel, blocks, ahead, sums } = self;
-        let mut total = load(simd, sums);
-        let (parts, step) = (if HALVED { 2 } else { 1 }, ahead.len() / blocks);
+        let Self { inputs, panel, blocks, ahead, mut sums } = self;
+        let parts = if HALVED { 2 } else { 1 };
         // In the order in which Q6_K has the halves.
         for four in (0..blocks).step_by(4) {
             for part in 0..parts {
                 for block in four..blocks.min(four + 4) {
                     if part == 0 {
+                        let step = ahead.len() / (SLICE / BLOCK);
                         simd.prefetch_all(&ahead[block * step..][..step]);
                     }
-                    inputs.block::<S, WIDE, HALVED, MOST>(simd, panel, (block, part), &mut total);
+                    sums = simd.in_memory(sums);
+                    inputs.block::<S, WIDE, HALVED, MOST>(simd, panel, (block, part), sums);
                 }
             }
         }
-        store(simd, &total, sums);
     }
 }
 
@@ -400,13 +415,11 @@ impl<const T: usize> Kernel for DirectTile<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { inputs, slice, panel, sums } = self;
-        let mut total = load(simd, sums);
         match slice.dtype() {
-            DType::Q4K => inputs.q4_k(simd, slice, panel, &mut total),
-            DType::Q6K => inputs.q6_k(simd, slice, panel, &mut total),
+            DType::Q4K => inputs.q4_k(simd, slice, panel, sums),
+            DType::Q6K => inputs.q6_k(simd, slice, panel, sums),
             dtype => unreachable!("quants of {dtype} are stored first"),
         }
-        store(simd, &total, sums);
     }
 }
 
@@ -433,69 +446,103 @@ impl<const T: usize> QuantsTile<T> {
     /// The pointers are good for `blocks` blocks.
     #[inline(always)]
     fn new(inputs: &Activations, which: &[u32], block: usize, blocks: usize) -> Self {
-        let per_row = blocks_of(inputs.cols);
+        let stride = block_stride(inputs.cols);
         let mut tile = [std::ptr::null(); T];
         for t in 0..T {
-            tile[t] = inputs.blocks[which[t] as usize * per_row + block..][..blocks].as_ptr();
+            tile[t] = inputs.blocks[which[t] as usize * stride + block..][..blocks].as_ptr();
         }
         Self(tile)
     }
 
     /// Adds the products with a slice in Q4_K.
     #[inline(always)]
-    fn q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
+    fn q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
         panel.k_scales(simd, slice);
         for pair in 0..SLICE / BLOCK / 2 {
-            let quants = slice.q4_k_blocks(simd, pair);
-            for i in 0..2 {
-                let block = 2 * pair + i;
-                let dots = self.quants_dots(simd, &quants[i], block, 0);
-                self.add::<S, false>(simd, dots, panel, block, block, total);
+            let (at, mut dots) = (16 + pair * 32, [[simd.no_dots(); T]; 2]);
+            if S::WIDE_WORDS {
+                self.add_nibbles(simd, &slice.wide_words(simd, at), pair, 0, &mut dots);
+            } else {
+                self.add_nibbles(simd, &slice.words(simd, at), pair, 0, &mut dots);
+                self.add_nibbles(simd, &slice.words(simd, at + 16), pair, 4, &mut dots);
             }
+            for i in 0..2 {
+                let (block, dots) = (2 * pair + i, self.sum_dots(simd, dots[i]));
+                self.add::<S, false>(simd, dots, panel, block, block, sums);
+            }
+        }
+    }
+
+    /// Adds the products with the low and the high nibbles of `words`, from word `first` on of two blocks.
+    #[inline(always)]
+    fn add_nibbles<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        words: &[S::I; N],
+        pair: usize,
+        first: usize,
+        dots: &mut [[S::Dots; T]; 2],
+    ) {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        for i in (0..N).step_by(2) {
+            let lows = [simd.and(words[i], low), simd.and(words[i + 1], low)];
+            let highs = [simd.and(simd.shr(words[i], 4), low), simd.and(simd.shr(words[i + 1], 4), low)];
+            self.add_words(simd, lows, 2 * pair, first + i, &mut dots[0]);
+            self.add_words(simd, highs, 2 * pair + 1, first + i, &mut dots[1]);
         }
     }
 
     /// Adds the products with a slice in Q6_K.
     #[inline(always)]
-    fn q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
+    fn q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
         panel.q6_k_scales(simd, slice);
         for part in 0..4 {
-            let quants = slice.q6_k_parts(simd, part);
+            let words = slice.q6_k_words(simd, part);
             for i in 0..4 {
-                let ([a, b, c, d], block, word) = (quants[i], part / 2 * 4 + i, part % 2 * 4);
-                let mut dots = self.quants_dots(simd, &[a, b], block, word);
-                let more = self.quants_dots(simd, &[c, d], block, word + 2);
-                for t in 0..T {
-                    dots[t] = simd.add_i(dots[t], more[t]);
+                let (block, word) = (part / 2 * 4 + i, part % 2 * 4);
+                let mut dots = [simd.splat_i(0); T];
+                for two in [0, 2] {
+                    let quants = [q6_k_quant(simd, &words, i, two), q6_k_quant(simd, &words, i, two + 1)];
+                    let mut some = [simd.no_dots(); T];
+                    self.add_words(simd, quants, block, word + two, &mut some);
+                    let some = self.sum_dots(simd, some);
+                    for t in 0..T {
+                        dots[t] = simd.add_i(dots[t], some[t]);
+                    }
                 }
-                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, total);
+                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, sums);
             }
         }
     }
 
-    /// Sums of the products of words of a block, few enough to be added up at once.
+    /// Adds the products with two words of a block.
     #[inline(always)]
-    fn quants_dots<S: Simd, const N: usize>(
+    fn add_words<S: Simd>(
         &self,
         simd: S,
-        quants: &[S::I; N],
+        quants: [S::I; 2],
         block: usize,
-        first: usize,
-    ) -> [S::I; T] {
+        word: usize,
+        dots: &mut [S::Dots; T],
+    ) {
         if S::PAIRS {
-            let mut dots = [simd.no_dots(); T];
-            for i in (0..N).step_by(2) {
-                self.add_pairs(simd, [quants[i], quants[i + 1]], block, first + i, &mut dots);
+            return self.add_pairs(simd, quants, block, word, dots);
+        }
+        for i in 0..2 {
+            for t in 0..T {
+                dots[t] = simd.dot(dots[t], quants[i], simd.splat_i(self.word(t, block, word + i)));
             }
+        }
+    }
+
+    #[inline(always)]
+    fn sum_dots<S: Simd>(&self, simd: S, dots: [S::Dots; T]) -> [S::I; T] {
+        if S::PAIRS {
             return self.sum_pairs(simd, dots);
         }
         let mut sums = [simd.splat_i(0); T];
         for t in 0..T {
-            let mut dots = simd.no_dots();
-            for i in 0..N {
-                dots = simd.dot(dots, quants[i], simd.splat_i(self.word(t, block, first + i)));
-            }
-            sums[t] = simd.sum_dots(dots);
+            sums[t] = simd.sum_dots(dots[t]);
         }
         sums
     }
@@ -507,7 +554,7 @@ impl<const T: usize> QuantsTile<T> {
         simd: S,
         panel: &Quants,
         (block, part): (usize, usize),
-        total: &mut [S::F; T],
+        sums: &mut [[f32; LANES]; T],
     ) {
         let parts = if HALVED { 2 } else { 1 };
         let words = BLOCK / 4 / parts;
@@ -517,7 +564,7 @@ impl<const T: usize> QuantsTile<T> {
             true => self.wide_dots(simd, panel, block, words),
             false => self.dots::<S, MOST>(simd, panel, block, words),
         };
-        self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, total);
+        self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, sums);
     }
 
     /// Adds what the sums of the products of a block, or of the half `at`, stand for.
@@ -529,7 +576,7 @@ impl<const T: usize> QuantsTile<T> {
         panel: &Quants,
         block: usize,
         at: usize,
-        total: &mut [S::F; T],
+        sums: &mut [[f32; LANES]; T],
     ) {
         let (scale, min) = (simd.load(&panel.scales[at]), simd.load(&panel.mins[at]));
         for t in 0..T {
@@ -537,8 +584,8 @@ impl<const T: usize> QuantsTile<T> {
             let x = unsafe { &*self.0[t].add(block) };
             let sum = if HALVED { x.half_sums[at % 2] } else { x.sum };
             let scaled = simd.mul(simd.to_f(dots[t]), scale);
-            total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
-            total[t] = simd.mul_sub(min, simd.splat(sum), total[t]);
+            let total = simd.mul_add(scaled, simd.splat(x.scale), simd.load(&sums[t]));
+            simd.store(simd.mul_sub(min, simd.splat(sum), total), &mut sums[t]);
         }
     }
 
@@ -572,11 +619,20 @@ impl<const T: usize> QuantsTile<T> {
     ) -> [S::I; T] {
         let mut dots = [simd.no_dots(); T];
         let panel = panel.quants[block * 8 + first..].first_chunk::<MOST>().expect("words of a block");
-        for i in 0..MOST {
-            let quants = simd.load_i(&panel[i]);
+        if MOST == 1 {
+            let quants = simd.load_i(&panel[0]);
             for t in 0..T {
-                dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, first + i)));
+                dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, first)));
             }
+        }
+        for i in (0..MOST / 2 * 2).step_by(2) {
+            self.add_words(
+                simd,
+                [simd.load_i(&panel[i]), simd.load_i(&panel[i + 1])],
+                block,
+                first + i,
+                &mut dots,
+            );
         }
         let mut sums = [simd.splat_i(0); T];
         for t in 0..T {
@@ -795,9 +851,9 @@ mod tests {
     /// Compares every level with a sum in f64. Rounding is judged by what is added up: weights as large as
     /// the largest of their block, because quants are added before their offset is taken away.
     #[track_caller]
-    fn check(stored: &StoredMatrix, values: &[f32], count: usize, exact: bool) {
+    fn check(stored: &StoredMatrix, values: &[f32], count: usize, exact: bool, pack: bool) {
         let (rows, cols, dtype) = (stored.rows, stored.cols, stored.values.dtype);
-        let matrix = Matrix::new(stored.clone(), exact).unwrap();
+        let matrix = Matrix::new(stored.clone(), exact, pack).unwrap();
         let mut random = Mmix(count as u64);
         let x: Vec<f32> =
             (0..count * cols).map(|_| random.unit() * 10f32.powi(random.bits() as i32 % 4)).collect();
@@ -811,7 +867,7 @@ mod tests {
             for (i, y) in y.chunks_exact(rows).enumerate() {
                 let rounded: Vec<f64> = match matrix.view().form() {
                     Form::Values => x[i * cols..][..cols].iter().map(|&x| x.into()).collect(),
-                    Form::Quants => inputs.blocks[i * cols / BLOCK..(i + 1) * cols / BLOCK]
+                    Form::Quants => inputs.blocks[i * block_stride(cols)..][..cols / BLOCK]
                         .iter()
                         .flat_map(|block| block.quants.map(|code| f64::from(code) * f64::from(block.scale)))
                         .collect(),
@@ -847,8 +903,14 @@ mod tests {
                     for scales in SCALES {
                         let (tensor, values) = random(&mut source, dtype, rows, cols, scales);
                         let stored = StoredMatrix { rows, cols, values: tensor, scale: None };
-                        check(&stored, &values, 1 + source.bits() as usize % 18, false);
-                        check(&stored, &values, 1, true);
+                        check(
+                            &stored,
+                            &values,
+                            1 + source.bits() as usize % 18,
+                            false,
+                            source.bits() % 2 == 0,
+                        );
+                        check(&stored, &values, 1, true, source.bits() % 2 == 0);
                     }
                 }
             }
@@ -863,7 +925,9 @@ mod tests {
             let cols = dtype.block_len().max(SLICE / 2);
             let (tensor, values) = random(&mut source, dtype, LANES, cols, SCALES[0]);
             let stored = StoredMatrix { rows: LANES, cols, values: tensor, scale: None };
-            [1, 2, 3, 4, 5, 8, 12, 13].into_iter().for_each(|count| check(&stored, &values, count, false));
+            [1, 2, 3, 4, 5, 8, 12, 13]
+                .into_iter()
+                .for_each(|count| check(&stored, &values, count, false, count % 3 == 0));
         }
     }
 
@@ -871,7 +935,7 @@ mod tests {
     fn many_inputs_go_in_groups() {
         let (tensor, values) = random(&mut Mmix(2), DType::Q4K, 33, 256, SCALES[0]);
         let stored = StoredMatrix { rows: 33, cols: 256, values: tensor, scale: None };
-        check(&stored, &values, 2 * GROUP + 7, false);
+        check(&stored, &values, 2 * GROUP + 7, false, false);
     }
 
     #[test]
@@ -887,7 +951,7 @@ mod tests {
                 *value *= scales[at / cols / block_rows * per_row + at % cols / block_cols];
             }
             let scale = Some(BlockScale { values: scales, block_rows, block_cols });
-            check(&StoredMatrix { rows, cols, values: tensor, scale }, &values, 3, false);
+            check(&StoredMatrix { rows, cols, values: tensor, scale }, &values, 3, false, true);
         }
     }
 
@@ -897,7 +961,7 @@ mod tests {
         for dtype in [DType::Q4K, DType::Q6K, DType::Q8_0, DType::F8E4M3] {
             let (tensor, _) = random(&mut random_bits, dtype, 100, 512, SCALES[0]);
             let stored = StoredMatrix { rows: 100, cols: 512, values: tensor, scale: None };
-            let matrix = Matrix::new(stored, false).unwrap();
+            let matrix = Matrix::new(stored, false, false).unwrap();
             let level = Level::detect();
             let x: Vec<f32> = (0..19 * 512).map(|_| random_bits.unit()).collect();
             let some = |rows: std::ops::Range<usize>| {
@@ -922,7 +986,7 @@ mod tests {
                     out.fill(0.0);
                     out[40] = value;
                 });
-                let [zero, block] = inputs.blocks[..] else { panic!("two blocks") };
+                let [zero, block, ..] = inputs.blocks[..] else { panic!("two blocks") };
                 assert_eq!((block.quants[8], zero.quants[0], zero.sum), (code, 0, 0.0), "{level}, {value}");
                 let found = f32::from(block.quants[8]) * block.scale;
                 assert!((found - value).abs() <= 1e-30 + value.abs() * 1e-6, "{level}, {value}: {found}");

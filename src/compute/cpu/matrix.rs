@@ -23,6 +23,7 @@ use crate::compute::StoredMatrix;
 use crate::compute::experts::MatrixLayout;
 use crate::format::Bytes;
 use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES, UE4M3_HALVED};
+use crate::format::slots::SlotMemory;
 
 /// Columns that are unpacked at a time: the longest block of any type.
 pub(super) const SLICE: usize = 256;
@@ -45,7 +46,10 @@ pub(super) struct Layout {
     stored: MatrixLayout,
     /// Whether zero rows or columns are added: the matrix is too small or too odd to be read in strips.
     is_padded: bool,
-    /// Bytes from a row to the next.
+    /// Whether the slices of a strip follow each other, each with its 16 rows, and not the rows: memory is then read from
+    /// one end to the other.
+    is_packed: bool,
+    /// Bytes of a row.
     stride: usize,
     /// Columns with padding.
     depth: usize,
@@ -53,8 +57,9 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Fails when the columns are not whole blocks of the type. With `exact`, activations are never quantised.
-    pub(super) fn new(stored: MatrixLayout, exact: bool) -> Result<Self> {
+    /// Fails when the columns are not whole blocks of the type. With `exact`, activations are never quantised. With `pack`,
+    /// the matrix is read as [`Layout::pack`] writes it, if it is one of whole strips.
+    pub(super) fn new(stored: MatrixLayout, exact: bool, pack: bool) -> Result<Self> {
         let MatrixLayout { rows, cols, dtype, .. } = stored;
         let bytes = dtype.bytes(cols).filter(|_| stored.value_bytes().is_some_and(|bytes| bytes > 0));
         let row_bytes = bytes.with_context(|| format!("[{rows}, {cols}] of {dtype} is no matrix"))?;
@@ -65,7 +70,50 @@ impl Layout {
             (stride, stride / dtype.block_bytes())
         };
         let form = if dtype.is_blocked() && !exact { Form::Quants } else { Form::Values };
-        Ok(Self { stored, is_padded: rows < LANES || stride != row_bytes, stride, depth, form })
+        let is_padded = rows < LANES || stride != row_bytes;
+        let is_packed = pack && !is_padded && rows.is_multiple_of(LANES);
+        Ok(Self { stored, is_padded, is_packed, stride, depth, form })
+    }
+
+    /// Whether the stored elements are not read in their order, see [`Layout::pack`].
+    pub(super) fn is_packed(&self) -> bool {
+        self.is_packed
+    }
+
+    /// Writes the stored elements in the order in which they are read.
+    pub(super) fn pack(&self, values: &[u8], out: &mut [u8]) {
+        let slices = (0..self.depth).step_by(SLICE);
+        for (strip, out) in out.chunks_exact_mut(LANES * self.stride).enumerate() {
+            for at in slices.clone() {
+                let width = self.width(at);
+                for lane in 0..LANES {
+                    let from = (strip * LANES + lane) * self.stride + self.offset(at);
+                    let to = LANES * self.offset(at) + lane * width;
+                    out[to..to + width].copy_from_slice(&values[from..from + width]);
+                }
+            }
+        }
+    }
+
+    /// Bytes of a row before column `at`.
+    fn offset(&self, at: usize) -> usize {
+        at / self.stored.dtype.block_len() * self.stored.dtype.block_bytes()
+    }
+
+    /// Bytes of the part of a row that is in the slice from column `at` on.
+    fn width(&self, at: usize) -> usize {
+        self.offset(SLICE.min(self.depth - at))
+    }
+
+    /// Where the part of row `row` begins that is in the slice from column `at` on, and the bytes to that of the next row.
+    fn place(&self, row: usize, at: usize) -> (usize, usize) {
+        match self.is_packed {
+            false => (row * self.stride + self.offset(at), self.stride),
+            true => {
+                let (strip, lane, width) = (row / LANES * LANES, row % LANES, self.width(at));
+                (strip * self.stride + LANES * self.offset(at) + lane * width, width)
+            }
+        }
     }
 
     /// The matrix whose elements are `values`, padded as [`Layout::pad`] does, and whose scales are `scales`.
@@ -99,7 +147,8 @@ pub struct Matrix {
 
 impl Matrix {
     /// Checks that the stored tensor has the size of the matrix. With `exact`, activations are never quantised.
-    pub fn new(stored: StoredMatrix, exact: bool) -> Result<Self> {
+    /// With `pack`, its elements are copied in the order in which they are read, if they can be.
+    pub fn new(stored: StoredMatrix, exact: bool, pack: bool) -> Result<Self> {
         let layout = stored.layout();
         let StoredMatrix { rows, cols, values, scale } = stored;
         let is_whole = layout.value_bytes().is_some_and(|bytes| bytes > 0 && bytes == values.bytes.len());
@@ -111,10 +160,16 @@ impl Matrix {
             "the scales of {} are not {blocks} values",
             values.name
         );
-        let layout = Layout::new(layout, exact)?;
+        let layout = Layout::new(layout, exact, pack)?;
         let name = values.name;
         let values = match layout.pad(&values.bytes) {
             Cow::Owned(padded) => padded.into(),
+            Cow::Borrowed(bytes) if layout.is_packed => {
+                let memory =
+                    SlotMemory::new(1, bytes.len()).with_context(|| format!("no memory for {name}"))?;
+                layout.pack(bytes, &mut memory.write(0).expect("new memory"));
+                memory.read(0).expect("what is written")
+            }
             Cow::Borrowed(_) => values.bytes,
         };
         Ok(Self { name, layout, values, scales: scales.into() })
@@ -130,7 +185,7 @@ impl Matrix {
 #[derive(Clone, Copy)]
 pub struct MatrixRef<'a> {
     layout: &'a Layout,
-    /// All rows as they are read, `stride` apart.
+    /// All rows as they are read.
     bytes: &'a [u8],
     /// Little-endian f32.
     scales: &'a [u8],
@@ -164,8 +219,10 @@ impl<'a> MatrixRef<'a> {
 
     /// Row `row` as f32, scaled.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let width = self.dtype().bytes(self.cols()).expect("a checked layout");
-        blocks::to_f32(self.dtype(), &self.bytes[row * self.layout.stride..][..width], out);
+        for (i, out) in out.chunks_mut(SLICE).enumerate() {
+            let width = self.layout.offset(out.len());
+            blocks::to_f32(self.dtype(), &self.bytes[self.layout.place(row, i * SLICE).0..][..width], out);
+        }
         if let Some([_, block_cols]) = self.layout.stored.scale_block {
             for (i, values) in out.chunks_mut(block_cols).enumerate() {
                 let scale = self.scale(row, i);
@@ -179,6 +236,11 @@ impl<'a> MatrixRef<'a> {
         let [block_rows, block_cols] = self.layout.stored.scale_block.expect("a matrix with scales");
         let at = row / block_rows * self.cols().div_ceil(block_cols) + block;
         f32::from_le_bytes(self.scales.as_chunks().0[at])
+    }
+
+    /// Whether the slices of a strip follow each other in memory.
+    pub fn is_packed(&self) -> bool {
+        self.layout.is_packed
     }
 
     /// The first row of the strip that holds rows from `row` on: a strip never goes past the last row.
@@ -197,18 +259,18 @@ impl<'a> MatrixRef<'a> {
     /// are unpacked, as many bytes from `ahead` on are prefetched.
     #[inline(always)]
     pub fn slice(&self, row: usize, at: usize, ahead: *const u8) -> Slice<'a> {
-        let dtype = self.dtype();
-        let len = SLICE.min(self.depth() - at);
-        let first = row * self.layout.stride + at / dtype.block_len() * dtype.block_bytes();
-        let last = first + (LANES - 1) * self.layout.stride;
-        let width = len / dtype.block_len() * dtype.block_bytes();
+        let (len, width) = (SLICE.min(self.depth() - at), self.layout.width(at));
+        let (first, stride) = self.layout.place(row, at);
+        let last = first + (LANES - 1) * stride;
         assert!(last + width <= self.bytes.len());
+        debug_assert!(!self.layout.is_packed || row.is_multiple_of(LANES));
         Slice {
             matrix: *self,
             row,
             at,
             len,
             bytes: &self.bytes[first..last + width],
+            stride,
             ahead: Cell::new(ahead),
         }
     }
@@ -222,6 +284,8 @@ pub struct Slice<'a> {
     len: usize,
     /// From the first byte of the first row to the last byte of the last row.
     bytes: &'a [u8],
+    /// Bytes from a row to the next.
+    stride: usize,
     /// What to prefetch while this slice is read.
     ahead: Cell<*const u8>,
 }
@@ -324,11 +388,12 @@ impl Quants {
     #[inline(always)]
     fn q4_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
         self.k_scales(simd, slice);
+        let low = simd.splat_i(0x0f0f_0f0f);
         for pair in 0..4 {
-            let blocks = slice.q4_k_blocks(simd, pair);
+            let words = slice.wide_words(simd, 16 + pair * 32);
             for i in 0..8 {
-                simd.store_i(blocks[0][i], &mut self.quants[pair * 16 + i]);
-                simd.store_i(blocks[1][i], &mut self.quants[pair * 16 + 8 + i]);
+                simd.store_i(simd.and(words[i], low), &mut self.quants[pair * 16 + i]);
+                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.quants[pair * 16 + 8 + i]);
             }
         }
     }
@@ -384,13 +449,15 @@ impl Quants {
     fn q6_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
         self.q6_k_scales(simd, slice);
         for four in 0..2 {
-            let first = slice.wide_words(simd, four * 64);
-            let second = slice.wide_words(simd, four * 64 + 32);
-            let high = slice.wide_words(simd, 128 + four * 32);
-            for i in 0..8 {
-                let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
-                for j in 0..4 {
-                    simd.store_i(quants[j], &mut self.quants[four * 32 + j * 8 + i]);
+            let words = [
+                slice.wide_words(simd, four * 64),
+                slice.wide_words(simd, four * 64 + 32),
+                slice.wide_words(simd, 128 + four * 32),
+            ];
+            for block in 0..4 {
+                for i in 0..8 {
+                    let quants = q6_k_quant(simd, &words, block, i);
+                    simd.store_i(quants, &mut self.quants[four * 32 + block * 8 + i]);
                 }
             }
         }
@@ -669,17 +736,24 @@ impl Quants {
     }
 }
 
-/// The quants of four blocks in Q6_K from the nibbles of two each and pairs of bits of all.
+/// Word `i` of the quants of the `block`th of four blocks in Q6_K, from nibbles of two each and pairs of bits of all.
 #[inline(always)]
-fn q6_k_quants<S: Simd>(simd: S, nibbles: [S::I; 2], pairs: S::I) -> [S::I; 4] {
+pub(super) fn q6_k_quant<S: Simd, const N: usize>(
+    simd: S,
+    [first, second, high]: &[[S::I; N]; 3],
+    block: usize,
+    i: usize,
+) -> S::I {
+    let nibbles = if block.is_multiple_of(2) { first[i] } else { second[i] };
+    let nibbles = if block < 2 { nibbles } else { simd.shr(nibbles, 4) };
+    let pairs = match block {
+        0 => simd.shl(high[i], 4),
+        1 => simd.shl(high[i], 2),
+        2 => high[i],
+        _ => simd.shr(high[i], 2),
+    };
     let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
-    let lows = [nibbles[0], nibbles[1], simd.shr(nibbles[0], 4), simd.shr(nibbles[1], 4)];
-    let highs = [simd.shl(pairs, 4), simd.shl(pairs, 2), pairs, simd.shr(pairs, 2)];
-    let mut quants = lows;
-    for j in 0..4 {
-        quants[j] = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
-    }
-    quants
+    simd.or(simd.and(nibbles, low), simd.and(pairs, pair))
 }
 
 /// The four lowest bits as bit 4 of four bytes.
@@ -802,7 +876,7 @@ impl Values {
         let bytes = slice.len / dtype.block_len() * dtype.block_bytes();
         let mut row = [0.0; SLICE];
         for lane in 0..LANES {
-            let stored = &slice.bytes[lane * slice.matrix.layout.stride..][..bytes];
+            let stored = &slice.bytes[lane * slice.stride..][..bytes];
             blocks::to_f32(dtype, stored, &mut row[..slice.len]);
             for (out, value) in self.0.iter_mut().zip(row) {
                 out[lane] = value;
@@ -840,54 +914,32 @@ impl Slice<'_> {
         self.matrix.dtype()
     }
 
-    /// The quants of two consecutive blocks of a slice in Q4_K: of a pair of nibbles, each has one.
+    /// What the first or the second halves of four consecutive blocks of a slice in Q6_K are made of by
+    /// [`q6_k_quant`]: the part `part % 2` of the blocks from `part / 2 * 4` on.
     #[inline(always)]
-    pub fn q4_k_blocks<S: Simd>(&self, simd: S, pair: usize) -> [[S::I; 8]; 2] {
-        let low = simd.splat_i(0x0f0f_0f0f);
-        let words = self.wide_words(simd, 16 + pair * 32);
-        let mut blocks = [words; 2];
-        for i in 0..8 {
-            blocks[0][i] = simd.and(words[i], low);
-            blocks[1][i] = simd.and(simd.shr(words[i], 4), low);
-        }
-        blocks
-    }
-
-    /// The quants of the first or the second halves of four consecutive blocks of a slice in Q6_K, the part
-    /// `part % 2` of the blocks from `part / 2 * 4` on.
-    #[inline(always)]
-    pub fn q6_k_parts<S: Simd>(&self, simd: S, part: usize) -> [[S::I; 4]; 4] {
+    pub fn q6_k_words<S: Simd>(&self, simd: S, part: usize) -> [[S::I; 4]; 3] {
         let at = part / 2 * 64 + part % 2 * 16;
-        let first = self.words(simd, at);
-        let second = self.words(simd, at + 32);
-        let high = self.words(simd, 128 + part / 2 * 32 + part % 2 * 16);
-        let mut parts = [first; 4];
-        for i in 0..4 {
-            let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
-            for j in 0..4 {
-                parts[j][i] = quants[j];
-            }
-        }
-        parts
+        let high = 128 + part / 2 * 32 + part % 2 * 16;
+        [self.words(simd, at), self.words(simd, at + 32), self.words(simd, high)]
     }
 
     /// Bytes `at..at + WORDS` of each row.
     #[inline(always)]
     pub(super) fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
         self.prefetch(simd, WORDS);
-        debug_assert!((LANES - 1) * self.matrix.layout.stride + at + WORDS <= self.bytes.len());
+        debug_assert!((LANES - 1) * self.stride + at + WORDS <= self.bytes.len());
         // SAFETY: `bytes` holds the rows `stride` apart, of which the last ends with the slice; every
         // caller asks for bytes that its format has in the slice's whole blocks.
-        unsafe { simd.transpose(self.bytes.as_ptr().add(at), self.matrix.layout.stride) }
+        unsafe { simd.transpose(self.bytes.as_ptr().add(at), self.stride) }
     }
 
     /// Bytes `at..at + 2 * WORDS` of each row.
     #[inline(always)]
     pub(super) fn wide_words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 8] {
         self.prefetch(simd, 2 * WORDS);
-        debug_assert!((LANES - 1) * self.matrix.layout.stride + at + 2 * WORDS <= self.bytes.len());
+        debug_assert!((LANES - 1) * self.stride + at + 2 * WORDS <= self.bytes.len());
         // SAFETY: as in `words`.
-        unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.matrix.layout.stride) }
+        unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.stride) }
     }
 
     /// Prefetches `bytes` for each row. That is a small step: many prefetches at once would wait for each

@@ -229,7 +229,7 @@ impl Backend for Cpu {
     }
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
-        matrix::Matrix::new(stored, self.context.options.exact)
+        matrix::Matrix::new(stored, self.context.options.exact, self.context.options.repack)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -242,7 +242,13 @@ impl Backend for Cpu {
         shape: ExpertShape,
         bytes: Arc<dyn ExpertBytes>,
     ) -> Result<Self::Experts> {
-        experts::Experts::new(layer, shape, self.context.options.exact, bytes)
+        let Context { options, pool, .. } = &mut self.context;
+        let experts = experts::Experts::new(layer, shape, options.exact, bytes)?;
+        if options.repack {
+            experts.packed(options.exact, pool).context("no memory to repack experts")
+        } else {
+            Ok(experts)
+        }
     }
 
     fn rows(&mut self, rows_max: usize, width: usize) -> Result<Rows> {

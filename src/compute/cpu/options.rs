@@ -15,6 +15,8 @@ pub struct CpuOptions {
     /// Whether products with weights in blocks of integers convert them to f32, where otherwise the
     /// activations are quantised to 8 bits: slow, and what the faster way is measured against.
     pub exact: bool,
+    /// Whether weights are copied into memory, in the order in which they are read.
+    pub repack: bool,
     /// The precision of saved states and traces.
     pub precision: Precision,
 }

@@ -79,12 +79,23 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     const TILE: usize = 4;
     const DOTS: usize = 4;
+    const WIDE_WORDS: bool = false;
     const DOTS_BOUNDED: bool = !VNNI;
     const WIDE_SIGNED: bool = !VNNI;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         self.run(kernel)
+    }
+
+    #[inline(always)]
+    fn in_memory<T>(self, value: &mut T) -> &mut T {
+        let mut at: *mut T = value;
+        // SAFETY: nothing is executed, and the reference is the only one as before.
+        unsafe {
+            asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+            &mut *at
+        }
     }
 
     methods! {
@@ -174,7 +185,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         };
         fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
         fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
-        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T0>(at.cast());
     }
 
     #[inline(always)]

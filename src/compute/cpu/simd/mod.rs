@@ -49,8 +49,17 @@ pub trait Simd: Copy {
     /// quants too, and any number of products.
     const PAIRS: bool = false;
 
+    /// Whether the registers hold eight words of each row, see [`Simd::transpose_wide`], beside sums of products.
+    const WIDE_WORDS: bool = true;
+
     /// Runs a kernel as a function of its own: what is compiled together shares the registers.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// The same, which then stays in memory from one use to the next: registers are for what is used more often.
+    #[inline(always)]
+    fn in_memory<T>(self, value: &mut T) -> &mut T {
+        value
+    }
 
     fn load(self, from: &[f32; LANES]) -> Self::F;
     fn store(self, value: Self::F, to: &mut [f32; LANES]);
