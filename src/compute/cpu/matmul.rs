@@ -16,7 +16,7 @@ use super::context::{Context, Scratch};
 use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values, q6_k_quant};
 use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
-use super::simd::{Kernel, LANES, Simd};
+use super::simd::{Kernel, LANES, PartKernel, Simd};
 use crate::base::dtype::DType;
 use crate::base::pool::Disjoint;
 
@@ -163,7 +163,10 @@ pub(super) struct Matmul<'a> {
 }
 
 /// How many strips ahead of the one that is read the prefetches are.
-const LEAD: usize = 1;
+const LEAD: usize = 2;
+
+/// How many slices, where these follow each other.
+const PACKED_LEAD: usize = 3;
 
 /// Fewer inputs take less time than reading their slice.
 const MEMORY_BOUND_BATCH_MAX: usize = 5;
@@ -324,11 +327,13 @@ impl Matmul<'_> {
     /// Strips jump from row to row, which the CPU does not foresee.
     #[inline(always)]
     fn ahead(&self, row: usize, at: usize) -> &[u8] {
-        // Memory that is read from one end to the other needs less of a lead.
-        let is_within = self.matrix.is_packed() && at + SLICE < self.matrix.depth();
         let (row, at) = match self.matrix.is_packed() {
-            true if is_within => (row, at + SLICE),
-            true => (row + LANES, 0),
+            // Slices follow each other: less of a lead will do.
+            true => {
+                let strip = self.matrix.depth().next_multiple_of(SLICE);
+                let ahead = at + PACKED_LEAD * SLICE;
+                (row + ahead / strip * LANES, ahead % strip)
+            }
             false => (row + LEAD * LANES, at),
         };
         let strip = match self.next {
@@ -414,6 +419,13 @@ impl<const T: usize> Kernel for DirectTile<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        simd.each_part(self);
+    }
+}
+
+impl<const T: usize> PartKernel for DirectTile<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&mut self, simd: S) {
         let Self { inputs, slice, panel, sums } = self;
         match slice.dtype() {
             DType::Q4K => inputs.q4_k(simd, slice, panel, sums),

@@ -942,14 +942,14 @@ impl Slice<'_> {
         unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.stride) }
     }
 
-    /// Prefetches `bytes` for each row. That is a small step: many prefetches at once would wait for each
+    /// Prefetches `bytes` for each row of a part. That is a small step: many prefetches at once would wait for each
     /// other, and the loads behind for them.
     #[inline(always)]
     fn prefetch<S: Simd>(&self, simd: S, bytes: usize) {
         let ahead = self.ahead.get();
-        for line in (0..LANES * bytes).step_by(LINE) {
+        for line in (0..S::ROWS * bytes).step_by(LINE) {
             simd.prefetch(ahead.wrapping_add(line));
         }
-        self.ahead.set(ahead.wrapping_add(LANES * bytes));
+        self.ahead.set(ahead.wrapping_add(S::ROWS * bytes));
     }
 }

@@ -87,7 +87,7 @@ impl Simd for Avx512 {
         fn no_dots() -> __m512i = _mm512_setzero_si512();
         fn dot(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn dot_wide(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
-        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
     }
 
     #[inline(always)]
