@@ -13,10 +13,10 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values, q6_k_quant};
+use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values};
 use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
-use super::simd::{Kernel, LANES, PartKernel, Simd};
+use super::simd::{Kernel, LANES, Simd};
 use crate::base::dtype::DType;
 use crate::base::pool::Disjoint;
 
@@ -78,16 +78,9 @@ impl Activations {
     }
 }
 
-fn blocks_of(cols: usize) -> usize {
-    if cols.is_multiple_of(BLOCK) { cols / BLOCK } else { 0 }
-}
-
-/// Blocks from a row to the next.
+/// Blocks from a row to the next, for rows of `cols`.
 fn block_stride(cols: usize) -> usize {
-    match blocks_of(cols) {
-        0 => 0,
-        blocks => blocks | 1,
-    }
+    if cols.is_multiple_of(BLOCK) { cols / BLOCK | 1 } else { 0 }
 }
 
 /// Rounds to integers.
@@ -161,12 +154,6 @@ pub(super) struct Matmul<'a> {
     /// with the rows that follow.
     pub next: Option<(MatrixRef<'a>, usize)>,
 }
-
-/// How many strips ahead of the one that is read the prefetches are.
-const LEAD: usize = 2;
-
-/// How many slices, where these follow each other.
-const PACKED_LEAD: usize = 3;
 
 /// Fewer inputs take less time than reading their slice.
 const MEMORY_BOUND_BATCH_MAX: usize = 5;
@@ -323,25 +310,16 @@ impl Matmul<'_> {
         }
     }
 
-    /// The part of a strip that is read soon after this one which corresponds to columns from `at` on.
-    /// Strips jump from row to row, which the CPU does not foresee.
+    /// What is read soon after the slice from column `at` on of the strip from row `row` on. Strips jump from row to row,
+    /// which the CPU does not foresee.
     #[inline(always)]
     fn ahead(&self, row: usize, at: usize) -> &[u8] {
-        let (row, at) = match self.matrix.is_packed() {
-            // Slices follow each other: less of a lead will do.
-            true => {
-                let strip = self.matrix.depth().next_multiple_of(SLICE);
-                let ahead = at + PACKED_LEAD * SLICE;
-                (row + ahead / strip * LANES, ahead % strip)
-            }
-            false => (row + LEAD * LANES, at),
-        };
-        let strip = match self.next {
-            Some((matrix, first)) if row >= self.rows.end => matrix.strip_bytes(first + row - self.rows.end),
-            _ => self.matrix.strip_bytes(row),
-        };
-        let bytes = strip.len() / self.matrix.depth().div_ceil(SLICE);
-        &strip[bytes * (at / SLICE)..][..bytes]
+        let (at, len) = self.matrix.ahead(row - self.rows.start, at);
+        let own = self.matrix.row_bytes() * self.rows.len();
+        match self.next {
+            Some((matrix, first)) if at >= own => matrix.bytes_behind(first, at - own, len),
+            _ => self.matrix.bytes_behind(self.rows.start, at, len),
+        }
     }
 
     #[inline(always)]
@@ -386,21 +364,21 @@ impl<const T: usize, const WIDE: bool, const HALVED: bool, const MOST: usize> Ke
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inputs, panel, blocks, ahead, mut sums } = self;
-        let parts = if HALVED { 2 } else { 1 };
+        let Self { inputs, panel, blocks, ahead, sums } = self;
+        let mut total = load(simd, sums);
+        let (parts, step) = (if HALVED { 2 } else { 1 }, ahead.len() / blocks);
         // In the order in which Q6_K has the halves.
         for four in (0..blocks).step_by(4) {
             for part in 0..parts {
                 for block in four..blocks.min(four + 4) {
                     if part == 0 {
-                        let step = ahead.len() / (SLICE / BLOCK);
                         simd.prefetch_all(&ahead[block * step..][..step]);
                     }
-                    sums = simd.in_memory(sums);
-                    inputs.block::<S, WIDE, HALVED, MOST>(simd, panel, (block, part), sums);
+                    inputs.block::<S, WIDE, HALVED, MOST>(simd, panel, (block, part), &mut total);
                 }
             }
         }
+        store(simd, &total, sums);
     }
 }
 
@@ -419,19 +397,14 @@ impl<const T: usize> Kernel for DirectTile<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        simd.each_part(self);
-    }
-}
-
-impl<const T: usize> PartKernel for DirectTile<'_, T> {
-    #[inline(always)]
-    fn run<S: Simd>(&mut self, simd: S) {
         let Self { inputs, slice, panel, sums } = self;
+        let mut total = load(simd, sums);
         match slice.dtype() {
-            DType::Q4K => inputs.q4_k(simd, slice, panel, sums),
-            DType::Q6K => inputs.q6_k(simd, slice, panel, sums),
+            DType::Q4K => inputs.q4_k(simd, slice, panel, &mut total),
+            DType::Q6K => inputs.q6_k(simd, slice, panel, &mut total),
             dtype => unreachable!("quants of {dtype} are stored first"),
         }
+        store(simd, &total, sums);
     }
 }
 
@@ -468,93 +441,59 @@ impl<const T: usize> QuantsTile<T> {
 
     /// Adds the products with a slice in Q4_K.
     #[inline(always)]
-    fn q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
+    fn q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
         panel.k_scales(simd, slice);
         for pair in 0..SLICE / BLOCK / 2 {
-            let (at, mut dots) = (16 + pair * 32, [[simd.no_dots(); T]; 2]);
-            if S::WIDE_WORDS {
-                self.add_nibbles(simd, &slice.wide_words(simd, at), pair, 0, &mut dots);
-            } else {
-                self.add_nibbles(simd, &slice.words(simd, at), pair, 0, &mut dots);
-                self.add_nibbles(simd, &slice.words(simd, at + 16), pair, 4, &mut dots);
-            }
+            let quants = slice.q4_k_blocks(simd, pair);
             for i in 0..2 {
-                let (block, dots) = (2 * pair + i, self.sum_dots(simd, dots[i]));
-                self.add::<S, false>(simd, dots, panel, block, block, sums);
+                let block = 2 * pair + i;
+                let dots = self.quants_dots(simd, &quants[i], block, 0);
+                self.add::<S, false>(simd, dots, panel, block, block, total);
             }
-        }
-    }
-
-    /// Adds the products with the low and the high nibbles of `words`, from word `first` on of two blocks.
-    #[inline(always)]
-    fn add_nibbles<S: Simd, const N: usize>(
-        &self,
-        simd: S,
-        words: &[S::I; N],
-        pair: usize,
-        first: usize,
-        dots: &mut [[S::Dots; T]; 2],
-    ) {
-        let low = simd.splat_i(0x0f0f_0f0f);
-        for i in (0..N).step_by(2) {
-            let lows = [simd.and(words[i], low), simd.and(words[i + 1], low)];
-            let highs = [simd.and(simd.shr(words[i], 4), low), simd.and(simd.shr(words[i + 1], 4), low)];
-            self.add_words(simd, lows, 2 * pair, first + i, &mut dots[0]);
-            self.add_words(simd, highs, 2 * pair + 1, first + i, &mut dots[1]);
         }
     }
 
     /// Adds the products with a slice in Q6_K.
     #[inline(always)]
-    fn q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, sums: &mut [[f32; LANES]; T]) {
+    fn q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
         panel.q6_k_scales(simd, slice);
         for part in 0..4 {
-            let words = slice.q6_k_words(simd, part);
+            let quants = slice.q6_k_parts(simd, part);
             for i in 0..4 {
-                let (block, word) = (part / 2 * 4 + i, part % 2 * 4);
-                let mut dots = [simd.splat_i(0); T];
-                for two in [0, 2] {
-                    let quants = [q6_k_quant(simd, &words, i, two), q6_k_quant(simd, &words, i, two + 1)];
-                    let mut some = [simd.no_dots(); T];
-                    self.add_words(simd, quants, block, word + two, &mut some);
-                    let some = self.sum_dots(simd, some);
-                    for t in 0..T {
-                        dots[t] = simd.add_i(dots[t], some[t]);
-                    }
+                let ([a, b, c, d], block, word) = (quants[i], part / 2 * 4 + i, part % 2 * 4);
+                let mut dots = self.quants_dots(simd, &[a, b], block, word);
+                let more = self.quants_dots(simd, &[c, d], block, word + 2);
+                for t in 0..T {
+                    dots[t] = simd.add_i(dots[t], more[t]);
                 }
-                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, sums);
+                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, total);
             }
         }
     }
 
-    /// Adds the products with two words of a block.
+    /// Sums of the products of words of a block, few enough to be added up at once.
     #[inline(always)]
-    fn add_words<S: Simd>(
+    fn quants_dots<S: Simd, const N: usize>(
         &self,
         simd: S,
-        quants: [S::I; 2],
+        quants: &[S::I; N],
         block: usize,
-        word: usize,
-        dots: &mut [S::Dots; T],
-    ) {
+        first: usize,
+    ) -> [S::I; T] {
         if S::PAIRS {
-            return self.add_pairs(simd, quants, block, word, dots);
-        }
-        for i in 0..2 {
-            for t in 0..T {
-                dots[t] = simd.dot(dots[t], quants[i], simd.splat_i(self.word(t, block, word + i)));
+            let mut dots = [simd.no_dots(); T];
+            for i in (0..N).step_by(2) {
+                self.add_pairs(simd, [quants[i], quants[i + 1]], block, first + i, &mut dots);
             }
-        }
-    }
-
-    #[inline(always)]
-    fn sum_dots<S: Simd>(&self, simd: S, dots: [S::Dots; T]) -> [S::I; T] {
-        if S::PAIRS {
             return self.sum_pairs(simd, dots);
         }
         let mut sums = [simd.splat_i(0); T];
         for t in 0..T {
-            sums[t] = simd.sum_dots(dots[t]);
+            let mut dots = simd.no_dots();
+            for i in 0..N {
+                dots = simd.dot(dots, quants[i], simd.splat_i(self.word(t, block, first + i)));
+            }
+            sums[t] = simd.sum_dots(dots);
         }
         sums
     }
@@ -566,7 +505,7 @@ impl<const T: usize> QuantsTile<T> {
         simd: S,
         panel: &Quants,
         (block, part): (usize, usize),
-        sums: &mut [[f32; LANES]; T],
+        total: &mut [S::F; T],
     ) {
         let parts = if HALVED { 2 } else { 1 };
         let words = BLOCK / 4 / parts;
@@ -576,7 +515,7 @@ impl<const T: usize> QuantsTile<T> {
             true => self.wide_dots(simd, panel, block, words),
             false => self.dots::<S, MOST>(simd, panel, block, words),
         };
-        self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, sums);
+        self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, total);
     }
 
     /// Adds what the sums of the products of a block, or of the half `at`, stand for.
@@ -588,7 +527,7 @@ impl<const T: usize> QuantsTile<T> {
         panel: &Quants,
         block: usize,
         at: usize,
-        sums: &mut [[f32; LANES]; T],
+        total: &mut [S::F; T],
     ) {
         let (scale, min) = (simd.load(&panel.scales[at]), simd.load(&panel.mins[at]));
         for t in 0..T {
@@ -596,8 +535,8 @@ impl<const T: usize> QuantsTile<T> {
             let x = unsafe { &*self.0[t].add(block) };
             let sum = if HALVED { x.half_sums[at % 2] } else { x.sum };
             let scaled = simd.mul(simd.to_f(dots[t]), scale);
-            let total = simd.mul_add(scaled, simd.splat(x.scale), simd.load(&sums[t]));
-            simd.store(simd.mul_sub(min, simd.splat(sum), total), &mut sums[t]);
+            total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
+            total[t] = simd.mul_sub(min, simd.splat(sum), total[t]);
         }
     }
 
@@ -631,20 +570,11 @@ impl<const T: usize> QuantsTile<T> {
     ) -> [S::I; T] {
         let mut dots = [simd.no_dots(); T];
         let panel = panel.quants[block * 8 + first..].first_chunk::<MOST>().expect("words of a block");
-        if MOST == 1 {
-            let quants = simd.load_i(&panel[0]);
+        for i in 0..MOST {
+            let quants = simd.load_i(&panel[i]);
             for t in 0..T {
-                dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, first)));
+                dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, first + i)));
             }
-        }
-        for i in (0..MOST / 2 * 2).step_by(2) {
-            self.add_words(
-                simd,
-                [simd.load_i(&panel[i]), simd.load_i(&panel[i + 1])],
-                block,
-                first + i,
-                &mut dots,
-            );
         }
         let mut sums = [simd.splat_i(0); T];
         for t in 0..T {

@@ -28,6 +28,12 @@ use crate::format::slots::SlotMemory;
 /// Columns that are unpacked at a time: the longest block of any type.
 pub(super) const SLICE: usize = 256;
 
+/// How many strips ahead of the one that is read the prefetches are.
+const LEAD: usize = 2;
+
+/// How many slices, where these follow each other.
+const PACKED_LEAD: usize = 3;
+
 /// Bytes that [`Simd::transpose`] reads of a row.
 const WORDS: usize = 16;
 
@@ -51,6 +57,8 @@ pub(super) struct Layout {
     is_packed: bool,
     /// Bytes of a row.
     stride: usize,
+    /// Bytes of the part of a row that is in a slice, and in the last slice.
+    widths: [usize; 2],
     /// Columns with padding.
     depth: usize,
     form: Form,
@@ -72,7 +80,9 @@ impl Layout {
         let form = if dtype.is_blocked() && !exact { Form::Quants } else { Form::Values };
         let is_padded = rows < LANES || stride != row_bytes;
         let is_packed = pack && !is_padded && rows.is_multiple_of(LANES);
-        Ok(Self { stored, is_padded, is_packed, stride, depth, form })
+        let width = |cols| cols / dtype.block_len() * dtype.block_bytes();
+        let widths = [width(SLICE), width(depth - (depth - 1) / SLICE * SLICE)];
+        Ok(Self { stored, is_padded, is_packed, stride, widths, depth, form })
     }
 
     /// Whether the stored elements are not read in their order, see [`Layout::pack`].
@@ -95,14 +105,14 @@ impl Layout {
         }
     }
 
-    /// Bytes of a row before column `at`.
+    /// Bytes of a row before the slice from column `at` on.
     fn offset(&self, at: usize) -> usize {
-        at / self.stored.dtype.block_len() * self.stored.dtype.block_bytes()
+        at / SLICE * self.widths[0]
     }
 
     /// Bytes of the part of a row that is in the slice from column `at` on.
     fn width(&self, at: usize) -> usize {
-        self.offset(SLICE.min(self.depth - at))
+        self.widths[usize::from(self.depth - at <= SLICE)]
     }
 
     /// Where the part of row `row` begins that is in the slice from column `at` on, and the bytes to that of the next row.
@@ -212,6 +222,11 @@ impl<'a> MatrixRef<'a> {
         self.layout.form
     }
 
+    /// Bytes of a row as it is read.
+    pub fn row_bytes(&self) -> usize {
+        self.layout.stride
+    }
+
     /// Its stored type.
     pub fn dtype(&self) -> DType {
         self.layout.stored.dtype
@@ -219,9 +234,10 @@ impl<'a> MatrixRef<'a> {
 
     /// Row `row` as f32, scaled.
     pub fn row(&self, row: usize, out: &mut [f32]) {
+        let dtype = self.dtype();
         for (i, out) in out.chunks_mut(SLICE).enumerate() {
-            let width = self.layout.offset(out.len());
-            blocks::to_f32(self.dtype(), &self.bytes[self.layout.place(row, i * SLICE).0..][..width], out);
+            let width = dtype.bytes(out.len()).expect("a checked layout");
+            blocks::to_f32(dtype, &self.bytes[self.layout.place(row, i * SLICE).0..][..width], out);
         }
         if let Some([_, block_cols]) = self.layout.stored.scale_block {
             for (i, values) in out.chunks_mut(block_cols).enumerate() {
@@ -238,21 +254,25 @@ impl<'a> MatrixRef<'a> {
         f32::from_le_bytes(self.scales.as_chunks().0[at])
     }
 
-    /// Whether the slices of a strip follow each other in memory.
-    pub fn is_packed(&self) -> bool {
-        self.layout.is_packed
-    }
-
     /// The first row of the strip that holds rows from `row` on: a strip never goes past the last row.
     pub fn strip(&self, row: usize) -> usize {
         row.min(self.rows().max(LANES) - LANES)
     }
 
-    /// The stored bytes of the strip from `row` on; none where no whole strip is.
+    /// Where what is read soon after the slice from column `at` on of the strip from row `row` on begins, in bytes behind
+    /// the first row, and how much that is.
     #[inline(always)]
-    pub fn strip_bytes(&self, row: usize) -> &'a [u8] {
-        let stride = self.layout.stride;
-        self.bytes.get(row * stride..(row + LANES) * stride).unwrap_or_default()
+    pub fn ahead(&self, row: usize, at: usize) -> (usize, usize) {
+        let Layout { is_packed, stride, widths, .. } = self.layout;
+        let lead = if *is_packed { PACKED_LEAD * widths[0] } else { LEAD * stride };
+        (row * stride + LANES * (self.layout.offset(at) + lead), LANES * widths[0])
+    }
+
+    /// `len` bytes from byte `at` behind row `row` on; none where they are not in the matrix.
+    #[inline(always)]
+    pub fn bytes_behind(&self, row: usize, at: usize, len: usize) -> &'a [u8] {
+        let start = row * self.layout.stride + at;
+        self.bytes.get(start..start + len).unwrap_or_default()
     }
 
     /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many. While they
@@ -388,12 +408,11 @@ impl Quants {
     #[inline(always)]
     fn q4_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
         self.k_scales(simd, slice);
-        let low = simd.splat_i(0x0f0f_0f0f);
         for pair in 0..4 {
-            let words = slice.wide_words(simd, 16 + pair * 32);
+            let blocks = slice.q4_k_blocks(simd, pair);
             for i in 0..8 {
-                simd.store_i(simd.and(words[i], low), &mut self.quants[pair * 16 + i]);
-                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.quants[pair * 16 + 8 + i]);
+                simd.store_i(blocks[0][i], &mut self.quants[pair * 16 + i]);
+                simd.store_i(blocks[1][i], &mut self.quants[pair * 16 + 8 + i]);
             }
         }
     }
@@ -449,15 +468,13 @@ impl Quants {
     fn q6_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
         self.q6_k_scales(simd, slice);
         for four in 0..2 {
-            let words = [
-                slice.wide_words(simd, four * 64),
-                slice.wide_words(simd, four * 64 + 32),
-                slice.wide_words(simd, 128 + four * 32),
-            ];
-            for block in 0..4 {
-                for i in 0..8 {
-                    let quants = q6_k_quant(simd, &words, block, i);
-                    simd.store_i(quants, &mut self.quants[four * 32 + block * 8 + i]);
+            let first = slice.wide_words(simd, four * 64);
+            let second = slice.wide_words(simd, four * 64 + 32);
+            let high = slice.wide_words(simd, 128 + four * 32);
+            for i in 0..8 {
+                let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
+                for j in 0..4 {
+                    simd.store_i(quants[j], &mut self.quants[four * 32 + j * 8 + i]);
                 }
             }
         }
@@ -736,24 +753,17 @@ impl Quants {
     }
 }
 
-/// Word `i` of the quants of the `block`th of four blocks in Q6_K, from nibbles of two each and pairs of bits of all.
+/// The quants of four blocks in Q6_K from the nibbles of two each and pairs of bits of all.
 #[inline(always)]
-pub(super) fn q6_k_quant<S: Simd, const N: usize>(
-    simd: S,
-    [first, second, high]: &[[S::I; N]; 3],
-    block: usize,
-    i: usize,
-) -> S::I {
-    let nibbles = if block.is_multiple_of(2) { first[i] } else { second[i] };
-    let nibbles = if block < 2 { nibbles } else { simd.shr(nibbles, 4) };
-    let pairs = match block {
-        0 => simd.shl(high[i], 4),
-        1 => simd.shl(high[i], 2),
-        2 => high[i],
-        _ => simd.shr(high[i], 2),
-    };
+fn q6_k_quants<S: Simd>(simd: S, nibbles: [S::I; 2], pairs: S::I) -> [S::I; 4] {
     let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
-    simd.or(simd.and(nibbles, low), simd.and(pairs, pair))
+    let lows = [nibbles[0], nibbles[1], simd.shr(nibbles[0], 4), simd.shr(nibbles[1], 4)];
+    let highs = [simd.shl(pairs, 4), simd.shl(pairs, 2), pairs, simd.shr(pairs, 2)];
+    let mut quants = lows;
+    for j in 0..4 {
+        quants[j] = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+    }
+    quants
 }
 
 /// The four lowest bits as bit 4 of four bytes.
@@ -914,13 +924,35 @@ impl Slice<'_> {
         self.matrix.dtype()
     }
 
-    /// What the first or the second halves of four consecutive blocks of a slice in Q6_K are made of by
-    /// [`q6_k_quant`]: the part `part % 2` of the blocks from `part / 2 * 4` on.
+    /// The quants of two consecutive blocks of a slice in Q4_K: of a pair of nibbles, each has one.
     #[inline(always)]
-    pub fn q6_k_words<S: Simd>(&self, simd: S, part: usize) -> [[S::I; 4]; 3] {
+    pub fn q4_k_blocks<S: Simd>(&self, simd: S, pair: usize) -> [[S::I; 8]; 2] {
+        let low = simd.splat_i(0x0f0f_0f0f);
+        let words = self.wide_words(simd, 16 + pair * 32);
+        let mut blocks = [words; 2];
+        for i in 0..8 {
+            blocks[0][i] = simd.and(words[i], low);
+            blocks[1][i] = simd.and(simd.shr(words[i], 4), low);
+        }
+        blocks
+    }
+
+    /// The quants of the first or the second halves of four consecutive blocks of a slice in Q6_K, the part
+    /// `part % 2` of the blocks from `part / 2 * 4` on.
+    #[inline(always)]
+    pub fn q6_k_parts<S: Simd>(&self, simd: S, part: usize) -> [[S::I; 4]; 4] {
         let at = part / 2 * 64 + part % 2 * 16;
-        let high = 128 + part / 2 * 32 + part % 2 * 16;
-        [self.words(simd, at), self.words(simd, at + 32), self.words(simd, high)]
+        let first = self.words(simd, at);
+        let second = self.words(simd, at + 32);
+        let high = self.words(simd, 128 + part / 2 * 32 + part % 2 * 16);
+        let mut parts = [first; 4];
+        for i in 0..4 {
+            let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
+            for j in 0..4 {
+                parts[j][i] = quants[j];
+            }
+        }
+        parts
     }
 
     /// Bytes `at..at + WORDS` of each row.
@@ -942,14 +974,14 @@ impl Slice<'_> {
         unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.stride) }
     }
 
-    /// Prefetches `bytes` for each row of a part. That is a small step: many prefetches at once would wait for each
+    /// Prefetches `bytes` for each row. That is a small step: many prefetches at once would wait for each
     /// other, and the loads behind for them.
     #[inline(always)]
     fn prefetch<S: Simd>(&self, simd: S, bytes: usize) {
         let ahead = self.ahead.get();
-        for line in (0..S::ROWS * bytes).step_by(LINE) {
+        for line in (0..LANES * bytes).step_by(LINE) {
             simd.prefetch(ahead.wrapping_add(line));
         }
-        self.ahead.set(ahead.wrapping_add(S::ROWS * bytes));
+        self.ahead.set(ahead.wrapping_add(LANES * bytes));
     }
 }

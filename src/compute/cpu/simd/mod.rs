@@ -49,25 +49,8 @@ pub trait Simd: Copy {
     /// quants too, and any number of products.
     const PAIRS: bool = false;
 
-    /// How many of the lanes it works on.
-    const ROWS: usize = LANES;
-    /// Whether the registers hold eight words of each row, see [`Simd::transpose_wide`], beside sums of products.
-    const WIDE_WORDS: bool = true;
-
     /// Runs a kernel as a function of its own: what is compiled together shares the registers.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
-
-    /// Runs a kernel for parts of the lanes, each in one register, or for all of them.
-    #[inline(always)]
-    fn each_part<K: PartKernel>(self, mut kernel: K) {
-        kernel.run(self);
-    }
-
-    /// The same, which then stays in memory from one use to the next: registers are for what is used more often.
-    #[inline(always)]
-    fn in_memory<T>(self, value: &mut T) -> &mut T {
-        value
-    }
 
     fn load(self, from: &[f32; LANES]) -> Self::F;
     fn store(self, value: Self::F, to: &mut [f32; LANES]);
@@ -176,12 +159,6 @@ pub trait Kernel {
     type Output;
     /// Must be `#[inline(always)]`.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
-}
-
-/// Work that is done for parts of the lanes, one after the other.
-pub trait PartKernel {
-    /// Must be `#[inline(always)]`.
-    fn run<S: Simd>(&mut self, simd: S);
 }
 
 /// A level of vector instructions that this CPU has.
