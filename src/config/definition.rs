@@ -148,7 +148,7 @@ settings! {
         model: Option<PathBuf> = None, Process, Kind::Path, unset: "the built-in starter model",
             as "'~/models/model.gguf'";
         /// Whether weights are copied into memory in the order in which the CPU reads them: faster, and the copy takes as much
-        /// memory as the file. Models whose experts do not all fit into memory are read from where they are.
+        /// memory as the file. What memory does not hold is read from where it is.
         repack: bool = false, Process, Kind::Bool;
         /// Number of compute threads.
         threads: Option<u16> = None, Process, Kind::Integer(1..=1024), unset: "one for each physical core, of a hybrid CPU each for performance",

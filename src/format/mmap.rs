@@ -27,6 +27,13 @@ impl MappedFile {
         &self.path
     }
 
+    /// Gives back the memory of what was read, which the system reads again when it is touched.
+    pub fn leave(&self) {
+        // SAFETY: the map is of a file and read-only, so that the same bytes are read afterwards.
+        #[cfg(target_os = "linux")]
+        let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+
     /// Fails when the file has become shorter than its map: reading what is missing would end this process.
     pub fn check(&self) -> io::Result<()> {
         let len = self.file.metadata()?.len();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use indicatif::HumanBytes;
 
 use super::place::{self, Budgets, GpuPlan, OnGpu};
 use super::served::{ModelInfo, Served, served};
@@ -326,7 +327,9 @@ impl Spec {
     fn budgets(&self) -> Budgets {
         // The starter model is too small to gain from a GPU.
         let vram_bytes_max = if self.model.is_some() { self.vram_bytes_max } else { Some(0) };
-        Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max, cpu: self.cpu() }
+        // A GPU copies experts as they are stored.
+        let cpu = CpuOptions { repack: false, ..self.cpu() };
+        Budgets { vram_bytes_max, cache_bytes_max: self.cache_bytes_max, cpu }
     }
 
     fn session_on_gpu(
@@ -350,7 +353,8 @@ impl Spec {
     }
 
     fn session_on_cpu(&self, dir: &ModelDir, config: Config, positions_max: usize) -> Result<LocalSession> {
-        let backend = Local::Cpu(Box::new(Cpu::new(self.cpu())));
+        let repack = self.repack && self.has_memory_to_repack(dir);
+        let backend = Local::Cpu(Box::new(Cpu::new(CpuOptions { repack, ..self.cpu() })));
         let block_bytes = place::block_bytes(&backend, &config);
         let saved = backend.saved_bytes(config.delta_shapes().count(), &config.delta());
         let (kv_bytes_max, state_bytes_max) = session::split_budget(self.cache_bytes_max, block_bytes, saved);
@@ -362,7 +366,24 @@ impl Spec {
         let [batch_max, sweep_max] = [BATCH_MAX, SWEEP_MAX].map(|tokens| tokens.min(positions_max));
         let options = ModelOptions { positions_max, batch_max, sweep_max, kv_bytes_max, experts };
         let model = Model::load(dir, config, options, backend)?;
+        if repack {
+            dir.files().iter().for_each(|file| file.leave());
+        }
         session::Session::new(model, SessionOptions { state_bytes_max })
+    }
+
+    /// Whether memory holds a copy of the weights and the prefix cache. Where it does not, that is logged.
+    fn has_memory_to_repack(&self, dir: &ModelDir) -> bool {
+        let weights: u64 = dir.files().iter().map(|file| file.len() as u64).sum();
+        let (needed, free) = (weights + self.cache_bytes_max, memory::host().free);
+        if needed > free {
+            let [needed, free] = [needed, free].map(HumanBytes);
+            tracing::warn!(
+                "{} is not repacked: that takes {needed} of memory, and {free} are free",
+                dir.origin()
+            );
+        }
+        needed <= free
     }
 
     fn positions_max(&self, config: &Config) -> Result<usize> {
@@ -381,7 +402,7 @@ impl Spec {
 impl Opened {
     /// Whether its weights are in memory of its own, so that nothing is gained by reading its files ahead.
     pub fn is_in_memory(&self) -> bool {
-        self.is_on_gpu || self.session.model().expert_usage().is_some()
+        self.is_on_gpu || self.spec.repack || self.session.model().expert_usage().is_some()
     }
 
     /// The tokenizer, or an error that names what is missing.

@@ -131,6 +131,24 @@ fn files_of_llama_cpp_agree_with_transformers() {
     }
 }
 
+#[test]
+fn repacked_weights_compute_the_same() {
+    for (case, dir) in converted() {
+        for exact in [true, false] {
+            let of = |repack| {
+                let options = CpuOptions { exact, repack, ..load::cpu(2, 8, Precision::F32) };
+                let config = Config::read(&dir).unwrap();
+                let mut model =
+                    Model::load(&dir, config, load::options(256, 256), Cpu::new(options)).unwrap();
+                let prompt = &reference::expected(&case)[0].prompt;
+                let (logits, greedy) = reference::run(&mut model, prompt, 256, 24);
+                (logits.into_iter().map(f32::to_bits).collect::<Vec<_>>(), greedy)
+            };
+            assert!(of(true) == of(false), "{}, exact {exact}", dir.origin());
+        }
+    }
+}
+
 /// Value by value, whatever the order of heads and however tensors are fused.
 #[test]
 fn a_conversion_writes_what_llama_cpp_writes() {

@@ -138,6 +138,7 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
             delta_chunk_rows_min: 8,
             level: Level::detect(),
             exact: true,
+            repack: false,
             precision: Precision::F32,
         };
         for batch in [1, 9] {
@@ -402,6 +403,7 @@ pub fn spec(model: &std::path::Path, vram_bytes_max: Option<u64>) -> Spec {
         threads: 1,
         level: Level::detect(),
         exact: false,
+        repack: false,
         experts: ExpertMemory::default(),
         vram_bytes_max,
         vram_idle: None,

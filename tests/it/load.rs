@@ -46,7 +46,14 @@ pub(crate) use on_every_backend;
 
 /// Options of the CPU that compute the same on every machine of a level.
 pub fn cpu(threads: usize, delta_chunk_rows_min: usize, precision: Precision) -> CpuOptions {
-    CpuOptions { threads, delta_chunk_rows_min, level: Level::detect(), exact: false, precision }
+    CpuOptions {
+        threads,
+        delta_chunk_rows_min,
+        level: Level::detect(),
+        exact: false,
+        repack: false,
+        precision,
+    }
 }
 
 /// The model in `dir`.
