@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::cpu::Cpu;
 use super::cuda::Cuda;
 use super::experts::{DeviceVisits, ExpertBytes, ExpertShape};
+use super::logits::IdSet;
 use super::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,
     DeltaWeights, ExpertWeights, HeadWeights, Interrupted, MoeWeights, Pass, PassOut, PassSizes,
@@ -340,6 +341,10 @@ impl Backend for Local {
                 with_states(states, Of::gpu, Of::Gpu, |states| gpu.restore(states, from));
             }
         }
+    }
+
+    fn allow(&mut self, ids: &IdSet) {
+        on!(self, backend => backend.allow(ids));
     }
 
     fn begin(&mut self, pass: &Pass) {

@@ -11,6 +11,7 @@ use fimd::compute::Precision;
 use fimd::compute::cpu::{Cpu, CpuOptions, Level};
 use fimd::compute::cuda::{Cuda, CudaOptions, probe};
 use fimd::compute::experts::DeviceVisits;
+use fimd::compute::logits::{IdSet, LogitForm, Logits};
 use fimd::compute::{Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
 use fimd::format::{Bytes, Tensor};
 use fimd::model::experts::ExpertOptions;
@@ -85,6 +86,17 @@ impl TestBackend for Cuda {
 
 /// `output norm(x)` for rows `x`, `[rows, cols]`.
 fn logits<B: Backend>(backend: &mut B, stored: StoredMatrix, x: &[f32]) -> Vec<f32> {
+    logits_in(LogitForm::Whole, backend, stored, x, &IdSet::default()).whole
+}
+
+/// The same in this form, where these ids can be chosen.
+pub fn logits_in<B: Backend>(
+    form: LogitForm,
+    backend: &mut B,
+    stored: StoredMatrix,
+    x: &[f32],
+    allowed: &IdSet,
+) -> Logits {
     let (rows, cols) = (stored.rows, stored.cols);
     let batch = x.len() / cols;
     let sizes = PassSizes {
@@ -98,8 +110,9 @@ fn logits<B: Backend>(backend: &mut B, stored: StoredMatrix, x: &[f32]) -> Vec<f
     let norm = backend.vector(vec![1.0; cols]).unwrap();
     let weights = HeadWeights { norm, eps: 1e-6, output: backend.matrix(stored).unwrap() }.into();
     let (mut input, mut products) = (backend.rows(batch, cols).unwrap(), backend.rows(batch, rows).unwrap());
-    let cancel = fimd::base::Cancel::new();
-    backend.begin(&Pass { start: 0, rows: batch, blocks: &[], cancel: &cancel, keep: Keep::default() });
+    let (cancel, keep) = (fimd::base::Cancel::new(), Keep { logits: form, ..Keep::default() });
+    backend.allow(allowed);
+    backend.begin(&Pass { start: 0, rows: batch, blocks: &[], cancel: &cancel, keep });
     backend.load(x, &mut input);
     backend.head(&weights, 0..batch, &input, &mut products);
     let mut out = PassOut::default();

@@ -14,6 +14,7 @@ use fimd::base::memory::Memory;
 use fimd::compute::Precision;
 use fimd::compute::cpu::{Cpu, CpuOptions};
 use fimd::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Ranking};
+use fimd::compute::logits::{IdSet, LogitForm};
 use fimd::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,
     DeltaWeights, ExpertWeights, HeadWeights, Interrupted, Keep, MoeWeights, Pass, PassOut, RoutedWeights,
@@ -49,6 +50,7 @@ struct Queued {
     cancel: Cancel,
     marks: Vec<usize>,
     traced: Vec<Range<usize>>,
+    logits: LogitForm,
 }
 
 /// What goes wrong, counted down by what it happens to; below zero it does not happen.
@@ -128,7 +130,7 @@ impl Late {
 
 impl Queued {
     fn borrowed(&self) -> Pass<'_> {
-        let keep = Keep { marks: &self.marks, traced: &self.traced };
+        let keep = Keep { marks: &self.marks, traced: &self.traced, logits: self.logits };
         Pass { start: self.start, rows: self.rows, blocks: &self.blocks, cancel: &self.cancel, keep }
     }
 }
@@ -238,6 +240,11 @@ impl Backend for Late {
         self.queue(move |cpu| on_states(&states, |states| cpu.restore(states, from.as_ref())));
     }
 
+    fn allow(&mut self, ids: &IdSet) {
+        let ids = ids.clone();
+        self.queue(move |cpu| cpu.allow(&ids));
+    }
+
     fn begin(&mut self, pass: &Pass) {
         if let Some(unfinished) = self.pass.take() {
             self.queue.truncate(unfinished.first);
@@ -250,6 +257,7 @@ impl Backend for Late {
             cancel: pass.cancel.clone(),
             marks: pass.keep.marks.to_vec(),
             traced: pass.keep.traced.to_vec(),
+            logits: pass.keep.logits,
         });
     }
 

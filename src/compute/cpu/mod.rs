@@ -23,11 +23,12 @@ mod simd;
 mod vector;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Error, Result};
 
 use super::experts::{ExpertBytes, ExpertShape};
+use super::logits::{IdSet, LogitForm, TopLogits};
 use super::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape, DeltaWeights,
     HeadWeights, Interrupted, KV_BLOCK, Keep, MoeWeights, Pass, PassOut, SavedBytes, StoredMatrix,
@@ -47,6 +48,8 @@ pub use simd::Level;
 pub struct Cpu {
     context: Context,
     pass: CpuPass,
+    /// The ids that can be chosen.
+    allowed: IdSet,
     /// Why the pass has failed. Its other operations then do nothing.
     failure: Option<Error>,
 }
@@ -60,13 +63,14 @@ struct CpuPass {
     cancel: Cancel,
     marks: Vec<usize>,
     traced: Vec<Range<usize>>,
+    logits: LogitForm,
     /// Rows of logits.
     heads: usize,
 }
 
 impl CpuPass {
     fn keep(&self) -> Keep<'_> {
-        Keep { marks: &self.marks, traced: &self.traced }
+        Keep { marks: &self.marks, traced: &self.traced, logits: self.logits }
     }
 }
 
@@ -82,7 +86,8 @@ pub struct Rows {
 impl Cpu {
     /// A backend with its own threads.
     pub fn new(options: CpuOptions) -> Self {
-        Self { context: Context::new(options), pass: CpuPass::default(), failure: None }
+        let (pass, allowed) = (CpuPass::default(), IdSet::default());
+        Self { context: Context::new(options), pass, allowed, failure: None }
     }
 
     /// One that records what matrices are multiplied with: much slower.
@@ -274,6 +279,10 @@ impl Backend for Cpu {
         }
     }
 
+    fn allow(&mut self, ids: &IdSet) {
+        self.allowed = ids.clone();
+    }
+
     fn begin(&mut self, pass: &Pass) {
         self.failure = None;
         self.pass = CpuPass {
@@ -283,6 +292,7 @@ impl Backend for Cpu {
             cancel: pass.cancel.clone(),
             marks: pass.keep.marks.to_vec(),
             traced: pass.keep.traced.to_vec(),
+            logits: pass.keep.logits,
             heads: 0,
         };
     }
@@ -382,7 +392,18 @@ impl Backend for Cpu {
             return Err(Interrupted::Cancelled);
         }
         out.logits.clear();
-        out.logits.extend_from_slice(&logits.values[..self.pass.heads * logits.width]);
+        let rows = &logits.values[..self.pass.heads * logits.width];
+        match self.pass.logits {
+            LogitForm::Whole => out.logits.whole.extend_from_slice(rows),
+            LogitForm::Top => {
+                let found = vec![OnceLock::new(); self.pass.heads];
+                self.context.pool.run(found.len(), |row| {
+                    let logits = &rows[row * logits.width..][..logits.width];
+                    found[row].get_or_init(|| TopLogits::of(logits, &self.allowed));
+                });
+                out.logits.top.extend(found.into_iter().filter_map(OnceLock::into_inner));
+            }
+        }
         out.hidden.clear();
         out.states.clear();
         out.traces.clear();

@@ -13,10 +13,12 @@ use super::saver::Saver;
 use super::sizes::{check, input_bytes, input_words, saved_bytes, staging_bytes, workspace_bytes};
 use super::staging::Staging;
 use super::sweep::Sweep;
+use super::top;
 use super::workspace::Workspace;
 use super::{Cuda, CudaPass, PACED_ROWS_MIN, Planned, Rows, attention, delta, moe, saved};
 use crate::base::memory::{self as host_memory, Memory, Space as MemorySpace};
 use crate::compute::experts::{DeviceVisits, ExpertBytes, ExpertShape};
+use crate::compute::logits::IdSet;
 use crate::compute::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
     MoeWeights, Pass, PassOut, PassSizes, SavedBytes, StoredMatrix,
@@ -62,6 +64,7 @@ impl Backend for Cuda {
             staging: Staging::new(self.device.clone(), staging_bytes(sizes, self.options.precision))?,
             upload: HostMemory::new(&self.device, inputs.bytes())?,
             inputs,
+            allowed: self.arena.take(top::allowed_bytes(sizes.vocab))?,
         });
         if sizes.delta.is_some() {
             let precision = self.options.precision;
@@ -150,6 +153,11 @@ impl Backend for Cuda {
 
     fn restore(&mut self, states: &mut [Self::Recurrent], from: Option<&Self::State>) {
         let done = self.restore_all(states, from);
+        self.keep(done);
+    }
+
+    fn allow(&mut self, ids: &IdSet) {
+        let done = self.allow_ids(ids);
         self.keep(done);
     }
 

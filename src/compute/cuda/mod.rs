@@ -6,7 +6,7 @@
 //! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
 //! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights, `input` the rows
 //! that they multiply. `backend` has the operations of a backend, of which `attention`, `delta` and `moe` are the larger ones,
-//! `sizes` what passes need, and `workspace` the memory that operations share. `staging` is what comes back to the host,
+//! `top` what logits are reduced to, `sizes` what passes need, and `workspace` the memory that operations share. `staging` is what comes back to the host,
 //! `saved` what is kept of the recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share
 //! whose experts are on both devices, `split` divides the missing ones, `page_locks` lets the device copy them from where they
 //! are; `sweep` computes with the experts of a layer as they pass through device memory, `ring` is that memory, `tiles` the
@@ -38,6 +38,7 @@ pub mod split;
 mod staging;
 mod sweep;
 mod tiles;
+mod top;
 mod workspace;
 
 use std::ops::Range;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
 use super::cpu::{Cpu, CpuOptions};
+use super::logits::{IdSet, LogitForm, Logits};
 use super::{HeadWeights, KV_BLOCK, Keep, Pass, PassSizes, Precision};
 use crate::base::Cancel;
 use driver::{Address, Device, Function, Param};
@@ -116,6 +118,7 @@ pub struct Cuda {
     failure: Option<String>,
     planned: Option<Planned>,
     rows_kernels: RowsKernels,
+    top_kernels: top::Kernels,
     moe_kernels: Option<moe::Kernels>,
     delta_kernels: Option<delta::Kernels>,
     maker: matrix::Maker,
@@ -143,6 +146,8 @@ struct Planned {
     inputs: Buffer,
     /// Where inputs are put together.
     upload: HostMemory,
+    /// The ids that can be chosen, a bit each.
+    allowed: Buffer,
 }
 
 /// Kernels on rows.
@@ -175,6 +180,7 @@ struct CudaPass {
     cancel: Cancel,
     marks: Vec<usize>,
     traced: Vec<Range<usize>>,
+    form: LogitForm,
     /// Whether it has begun and was not waited for.
     is_open: bool,
     /// Whether an operation was left out.
@@ -182,7 +188,7 @@ struct CudaPass {
     /// Whether experts without slots pass through device memory.
     is_swept: bool,
     /// What has come back so far.
-    logits: Vec<f32>,
+    logits: Logits,
     hidden: Vec<f32>,
     states: Vec<saved::State>,
     traces: Vec<saved::Trace>,
@@ -215,6 +221,7 @@ impl Cuda {
             pack_rows: function("pack_rows")?,
             unpack: function("unpack")?,
         };
+        let top_kernels = top::Kernels::new(&mut modules)?;
         Ok(Self {
             maker: matrix::Maker::new(device.clone(), arena.clone()),
             pass: CudaPass::default(),
@@ -229,6 +236,7 @@ impl Cuda {
             delta_kernels: None,
             sizes: PassSizes::default(),
             rows_kernels,
+            top_kernels,
             modules,
             options,
             arena,
@@ -363,7 +371,8 @@ impl Cuda {
                 pass.routed.chosen.extend(chosen);
             }
             Destination::Hidden => numbers(bytes, &mut pass.hidden),
-            Destination::Logits => numbers(bytes, &mut pass.logits),
+            Destination::Logits => numbers(bytes, &mut pass.logits.whole),
+            Destination::TopLogits => pass.logits.top.extend(top::read(bytes)),
         });
         saver.iter_mut().for_each(Saver::release);
         done
@@ -371,7 +380,7 @@ impl Cuda {
 
     /// Enqueues copies of the rows that are kept.
     fn save_hidden(&mut self, x: &Rows) -> Result<()> {
-        let keep = Keep { marks: &self.pass.marks, traced: &self.pass.traced };
+        let keep = Keep { marks: &self.pass.marks, traced: &self.pass.traced, logits: self.pass.form };
         let rows: Vec<usize> = keep.hidden_rows().collect();
         for run in rows.chunk_by(|before, after| before + 1 == *after) {
             let row_bytes = 4 * x.width;
@@ -400,10 +409,11 @@ impl Cuda {
             cancel: pass.cancel.clone(),
             marks: pass.keep.marks.to_vec(),
             traced: pass.keep.traced.to_vec(),
+            form: pass.keep.logits,
             is_open: true,
             is_incomplete: false,
             is_swept,
-            logits: Vec::new(),
+            logits: Logits::default(),
             hidden: Vec::new(),
             states,
             traces,
@@ -521,9 +531,26 @@ impl Cuda {
             self.norm(from, &weights.norm, normed, count, hidden, weights.eps)?;
             // A row has the same logits beside others as alone.
             weights.output.multiply(&self.device, &Input::exact(normed), Output::to(logits), count)?;
-            self.save(logits, 4 * count * vocab, Destination::Logits)?;
+            match self.pass.form {
+                LogitForm::Whole => self.save(logits, 4 * count * vocab, Destination::Logits)?,
+                LogitForm::Top => {
+                    let parts = top::Parts::new(&mut space, count, vocab)?;
+                    let allowed = self.planned()?.allowed.address();
+                    self.top_kernels.reduce(&self.device, logits, allowed, &parts)?;
+                    self.save(parts.found, top::bytes(count), Destination::TopLogits)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    fn allow_ids(&mut self, ids: &IdSet) -> Result<()> {
+        self.device.enter()?;
+        let mut words = vec![0; self.sizes.vocab.div_ceil(32)];
+        let count = words.len().min(ids.words().len());
+        words[..count].copy_from_slice(&ids.words()[..count]);
+        let to = self.planned()?.allowed.address();
+        self.device.upload(&words, to)
     }
 
     fn device_error(&self) -> Option<Error> {

@@ -43,6 +43,8 @@ pub(super) enum Destination {
     Hidden,
     /// Logits.
     Logits,
+    /// The greatest of each row, as kernels write them.
+    TopLogits,
 }
 
 impl Memory {
