@@ -357,6 +357,15 @@ pub struct RoutedWeights<B: Backend + ?Sized> {
     pub normalize: bool,
 }
 
+/// What a matrix `[vocab, hidden]` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableUse {
+    /// Its rows are looked up.
+    Embedding,
+    /// Hidden rows are multiplied with it.
+    Head,
+}
+
 /// Weights that turn hidden rows into logits.
 pub struct HeadWeights<B: Backend + ?Sized> {
     /// Norm over the input, `[hidden]`.
@@ -364,7 +373,7 @@ pub struct HeadWeights<B: Backend + ?Sized> {
     /// Epsilon of the norm.
     pub eps: f32,
     /// `[vocab, hidden]`.
-    pub output: B::Matrix,
+    pub output: B::Table,
 }
 
 /// The precision of numbers that are kept: states, traces, keys and values.
@@ -414,6 +423,8 @@ impl SavedBytes {
 pub trait Backend {
     /// A matrix where this device wants it.
     type Matrix;
+    /// A matrix `[vocab, hidden]` where this device wants it.
+    type Table;
     /// A small f32 vector where this device wants it.
     type Vector;
     /// The routed experts of one layer, wherever their bytes are.
@@ -456,6 +467,8 @@ pub trait Backend {
 
     /// Takes a matrix in its stored type.
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix>;
+    /// Takes a matrix `[vocab, hidden]`.
+    fn table(&mut self, stored: StoredMatrix, of: TableUse) -> Result<Self::Table>;
     /// Takes a vector.
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector>;
     /// Takes the routed experts of layer `layer`, whose bytes are had from `bytes`, now or when they are needed.
@@ -486,7 +499,7 @@ pub trait Backend {
     fn begin(&mut self, pass: &Pass);
 
     /// `x[i] = table[tokens[i]]`. Every token is below the table's rows.
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Self::Rows);
+    fn embed(&mut self, table: &Self::Table, tokens: &[u32], x: &mut Self::Rows);
 
     /// Replaces the rows of `x`; `values` are `[rows, width]`.
     fn load(&mut self, values: &[f32], x: &mut Self::Rows);

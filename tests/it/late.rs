@@ -18,7 +18,7 @@ use fimd::compute::logits::{IdSet, LogitForm};
 use fimd::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,
     DeltaWeights, ExpertWeights, HeadWeights, Interrupted, Keep, MoeWeights, Pass, PassOut, RoutedWeights,
-    SavedBytes, SharedWeights, StoredMatrix,
+    SavedBytes, SharedWeights, StoredMatrix, TableUse,
 };
 use fimd::decode::{Generated, Task};
 use fimd::format::ModelDir;
@@ -171,6 +171,7 @@ impl ExpertBytes for Absent {
 
 impl Backend for Late {
     type Matrix = <Cpu as Backend>::Matrix;
+    type Table = <Cpu as Backend>::Table;
     type Vector = Vec<f32>;
     type Experts = <Cpu as Backend>::Experts;
     type Rows = Shared<<Cpu as Backend>::Rows>;
@@ -197,6 +198,10 @@ impl Backend for Late {
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
         self.allocate(|cpu| cpu.matrix(stored))
+    }
+
+    fn table(&mut self, stored: StoredMatrix, _: TableUse) -> Result<Self::Table> {
+        self.matrix(stored)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -261,7 +266,7 @@ impl Backend for Late {
         });
     }
 
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Self::Rows) {
+    fn embed(&mut self, table: &Self::Table, tokens: &[u32], x: &mut Self::Rows) {
         let (table, tokens, x) = (table.clone(), tokens.to_vec(), x.clone());
         self.queue(move |cpu| with(&x, |x| cpu.embed(&table, &tokens, x)));
     }

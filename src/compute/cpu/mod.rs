@@ -31,7 +31,7 @@ use super::experts::{ExpertBytes, ExpertShape};
 use super::logits::{IdSet, LogitForm, TopLogits};
 use super::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape, DeltaWeights,
-    HeadWeights, Interrupted, KV_BLOCK, Keep, MoeWeights, Pass, PassOut, SavedBytes, StoredMatrix,
+    HeadWeights, Interrupted, KV_BLOCK, Keep, MoeWeights, Pass, PassOut, SavedBytes, StoredMatrix, TableUse,
 };
 use crate::base::Cancel;
 use crate::base::memory::{self, Memory};
@@ -120,14 +120,31 @@ impl Cpu {
         x: &mut [f32],
     ) -> Result<()> {
         let width = experts.hidden();
-        let rows = normed.len() / width;
         let chosen = chosen.iter().copied().zip(weights.iter().copied()).collect();
-        let routing = moe::Routing { top_k: weights.len() / rows, chosen, ranks: Vec::new() };
-        let inputs = Activations::fill(&mut self.context, rows, width, |row, out| {
-            out.copy_from_slice(&normed[row * width..][..width]);
-        });
+        let inputs = self.activations(normed, width);
+        let routing = moe::Routing { top_k: weights.len() / inputs.count(), chosen, ranks: Vec::new() };
         let done = moe::routed_ffn(&mut self.context, experts, &routing, cancel, &inputs, x);
         done.context("the weights of an expert cannot be read")
+    }
+
+    /// `matrix x` for rows `x` of another device, `[rows, inputs]`.
+    pub fn multiply(&mut self, matrix: &matrix::Matrix, x: &[f32]) -> Vec<f32> {
+        let inputs = self.activations(x, matrix.view().cols());
+        linear(&mut self.context, matrix.view(), &inputs).to_vec()
+    }
+
+    /// Writes the rows `tokens` of a table to `out`, `[tokens, hidden]`.
+    pub fn look_up(table: &matrix::Matrix, tokens: &[u32], out: &mut [f32]) {
+        let width = out.len() / tokens.len();
+        for (out, &token) in out.chunks_exact_mut(width).zip(tokens) {
+            table.view().row(token as usize, out);
+        }
+    }
+
+    fn activations(&mut self, rows: &[f32], width: usize) -> Activations {
+        Activations::fill(&mut self.context, rows.len() / width, width, |row, out| {
+            out.copy_from_slice(&rows[row * width..][..width]);
+        })
     }
 
     fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32], eps: f32) -> Activations {
@@ -209,6 +226,7 @@ impl Rows {
 
 impl Backend for Cpu {
     type Matrix = matrix::Matrix;
+    type Table = matrix::Matrix;
     type Vector = Vec<f32>;
     type Experts = experts::Experts;
     type Rows = Rows;
@@ -235,6 +253,10 @@ impl Backend for Cpu {
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
         matrix::Matrix::new(stored, self.context.options.exact)
+    }
+
+    fn table(&mut self, stored: StoredMatrix, _: TableUse) -> Result<Self::Table> {
+        self.matrix(stored)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -297,11 +319,9 @@ impl Backend for Cpu {
         };
     }
 
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
+    fn embed(&mut self, table: &Self::Table, tokens: &[u32], x: &mut Rows) {
         x.values.resize(tokens.len() * x.width);
-        for (out, &token) in x.values.chunks_exact_mut(x.width).zip(tokens) {
-            table.view().row(token as usize, out);
-        }
+        Self::look_up(table, tokens, &mut x.values);
     }
 
     fn load(&mut self, values: &[f32], x: &mut Rows) {

@@ -10,9 +10,10 @@ use super::hybrid::Hybrid;
 use super::matrix;
 use super::memory::{Buffer, HostMemory};
 use super::saver::Saver;
-use super::sizes::{check, input_bytes, input_words, saved_bytes, staging_bytes, workspace_bytes};
+use super::sizes::{check, input_bytes, saved_bytes, staging_bytes, workspace_bytes};
 use super::staging::Staging;
 use super::sweep::Sweep;
+use super::table::Table;
 use super::top;
 use super::workspace::Workspace;
 use super::{Cuda, CudaPass, PACED_ROWS_MIN, Planned, Rows, attention, delta, moe, saved};
@@ -21,11 +22,12 @@ use crate::compute::experts::{DeviceVisits, ExpertBytes, ExpertShape};
 use crate::compute::logits::IdSet;
 use crate::compute::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
-    MoeWeights, Pass, PassOut, PassSizes, SavedBytes, StoredMatrix,
+    MoeWeights, Pass, PassOut, PassSizes, SavedBytes, StoredMatrix, TableUse,
 };
 
 impl Backend for Cuda {
     type Matrix = matrix::Matrix;
+    type Table = Table;
     type Vector = Buffer;
     type Experts = moe::Experts;
     type Rows = Rows;
@@ -94,6 +96,10 @@ impl Backend for Cuda {
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
         self.maker.matrix(&mut self.modules, &stored).with_context(|| stored.values.name.to_string())
+    }
+
+    fn table(&mut self, stored: StoredMatrix, of: TableUse) -> Result<Table> {
+        self.take_table(stored, of)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -166,14 +172,8 @@ impl Backend for Cuda {
         self.keep(done);
     }
 
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
-        self.enqueue(|this| {
-            ensure!(tokens.len() <= x.rows_max, "a pass is larger than was stated");
-            let [start, blocks, angles, _] = input_words(&this.sizes);
-            let to = this.inputs()?.tokens;
-            this.put(4 * (start + blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
-            table.embed(&this.device, to, tokens.len(), x.buffer.address())
-        });
+    fn embed(&mut self, table: &Table, tokens: &[u32], x: &mut Rows) {
+        self.enqueue(|this| this.look_up(table, tokens, x));
     }
 
     fn load(&mut self, values: &[f32], x: &mut Rows) {
