@@ -14,6 +14,7 @@ use super::synthetic::Routing;
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
+use crate::compute::logits::{LogitForm, Logits};
 use crate::session::Session;
 
 /// Options of the benchmark.
@@ -125,16 +126,16 @@ pub fn run<B: Backend>(
 
 /// Milliseconds to go on by `tokens`, with the logits after each of them or with none.
 fn evaluate<B: Backend>(session: &mut Session<B>, tokens: &[u32], has_logits: bool) -> Result<f64> {
-    let mut logits = Vec::new();
+    let mut logits = Logits::default();
     let started = Instant::now();
     let synced = match has_logits {
-        true => session.evaluate_draft(tokens, &Cancel::new(), &mut logits)?,
+        true => session.evaluate_draft(LogitForm::Top, tokens, &Cancel::new(), &mut logits)?,
         false => session.evaluate_layers(tokens, &Cancel::new())?,
     };
     let ms = milliseconds(started.elapsed());
     assert_eq!(synced.evaluated, tokens.len(), "nothing else was to be evaluated");
     for &token in tokens {
-        session.accept(token, &[]);
+        session.accept(token, Logits::default());
     }
     Ok(ms)
 }

@@ -39,6 +39,8 @@ pub struct Writer {
 #[derive(Clone, Debug)]
 pub struct Router {
     routing: Routing,
+    /// See [`Router::spread`].
+    spread: f32,
     layer: LayerHeader,
     /// Experts that it tells of each token: those that it visits, and the next ones.
     ranked: usize,
@@ -85,7 +87,14 @@ impl Router {
     pub fn new(routing: Routing, layer: LayerHeader, ranked: usize, layers: usize, seed: u64) -> Self {
         let common = |index: usize| values(seed, [index as u64, 0, 0], SHARES[0], layer.experts);
         let noise = SplitMix64(seed);
-        Self { routing, layer, ranked, seed, noise, common: (0..layers).map(common).collect() }
+        let common = (0..layers).map(common).collect();
+        Self { routing, spread: 1.0, layer, ranked, seed, noise, common }
+    }
+
+    /// The same where tokens of a topic differ more than those of text, or with less than 1 not as much: from 0, where all visit
+    /// the same experts, to far above 1, where they visit any.
+    pub fn spread(self, spread: f32) -> Self {
+        Self { spread, ..self }
     }
 
     /// The experts of tokens in each layer, `[tokens, ranked]`.
@@ -105,7 +114,10 @@ impl Router {
                 let own = values(self.seed, [index as u64, 2, token.id.into()], SHARES[2], experts);
                 let noise = values(noise, [0; 3], SHARES[3], experts);
                 let parts = self.common[index].iter().zip(topic).zip(own).zip(noise);
-                parts.map(|(((common, topic), own), noise)| common + topic + own + noise).collect()
+                let spread = self.spread;
+                parts
+                    .map(|(((common, topic), own), noise)| common + topic + spread * (own + spread * noise))
+                    .collect()
             }
         };
         let mut order: Vec<u32> = (0..experts as u32).collect();

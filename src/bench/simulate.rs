@@ -26,6 +26,12 @@ const WARM_TOKENS: usize = 100;
 const MEASURED_TOKENS: usize = 100;
 /// Shares of the visits that hit which slots are looked for.
 pub const HIT_RATES: [f64; 4] = [0.0, 0.3, 0.6, 0.85];
+/// Those for which routing is varied, how near that comes to them, and within how much of the spread of text it is looked for, in
+/// how many steps.
+const VARIED_HIT_RATES: [f64; 3] = [0.3, 0.6, 0.85];
+const HIT_RATE_ERROR: f64 = 0.03;
+const SPREAD_MAX: f32 = 32.0;
+const SPREAD_STEPS: usize = 8;
 /// Lengths of prompts of which nothing is known, in tokens.
 pub const PROMPTS: [usize; 4] = [16, 64, 512, 2048];
 /// Fewest rows of a pass that sweeps.
@@ -81,8 +87,10 @@ pub struct Simulated<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub routing: &'static str,
-    /// The share of hits that the slots were looked for; none where they are what fits.
+    /// The share of hits that slots or routing were looked for; none where both are what they are.
     pub wanted: Option<f64>,
+    /// How much tokens of a topic differ; 1 as in text.
+    pub spread: f32,
     pub slots: usize,
     /// The share of hits that it has.
     pub hit_rate: f64,
@@ -224,31 +232,26 @@ impl Pass {
     }
 }
 
-/// Routing that was drawn once: tokens that fill the slots, those that are measured, a keystroke, and prompts of other documents.
+/// Routing that was drawn once, of tokens that fill the slots and of those that are measured; and what draws more.
 struct Drawn {
     routing: Routing,
+    spread: f32,
     decoded: Vec<Vec<Vec<u32>>>,
-    keystroke: Vec<Vec<u32>>,
-    prompts: Vec<Vec<Vec<u32>>>,
+    writer: Writer,
+    router: Router,
 }
 
 impl Drawn {
-    fn new(routing: Routing, layer: LayerHeader) -> Self {
-        let (mut writer, mut router) =
-            (Writer::new(11), Router::new(routing, layer, layer.top_k, LAYERS, 12));
-        let mut pass = |writer: &mut Writer, count| router.pass(&writer.write(count));
+    fn new(routing: Routing, spread: f32, layer: LayerHeader) -> Self {
+        let mut writer = Writer::new(11);
+        let mut router = Router::new(routing, layer, layer.top_k, LAYERS, 12).spread(spread);
         let tokens = FILLING_TOKENS + WARM_TOKENS + MEASURED_TOKENS;
-        let decoded = (0..tokens).map(|_| pass(&mut writer, 1)).collect();
-        let keystroke = pass(&mut writer, KEYSTROKE);
-        let prompts = PROMPTS.map(|tokens| {
-            writer.turn();
-            pass(&mut writer, tokens)
-        });
-        Self { routing, decoded, keystroke, prompts: prompts.to_vec() }
+        let decoded = (0..tokens).map(|_| router.pass(&writer.write(1))).collect();
+        Self { routing, spread, decoded, writer, router }
     }
 
-    /// What it takes with `slots` slots; prompts only where they are wanted.
-    fn row(&self, subject: Subject, slots: usize, wanted: Option<f64>, with_prompts: bool) -> Result<Row> {
+    /// What the measured tokens take with `slots` slots, and what is there then.
+    fn decode<'a>(&self, subject: Subject<'a>, slots: usize) -> Result<(Simulated<'a>, Pass)> {
         let mut simulated = Simulated::new(subject, slots, LAYERS)?;
         let mut sum = Pass::default();
         for (token, visits) in self.decoded.iter().enumerate() {
@@ -258,6 +261,12 @@ impl Drawn {
                 sum.add(&pass);
             }
         }
+        Ok((simulated, sum))
+    }
+
+    /// The same, then a keystroke, or prompts of other documents.
+    fn row(&self, subject: Subject, slots: usize) -> Result<Row> {
+        let (simulated, sum) = self.decode(subject, slots)?;
         let chunked = |prompt: &[Vec<u32>]| {
             let mut simulated = simulated.clone();
             let most = subject.rows_max * simulated.layer.top_k;
@@ -272,11 +281,16 @@ impl Drawn {
         };
         let name = match self.routing {
             Routing::Uniform => "uniform",
-            Routing::Text => "text",
+            Routing::Text if self.spread == 1.0 => "text",
+            Routing::Text => "varied",
         };
-        let prompts = if with_prompts { &self.prompts[..] } else { &[] };
-        let prompts_s = prompts.iter().map(|prompt| chunked(prompt)).collect();
-        Ok(Row::new(name, wanted, &simulated, &sum, MEASURED_TOKENS, prompts_s, chunked(&self.keystroke)))
+        let (mut writer, mut router) = (self.writer.clone(), self.router.clone());
+        let keystroke_s = chunked(&router.pass(&writer.write(KEYSTROKE)));
+        let prompts_s = PROMPTS.map(|tokens| {
+            writer.turn();
+            chunked(&router.pass(&writer.write(tokens)))
+        });
+        Ok(Row::new(name, self.spread, &simulated, &sum, MEASURED_TOKENS, prompts_s.to_vec(), keystroke_s))
     }
 
     /// The fewest slots with which this share of the visits hits; at least those of a token's experts.
@@ -285,19 +299,35 @@ impl Drawn {
         let (mut least, mut most) = (top_k, experts);
         while least < most {
             let middle = least.midpoint(most);
-            match self.row(subject, middle, None, false)?.hit_rate >= hit_rate {
+            let (_, sum) = self.decode(subject, middle)?;
+            match sum.hits >= hit_rate * sum.visits {
                 true => most = middle,
                 false => least = middle + 1,
             }
         }
         Ok(least)
     }
+
+    /// Tokens of text that differ as much as makes this share of the visits hit with `slots` slots.
+    fn hitting(hit_rate: f64, subject: Subject, slots: usize) -> Result<Self> {
+        let (mut less, mut more) = (SPREAD_MAX.recip(), SPREAD_MAX);
+        for _ in 0..SPREAD_STEPS {
+            let middle = (less * more).sqrt();
+            let drawn = Self::new(Routing::Text, middle, subject.sizes.layers[0]);
+            let (_, sum) = drawn.decode(subject, slots)?;
+            match sum.hits > hit_rate * sum.visits {
+                true => less = middle,
+                false => more = middle,
+            }
+        }
+        Ok(Self::new(Routing::Text, (less * more).sqrt(), subject.sizes.layers[0]))
+    }
 }
 
 impl Row {
     fn new(
         routing: &'static str,
-        wanted: Option<f64>,
+        spread: f32,
         simulated: &Simulated,
         sum: &Pass,
         tokens: usize,
@@ -307,7 +337,8 @@ impl Row {
         let tokens = tokens.max(1) as f64;
         Self {
             routing,
-            wanted,
+            wanted: None,
+            spread,
             slots: simulated.slots,
             hit_rate: sum.hits / sum.visits.max(1.0),
             tokens_per_s: tokens / sum.seconds,
@@ -321,19 +352,29 @@ impl Row {
     }
 }
 
-/// Predictions with as many slots as shares of hits need, and with those that fit.
+/// Predictions with as many slots as shares of hits need, and with those that fit; with the latter also for text that is varied
+/// until shares of the visits hit.
 pub fn run(subject: Subject, slots: usize, routed: &Routed) -> Result<Vec<Row>> {
     Simulated::new(subject, slots, 1)?;
     match routed {
         Routed::Recorded(trace) => Ok(vec![replayed(subject, slots, trace)?]),
         &Routed::Drawn(routing) => {
-            let drawn = Drawn::new(routing, subject.sizes.layers[0]);
+            let layer = subject.sizes.layers[0];
+            let drawn = Drawn::new(routing, 1.0, layer);
             let mut rows = Vec::new();
             for hit_rate in HIT_RATES {
                 let slots = drawn.slots_for(subject, hit_rate)?;
-                rows.push(drawn.row(subject, slots, Some(hit_rate), true)?);
+                rows.push(Row { wanted: Some(hit_rate), ..drawn.row(subject, slots)? });
             }
-            rows.push(drawn.row(subject, slots, None, true)?);
+            rows.push(drawn.row(subject, slots)?);
+            let varied = if routing == Routing::Text { &VARIED_HIT_RATES[..] } else { &[] };
+            for &hit_rate in varied {
+                let row = Drawn::hitting(hit_rate, subject, slots)?.row(subject, slots)?;
+                // Nothing can be drawn that misses where all have slots, or hits where none has.
+                if (row.hit_rate - hit_rate).abs() <= HIT_RATE_ERROR {
+                    rows.push(Row { wanted: Some(hit_rate), ..row });
+                }
+            }
             Ok(rows)
         }
     }
@@ -370,7 +411,7 @@ fn replayed(subject: Subject, slots: usize, trace: &Trace) -> Result<Row> {
     }
     ensure!(tokens > 0, "the trace has too few passes of one token");
     let keystroke_s = keystrokes.iter().sum::<f64>() / (keystrokes.len() as f64).max(1.0);
-    Ok(Row::new("recorded", None, &simulated, &sum, tokens, Vec::new(), keystroke_s))
+    Ok(Row::new("recorded", 1.0, &simulated, &sum, tokens, Vec::new(), keystroke_s))
 }
 
 impl fmt::Display for Report {
@@ -387,10 +428,12 @@ impl fmt::Display for Report {
         writeln!(f, "|---|---:|---:|---:|---:|---:|---:|---:|{}---:|", "---:|".repeat(PROMPTS.len()))?;
         for row in rows {
             let megabytes = |bytes: f64| bytes / 1e6;
-            let fits = if row.wanted.is_none() { ", what fits" } else { "" };
+            let is_varied = row.spread != 1.0;
+            let spread = if is_varied { format!(" x {:.2}", row.spread) } else { String::new() };
+            let fits = if row.wanted.is_none() || is_varied { ", what fits" } else { "" };
             write!(
                 f,
-                "| {} | {:.0} % | {}{fits} | {:.1} | {:.0} % | {:.0} | {:.0} | {:.0} |",
+                "| {}{spread} | {:.0} % | {}{fits} | {:.1} | {:.0} % | {:.0} | {:.0} | {:.0} |",
                 row.routing,
                 100.0 * row.hit_rate,
                 row.slots,
@@ -437,9 +480,9 @@ mod tests {
     #[test]
     fn with_all_experts_in_slots_a_token_takes_what_the_gpu_reads() {
         let sizes = sizes();
-        let drawn = Drawn::new(Routing::Uniform, sizes.layers[0]);
+        let drawn = Drawn::new(Routing::Uniform, 1.0, sizes.layers[0]);
         let ideal = Subject { pair: subject(&sizes).pair.ideal(), ..subject(&sizes) };
-        let row = drawn.row(ideal, 64, None, false).unwrap();
+        let row = drawn.row(ideal, 64).unwrap();
         let bytes = 600e6 + 8.0 * 4.0 * 1_671_168.0;
         assert_eq!((row.hit_rate, row.link_bytes, row.cpu_bytes), (1.0, 0.0, 0.0));
         let expected = MACHINES[0].rates.gpu.weights_per_s / bytes;
@@ -450,9 +493,9 @@ mod tests {
     #[test]
     fn with_few_slots_a_token_takes_what_the_memory_of_the_host_gives() {
         let sizes = sizes();
-        let drawn = Drawn::new(Routing::Uniform, sizes.layers[0]);
+        let drawn = Drawn::new(Routing::Uniform, 1.0, sizes.layers[0]);
         let pair = subject(&sizes).pair.ideal();
-        let row = drawn.row(Subject { pair, ..subject(&sizes) }, 4, None, false).unwrap();
+        let row = drawn.row(Subject { pair, ..subject(&sizes) }, 4).unwrap();
         assert!(row.hit_rate < 0.15, "{row:?}");
         let missed = row.link_bytes + row.cpu_bytes;
         let expected = 1.0 / (600e6 / pair.gpu.weights_per_s + missed / pair.gpu.memory_per_s);
@@ -463,9 +506,9 @@ mod tests {
     #[test]
     fn more_slots_make_more_hits_and_tokens() {
         let sizes = sizes();
-        let drawn = Drawn::new(Routing::Text, sizes.layers[0]);
+        let drawn = Drawn::new(Routing::Text, 1.0, sizes.layers[0]);
         let rows: Vec<Row> =
-            [4, 12, 24, 40, 64].map(|slots| drawn.row(subject(&sizes), slots, None, true).unwrap()).into();
+            [4, 12, 24, 40, 64].map(|slots| drawn.row(subject(&sizes), slots).unwrap()).into();
         for pair in rows.windows(2) {
             assert!(pair[0].hit_rate < pair[1].hit_rate, "{rows:?}");
             assert!(pair[0].tokens_per_s < pair[1].tokens_per_s * 1.02, "{rows:?}");
@@ -475,9 +518,30 @@ mod tests {
             assert!(row.of_ideal <= 1.0 + 1e-9, "{row:?}");
             assert!(row.prompts_s.windows(2).all(|pair| pair[0] < pair[1]), "{row:?}");
         }
-        let slots = drawn.slots_for(subject(&sizes), 0.6).unwrap();
-        let hits = |slots| drawn.row(subject(&sizes), slots, None, false).unwrap().hit_rate;
-        assert!(hits(slots) >= 0.6 && hits(slots - 1) < 0.6);
+    }
+
+    #[test]
+    fn slots_or_routing_are_found_that_hit_as_often_as_is_wanted() {
+        let sizes = sizes();
+        let rows = run(subject(&sizes), 12, &Routed::Drawn(Routing::Text)).unwrap();
+        let (by_slots, rest) = rows.split_at(HIT_RATES.len());
+        let (fits, varied) = rest.split_first().unwrap();
+        assert_eq!((fits.slots, fits.wanted, varied.len()), (12, None, VARIED_HIT_RATES.len()));
+        let drawn = Drawn::new(Routing::Text, 1.0, sizes.layers[0]);
+        for row in &by_slots[1..] {
+            let fewer = drawn.row(subject(&sizes), row.slots - 1).unwrap();
+            assert!(row.hit_rate >= row.wanted.unwrap() && fewer.hit_rate < row.wanted.unwrap(), "{row:?}");
+        }
+        for (row, wanted) in varied.iter().zip(VARIED_HIT_RATES) {
+            assert!((row.hit_rate - wanted).abs() <= HIT_RATE_ERROR && row.slots == 12, "{row:?}");
+        }
+        assert!(varied.windows(2).all(|pair| pair[0].spread > pair[1].spread), "{varied:?}");
+        assert!(varied.windows(2).all(|pair| pair[0].tokens_per_s < pair[1].tokens_per_s), "{varied:?}");
+        // All have slots.
+        assert_eq!(
+            run(subject(&sizes), 64, &Routed::Drawn(Routing::Text)).unwrap().len(),
+            HIT_RATES.len() + 1
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::base::dtype::DType;
 use crate::base::reads::ReadFile;
 use crate::compute::cpu::CpuOptions;
 use crate::compute::cuda::measure::{self, Measured};
-use crate::compute::cuda::{self, Cuda, CudaOptions};
+use crate::compute::cuda::{self, Cuda, CudaOptions, HostTables};
 use crate::compute::experts::MatrixLayout;
 use crate::compute::{PassSizes, Precision};
 use crate::format::ModelDir;
@@ -160,6 +160,7 @@ pub(super) fn of_gpu_kernels(
             expert_slots: 0,
             ring_bytes: 0,
             sweep_rows_min: None,
+            host_tables: HostTables::None,
             graphs: false,
             cpu: options,
         })

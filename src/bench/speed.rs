@@ -17,6 +17,7 @@ use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
 use crate::compute::experts::DeviceVisits;
+use crate::compute::logits::LogitForm;
 use crate::decode::sample::{argmax, log_softmax};
 use crate::model::WeightBytes;
 use crate::model::experts::store::ExpertUsage;
@@ -288,9 +289,10 @@ pub(super) fn decode_ms<B: Backend>(session: &mut Session<B>, tokens: &[u32]) ->
     session.reset();
     session.sync(&tokens[..1], &[], &Cancel::new())?;
     let started = Instant::now();
-    for end in 2..=tokens.len() {
-        session.sync(&tokens[..end], &[], &Cancel::new())?;
+    for end in 2..tokens.len() {
+        session.sync_as(LogitForm::Top, &tokens[..end], &[], &Cancel::new())?;
     }
+    session.sync(tokens, &[], &Cancel::new())?;
     Ok(milliseconds(started.elapsed()) / (tokens.len() - 1) as f64)
 }
 

@@ -236,6 +236,9 @@ fn on_gpu(plan: &GpuPlan) -> String {
             text += &format!("        {} for the others to pass through\n", mib(plan.sweep_bytes));
         }
     }
+    if let Some(part) = plan.host_part() {
+        text += &format!("        {part}\n");
+    }
     text += &format!("        {} of KV cache for the context", mib(plan.kv_bytes));
     text += &format!(", {} for what earlier prompts left\n", mib(plan.kept_kv_bytes));
     text +=

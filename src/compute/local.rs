@@ -8,10 +8,11 @@ use anyhow::Result;
 use super::cpu::Cpu;
 use super::cuda::Cuda;
 use super::experts::{DeviceVisits, ExpertBytes, ExpertShape};
+use super::logits::IdSet;
 use super::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,
     DeltaWeights, ExpertWeights, HeadWeights, Interrupted, MoeWeights, Pass, PassOut, PassSizes,
-    RoutedWeights, SavedBytes, SharedWeights, StoredMatrix,
+    RoutedWeights, SavedBytes, SharedWeights, StoredMatrix, TableUse,
 };
 use crate::base::memory::Memory;
 
@@ -59,18 +60,24 @@ impl<C, G> Of<C, G> {
 }
 
 type OfMatrix = Of<<Cpu as Backend>::Matrix, <Cuda as Backend>::Matrix>;
+type OfTable = Of<<Cpu as Backend>::Table, <Cuda as Backend>::Table>;
 type OfVector = Of<<Cpu as Backend>::Vector, <Cuda as Backend>::Vector>;
 type OfExperts = Of<<Cpu as Backend>::Experts, <Cuda as Backend>::Experts>;
 
 /// A backend whose parts can be made of those of [`Local`].
 trait Part: Backend {
     fn own_matrix(part: OfMatrix) -> Self::Matrix;
+    fn own_table(part: OfTable) -> Self::Table;
     fn own_vector(part: OfVector) -> Self::Vector;
     fn own_experts(part: OfExperts) -> Self::Experts;
 }
 
 impl Part for Cpu {
     fn own_matrix(part: OfMatrix) -> Self::Matrix {
+        part.cpu()
+    }
+
+    fn own_table(part: OfTable) -> Self::Table {
         part.cpu()
     }
 
@@ -85,6 +92,10 @@ impl Part for Cpu {
 
 impl Part for Cuda {
     fn own_matrix(part: OfMatrix) -> Self::Matrix {
+        part.gpu()
+    }
+
+    fn own_table(part: OfTable) -> Self::Table {
         part.gpu()
     }
 
@@ -161,7 +172,7 @@ fn moe<B: Part>(weights: MoeWeights<Local>) -> MoeWeights<B> {
 
 fn head<B: Part>(weights: HeadWeights<Local>) -> HeadWeights<B> {
     let HeadWeights { norm, eps, output } = weights;
-    HeadWeights { norm: B::own_vector(norm), eps, output: B::own_matrix(output) }
+    HeadWeights { norm: B::own_vector(norm), eps, output: B::own_table(output) }
 }
 
 impl From<AttentionWeights<Local>> for Of<AttentionWeights<Cpu>, AttentionWeights<Cuda>> {
@@ -259,6 +270,7 @@ fn bring<B: Backend>(
 
 impl Backend for Local {
     type Matrix = OfMatrix;
+    type Table = OfTable;
     type Vector = OfVector;
     type Experts = OfExperts;
     type Rows = Of<<Cpu as Backend>::Rows, <Cuda as Backend>::Rows>;
@@ -293,6 +305,10 @@ impl Backend for Local {
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
         made!(self, |backend| backend.matrix(stored))
+    }
+
+    fn table(&mut self, stored: StoredMatrix, of: TableUse) -> Result<Self::Table> {
+        made!(self, |backend| backend.table(stored, of))
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -342,11 +358,15 @@ impl Backend for Local {
         }
     }
 
+    fn allow(&mut self, ids: &IdSet) {
+        on!(self, backend => backend.allow(ids));
+    }
+
     fn begin(&mut self, pass: &Pass) {
         on!(self, backend => backend.begin(pass));
     }
 
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Self::Rows) {
+    fn embed(&mut self, table: &Self::Table, tokens: &[u32], x: &mut Self::Rows) {
         on!(self, backend, table = table.as_ref(), x = x.as_mut() => backend.embed(table, tokens, x));
     }
 

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod experts;
 pub mod local;
+pub mod logits;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::base::Cancel;
 use crate::base::memory::Memory;
 use crate::format::Tensor;
 use experts::{DeviceVisits, ExpertBytes, ExpertShape, MatrixLayout};
+use logits::{IdSet, LogitForm, Logits};
 
 /// Positions that one KV block holds.
 pub const KV_BLOCK: usize = 64;
@@ -89,17 +91,19 @@ pub struct Pass<'a> {
     /// Work not yet done may be left out once this is set; [`Backend::finish`] then returns
     /// [`Interrupted::Cancelled`].
     pub cancel: &'a Cancel,
-    /// What to save of the recurrent states on their way through these rows.
+    /// What of it is wanted.
     pub keep: Keep<'a>,
 }
 
-/// What a pass saves for [`PassOut::states`] and [`PassOut::traces`].
+/// What a pass leaves in [`PassOut`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keep<'a> {
     /// After how many rows the states are saved, ascending, 1 to all.
     pub marks: &'a [usize],
     /// Rows whose inputs of the recurrence are saved, ascending and disjoint.
     pub traced: &'a [Range<usize>],
+    /// What comes to the host of the rows given to `head`.
+    pub logits: LogitForm,
 }
 
 impl Keep<'_> {
@@ -116,8 +120,8 @@ impl Keep<'_> {
 
 /// What [`Backend::finish`] brings to the host.
 pub struct PassOut<B: Backend + ?Sized> {
-    /// `[rows given to head, vocab]`.
-    pub logits: Vec<f32>,
+    /// Of the rows given to `head`, as [`Keep::logits`] says.
+    pub logits: Logits,
     /// Rows after the last layer, `[Keep::hidden_rows, hidden]`.
     pub hidden: Vec<f32>,
     /// The recurrent states of all layers at each of [`Keep::marks`].
@@ -128,7 +132,7 @@ pub struct PassOut<B: Backend + ?Sized> {
 
 impl<B: Backend + ?Sized> Default for PassOut<B> {
     fn default() -> Self {
-        Self { logits: Vec::new(), hidden: Vec::new(), states: Vec::new(), traces: Vec::new() }
+        Self { logits: Logits::default(), hidden: Vec::new(), states: Vec::new(), traces: Vec::new() }
     }
 }
 
@@ -353,6 +357,15 @@ pub struct RoutedWeights<B: Backend + ?Sized> {
     pub normalize: bool,
 }
 
+/// What a matrix `[vocab, hidden]` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableUse {
+    /// Its rows are looked up.
+    Embedding,
+    /// Hidden rows are multiplied with it.
+    Head,
+}
+
 /// Weights that turn hidden rows into logits.
 pub struct HeadWeights<B: Backend + ?Sized> {
     /// Norm over the input, `[hidden]`.
@@ -360,7 +373,7 @@ pub struct HeadWeights<B: Backend + ?Sized> {
     /// Epsilon of the norm.
     pub eps: f32,
     /// `[vocab, hidden]`.
-    pub output: B::Matrix,
+    pub output: B::Table,
 }
 
 /// The precision of numbers that are kept: states, traces, keys and values.
@@ -410,6 +423,8 @@ impl SavedBytes {
 pub trait Backend {
     /// A matrix where this device wants it.
     type Matrix;
+    /// A matrix `[vocab, hidden]` where this device wants it.
+    type Table;
     /// A small f32 vector where this device wants it.
     type Vector;
     /// The routed experts of one layer, wherever their bytes are.
@@ -452,6 +467,8 @@ pub trait Backend {
 
     /// Takes a matrix in its stored type.
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix>;
+    /// Takes a matrix `[vocab, hidden]`.
+    fn table(&mut self, stored: StoredMatrix, of: TableUse) -> Result<Self::Table>;
     /// Takes a vector.
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector>;
     /// Takes the routed experts of layer `layer`, whose bytes are had from `bytes`, now or when they are needed.
@@ -475,11 +492,14 @@ pub trait Backend {
     /// Replaces the committed states of all layers, by zeros where there is none.
     fn restore(&mut self, states: &mut [Self::Recurrent], from: Option<&Self::State>);
 
+    /// Told, before a pass whose [`Keep::logits`] are [`LogitForm::Top`], which ids can be chosen from then on.
+    fn allow(&mut self, ids: &IdSet);
+
     /// Begins a pass. Whatever an earlier one has left unfinished is dropped.
     fn begin(&mut self, pass: &Pass);
 
     /// `x[i] = table[tokens[i]]`. Every token is below the table's rows.
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Self::Rows);
+    fn embed(&mut self, table: &Self::Table, tokens: &[u32], x: &mut Self::Rows);
 
     /// Replaces the rows of `x`; `values` are `[rows, width]`.
     fn load(&mut self, values: &[f32], x: &mut Self::Rows);

@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::base::timings::milliseconds;
 use crate::base::{Cancel, Timings};
 use crate::compute::Backend;
+use crate::compute::logits::{IdSet, LogitForm, TOP_LOGITS, TopLogits, log_sum_exp};
 use crate::model::Tokenizer;
 use crate::model::tokenizer::TextStream;
 use crate::model::tokenizer::specials::{Cut, SpecialsCut, TextKind};
 use crate::session::{Mark, Session, Synced};
 use drafts::DraftCost;
-use sample::{Sampler, Sampling, log_softmax};
+use sample::{Sampler, Sampling};
 use steps::Steps;
 use stop::Stop;
 
@@ -248,11 +249,23 @@ fn run<B: Backend>(
         max_tokens: task.max_tokens,
         out: Generated::empty(StopReason::Length),
     };
-    if run.prefill()? {
+    let ids = tokenizer.map_or_else(|| IdSet::below(run.session.model().config().vocab), Tokenizer::ids);
+    run.session.allow(&ids);
+    if run.prefill(first)? {
         run.resume();
         run.decode(first)?;
     }
     Ok(run.out)
+}
+
+/// A chosen token.
+struct Choice {
+    id: u32,
+    logit: f32,
+    /// The likeliest tokens with their logits, at least [`Run::recorded`].
+    likeliest: Vec<(u32, f32)>,
+    /// Logarithm of the sum of the exponentials of all logits.
+    log_sum_exp: f32,
 }
 
 /// A generation in progress.
@@ -274,13 +287,13 @@ struct Run<'a, B: Backend> {
 
 impl<B: Backend> Run<'_, B> {
     /// Evaluates the prompt and the resumed tokens; false when cancelled.
-    fn prefill(&mut self) -> Result<bool> {
+    fn prefill(&mut self, first: &FirstToken) -> Result<bool> {
         let (mut prompt, mut marks) = (self.task.prompt.clone(), self.task.marks.clone());
         if !self.task.resumed.is_empty() {
             prompt.extend(self.task.resumed.iter().map(|&(id, _)| id));
             marks.push(Mark { at: prompt.len(), unstable_tokens: 0 });
         }
-        let synced = self.session.sync(&prompt, &marks, self.cancel)?;
+        let synced = self.session.sync_as(self.form(first), &prompt, &marks, self.cancel)?;
         self.out.synced = synced;
         self.out.timings.prefill_tokens = synced.evaluated;
         self.out.timings.prefill_ms = milliseconds(self.started.elapsed());
@@ -349,12 +362,49 @@ impl<B: Backend> Run<'_, B> {
         }
         let is_forced = !self.writer.forced.is_empty();
         let wanted_max = if is_forced { 0 } else { self.max_tokens - self.out.ids.len() - 1 };
-        let is_evaluated = self.steps.take(self.session, id, wanted_max, self.cancel)?;
+        let is_evaluated = self.steps.take(self.session, id, wanted_max, self.form(first), self.cancel)?;
         Ok((!is_evaluated).then_some(StopReason::Cancelled))
+    }
+
+    /// Likeliest tokens that the next choice records.
+    fn recorded(&self) -> usize {
+        let alternatives = if self.out.ids.is_empty() { self.task.alternatives } else { 1 };
+        self.task.top_logprobs.max(if alternatives > 1 { alternatives } else { 0 })
+    }
+
+    /// What the next choice needs of the logits.
+    fn form(&self, first: &FirstToken) -> LogitForm {
+        let is_named = self.out.ids.is_empty() && matches!(first, FirstToken::Force(_));
+        let is_greedy = self.task.sampling.temperature <= 0.0 && self.writer.forced.is_empty() && !is_named;
+        if is_greedy && self.recorded() <= TOP_LOGITS { LogitForm::Top } else { LogitForm::Whole }
     }
 
     /// The next token and its log-probability.
     fn choose(&mut self, first: &mut FirstToken) -> Result<(u32, f32)> {
+        let Choice { id, logit, mut likeliest, log_sum_exp } = self.next_choice(first)?;
+        if let FirstToken::Record(likeliest_ids) = first
+            && self.out.ids.is_empty()
+            && self.task.alternatives > 1
+        {
+            let ranked = likeliest.iter().take(self.task.alternatives);
+            let possible = ranked.filter(|&&(other, logit)| other != id && logit.is_finite());
+            let all = [id].into_iter().chain(possible.map(|&(id, _)| id));
+            likeliest_ids.extend(all.take(self.task.alternatives));
+        }
+        if self.task.top_logprobs > 0 {
+            likeliest.truncate(self.task.top_logprobs);
+            likeliest.iter_mut().for_each(|(_, logit)| *logit -= log_sum_exp);
+            self.out.top_logprobs.push(likeliest);
+        }
+        Ok((id, logit - log_sum_exp))
+    }
+
+    fn next_choice(&mut self, first: &FirstToken) -> Result<Choice> {
+        if let Some(top) = self.session.top_logits() {
+            let (id, logit) = sample::likeliest(top)?;
+            let TopLogits { best: likeliest, log_sum_exp } = top.clone();
+            return Ok(Choice { id, logit, likeliest, log_sum_exp });
+        }
         let mut logits = self.session.logits().to_vec();
         if let Some(tokenizer) = self.tokenizer {
             tokenizer.mask(&mut logits);
@@ -362,24 +412,13 @@ impl<B: Backend> Run<'_, B> {
                 tokenizer.mask_all_but(self.writer.forced, &mut logits);
             }
         }
-        let is_first = self.out.ids.is_empty();
         let id = match first {
-            FirstToken::Force(id) if is_first => *id,
-            FirstToken::Record(likeliest_ids) if is_first && self.task.alternatives > 1 => {
-                let id = self.sampler.choose(&logits)?;
-                let likeliest = sample::top(&logits, self.task.alternatives).into_iter();
-                let possible = likeliest.filter(|&(other, logit)| other != id && logit.is_finite());
-                let all = [id].into_iter().chain(possible.map(|(id, _)| id));
-                likeliest_ids.extend(all.take(self.task.alternatives));
-                id
-            }
+            FirstToken::Force(id) if self.out.ids.is_empty() => *id,
             _ => self.sampler.choose(&logits)?,
         };
-        log_softmax(&mut logits);
-        if self.task.top_logprobs > 0 {
-            self.out.top_logprobs.push(sample::top(&logits, self.task.top_logprobs));
-        }
-        Ok((id, logits[id as usize]))
+        let likeliest = sample::top(&logits, self.recorded());
+        let (logit, log_sum_exp) = (logits[id as usize], log_sum_exp(&logits));
+        Ok(Choice { id, logit, likeliest, log_sum_exp })
     }
 
     /// The text that a generated token adds; `None` without a tokenizer.

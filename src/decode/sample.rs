@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::base::random::SplitMix64;
+use crate::compute::logits::{TopLogits, log_sum_exp};
+
+const NAN_LOGITS: &str = "the model produced NaN logits: its weights hold NaN or overflow";
 
 /// Sampling parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +53,7 @@ impl Sampler {
     /// is NaN: the weights are damaged.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
         if logits.iter().any(|logit| logit.is_nan()) {
-            bail!("the model produced NaN logits: its weights hold NaN or overflow");
+            bail!(NAN_LOGITS);
         }
         if self.sampling.temperature <= 0.0 {
             return Ok(argmax(logits));
@@ -79,6 +82,13 @@ impl Sampler {
     }
 }
 
+/// The id of the greatest logit, as [`argmax`] chooses it, with the logit. Fails as [`Sampler::choose`] does.
+pub fn likeliest(top: &TopLogits) -> Result<(u32, f32)> {
+    let &(id, logit) = top.best.first().context("a model without logits")?;
+    ensure!(!logit.is_nan(), NAN_LOGITS);
+    Ok((id, logit))
+}
+
 /// The id of the greatest logit; the lowest such id on a tie.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
@@ -104,9 +114,7 @@ pub fn top(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
 
 /// Turns logits into natural log-probabilities in place.
 pub fn log_softmax(logits: &mut [f32]) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
-    let shift = max + sum.ln() as f32;
+    let shift = log_sum_exp(logits);
     for logit in logits {
         *logit -= shift;
     }

@@ -9,6 +9,7 @@ use super::drafts::{self, DRAFT_TOKENS_MAX, DraftCost};
 use crate::base::Cancel;
 use crate::base::timings::milliseconds;
 use crate::compute::Backend;
+use crate::compute::logits::{LogitForm, Logits};
 use crate::session::Session;
 
 /// The steps of one generation.
@@ -16,8 +17,8 @@ pub(super) struct Steps<'a> {
     draft_cost: &'a mut DraftCost,
     /// Evaluated tokens of the draft that are not chosen yet.
     draft: VecDeque<u32>,
-    /// Logits after each evaluated token, `[tokens, vocab]`, and the number of tokens chosen.
-    rows: Vec<f32>,
+    /// Logits after each evaluated token, and the number of tokens chosen.
+    rows: Logits,
     chosen: usize,
     /// Milliseconds that the draft has taken so far.
     spent_ms: f64,
@@ -32,7 +33,7 @@ impl<'a> Steps<'a> {
         Self {
             draft_cost,
             draft: VecDeque::new(),
-            rows: Vec::new(),
+            rows: Logits::default(),
             chosen: 0,
             spent_ms: 0.0,
             drafted: 0,
@@ -40,13 +41,14 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Makes `id` the session's last token; at most `tokens_max` more may follow. False when cancelled. Fails when the device
-    /// does.
+    /// Makes `id` the session's last token, whose logits have the form `form`; at most `tokens_max` more may follow. False when
+    /// cancelled. Fails when the device does.
     pub(super) fn take<B: Backend>(
         &mut self,
         session: &mut Session<B>,
         id: u32,
         tokens_max: usize,
+        form: LogitForm,
         cancel: &Cancel,
     ) -> Result<bool> {
         let was_drafted = !self.draft.is_empty();
@@ -64,7 +66,7 @@ impl<'a> Steps<'a> {
         let started = Instant::now();
         if !was_drafted && !draft.is_empty() && self.draft_cost.should_draft() {
             let batch = [&[id], draft].concat();
-            if session.evaluate_draft(&batch, cancel, &mut self.rows)?.cancelled {
+            if session.evaluate_draft(form, &batch, cancel, &mut self.rows)?.cancelled {
                 return Ok(false);
             }
             (self.draft, self.chosen) = (draft.iter().copied().collect(), 0);
@@ -73,7 +75,7 @@ impl<'a> Steps<'a> {
             self.accept(session, id);
             return Ok(true);
         }
-        let synced = session.push(id, cancel)?;
+        let synced = session.push_as(form, id, cancel)?;
         let ms = milliseconds(started.elapsed());
         if was_drafted {
             // The rewind after a rejected token is part of the cost of its draft.
@@ -87,7 +89,7 @@ impl<'a> Steps<'a> {
     /// Extends the session by an evaluated token.
     fn accept<B: Backend>(&mut self, session: &mut Session<B>, id: u32) {
         let vocab = session.model().config().vocab;
-        session.accept(id, &self.rows[self.chosen * vocab..][..vocab]);
+        session.accept(id, self.rows.row(self.chosen, vocab));
         self.chosen += 1;
         if self.draft.is_empty() {
             self.draft_cost.record_draft(self.spent_ms, self.chosen);

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::base::Cancel;
 use crate::compute::cpu::{Cpu, CpuOptions, Recorded, Records};
+use crate::compute::logits::Logits;
 use crate::compute::{Interrupted, Keep};
 use crate::format::ModelDir;
 use crate::format::imatrix::{Importance, Sums};
@@ -39,7 +40,8 @@ pub fn record(
     for chunk in tokens.chunks(chunk_tokens) {
         model.restore(&mut sequence, 0, None);
         let (keep, cancel, wanted) = (Keep::default(), Cancel::new(), LogitRows::None);
-        let passed = model.forward(&mut sequence, chunk, &blocks, keep, wanted, &cancel, &mut Vec::new());
+        let passed =
+            model.forward(&mut sequence, chunk, &blocks, keep, wanted, &cancel, &mut Logits::default());
         passed.map_err(|interrupted| match interrupted {
             Interrupted::Device(error) => error,
             Interrupted::Cancelled => unreachable!("this pass has no caller that cancels"),

@@ -11,6 +11,7 @@ use super::state::{BlockPool, Checkpoint, Kept, Sequence, Trace, blocks_for};
 use super::weights::{MixerWeights, WeightBytes, Weights};
 use crate::base::Cancel;
 use crate::compute::experts::DeviceVisits;
+use crate::compute::logits::{IdSet, LogitForm, Logits};
 use crate::compute::{Backend, BlockId, Interrupted, Keep, Pass, PassOut, SavedBytes};
 use crate::format::ModelDir;
 
@@ -179,8 +180,13 @@ impl<B: Backend> Model<B> {
         }
     }
 
+    /// Told, before passes whose logits are [`LogitForm::Top`], which ids can be chosen from then on.
+    pub fn allow(&mut self, ids: &IdSet) {
+        self.backend.allow(ids);
+    }
+
     /// Evaluates `tokens` after the positions of `sequence`, whose keys and values are in `blocks` and go
-    /// there, and writes the asked rows of logits, `[rows, vocab]`, to `out`. An interrupted pass leaves
+    /// there, and writes the asked rows of logits to `out`. An interrupted pass leaves
     /// `sequence` as it was.
     ///
     /// Panics when there are no tokens or more than `batch_max`, a token outside the vocabulary, or too few
@@ -194,7 +200,7 @@ impl<B: Backend> Model<B> {
         keep: Keep,
         wanted: LogitRows,
         cancel: &Cancel,
-        out: &mut Vec<f32>,
+        out: &mut Logits,
     ) -> Result<Kept<B>, Interrupted> {
         let rows = tokens.len();
         assert!((1..=self.options.batch_max).contains(&rows));
@@ -267,9 +273,9 @@ impl<B: Backend> Model<B> {
     }
 
     /// The logits that a row after the last layer stands for.
-    pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) -> Result<(), Interrupted> {
-        let cancel = Cancel::new();
-        self.backend.begin(&Pass { start: 0, rows: 1, blocks: &[], cancel: &cancel, keep: Keep::default() });
+    pub fn logits(&mut self, hidden: &[f32], form: LogitForm, out: &mut Logits) -> Result<(), Interrupted> {
+        let (cancel, keep) = (Cancel::new(), Keep { logits: form, ..Keep::default() });
+        self.backend.begin(&Pass { start: 0, rows: 1, blocks: &[], cancel: &cancel, keep });
         self.backend.load(hidden, &mut self.x);
         self.backend.head(&self.weights.head, 0..1, &self.x, &mut self.logits);
         self.backend.finish(&mut [], &self.x, &self.logits, &mut self.out)?;

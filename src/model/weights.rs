@@ -9,7 +9,7 @@ use crate::format::MappedFile;
 /// All weights.
 pub struct Weights<B: Backend> {
     /// `[vocab, hidden]`.
-    pub embedding: B::Matrix,
+    pub embedding: B::Table,
     /// The layers, first to last.
     pub layers: Vec<Layer<B>>,
     /// From the last layer to logits.

@@ -260,7 +260,7 @@ impl Spec {
 
     /// Bytes of memory of the host, besides experts, with a model on a GPU, and a margin for others of `free` bytes.
     pub fn other_bytes_beside(&self, gpu: &GpuPlan, free: Option<u64>) -> u64 {
-        gpu.saved_bytes_max + PROGRAM_BYTES + free.map_or(0, place::margin)
+        gpu.saved_bytes_max + gpu.host_bytes + PROGRAM_BYTES + free.map_or(0, place::margin)
     }
 
     /// Opens the first `layers` layers of the model, without a tokenizer.
@@ -340,10 +340,10 @@ impl Spec {
         on_gpu: OnGpu,
     ) -> Result<LocalSession> {
         let OnGpu { backend, plan, .. } = on_gpu;
-        let GpuPlan { kept_kv_bytes: kv_bytes_max, saved_bytes_max: state_bytes_max, .. } = plan;
+        let GpuPlan { kept_kv_bytes: kv_bytes_max, saved_bytes_max: state_bytes_max, host_bytes, .. } = plan;
         let experts = match plan.holds_all() {
             true => ExpertOptions::MAPPED,
-            false => self.experts.options(state_bytes_max),
+            false => self.experts.options(state_bytes_max + host_bytes),
         };
         let recorder = self.trace.as_deref().map(Recorder::new);
         let experts = ExpertOptions { is_on_device: true, recorder, ..experts };

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::compute::cpu::CpuOptions;
 use crate::compute::cuda::probe::{Gpu, probe};
-use crate::compute::cuda::{self, Cuda, CudaOptions};
-use crate::compute::experts::MatrixLayout;
+use crate::compute::cuda::{self, Cuda, CudaOptions, HostTables};
 use crate::compute::local::Local;
-use crate::compute::{Backend, KV_BLOCK, PassSizes, Precision};
+use crate::compute::{Backend, KV_BLOCK, PassSizes, Precision, TableUse};
 use crate::format::ModelDir;
 use crate::model::Config;
+use crate::model::architecture::Role;
 use crate::model::layout::Types;
 use crate::session;
 
@@ -54,8 +54,12 @@ pub(super) struct OnGpu {
 pub struct GpuPlan {
     /// What it may take.
     pub budget_bytes: u64,
-    /// Weights but routed experts.
+    /// Weights but routed experts and what stays with the host.
     pub trunk_bytes: u64,
+    /// Whether embedding and head stay with the host, where the CPU works with them;
+    pub host_tables: HostTables,
+    /// what they take there.
+    pub host_bytes: u64,
     /// The KV cache of one sequence.
     pub kv_bytes: u64,
     /// KV blocks that earlier prompts left.
@@ -93,6 +97,16 @@ impl GpuPlan {
         self.slots == self.experts
     }
 
+    /// What stays with the host besides experts, for people; `None` where that is nothing.
+    pub fn host_part(&self) -> Option<String> {
+        let part = match self.host_tables {
+            HostTables::None => return None,
+            HostTables::Embedding => "the embedding stays",
+            HostTables::All => "embedding and head stay",
+        };
+        Some(format!("{part} with the CPU, which takes {} MiB of memory", self.host_bytes >> 20))
+    }
+
     /// What the model takes without routed experts, for one sequence.
     fn least_bytes(&self) -> u64 {
         self.trunk_bytes + self.kv_bytes + self.state_bytes + self.working_bytes + SLACK_BYTES
@@ -114,7 +128,8 @@ impl fmt::Display for GpuPlan {
             mib(self.kv_bytes + self.kept_kv_bytes),
             mib(self.state_bytes),
             mib(self.working_bytes)
-        )
+        )?;
+        self.host_part().map_or(Ok(()), |part| write!(f, "; {part}"))
     }
 }
 
@@ -169,6 +184,7 @@ fn open(
         ring_bytes: size(plan.ring_bytes)?,
         sweep_rows_min: None,
         graphs: true,
+        host_tables: plan.host_tables,
         cpu: budgets.cpu,
     })?;
     tracing::info!("{} runs on {gpu}: {plan}", dir.origin());
@@ -188,15 +204,27 @@ pub(super) fn plan(
     cuda::check(sizes)?;
     let block_bytes = (cuda::kv_block_len(sizes) * PRECISION.bytes()) as u64;
     let recurrent = sizes.delta.map_or(0, |shape| cuda::recurrent_bytes(&shape));
-    let of_trunk =
-        |matrix: &MatrixLayout, count| if count == 1 { cuda::matrix_bytes(matrix, 1) } else { Some(0) };
-    let of_size = |sizes: &PassSizes| -> Result<GpuPlan> {
+    let trunk_bytes = |tables: HostTables| {
+        types.bytes(config, |role, matrix, count| {
+            let stays = match role {
+                Role::Embedding => tables.has(TableUse::Embedding),
+                Role::Head => tables.has(TableUse::Head),
+                _ => false,
+            };
+            if count > 1 || stays { Some(0) } else { cuda::matrix_bytes(matrix, 1) }
+        })
+    };
+    let whole_trunk_bytes = trunk_bytes(HostTables::None)?;
+    let of_size = |sizes: &PassSizes, host_tables: HostTables| -> Result<GpuPlan> {
+        let trunk_bytes = trunk_bytes(host_tables)?;
         Ok(GpuPlan {
             budget_bytes: budgets
                 .vram_bytes_max
                 .unwrap_or_else(|| free.saturating_sub(margin(free)))
                 .min(free),
-            trunk_bytes: types.bytes(config, of_trunk)?,
+            trunk_bytes,
+            host_tables,
+            host_bytes: whole_trunk_bytes - trunk_bytes,
             kv_bytes: sizes.positions_max.div_ceil(KV_BLOCK) as u64 * block_bytes,
             kept_kv_bytes: 0,
             state_bytes: recurrent * sizes.delta_layers as u64,
@@ -211,11 +239,16 @@ pub(super) fn plan(
             locked_bytes: 0,
         })
     };
-    let mut least = of_size(sizes)?;
+    let mut least = of_size(sizes, HostTables::None)?;
+    for tables in [HostTables::Embedding, HostTables::All] {
+        if least.least_bytes() > least.budget_bytes {
+            least = of_size(sizes, tables)?;
+        }
+    }
     let mib = |bytes: u64| bytes >> 20;
     ensure!(
         least.least_bytes() <= least.budget_bytes,
-        "it takes {} MiB of GPU memory ({} of weights that every token reads, {} for a context of {} tokens, {} of states, {} of activations), and \
+        "it takes {} MiB of GPU memory even with embedding and head on the CPU ({} of weights that every token reads, {} for a context of {} tokens, {} of states, {} of activations), and \
          {} MiB may be used of the {} MiB that are free (gpu.vram_bytes_max, --vram-budget); a shorter context takes less",
         mib(least.least_bytes()),
         mib(least.trunk_bytes),
@@ -234,7 +267,7 @@ pub(super) fn plan(
     let (mut sizes, all_bytes) = (*sizes, of_experts(sizes.experts)?);
     if least.least_bytes() + all_bytes > least.budget_bytes {
         let sweeping = PassSizes { rows_max: sweep_max, ..sizes };
-        let more = of_size(&sweeping)?;
+        let more = of_size(&sweeping, least.host_tables)?;
         if more.least_bytes() <= more.budget_bytes {
             (sizes, least) = (sweeping, more);
         }
@@ -267,18 +300,19 @@ pub(super) fn plan(
 
 /// Bytes of GPU memory that routed experts take with `slots` slots in each layer.
 fn expert_bytes(types: &Types, config: &Config, slots: usize) -> Result<u64> {
-    let matrices = types.bytes(config, |matrix, count| match count {
+    let matrices = types.bytes(config, |_, matrix, count| match count {
         1 => Some(0),
         _ => cuda::matrix_bytes(matrix, slots.min(count)),
     })?;
+    let others = types.bytes(config, |_, _, _| Some(0))?;
     let tables = config.moe_shapes().map(|shape| cuda::table_bytes(shape.experts, slots));
-    Ok(matrices + tables.sum::<u64>())
+    Ok(matrices - others + tables.sum::<u64>())
 }
 
 /// Bytes that an expert takes on its way through GPU memory, at most.
 fn record_bytes(types: &Types, config: &Config) -> Result<u64> {
     let largest = Cell::new(0);
-    types.bytes(config, |matrix, count| {
+    types.bytes(config, |_, matrix, count| {
         let bytes = cuda::matrix_bytes(matrix, 1)?;
         if count > 1 {
             largest.set(largest.get().max(bytes));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::Mark;
+use crate::compute::logits::LogitForm;
 
 /// Target for the tokens to replay: a later prompt should diverge at most this far behind a checkpoint.
 pub(super) const REPLAY_TOKENS: usize = 48;
@@ -11,13 +12,14 @@ pub(super) const REPLAY_TOKENS: usize = 48;
 /// Tokens at the end of a prompt that may change: those of an unfinished word.
 const UNSTABLE_END_TOKENS: usize = 16;
 
-/// What to save of an evaluation, by position.
+/// What to save of an evaluation, by position, and what comes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Positions of checkpoints, ascending.
     pub checkpoints: Vec<usize>,
     /// Tokens to trace, ascending and disjoint.
     pub traced: Vec<Range<usize>>,
+    pub logits: LogitForm,
 }
 
 impl Plan {
@@ -60,7 +62,8 @@ impl Plan {
                 checkpoints.insert(at);
             }
         }
-        Self { checkpoints: checkpoints.into_iter().collect(), traced: merged(traced) }
+        let checkpoints = checkpoints.into_iter().collect();
+        Self { checkpoints, traced: merged(traced), logits: LogitForm::default() }
     }
 
     /// The part for one pass over `rows`, relative to its first row.
@@ -113,14 +116,14 @@ mod tests {
         ];
         for (evaluated, last_checkpoint, marks, checkpoints, traced) in cases {
             let plan = Plan::new(evaluated.clone(), last_checkpoint, &marks, 256);
-            assert_eq!(plan, Plan { checkpoints, traced }, "{evaluated:?}, {marks:?}");
+            assert_eq!(plan, Plan { checkpoints, traced, ..Plan::default() }, "{evaluated:?}, {marks:?}");
         }
     }
 
     #[test]
     #[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
     fn passes_have_their_part() {
-        let plan = Plan { checkpoints: vec![100, 290], traced: vec![90..130, 290..300] };
+        let plan = Plan { checkpoints: vec![100, 290], traced: vec![90..130, 290..300], ..Plan::default() };
         assert_eq!(plan.rows(&(0..100)), (vec![100], vec![90..100]));
         assert_eq!(plan.rows(&(100..200)), (vec![], vec![0..30]));
         assert_eq!(plan.rows(&(200..300)), (vec![90], vec![90..100]));

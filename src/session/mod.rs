@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Cancel;
 use crate::compute::experts::DeviceVisits;
+use crate::compute::logits::{IdSet, LogitForm, Logits, TopLogits};
 use crate::compute::{Backend, BlockId, Interrupted, KV_BLOCK, Keep, SavedBytes};
 use crate::model::experts::store::ExpertUsage;
 use crate::model::state::{Checkpoint, Trace};
@@ -68,8 +69,10 @@ pub struct Session<B: Backend> {
     sequence_tokens: Vec<u32>,
     /// The current sequence, all of it evaluated.
     tokens: Vec<u32>,
-    /// Logits after the last of `tokens`; empty when there is none.
-    logits: Vec<f32>,
+    /// Logits after the last of `tokens`, a row or none.
+    logits: Logits,
+    /// The ids that can be chosen.
+    allowed: IdSet,
 }
 
 /// A position of a prompt where later ones are likely to diverge.
@@ -140,8 +143,10 @@ impl<B: Backend> Session<B> {
         let SavedBytes { state, trace } = model.saved_bytes();
         let store = RadixTree::new(Sizes { block: model.block_bytes(), checkpoint: state, trace });
         let sequence = model.sequence()?;
-        let (sequence_tokens, tokens, logits) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { model, options, store, sequence, sequence_tokens, tokens, logits })
+        let (sequence_tokens, tokens, logits) = (Vec::new(), Vec::new(), Logits::default());
+        let allowed = IdSet::below(model.config().vocab);
+        model.allow(&allowed);
+        Ok(Self { model, options, store, sequence, sequence_tokens, tokens, logits, allowed })
     }
 
     /// Makes `tokens` the evaluated sequence, so that [`Session::logits`] are those after its last token:
@@ -149,6 +154,17 @@ impl<B: Backend> Session<B> {
     /// `tokens` at one of the `marks`, or at its end. Fails, leaving the session as it is, when `tokens` is
     /// empty, too long, or has an id outside the vocabulary; and with [`DeviceFailure`].
     pub fn sync(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
+        self.sync_as(LogitForm::Whole, tokens, marks, cancel)
+    }
+
+    /// [`Session::sync`] with the logits in this form.
+    pub fn sync_as(
+        &mut self,
+        form: LogitForm,
+        tokens: &[u32],
+        marks: &[Mark],
+        cancel: &Cancel,
+    ) -> Result<Synced> {
         ensure!(!tokens.is_empty(), "there are no tokens to evaluate");
         ensure!(
             tokens.len() <= self.context(),
@@ -160,16 +176,21 @@ impl<B: Backend> Session<B> {
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
             bail!("token id {token} is out of range: the model has {vocab} tokens");
         }
-        self.advance(tokens, marks, cancel)
+        self.advance(form, tokens, marks, cancel)
     }
 
     /// Evaluates one more token, which is inside the vocabulary. Fails with [`DeviceFailure`].
     ///
     /// Panics when the session is full.
     pub fn push(&mut self, token: u32, cancel: &Cancel) -> Result<Synced> {
+        self.push_as(LogitForm::Whole, token, cancel)
+    }
+
+    /// [`Session::push`] with the logits in this form.
+    pub fn push_as(&mut self, form: LogitForm, token: u32, cancel: &Cancel) -> Result<Synced> {
         let mut tokens = std::mem::take(&mut self.tokens);
         tokens.push(token);
-        let synced = self.advance(&tokens, &[], cancel);
+        let synced = self.advance(form, &tokens, &[], cancel);
         if !synced.as_ref().is_ok_and(|synced| !synced.cancelled) {
             tokens.pop();
         }
@@ -177,51 +198,62 @@ impl<B: Backend> Session<B> {
         synced
     }
 
-    /// Evaluates `tokens` after those of the session, in one pass, and writes the logits after each,
-    /// `[tokens, vocab]`, to `out`. The current sequence does not change: [`Session::accept`] extends it, and rejecting
-    /// the draft costs a rewind. Fails with [`DeviceFailure`].
+    /// Evaluates `tokens` after those of the session, in one pass, and writes the logits after each to `out`. The current
+    /// sequence does not change: [`Session::accept`] extends it, and rejecting the draft costs a rewind. Fails with [`DeviceFailure`].
     ///
     /// Panics when they do not fit.
-    pub fn evaluate_draft(&mut self, tokens: &[u32], cancel: &Cancel, out: &mut Vec<f32>) -> Result<Synced> {
-        self.evaluate_ahead(tokens, LogitRows::All, cancel, out)
+    pub fn evaluate_draft(
+        &mut self,
+        form: LogitForm,
+        tokens: &[u32],
+        cancel: &Cancel,
+        out: &mut Logits,
+    ) -> Result<Synced> {
+        self.evaluate_ahead(tokens, LogitRows::All, form, cancel, out)
     }
 
     /// [`Session::evaluate_draft`] without logits: what the layers alone take.
     pub fn evaluate_layers(&mut self, tokens: &[u32], cancel: &Cancel) -> Result<Synced> {
-        self.evaluate_ahead(tokens, LogitRows::None, cancel, &mut Vec::new())
+        self.evaluate_ahead(tokens, LogitRows::None, LogitForm::Whole, cancel, &mut Logits::default())
     }
 
     fn evaluate_ahead(
         &mut self,
         tokens: &[u32],
         wanted: LogitRows,
+        form: LogitForm,
         cancel: &Cancel,
-        out: &mut Vec<f32>,
+        out: &mut Logits,
     ) -> Result<Synced> {
         let all = [&self.tokens[..], tokens].concat();
         let mut found = self.store.find(&self.tokens);
         let mut synced = self.rewind(&found, &all)?;
-        let plan = self.plan(&found, synced.reused..all.len(), &[]);
+        let plan = Plan { logits: form, ..self.plan(&found, synced.reused..all.len(), &[]) };
         found = self.store.find(&all);
         synced.cancelled = !self.pass(&mut found, &all, synced.reused, &plan, wanted, cancel, out)?;
         if !synced.cancelled {
             synced.evaluated = all.len() - synced.reused;
             if wanted == LogitRows::All {
-                out.drain(..(synced.evaluated - tokens.len()) * self.model.config().vocab);
+                out.remove_first(synced.evaluated - tokens.len(), self.model.config().vocab);
             }
             self.enforce_budget();
         }
         Ok(synced)
     }
 
-    /// Extends the sequence by the next token of the draft, with the logits after it, `[vocab]`.
-    pub fn accept(&mut self, token: u32, logits: &[f32]) {
+    /// Extends the sequence by the next token of the draft, with the logits after it.
+    pub fn accept(&mut self, token: u32, logits: Logits) {
         self.tokens.push(token);
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
+        self.logits = logits;
     }
 
-    fn advance(&mut self, tokens: &[u32], marks: &[Mark], cancel: &Cancel) -> Result<Synced> {
+    fn advance(
+        &mut self,
+        form: LogitForm,
+        tokens: &[u32],
+        marks: &[Mark],
+        cancel: &Cancel,
+    ) -> Result<Synced> {
         if cancel.is_ending() {
             return Ok(Synced { cancelled: true, ..Synced::default() });
         }
@@ -230,14 +262,14 @@ impl<B: Backend> Session<B> {
         if found.len == tokens.len()
             && let Some(hidden) = self.hidden(&found).map(<[f32]>::to_vec)
         {
-            if self.tokens != tokens || self.logits.is_empty() {
-                self.model.logits(&hidden, &mut self.logits).map_err(device_failure)?;
+            if self.tokens != tokens || self.logits.form() != Some(form) {
+                self.model.logits(&hidden, form, &mut self.logits).map_err(device_failure)?;
             }
             self.tokens = tokens.to_vec();
             return Ok(Synced { reused: tokens.len(), ..Synced::default() });
         }
         let mut synced = self.rewind(&found, tokens)?;
-        let plan = self.plan(&found, synced.reused..tokens.len(), marks);
+        let plan = Plan { logits: form, ..self.plan(&found, synced.reused..tokens.len(), marks) };
         let mut logits = std::mem::take(&mut self.logits);
         let mut at = synced.reused;
         while at < tokens.len() && !synced.cancelled {
@@ -313,7 +345,7 @@ impl<B: Backend> Session<B> {
         plan: &Plan,
         wanted: LogitRows,
         cancel: &Cancel,
-        logits: &mut Vec<f32>,
+        logits: &mut Logits,
     ) -> Result<bool> {
         let Allocation { mut table, copy_on_write, new_blocks } = self.allocate(found, tokens);
         let mut added: Vec<BlockId> = Vec::new();
@@ -322,7 +354,7 @@ impl<B: Backend> Session<B> {
         }
         table.extend(&added);
         let (marks, traced) = plan.rows(&(at..tokens.len()));
-        let keep = Keep { marks: &marks, traced: &traced };
+        let keep = Keep { marks: &marks, traced: &traced, logits: plan.logits };
         let new = &tokens[at..];
         let kept = match self.model.forward(&mut self.sequence, new, &table, keep, wanted, cancel, logits) {
             Ok(kept) => kept,
@@ -381,14 +413,14 @@ impl<B: Backend> Session<B> {
         self.reset();
         let vocab = self.model.config().vocab;
         ensure!(tokens.len() <= self.context(), "the window is larger than the context");
-        let (mut logits, mut found) = (Vec::new(), self.store.find(&[]));
+        let (mut logits, mut found) = (Logits::default(), self.store.find(&[]));
         for at in (0..tokens.len()).step_by(self.model.options().batch_max) {
             let end = tokens.len().min(at + self.model.options().batch_max);
             let (plan, cancel) = (Plan::default(), Cancel::new());
             let prompt = &tokens[..end];
             let is_done = self.pass(&mut found, prompt, at, &plan, LogitRows::All, &cancel, &mut logits)?;
             assert!(is_done, "nothing can cancel it");
-            for (row, logits) in logits.chunks_exact(vocab).enumerate() {
+            for (row, logits) in logits.whole.chunks_exact(vocab).enumerate() {
                 each(at + row, logits);
             }
         }
@@ -400,9 +432,23 @@ impl<B: Backend> Session<B> {
         &self.model
     }
 
-    /// Logits after the last token, `[vocab]`.
+    /// Logits after the last token, `[vocab]`; empty where they are in another form.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
+        &self.logits.whole
+    }
+
+    /// The same as [`LogitForm::Top`], where they are in this form.
+    pub fn top_logits(&self) -> Option<&TopLogits> {
+        self.logits.top.first()
+    }
+
+    /// Makes these the ids that can be chosen, which [`TopLogits`] depend on; all until then.
+    pub fn allow(&mut self, ids: &IdSet) {
+        if self.allowed != *ids {
+            self.allowed = ids.clone();
+            self.model.allow(ids);
+            self.logits.top.clear();
+        }
     }
 
     /// Memory of the prefix cache.

@@ -267,15 +267,25 @@ fn schedules_are_predicted_for_machines_that_are_not_here() {
     let reports = json(&one);
     let report = &reports.as_array().unwrap()[0];
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 10, "four shares of hits and what fits, for two kinds of routing");
+    assert_eq!(
+        rows.len(),
+        13,
+        "four shares of hits and what fits, for two kinds of routing, and three shares"
+    );
     assert!((30..80).contains(&report["slots"].as_u64().unwrap()) && report["fixed_s"].as_f64() > Some(0.0));
-    for kind in rows.chunks(5) {
-        let per_s: Vec<f64> = kind[..4].iter().map(|row| row["tokens_per_s"].as_f64().unwrap()).collect();
-        assert!(per_s.windows(2).all(|pair| pair[0] < pair[1]), "{per_s:?}");
+    let (drawn, varied) = rows.split_at(10);
+    let number = |row: &Value, name: &str| row[name].as_f64().unwrap();
+    for kind in drawn.chunks(5) {
+        assert!(kind[..4].is_sorted_by_key(|row| number(row, "tokens_per_s")), "{kind:?}");
         for row in &kind[1..4] {
-            let (found, wanted) = (row["hit_rate"].as_f64().unwrap(), row["wanted"].as_f64().unwrap());
+            let (found, wanted) = (number(row, "hit_rate"), number(row, "wanted"));
             assert!(found >= wanted && found < wanted + 0.1, "{row}");
         }
+    }
+    assert!(varied.is_sorted_by_key(|row| number(row, "tokens_per_s")), "{varied:?}");
+    for row in varied {
+        assert!((number(row, "hit_rate") - number(row, "wanted")).abs() <= 0.03, "{row}");
+        assert_eq!((&row["slots"], &row["routing"]), (&report["slots"], &"varied".into()));
     }
     check_fails(
         &["bench", "schedule", "--vram-budget", "1024"],

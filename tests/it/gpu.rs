@@ -4,20 +4,26 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fimd::base::Cancel;
 use fimd::base::dtype::DType;
 use fimd::base::random::Mmix;
 use fimd::bench::random::RandomTensor;
 use fimd::compute::Precision;
 use fimd::compute::cpu::{Cpu, CpuOptions, Level};
-use fimd::compute::cuda::{Cuda, CudaOptions, probe};
+use fimd::compute::cuda::{Cuda, CudaOptions, HostTables, probe};
 use fimd::compute::experts::DeviceVisits;
-use fimd::compute::{Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix};
+use fimd::compute::logits::{IdSet, LogitForm, Logits};
+use fimd::compute::{
+    Backend, BlockScale, HeadWeights, Keep, Pass, PassOut, PassSizes, StoredMatrix, TableUse,
+};
+use fimd::decode::drafts::DraftCost;
+use fimd::decode::{self, Task};
 use fimd::format::{Bytes, Tensor};
 use fimd::model::experts::ExpertOptions;
 use fimd::model::experts::trace::{Recorder, Trace};
 use fimd::model::layout::Types;
 use fimd::model::{Model, ModelOptions};
-use fimd::resident::{ExpertMemory, Spec};
+use fimd::resident::{ExpertMemory, GpuPlan, Spec};
 use serde_json::Value;
 
 use crate::cuda::build::{self, PRODUCT};
@@ -47,7 +53,18 @@ pub fn options_with(
     cpu: CpuOptions,
 ) -> CudaOptions {
     let (ring_bytes, sweep_rows_min, graphs) = (0, None, true);
-    CudaOptions { bytes: BYTES, precision, kv, expert_slots, ring_bytes, sweep_rows_min, graphs, cpu }
+    let host_tables = HostTables::None;
+    CudaOptions {
+        bytes: BYTES,
+        precision,
+        kv,
+        expert_slots,
+        ring_bytes,
+        sweep_rows_min,
+        graphs,
+        host_tables,
+        cpu,
+    }
 }
 
 /// A backend whose memory has no number in it: what is read before it is written is seen.
@@ -85,6 +102,17 @@ impl TestBackend for Cuda {
 
 /// `output norm(x)` for rows `x`, `[rows, cols]`.
 fn logits<B: Backend>(backend: &mut B, stored: StoredMatrix, x: &[f32]) -> Vec<f32> {
+    logits_in(LogitForm::Whole, backend, stored, x, &IdSet::default()).whole
+}
+
+/// The same in this form, where these ids can be chosen.
+pub fn logits_in<B: Backend>(
+    form: LogitForm,
+    backend: &mut B,
+    stored: StoredMatrix,
+    x: &[f32],
+    allowed: &IdSet,
+) -> Logits {
     let (rows, cols) = (stored.rows, stored.cols);
     let batch = x.len() / cols;
     let sizes = PassSizes {
@@ -96,10 +124,12 @@ fn logits<B: Backend>(backend: &mut B, stored: StoredMatrix, x: &[f32]) -> Vec<f
     };
     backend.prepare(&sizes).unwrap();
     let norm = backend.vector(vec![1.0; cols]).unwrap();
-    let weights = HeadWeights { norm, eps: 1e-6, output: backend.matrix(stored).unwrap() }.into();
+    let weights =
+        HeadWeights { norm, eps: 1e-6, output: backend.table(stored, TableUse::Head).unwrap() }.into();
     let (mut input, mut products) = (backend.rows(batch, cols).unwrap(), backend.rows(batch, rows).unwrap());
-    let cancel = fimd::base::Cancel::new();
-    backend.begin(&Pass { start: 0, rows: batch, blocks: &[], cancel: &cancel, keep: Keep::default() });
+    let (cancel, keep) = (Cancel::new(), Keep { logits: form, ..Keep::default() });
+    backend.allow(allowed);
+    backend.begin(&Pass { start: 0, rows: batch, blocks: &[], cancel: &cancel, keep });
     backend.load(x, &mut input);
     backend.head(&weights, 0..batch, &input, &mut products);
     let mut out = PassOut::default();
@@ -672,4 +702,58 @@ fn the_doctor_finds_a_gpu() {
         let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert!(text.contains(expected), "{text}");
     }
+}
+
+/// The least budget with which the plan of a model is good enough, in bytes.
+fn least_budget(plan: &dyn Fn(u64) -> anyhow::Result<GpuPlan>, is_enough: impl Fn(&GpuPlan) -> bool) -> u64 {
+    let (mut less, mut enough) = (0, 1 << 30);
+    while enough - less > 1 {
+        let middle = u64::midpoint(less, enough);
+        if plan(middle).is_ok_and(|plan| is_enough(&plan)) { enough = middle } else { less = middle }
+    }
+    enough
+}
+
+/// What a model says with a budget of GPU memory.
+fn said_within(model: &std::path::Path, vram_bytes_max: u64) -> Vec<u32> {
+    let mut session = spec(model, Some(vram_bytes_max)).open_layers(usize::MAX).unwrap();
+    assert_eq!(session.model().is_on_device(), vram_bytes_max > 0);
+    let (task, cancel) = (Task::greedy(vec![3, 1, 4, 1, 5, 9], 8), Cancel::new());
+    decode::generate(&mut session, None, &task, &mut DraftCost::default(), &cancel, &mut |_| {}).unwrap().ids
+}
+
+#[test]
+fn embedding_and_head_stay_with_the_cpu_where_only_that_fits() {
+    child::with_driver(PRODUCT, &[], || {
+        let folder = tiny::folder();
+        for (model, is_tied) in [(folder.path(), false), (&reference::folder("qwen2_tied"), true)] {
+            let dir = fimd::format::ModelDir::open(model).unwrap();
+            let config = fimd::model::Config::read(&dir).unwrap();
+            let plan = |bytes| spec(model, Some(bytes)).gpu_plan(&Types::Files(&dir), &config, u64::MAX);
+            let expected = said_within(model, 0);
+            let whole = least_budget(&plan, |plan| plan.host_tables == HostTables::None);
+            let part = least_budget(&plan, |plan| plan.host_tables != HostTables::All);
+            let least = least_budget(&plan, |_| true);
+            assert!(least < part && if is_tied { part == whole } else { part < whole });
+            let mut budgets = vec![(whole, HostTables::None), (least, HostTables::All)];
+            if !is_tied {
+                budgets.push((part, HostTables::Embedding));
+            }
+            for (bytes, tables) in budgets {
+                let found = plan(bytes).unwrap();
+                assert_eq!(found.host_tables, tables);
+                assert_eq!(found.host_bytes > 0, tables != HostTables::None);
+                assert_eq!(found.to_string().contains("with the CPU"), tables != HostTables::None);
+                assert!(found.taken_bytes() <= bytes);
+                assert_eq!(said_within(model, bytes), expected, "{tables:?}");
+            }
+            let error = plan(least - 1).unwrap_err().to_string();
+            let (needed, given) = (least >> 20, (least - 1) >> 20);
+            assert!(
+                error.contains(&format!("it takes {needed} MiB of GPU memory even with embedding")),
+                "{error}"
+            );
+            assert!(error.contains(&format!("{given} MiB may be used")), "{error}");
+        }
+    });
 }

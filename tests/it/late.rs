@@ -14,10 +14,11 @@ use fimd::base::memory::Memory;
 use fimd::compute::Precision;
 use fimd::compute::cpu::{Cpu, CpuOptions};
 use fimd::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Ranking};
+use fimd::compute::logits::{IdSet, LogitForm};
 use fimd::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape,
     DeltaWeights, ExpertWeights, HeadWeights, Interrupted, Keep, MoeWeights, Pass, PassOut, RoutedWeights,
-    SavedBytes, SharedWeights, StoredMatrix,
+    SavedBytes, SharedWeights, StoredMatrix, TableUse,
 };
 use fimd::decode::{Generated, Task};
 use fimd::format::ModelDir;
@@ -49,6 +50,7 @@ struct Queued {
     cancel: Cancel,
     marks: Vec<usize>,
     traced: Vec<Range<usize>>,
+    logits: LogitForm,
 }
 
 /// What goes wrong, counted down by what it happens to; below zero it does not happen.
@@ -128,7 +130,7 @@ impl Late {
 
 impl Queued {
     fn borrowed(&self) -> Pass<'_> {
-        let keep = Keep { marks: &self.marks, traced: &self.traced };
+        let keep = Keep { marks: &self.marks, traced: &self.traced, logits: self.logits };
         Pass { start: self.start, rows: self.rows, blocks: &self.blocks, cancel: &self.cancel, keep }
     }
 }
@@ -169,6 +171,7 @@ impl ExpertBytes for Absent {
 
 impl Backend for Late {
     type Matrix = <Cpu as Backend>::Matrix;
+    type Table = <Cpu as Backend>::Table;
     type Vector = Vec<f32>;
     type Experts = <Cpu as Backend>::Experts;
     type Rows = Shared<<Cpu as Backend>::Rows>;
@@ -195,6 +198,10 @@ impl Backend for Late {
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
         self.allocate(|cpu| cpu.matrix(stored))
+    }
+
+    fn table(&mut self, stored: StoredMatrix, _: TableUse) -> Result<Self::Table> {
+        self.matrix(stored)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -238,6 +245,11 @@ impl Backend for Late {
         self.queue(move |cpu| on_states(&states, |states| cpu.restore(states, from.as_ref())));
     }
 
+    fn allow(&mut self, ids: &IdSet) {
+        let ids = ids.clone();
+        self.queue(move |cpu| cpu.allow(&ids));
+    }
+
     fn begin(&mut self, pass: &Pass) {
         if let Some(unfinished) = self.pass.take() {
             self.queue.truncate(unfinished.first);
@@ -250,10 +262,11 @@ impl Backend for Late {
             cancel: pass.cancel.clone(),
             marks: pass.keep.marks.to_vec(),
             traced: pass.keep.traced.to_vec(),
+            logits: pass.keep.logits,
         });
     }
 
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Self::Rows) {
+    fn embed(&mut self, table: &Self::Table, tokens: &[u32], x: &mut Self::Rows) {
         let (table, tokens, x) = (table.clone(), tokens.to_vec(), x.clone());
         self.queue(move |cpu| with(&x, |x| cpu.embed(&table, &tokens, x)));
     }

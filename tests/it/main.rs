@@ -31,6 +31,8 @@ mod keystrokes;
 mod late;
 mod layering;
 mod load;
+#[cfg(unix)]
+mod logits;
 mod lsp;
 mod paths;
 mod privacy;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use fimd::base::Cancel;
 use fimd::compute::cpu::Cpu;
+use fimd::compute::logits::{LogitForm, Logits};
 use fimd::compute::{Backend, BlockId, Interrupted, Keep};
 use fimd::decode::sample::{argmax, log_softmax};
 use fimd::format::ModelDir;
@@ -109,8 +110,12 @@ pub fn forward<B: Backend>(
     let blocks: Vec<BlockId> = (0..model.blocks().total() as BlockId).collect();
     let marks = [tokens.len().div_ceil(2), tokens.len()];
     let all = 0..tokens.len();
-    let keep = Keep { marks: &marks[usize::from(tokens.len() < 2)..], traced: std::slice::from_ref(&all) };
-    model.forward(sequence, tokens, &blocks, keep, wanted, cancel, out)
+    let marks = &marks[usize::from(tokens.len() < 2)..];
+    let keep = Keep { marks, traced: std::slice::from_ref(&all), ..Keep::default() };
+    let mut logits = Logits::default();
+    let kept = model.forward(sequence, tokens, &blocks, keep, wanted, cancel, &mut logits)?;
+    *out = logits.whole;
+    Ok(kept)
 }
 
 /// The largest difference; no number where one is none.
@@ -200,12 +205,12 @@ fn points_and_traces_lead_back<B: TestBackend>() {
 
 fn a_kept_row_has_its_logits<B: TestBackend>() {
     let mut model = model::<B>("long", 1, 8);
-    let (mut sequence, mut all, mut one) = (model.sequence().unwrap(), Vec::new(), Vec::new());
+    let (mut sequence, mut all, mut one) = (model.sequence().unwrap(), Vec::new(), Logits::default());
     let tokens = [3, 1, 4, 1, 5, 9, 2, 6];
     let kept = forward(&mut model, &mut sequence, &tokens, LogitRows::All, &Cancel::new(), &mut all).unwrap();
     for (trace, logits) in kept.traces.iter().zip(all.chunks_exact(all.len() / tokens.len())) {
-        model.logits(&trace.hidden, &mut one).unwrap();
-        assert_eq!(one, logits);
+        model.logits(&trace.hidden, LogitForm::Whole, &mut one).unwrap();
+        assert_eq!(one.whole, logits);
     }
     assert_eq!(
         (&kept.checkpoints[0].hidden, &kept.checkpoints[1].hidden),

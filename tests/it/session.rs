@@ -5,6 +5,7 @@ use fimd::base::random::Mmix;
 use fimd::compute::Backend;
 use fimd::compute::Precision;
 use fimd::compute::cpu::Cpu;
+use fimd::compute::logits::{LogitForm, Logits};
 use fimd::format::ModelDir;
 use fimd::model::{Config, Model, ModelOptions};
 use fimd::session::{Mark, Restored, Session, SessionOptions, Synced, split_budget};
@@ -152,12 +153,12 @@ fn random_edits_end_where_a_fresh_session_would<B: TestBackend>() {
                 session.push(token, &Cancel::new()).unwrap();
             }
             if random(4) == 0 {
-                let (mut at, mut rows) = (session.tokens().to_vec(), Vec::new());
+                let (mut at, mut rows) = (session.tokens().to_vec(), Logits::default());
                 let draft = run(step, 1 + random(5));
-                session.evaluate_draft(&draft, &Cancel::new(), &mut rows).unwrap();
-                for (&token, logits) in draft.iter().zip(rows.chunks_exact(rows.len() / draft.len())).take(2)
-                {
-                    session.accept(token, logits);
+                session.evaluate_draft(LogitForm::Whole, &draft, &Cancel::new(), &mut rows).unwrap();
+                let vocab = rows.whole.len() / draft.len();
+                for (row, &token) in draft.iter().enumerate().take(2) {
+                    session.accept(token, rows.row(row, vocab));
                     at.push(token);
                     check_logits(&session, &at, bound);
                 }
@@ -264,6 +265,7 @@ fn keys_and_values_alone_are_reused_at_any_position<B: TestBackend>() {
         let mut new_blocks = load::session(open());
         new_blocks.sync(&tokens, &[], &Cancel::new()).unwrap();
         assert!(distance(session.logits(), new_blocks.logits()) < 1e-3, "after {cut}");
-        session.evaluate_draft(&[1, 2, 3], &Cancel::new(), &mut Vec::new()).unwrap();
+        let (form, draft) = (LogitForm::Whole, [1, 2, 3]);
+        session.evaluate_draft(form, &draft, &Cancel::new(), &mut Logits::default()).unwrap();
     }
 }

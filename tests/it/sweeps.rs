@@ -386,7 +386,7 @@ fn mixture([resident, swept]: [&mut Cuda; 2], dtype: DType) -> [Vec<f32>; 2] {
         let weights = MoeWeights { norm, eps: 1e-6, routed: Some(routed), shared: None };
         let (mut x, none) = (backend.rows(rows, hidden).unwrap(), backend.rows(1, 8).unwrap());
         let (cancel, all) = (Cancel::new(), 0..rows);
-        let keep = Keep { marks: &[], traced: std::slice::from_ref(&all) };
+        let keep = Keep { traced: std::slice::from_ref(&all), ..Keep::default() };
         backend.begin(&Pass { start: 0, rows, blocks: &[], cancel: &cancel, keep });
         backend.load(&input, &mut x);
         backend.moe(&weights, &mut x);

@@ -17,8 +17,8 @@ use crate::model::export::Recipe;
 use crate::model::layout::Types;
 
 /// Predicts what a mixture of experts is to do on machines with a GPU, without having one: decode with 0, 30, 60 and 85 % of the
-/// visits found on the GPU and with as many slots as fit it, prompts, a keystroke, the fixed cost, and the bytes over each
-/// link.
+/// visits found on the GPU, with as many slots as that takes and with as many as fit it; prompts, a keystroke, the fixed cost, and
+/// the bytes over each link.
 ///
 /// The policy of the slots and the division of what is missing are those of the program, and routing is drawn, or replayed from
 /// a trace; how long something takes is computed from published specifications. Nothing is measured.

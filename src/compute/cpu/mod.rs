@@ -23,14 +23,15 @@ mod simd;
 mod vector;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Error, Result};
 
 use super::experts::{ExpertBytes, ExpertShape};
+use super::logits::{IdSet, LogitForm, TopLogits};
 use super::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape, DeltaWeights,
-    HeadWeights, Interrupted, KV_BLOCK, Keep, MoeWeights, Pass, PassOut, SavedBytes, StoredMatrix,
+    HeadWeights, Interrupted, KV_BLOCK, Keep, MoeWeights, Pass, PassOut, SavedBytes, StoredMatrix, TableUse,
 };
 use crate::base::Cancel;
 use crate::base::memory::{self, Memory};
@@ -47,6 +48,8 @@ pub use simd::Level;
 pub struct Cpu {
     context: Context,
     pass: CpuPass,
+    /// The ids that can be chosen.
+    allowed: IdSet,
     /// Why the pass has failed. Its other operations then do nothing.
     failure: Option<Error>,
 }
@@ -60,13 +63,14 @@ struct CpuPass {
     cancel: Cancel,
     marks: Vec<usize>,
     traced: Vec<Range<usize>>,
+    logits: LogitForm,
     /// Rows of logits.
     heads: usize,
 }
 
 impl CpuPass {
     fn keep(&self) -> Keep<'_> {
-        Keep { marks: &self.marks, traced: &self.traced }
+        Keep { marks: &self.marks, traced: &self.traced, logits: self.logits }
     }
 }
 
@@ -82,7 +86,8 @@ pub struct Rows {
 impl Cpu {
     /// A backend with its own threads.
     pub fn new(options: CpuOptions) -> Self {
-        Self { context: Context::new(options), pass: CpuPass::default(), failure: None }
+        let (pass, allowed) = (CpuPass::default(), IdSet::default());
+        Self { context: Context::new(options), pass, allowed, failure: None }
     }
 
     /// One that records what matrices are multiplied with: much slower.
@@ -115,14 +120,31 @@ impl Cpu {
         x: &mut [f32],
     ) -> Result<()> {
         let width = experts.hidden();
-        let rows = normed.len() / width;
         let chosen = chosen.iter().copied().zip(weights.iter().copied()).collect();
-        let routing = moe::Routing { top_k: weights.len() / rows, chosen, ranks: Vec::new() };
-        let inputs = Activations::fill(&mut self.context, rows, width, |row, out| {
-            out.copy_from_slice(&normed[row * width..][..width]);
-        });
+        let inputs = self.activations(normed, width);
+        let routing = moe::Routing { top_k: weights.len() / inputs.count(), chosen, ranks: Vec::new() };
         let done = moe::routed_ffn(&mut self.context, experts, &routing, cancel, &inputs, x);
         done.context("the weights of an expert cannot be read")
+    }
+
+    /// `matrix x` for rows `x` of another device, `[rows, inputs]`.
+    pub fn multiply(&mut self, matrix: &matrix::Matrix, x: &[f32]) -> Vec<f32> {
+        let inputs = self.activations(x, matrix.view().cols());
+        linear(&mut self.context, matrix.view(), &inputs).to_vec()
+    }
+
+    /// Writes the rows `tokens` of a table to `out`, `[tokens, hidden]`.
+    pub fn look_up(table: &matrix::Matrix, tokens: &[u32], out: &mut [f32]) {
+        let width = out.len() / tokens.len();
+        for (out, &token) in out.chunks_exact_mut(width).zip(tokens) {
+            table.view().row(token as usize, out);
+        }
+    }
+
+    fn activations(&mut self, rows: &[f32], width: usize) -> Activations {
+        Activations::fill(&mut self.context, rows.len() / width, width, |row, out| {
+            out.copy_from_slice(&rows[row * width..][..width]);
+        })
     }
 
     fn norm(&mut self, x: &Rows, rows: Range<usize>, weight: &[f32], eps: f32) -> Activations {
@@ -204,6 +226,7 @@ impl Rows {
 
 impl Backend for Cpu {
     type Matrix = matrix::Matrix;
+    type Table = matrix::Matrix;
     type Vector = Vec<f32>;
     type Experts = experts::Experts;
     type Rows = Rows;
@@ -230,6 +253,10 @@ impl Backend for Cpu {
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
         matrix::Matrix::new(stored, self.context.options.exact, self.context.options.repack)
+    }
+
+    fn table(&mut self, stored: StoredMatrix, _: TableUse) -> Result<Self::Table> {
+        self.matrix(stored)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -280,6 +307,10 @@ impl Backend for Cpu {
         }
     }
 
+    fn allow(&mut self, ids: &IdSet) {
+        self.allowed = ids.clone();
+    }
+
     fn begin(&mut self, pass: &Pass) {
         self.failure = None;
         self.pass = CpuPass {
@@ -289,15 +320,14 @@ impl Backend for Cpu {
             cancel: pass.cancel.clone(),
             marks: pass.keep.marks.to_vec(),
             traced: pass.keep.traced.to_vec(),
+            logits: pass.keep.logits,
             heads: 0,
         };
     }
 
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
+    fn embed(&mut self, table: &Self::Table, tokens: &[u32], x: &mut Rows) {
         x.values.resize(tokens.len() * x.width);
-        for (out, &token) in x.values.chunks_exact_mut(x.width).zip(tokens) {
-            table.view().row(token as usize, out);
-        }
+        Self::look_up(table, tokens, &mut x.values);
     }
 
     fn load(&mut self, values: &[f32], x: &mut Rows) {
@@ -388,7 +418,18 @@ impl Backend for Cpu {
             return Err(Interrupted::Cancelled);
         }
         out.logits.clear();
-        out.logits.extend_from_slice(&logits.values[..self.pass.heads * logits.width]);
+        let rows = &logits.values[..self.pass.heads * logits.width];
+        match self.pass.logits {
+            LogitForm::Whole => out.logits.whole.extend_from_slice(rows),
+            LogitForm::Top => {
+                let found = vec![OnceLock::new(); self.pass.heads];
+                self.context.pool.run(found.len(), |row| {
+                    let logits = &rows[row * logits.width..][..logits.width];
+                    found[row].get_or_init(|| TopLogits::of(logits, &self.allowed));
+                });
+                out.logits.top.extend(found.into_iter().filter_map(OnceLock::into_inner));
+            }
+        }
         out.hidden.clear();
         out.states.clear();
         out.traces.clear();

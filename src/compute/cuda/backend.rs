@@ -10,20 +10,24 @@ use super::hybrid::Hybrid;
 use super::matrix;
 use super::memory::{Buffer, HostMemory};
 use super::saver::Saver;
-use super::sizes::{check, input_bytes, input_words, saved_bytes, staging_bytes, workspace_bytes};
+use super::sizes::{check, input_bytes, saved_bytes, staging_bytes, workspace_bytes};
 use super::staging::Staging;
 use super::sweep::Sweep;
+use super::table::Table;
+use super::top;
 use super::workspace::Workspace;
 use super::{Cuda, CudaPass, PACED_ROWS_MIN, Planned, Rows, attention, delta, moe, saved};
 use crate::base::memory::{self as host_memory, Memory, Space as MemorySpace};
 use crate::compute::experts::{DeviceVisits, ExpertBytes, ExpertShape};
+use crate::compute::logits::IdSet;
 use crate::compute::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaShape, DeltaWeights, HeadWeights, Interrupted,
-    MoeWeights, Pass, PassOut, PassSizes, SavedBytes, StoredMatrix,
+    MoeWeights, Pass, PassOut, PassSizes, SavedBytes, StoredMatrix, TableUse,
 };
 
 impl Backend for Cuda {
     type Matrix = matrix::Matrix;
+    type Table = Table;
     type Vector = Buffer;
     type Experts = moe::Experts;
     type Rows = Rows;
@@ -62,6 +66,7 @@ impl Backend for Cuda {
             staging: Staging::new(self.device.clone(), staging_bytes(sizes, self.options.precision))?,
             upload: HostMemory::new(&self.device, inputs.bytes())?,
             inputs,
+            allowed: self.arena.take(top::allowed_bytes(sizes.vocab))?,
         });
         if sizes.delta.is_some() {
             let precision = self.options.precision;
@@ -91,6 +96,10 @@ impl Backend for Cuda {
 
     fn matrix(&mut self, stored: StoredMatrix) -> Result<Self::Matrix> {
         self.maker.matrix(&mut self.modules, &stored).with_context(|| stored.values.name.to_string())
+    }
+
+    fn table(&mut self, stored: StoredMatrix, of: TableUse) -> Result<Table> {
+        self.take_table(stored, of)
     }
 
     fn vector(&mut self, values: Vec<f32>) -> Result<Self::Vector> {
@@ -153,19 +162,18 @@ impl Backend for Cuda {
         self.keep(done);
     }
 
+    fn allow(&mut self, ids: &IdSet) {
+        let done = self.allow_ids(ids);
+        self.keep(done);
+    }
+
     fn begin(&mut self, pass: &Pass) {
         let done = self.begin_pass(pass);
         self.keep(done);
     }
 
-    fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], x: &mut Rows) {
-        self.enqueue(|this| {
-            ensure!(tokens.len() <= x.rows_max, "a pass is larger than was stated");
-            let [start, blocks, angles, _] = input_words(&this.sizes);
-            let to = this.inputs()?.tokens;
-            this.put(4 * (start + blocks + angles), tokens.iter().flat_map(|token| token.to_ne_bytes()), to)?;
-            table.embed(&this.device, to, tokens.len(), x.buffer.address())
-        });
+    fn embed(&mut self, table: &Table, tokens: &[u32], x: &mut Rows) {
+        self.enqueue(|this| this.look_up(table, tokens, x));
     }
 
     fn load(&mut self, values: &[f32], x: &mut Rows) {

@@ -6,11 +6,12 @@
 //! operations `batch` puts together and `graphs` launches at once where they came before; `param` is what they take.
 //! `memory` is what is allocated on it, `module` the kernels of `kernels`, `matrix` products with weights, `input` the rows
 //! that they multiply. `backend` has the operations of a backend, of which `attention`, `delta` and `moe` are the larger ones,
-//! `sizes` what passes need, and `workspace` the memory that operations share. `staging` is what comes back to the host,
-//! `saved` what is kept of the recurrence, `saver` copies states there beside the kernels. `hybrid` has what layers share
-//! whose experts are on both devices, `split` divides the missing ones, `page_locks` lets the device copy them from where they
-//! are; `sweep` computes with the experts of a layer as they pass through device memory, `ring` is that memory, `tiles` the
-//! order in which visits are computed, and `grouping` the same where all experts are there.
+//! `table` has embedding and head, `top` reduces logits, `sizes` is what passes need, and `workspace` the memory that operations
+//! share. `staging` is what comes back to the host, `saved` what is kept of the recurrence, `saver` copies states there beside
+//! the kernels. `hybrid` has what layers share whose experts are on both devices, `split` divides the missing ones,
+//! `page_locks` lets the device copy them from where they are; `sweep` computes with the experts of a layer as they pass through
+//! device memory, `ring` is that memory, `tiles` the order in which visits are computed, and `grouping` the same where all
+//! experts are there.
 
 mod attention;
 mod backend;
@@ -37,7 +38,9 @@ mod sizes;
 pub mod split;
 mod staging;
 mod sweep;
+mod table;
 mod tiles;
+mod top;
 mod workspace;
 
 use std::ops::Range;
@@ -46,13 +49,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
 use super::cpu::{Cpu, CpuOptions};
-use super::{HeadWeights, KV_BLOCK, Keep, Pass, PassSizes, Precision};
+use super::logits::{IdSet, LogitForm, Logits};
+use super::{KV_BLOCK, Keep, Pass, PassSizes, Precision};
 use crate::base::Cancel;
 use driver::{Address, Device, Function, Param};
 use grouping::Grouping;
 use hybrid::{Hybrid, Routed};
-use input::{Input, TENSOR_ROWS_MIN};
-use matrix::Output;
+use input::TENSOR_ROWS_MIN;
 use memory::{Arena, Buffer, HostMemory};
 use module::{File, Modules};
 use saved::Destination;
@@ -65,6 +68,7 @@ pub use sizes::{
 use split::Visit;
 use staging::Staging;
 use sweep::Sweep;
+pub use table::{HostTables, Table};
 use workspace::{Space, Workspace};
 
 /// Rows that are turned to logits at a time.
@@ -105,7 +109,9 @@ pub struct CudaOptions {
     pub sweep_rows_min: Option<usize>,
     /// Whether short passes are launched as graphs.
     pub graphs: bool,
-    /// How the CPU computes with experts that are not in device memory.
+    /// What else stays with the host.
+    pub host_tables: HostTables,
+    /// How the CPU computes with what is not in device memory.
     pub cpu: CpuOptions,
 }
 
@@ -116,13 +122,16 @@ pub struct Cuda {
     failure: Option<String>,
     planned: Option<Planned>,
     rows_kernels: RowsKernels,
+    top_kernels: top::Kernels,
     moe_kernels: Option<moe::Kernels>,
     delta_kernels: Option<delta::Kernels>,
     maker: matrix::Maker,
     /// Where there are recurrent states.
     saver: Option<Saver>,
-    /// For experts that are not in device memory.
+    /// For what is not in device memory.
     cpu: Cpu,
+    /// The ids that can be chosen.
+    allowed: IdSet,
     /// What layers share whose experts are not all in device memory.
     hybrid: Option<Hybrid>,
     /// The same for passes of many rows.
@@ -143,6 +152,8 @@ struct Planned {
     inputs: Buffer,
     /// Where inputs are put together.
     upload: HostMemory,
+    /// The ids that can be chosen, a bit each.
+    allowed: Buffer,
 }
 
 /// Kernels on rows.
@@ -175,6 +186,7 @@ struct CudaPass {
     cancel: Cancel,
     marks: Vec<usize>,
     traced: Vec<Range<usize>>,
+    form: LogitForm,
     /// Whether it has begun and was not waited for.
     is_open: bool,
     /// Whether an operation was left out.
@@ -182,7 +194,8 @@ struct CudaPass {
     /// Whether experts without slots pass through device memory.
     is_swept: bool,
     /// What has come back so far.
-    logits: Vec<f32>,
+    logits: Logits,
+    head_rows: Vec<f32>,
     hidden: Vec<f32>,
     states: Vec<saved::State>,
     traces: Vec<saved::Trace>,
@@ -215,12 +228,14 @@ impl Cuda {
             pack_rows: function("pack_rows")?,
             unpack: function("unpack")?,
         };
+        let top_kernels = top::Kernels::new(&mut modules)?;
         Ok(Self {
             maker: matrix::Maker::new(device.clone(), arena.clone()),
             pass: CudaPass::default(),
             failure: None,
             planned: None,
             cpu: Cpu::new(options.cpu),
+            allowed: IdSet::default(),
             saver: None,
             hybrid: None,
             sweep: None,
@@ -229,6 +244,7 @@ impl Cuda {
             delta_kernels: None,
             sizes: PassSizes::default(),
             rows_kernels,
+            top_kernels,
             modules,
             options,
             arena,
@@ -363,7 +379,9 @@ impl Cuda {
                 pass.routed.chosen.extend(chosen);
             }
             Destination::Hidden => numbers(bytes, &mut pass.hidden),
-            Destination::Logits => numbers(bytes, &mut pass.logits),
+            Destination::Logits => numbers(bytes, &mut pass.logits.whole),
+            Destination::HeadRows => numbers(bytes, &mut pass.head_rows),
+            Destination::TopLogits => pass.logits.top.extend(top::read(bytes)),
         });
         saver.iter_mut().for_each(Saver::release);
         done
@@ -371,7 +389,7 @@ impl Cuda {
 
     /// Enqueues copies of the rows that are kept.
     fn save_hidden(&mut self, x: &Rows) -> Result<()> {
-        let keep = Keep { marks: &self.pass.marks, traced: &self.pass.traced };
+        let keep = Keep { marks: &self.pass.marks, traced: &self.pass.traced, logits: self.pass.form };
         let rows: Vec<usize> = keep.hidden_rows().collect();
         for run in rows.chunk_by(|before, after| before + 1 == *after) {
             let row_bytes = 4 * x.width;
@@ -400,10 +418,12 @@ impl Cuda {
             cancel: pass.cancel.clone(),
             marks: pass.keep.marks.to_vec(),
             traced: pass.keep.traced.to_vec(),
+            form: pass.keep.logits,
             is_open: true,
             is_incomplete: false,
             is_swept,
-            logits: Vec::new(),
+            logits: Logits::default(),
+            head_rows: Vec::new(),
             hidden: Vec::new(),
             states,
             traces,
@@ -510,20 +530,14 @@ impl Cuda {
         }
     }
 
-    fn logits_of(&mut self, weights: &HeadWeights<Self>, rows: Range<usize>, x: &Rows) -> Result<()> {
-        let (hidden, vocab) = (weights.output.cols(), weights.output.rows());
-        let most = HEAD_ROWS.min(self.sizes.rows_max);
-        for first in rows.clone().step_by(most) {
-            let count = most.min(rows.end - first);
-            let mut space = self.space()?;
-            let (normed, logits) = (space.words(count * hidden)?, space.words(count * vocab)?);
-            let from = x.buffer.address().plus(4 * first * hidden);
-            self.norm(from, &weights.norm, normed, count, hidden, weights.eps)?;
-            // A row has the same logits beside others as alone.
-            weights.output.multiply(&self.device, &Input::exact(normed), Output::to(logits), count)?;
-            self.save(logits, 4 * count * vocab, Destination::Logits)?;
-        }
-        Ok(())
+    fn allow_ids(&mut self, ids: &IdSet) -> Result<()> {
+        self.device.enter()?;
+        let mut words = vec![0; self.sizes.vocab.div_ceil(32)];
+        let count = words.len().min(ids.words().len());
+        words[..count].copy_from_slice(&ids.words()[..count]);
+        let to = self.planned()?.allowed.address();
+        self.allowed = ids.clone();
+        self.device.upload(&words, to)
     }
 
     fn device_error(&self) -> Option<Error> {

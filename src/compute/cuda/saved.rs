@@ -43,6 +43,10 @@ pub(super) enum Destination {
     Hidden,
     /// Logits.
     Logits,
+    /// Rows for a head that is with the CPU.
+    HeadRows,
+    /// The greatest of each row, as kernels write them.
+    TopLogits,
 }
 
 impl Memory {

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use super::memory::taken;
 use super::{
     HEAD_ROWS, PACED_ROWS_MIN, attention, delta, grouping, hybrid, matrix, moe, ring, saver, split, sweep,
+    top,
 };
 use crate::compute::experts::MatrixLayout;
 use crate::compute::{DeltaShape, KV_BLOCK, PassSizes, Precision, SavedBytes};
@@ -18,7 +19,8 @@ const STAGED_TRACES: usize = 64;
 pub fn working_bytes(sizes: &PassSizes) -> Result<u64> {
     let rows = taken(4 * sizes.rows_max * sizes.hidden) + taken(4 * sizes.vocab);
     let pieces = saver::bytes(sizes, &saved_bytes(sizes, Precision::F32));
-    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows + pieces) as u64)
+    let allowed = taken(top::allowed_bytes(sizes.vocab));
+    Ok((taken(workspace_bytes(sizes)?) + taken(input_bytes(sizes)) + rows + pieces + allowed) as u64)
 }
 
 /// Bytes of device memory that long prompts take besides when experts pass through `ring_bytes` of it.
@@ -93,7 +95,8 @@ pub(super) fn workspace_bytes(sizes: &PassSizes) -> Result<usize> {
         largest = largest.max(delta::workspace_bytes(shape, hidden, rows_max)?);
     }
     let head = HEAD_ROWS.min(rows_max);
-    Ok(largest.max(taken(4 * head * hidden) + taken(4 * head * vocab)))
+    let top = top::workspace_bytes(head, vocab)?;
+    Ok(largest.max(taken(4 * head * hidden) + taken(4 * head * vocab) + top))
 }
 
 /// Words of the parts of [`Inputs`](super::Inputs).

@@ -31,7 +31,7 @@ use crate::base::memory;
 use crate::compute::experts::{ExpertBytes, ExpertShape};
 use crate::compute::{
     AttentionBias, AttentionShape, AttentionWeights, Backend, DeltaProjection, DeltaShape, DeltaWeights,
-    ExpertWeights, HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix,
+    ExpertWeights, HeadWeights, MoeWeights, RoutedWeights, SharedWeights, StoredMatrix, TableUse,
 };
 use crate::format::{Description, MappedFile, ModelDir};
 
@@ -234,7 +234,7 @@ impl<B: Backend> Loader<'_, B> {
             layers.push(Layer { mixer, moe: self.ffn(i, &layer.ffn)?.into() });
         }
         let before = self.bytes;
-        let embedding = self.matrix(Field::Embedding)?;
+        let embedding = self.table(Field::Embedding, TableUse::Embedding)?;
         let embedding_bytes = self.bytes.all - before.all;
         let head = self.head()?.into();
         let bytes = WeightBytes {
@@ -261,7 +261,11 @@ impl<B: Backend> Loader<'_, B> {
         let has_own = self.parts.contains_key(&Field::Head);
         let output = if has_own { Field::Head } else { Field::Embedding };
         let eps = self.config.eps;
-        Ok(HeadWeights { norm: self.vector(Field::OutputNorm)?, eps, output: self.matrix(output)? })
+        Ok(HeadWeights {
+            norm: self.vector(Field::OutputNorm)?,
+            eps,
+            output: self.table(output, TableUse::Head)?,
+        })
     }
 
     fn attention(&mut self, layer: usize, shape: &AttentionShape) -> Result<AttentionWeights<B>> {
@@ -415,22 +419,38 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn matrix(&mut self, field: Field) -> Result<B::Matrix> {
-        let stored = self.stored(field)?;
-        let matrix = match &self.parts[&field].arrangement {
-            Arrangement::Rows(ranges) => stored.stacked(ranges)?,
-            _ => stored.matrix(0..stored.rows)?,
-        };
-        self.take(matrix)
+        let stored = self.arranged(field)?;
+        self.take(stored)
     }
 
-    fn take(&mut self, mut matrix: StoredMatrix) -> Result<B::Matrix> {
+    fn table(&mut self, field: Field, of: TableUse) -> Result<B::Table> {
+        let stored = self.arranged(field)?;
+        let counted = self.counted(stored);
+        self.backend.table(counted, of)
+    }
+
+    /// The weight `field`, with its rows where they belong.
+    fn arranged(&self, field: Field) -> Result<StoredMatrix> {
+        let stored = self.stored(field)?;
+        match &self.parts[&field].arrangement {
+            Arrangement::Rows(ranges) => stored.stacked(ranges),
+            _ => stored.matrix(0..stored.rows),
+        }
+    }
+
+    fn take(&mut self, matrix: StoredMatrix) -> Result<B::Matrix> {
+        let counted = self.counted(matrix);
+        self.backend.matrix(counted)
+    }
+
+    fn counted(&mut self, mut matrix: StoredMatrix) -> StoredMatrix {
         if self.store.is_some() {
             // The system would give up its pages for those of files that are read.
             matrix.values.bytes = matrix.values.bytes.to_owned();
         }
         let scales = matrix.scale.as_ref().map_or(0, |scale| size_of_val(&scale.values[..]));
         self.bytes.all += (matrix.values.bytes.len() + scales) as u64;
-        self.backend.matrix(matrix)
+        matrix
     }
 
     /// The weight `field`, which must be all there is of it.

@@ -6,7 +6,7 @@ use super::stored::locate;
 use crate::base::dtype::DType;
 use crate::compute::experts::MatrixLayout;
 use crate::format::ModelDir;
-use crate::model::architecture::{self, Arrangement, Field, Part};
+use crate::model::architecture::{self, Arrangement, Field, Part, Role};
 use crate::model::config::Config;
 use crate::model::export::{ExportTensor, Recipe};
 
@@ -23,8 +23,12 @@ pub enum Types<'a> {
 }
 
 impl Types<'_> {
-    /// Bytes that all weights take where `of` says what a number of matrices of one layout take.
-    pub fn bytes(&self, config: &Config, of: impl Fn(&MatrixLayout, usize) -> Option<u64>) -> Result<u64> {
+    /// Bytes that all weights take where `of` says what a number of matrices of one role and layout take.
+    pub fn bytes(
+        &self,
+        config: &Config,
+        of: impl Fn(Role, &MatrixLayout, usize) -> Option<u64>,
+    ) -> Result<u64> {
         let mut all = 0;
         for part in architecture::tensors(config) {
             let elements: usize = part.shape.iter().product();
@@ -40,7 +44,8 @@ impl Types<'_> {
             let cols = part.cols();
             let scale_block = config.fp8_block.filter(|_| dtype == DType::F8E4M3);
             let layout = MatrixLayout { rows: part.rows() / count, cols, dtype, scale_block };
-            let matrix = of(&layout, count).with_context(|| format!("{:?} is no matrix", part.field))?;
+            let matrix =
+                of(part.role, &layout, count).with_context(|| format!("{:?} is no matrix", part.field))?;
             // A device knows a tensor again by its place in a file.
             let is_copied_twice = part.field == Field::Embedding && config.tied && !is_in_file;
             all += if is_copied_twice { 2 * matrix } else { matrix };

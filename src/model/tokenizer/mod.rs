@@ -21,6 +21,7 @@ use serde::Deserialize;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
+use crate::compute::logits::IdSet;
 use crate::format::{Description, ModelDir};
 use chat::{ChatTemplate, Message};
 
@@ -352,6 +353,13 @@ impl Tokenizer {
     /// One more than the greatest id with text. A model may have more rows of logits than that.
     pub fn vocab_size(&self) -> usize {
         self.spans.len()
+    }
+
+    /// The ids with text.
+    pub fn ids(&self) -> IdSet {
+        let mut ids = IdSet::below(self.spans.len());
+        self.holes.iter().for_each(|&id| ids.remove(id));
+        ids
     }
 
     /// Makes the ids without text impossible. `logits` is `[rows]`, at least or less than the

@@ -1,5 +1,6 @@
 // The driver's interface: device memory, page-locked memory, copies, fills.
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -12,6 +13,8 @@
 using namespace emulator;
 
 namespace {
+
+std::atomic<unsigned long long> bytes_to_host;
 
 void drain_all() {
     for (Stream* stream : open_streams()) stream->drain();
@@ -47,7 +50,10 @@ CUresult to_device(Stream& stream, CUdeviceptr to, const void* from, size_t byte
 
 CUresult to_host(Stream& stream, void* to, CUdeviceptr from, size_t bytes) {
     if (is_wrong(from, bytes, "copy to the host")) return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = submit(stream, [=] { memcpy(to, reinterpret_cast<void*>(from), bytes); });
+    CUresult result = submit(stream, [=] {
+        memcpy(to, reinterpret_cast<void*>(from), bytes);
+        bytes_to_host += bytes;
+    });
     if (result || captures(stream) || is_page_locked(to, bytes)) return result;
     stream.drain();
     return sticky_error();
@@ -181,3 +187,5 @@ DRIVER_API CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t byt
 DRIVER_API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
     return waited_for("cuMemsetD8_v2", [=](Stream& stream) { return fill(stream, to, value, count); });
 }
+
+EMULATOR_API unsigned long long emulator_bytes_to_host() { return bytes_to_host; }

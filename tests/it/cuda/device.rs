@@ -188,6 +188,11 @@ pub mod emulator {
         function::<extern "C" fn() -> u64>(c"emulator_peak_memory")()
     }
 
+    /// The bytes that were copied to the host.
+    pub fn bytes_to_host() -> u64 {
+        function::<extern "C" fn() -> u64>(c"emulator_bytes_to_host")()
+    }
+
     /// Why something failed last.
     pub fn explanation() -> String {
         let text = function::<extern "C" fn() -> *const c_char>(c"emulator_explanation")();
