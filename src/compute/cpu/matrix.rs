@@ -1,7 +1,7 @@
 //! Matrices in their stored type, and strips of them unpacked for the vector units.
 //!
 //! A strip is [`LANES`] rows; one lane belongs to one row. Unpacked, four consecutive quants of a row, or one
-//! value, stand in its lane, so that a product needs no sum across lanes. Blocks of 256 columns of a strip
+//! value, stand in its lane, so that a product needs no sum across lanes. Slices of 256 columns of a strip
 //! are unpacked at a time, into a few KiB that stay in the first-level cache, and used for all inputs.
 
 #![expect(unsafe_code, reason = "blocks are loaded by pointer, inside bounds that are checked before")]
