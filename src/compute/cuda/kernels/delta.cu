@@ -157,16 +157,18 @@ extern "C" __global__ void __launch_bounds__(128) delta_rule(Delta s, const floa
 static const int CHUNK = 16;
 // Widest key in chunks.
 static const int KEYS = 128;
+// What queries are multiplied by, since they are small: f16 then has more digits of what their elements were rounded by.
+static const float QUERY_SCALE = 64.f;
 
 // What the value heads of a key head share in a chunk; rows behind the last one are 0.
 struct ChunkKeys {
-    // Keys, then queries: of each row the elements, rounded, then what they were rounded by, see `split_f16`.
+    // Keys, then scaled queries: of each row the elements, rounded, then what they were rounded by, see `split_f16`.
     u16 rows[2][CHUNK][2 * KEYS];
 };
 
 // What a value head has in a chunk.
 struct ChunkHead {
-    // What makes u_i of `v_j - G_j S^T k_j` (row i, column j), then `D_ij (q_i . k_j)`; in pairs, as above.
+    // What makes u_i of `v_j - G_j S^T k_j` (row i, column j), then `D_ij (q_i . k_j)` of scaled queries; in pairs, as above.
     u16 squares[2][CHUNK][2 * CHUNK];
     // Of each row: G_i, then D_last,i.
     float decays[2][CHUNK];
@@ -180,7 +182,7 @@ __device__ __forceinline__ void store_pair(u16* row, int col, float v) {
 // Whatever of rows `first` to `end` does not depend on the state. A block for each chunk (`x`) of each value head (`y`), with a
 // thread for each pair of rows.
 extern "C" __global__ void __launch_bounds__(256) delta_chunks(Delta s, const float* channels, const float* gates, ChunkKeys* keys, ChunkHead* heads, int first, int end) {
-    // Keys, then queries; what follows a row keeps rows in different banks.
+    // Keys, then scaled queries; what follows a row keeps rows in different banks.
     __shared__ __align__(16) float rows[2][CHUNK][KEYS + 4];
     __shared__ float lower[CHUNK][CHUNK], decay[CHUNK], beta[CHUNK];
     int chunk = blockIdx.x, head = blockIdx.y, key_head = key_head_of(s, head), width = channels_of(s);
@@ -192,6 +194,7 @@ extern "C" __global__ void __launch_bounds__(256) delta_chunks(Delta s, const fl
         int of = at / (CHUNK * KEYS), row = at / KEYS % CHUNK, col = at % KEYS;
         const float* x = channels + (u64)(from + row) * width + ((1 - of) * s.key_heads + key_head) * s.key_dim;
         float low = row < count && col < s.key_dim ? x[col] : 0.f, high = row < count && col + 1 < s.key_dim ? x[col + 1] : 0.f;
+        if (of == 1) low *= QUERY_SCALE, high *= QUERY_SCALE;
         *(float2*)&rows[of][row][col] = make_float2(low, high);
         u16* pairs = shared_by.rows[of][row];
         if (is_first) split_f16(low, high, *(u32*)(pairs + col), *(u32*)(pairs + KEYS + col));
@@ -370,7 +373,7 @@ extern "C" __global__ void __launch_bounds__(128) delta_chunked(Delta s, const f
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int own = 8 * n + 2 * t + i % 2, row = first + CHUNK * chunk + own, col = column + i / 2 * 8;
-                if (row < end && col < s.value_dim) out[((u64)row * s.value_heads + head) * s.value_dim + col] = mixed[n][i] * down[i / 2];
+                if (row < end && col < s.value_dim) out[((u64)row * s.value_heads + head) * s.value_dim + col] = mixed[n][i] * (down[i / 2] / QUERY_SCALE);
                 update[n][i] *= decays[at][1][own];
             }
         }
