@@ -287,6 +287,7 @@ impl Spec {
             level: self.level,
             exact: self.exact,
             precision: Precision::F16,
+            kv: Precision::F32,
         }
     }
 

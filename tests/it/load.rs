@@ -46,7 +46,8 @@ pub(crate) use on_every_backend;
 
 /// Options of the CPU that compute the same on every machine of a level.
 pub fn cpu(threads: usize, delta_chunk_rows_min: usize, precision: Precision) -> CpuOptions {
-    CpuOptions { threads, delta_chunk_rows_min, level: Level::detect(), exact: false, precision }
+    let (level, kv) = (Level::detect(), Precision::F32);
+    CpuOptions { threads, delta_chunk_rows_min, level, exact: false, precision, kv }
 }
 
 /// The model in `dir`.

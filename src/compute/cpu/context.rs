@@ -34,6 +34,7 @@ impl Context {
     #[cfg(test)]
     pub(super) fn for_test(level: super::simd::Level) -> Self {
         let precision = crate::compute::Precision::F32;
-        Self::new(CpuOptions { threads: 2, delta_chunk_rows_min: 16, level, exact: false, precision })
+        let kv = precision;
+        Self::new(CpuOptions { threads: 2, delta_chunk_rows_min: 16, level, exact: false, precision, kv })
     }
 }

@@ -5,7 +5,7 @@ use fimd::base::random::Mmix;
 
 use super::build::PRODUCT;
 use super::child;
-use super::device::{Buffer, Device, Param};
+use super::device::{Device, Param};
 use crate::paths;
 
 /// As of the kernels.
@@ -221,7 +221,7 @@ fn run(device: &Device, case: &Case, inputs: &Inputs, in_chunks: bool) -> [Vec<f
     if !child::is_own() {
         assert!(!is_set(&all[..case.first * of_row]) && !is_set(&all[case.end * of_row..]), "{case:?}");
     }
-    [all[case.first * of_row..case.end * of_row].to_vec(), device.read::<f32>(Buffer::clone(&state))]
+    [all[case.first * of_row..case.end * of_row].to_vec(), device.read::<f32>(state)]
 }
 
 /// The largest difference, as a share of the largest number.

@@ -150,8 +150,8 @@ extern "C" __global__ void __launch_bounds__(128) delta_rule(Delta s, const floa
 //   u_i = beta_i (v_i - G_i S^T k_i - sum_{j<i} D_ij (k_i . k_j) u_j),
 //   o_i = G_i S^T q_i + sum_{j<=i} D_ij (q_i . k_j) u_j, and after it
 //   S = G_last S + sum_j D_last,j k_j u_j^T.
-// The sums over u_j are a triangular system of which each chunk has the inverse: no element of it is above 1, since a row that
-// is taken out of the state with beta up to 1 makes nothing larger. See arXiv:2406.06484 and, for the decays, arXiv:2412.06464.
+// The sums over u_j are a triangular system of which each chunk has the inverse. No element of that is above 1: with keys of
+// length 1 and beta up to 1 no row makes a state larger. See arXiv:2406.06484 and, for the decays, arXiv:2412.06464.
 
 // Rows of a chunk: as many as an instruction of tensor cores takes of each operand.
 static const int CHUNK = 16;
