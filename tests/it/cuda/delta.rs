@@ -264,6 +264,8 @@ fn chunks_of_rows_are_computed_as_rows_are() {
             }
         }
         let mut random = Mmix(crate::gpu::seed());
+        // Tensor cores cut sums off, where the emulated ones round them.
+        let bound = if child::is_own() { 1e-5 } else { 2e-6 };
         for case in cases {
             let inputs = Inputs::new(&case, &mut random);
             let expected = inputs.reference(&case);
@@ -271,7 +273,7 @@ fn chunks_of_rows_are_computed_as_rows_are() {
                 let found = run(&device, &case, &inputs, in_chunks);
                 let [outputs, state] = [0, 1].map(|part| error(&expected[part], &found[part]));
                 println!("in chunks: {in_chunks}, outputs {outputs:.1e}, states {state:.1e}: {case:?}");
-                assert!(outputs <= 2e-6 && state <= 2e-6, "in chunks: {in_chunks}, {case:?}");
+                assert!(outputs <= bound && state <= bound, "in chunks: {in_chunks}, {case:?}");
             }
         }
     });
