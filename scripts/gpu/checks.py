@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 # What is tested, and what names of its tests begin with.
 GROUPS = [
     ("wrappers of inline PTX against scalars", ["cuda::wrappers::", "cuda::trial::"]),
-    ("kernels of every weight type, and attention", ["cuda::products::", "cuda::attention::", "gpu::every_weight_type", "sweeps::experts_of_every_type"]),
+    ("kernels of every weight type, attention, and chunks of DeltaNet", ["cuda::products::", "cuda::attention::", "cuda::delta::", "gpu::every_weight_type", "sweeps::experts_of_every_type"]),
     ("checkpoints of every architecture", ["reference::on_a_gpu::", "gpu_models::", "gpu::the_program_generates"]),
     ("sessions with random edits", ["session::on_a_gpu::"]),
     ("experts in slots, states, graphs, sweeps", ["gpu::", "states::", "graphs::", "sweeps::"]),

@@ -18,7 +18,7 @@ pub struct Sizes {
     pub trunk_bytes: u64,
     /// Bytes of those of which a token reads one row.
     pub lookup_bytes: u64,
-    /// Weights that a token is multiplied with.
+    /// Weights that a token is multiplied with; an element of a recurrent state counts as three.
     pub token_weights: u64,
     /// Layers of any kind.
     pub depth: usize,

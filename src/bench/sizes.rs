@@ -90,7 +90,8 @@ fn expert_weights(config: &Config) -> u64 {
     config.moe_shapes().next().map_or(0, of_moe)
 }
 
-/// Weights that a token is multiplied with.
+/// Weights that a token is multiplied with. An element of a recurrent state counts as three: it is multiplied with a key, takes
+/// another product with that, and is multiplied with a query. On tensor cores that is what chunks take, see `delta.cu`.
 fn token_weights(config: &Config) -> u64 {
     let parts = architecture::tensors(config);
     let of_part = |part: &Part| {
@@ -102,7 +103,8 @@ fn token_weights(config: &Config) -> u64 {
             None => elements,
         }
     };
-    parts.iter().map(of_part).sum::<usize>() as u64
+    let states = config.delta_shapes().map(|shape| 3 * shape.state_len());
+    parts.iter().map(of_part).chain(states).sum::<usize>() as u64
 }
 
 /// What memory, arithmetic and disk do in a second, for weights of a type and a smaller copy of the experts in another one; the

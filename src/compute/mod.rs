@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::Result;
+use half::f16;
 
 use crate::base::Cancel;
 use crate::base::memory::Memory;
@@ -392,6 +393,14 @@ impl Precision {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,
+        }
+    }
+
+    /// Takes numbers to those that are kept of them.
+    pub fn round(self, values: &mut [f32]) {
+        if self == Self::F16 {
+            let max = f16::MAX.to_f32();
+            values.iter_mut().for_each(|x| *x = f16::from_f32(x.clamp(-max, max)).to_f32());
         }
     }
 }

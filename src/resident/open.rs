@@ -291,6 +291,7 @@ impl Spec {
             exact: self.exact,
             repack: self.repack,
             precision: Precision::F16,
+            kv: Precision::F32,
         }
     }
 

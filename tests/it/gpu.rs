@@ -170,6 +170,7 @@ fn every_weight_type_is_multiplied_as_on_the_cpu() {
             exact: true,
             repack: false,
             precision: Precision::F32,
+            kv: Precision::F32,
         };
         for batch in [1, 9] {
             let x = &x[..batch * cols];

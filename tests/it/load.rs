@@ -53,6 +53,7 @@ pub fn cpu(threads: usize, delta_chunk_rows_min: usize, precision: Precision) ->
         exact: false,
         repack: false,
         precision,
+        kv: Precision::F32,
     }
 }
 

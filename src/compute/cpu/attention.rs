@@ -122,6 +122,8 @@ pub(super) fn attend(
         add_bias(&mut values, &bias.value);
     }
     place(context, weights, pass, &mut queries, &mut keys);
+    context.options.kv.round(&mut keys);
+    context.options.kv.round(&mut values);
     let kv_width = kv_heads * head_dim;
     for row in 0..pass.rows {
         let position = pass.start + row;

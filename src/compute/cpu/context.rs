@@ -41,6 +41,7 @@ impl Context {
             exact: false,
             repack: false,
             precision,
+            kv: precision,
         })
     }
 }

@@ -19,4 +19,7 @@ pub struct CpuOptions {
     pub repack: bool,
     /// The precision of saved states and traces.
     pub precision: Precision,
+    /// The precision that keys and values are rounded to. They take 32 bits all the same: this is what a backend that keeps
+    /// fewer is compared with.
+    pub kv: Precision,
 }

@@ -4,6 +4,7 @@ mod attention;
 pub mod build;
 mod capture;
 pub mod child;
+mod delta;
 pub mod device;
 mod faults;
 mod memory;
