@@ -80,7 +80,7 @@ impl Activations {
 
 /// Blocks from a row to the next, for rows of `cols`.
 fn block_stride(cols: usize) -> usize {
-    if cols.is_multiple_of(BLOCK) { cols / BLOCK | 1 } else { 0 }
+    if cols.is_multiple_of(BLOCK) { (cols / BLOCK) | 1 } else { 0 }
 }
 
 /// Rounds to integers.
@@ -850,9 +850,9 @@ mod tests {
                             &values,
                             1 + source.bits() as usize % 18,
                             false,
-                            source.bits() % 2 == 0,
+                            source.bits().is_multiple_of(2),
                         );
-                        check(&stored, &values, 1, true, source.bits() % 2 == 0);
+                        check(&stored, &values, 1, true, source.bits().is_multiple_of(2));
                     }
                 }
             }
