@@ -16,7 +16,7 @@ use crate::compute::experts::MatrixLayout;
 use crate::compute::{PassSizes, Precision};
 use crate::format::ModelDir;
 use crate::hub;
-use crate::model::architecture::{self, Field, Part};
+use crate::model::architecture::{self, Field, Part, Role};
 use crate::model::config::MoeShape;
 use crate::model::export::{self, Recipe};
 use crate::model::{Config, layout};
@@ -33,6 +33,8 @@ pub fn of_files(dir: &ModelDir, config: &Config) -> Result<(Sizes, DType)> {
     let sizes = Sizes {
         trunk_bytes: layout::trunk_bytes(dir, config),
         lookup_bytes: if config.tied { 0 } else { bytes },
+        head_bytes: layout::head(dir, config)?.1,
+        head_weights: head_weights(config),
         token_weights: token_weights(config),
         depth: config.layers.len(),
         layers,
@@ -47,6 +49,8 @@ pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
     let mut sizes = Sizes {
         trunk_bytes: 0,
         lookup_bytes: 0,
+        head_bytes: 0,
+        head_weights: head_weights(config),
         token_weights: token_weights(config),
         depth: config.layers.len(),
         layers: Vec::new(),
@@ -72,6 +76,9 @@ pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
         if part.field == Field::Embedding && !config.tied {
             sizes.lookup_bytes = bytes as u64;
         }
+        if part.role == Role::Head {
+            sizes.head_bytes = bytes as u64;
+        }
     }
     sizes.layers = headers.into_iter().flatten().collect();
     let (_, dtype) =
@@ -82,6 +89,11 @@ pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
 /// Bytes of a smaller copy of all experts in a type, as `fimd quantize --cold` writes it.
 pub fn of_copy(config: &Config, dtype: DType) -> Result<u64> {
     Ok(in_mix(config, &Recipe::uniform(dtype))?.0.expert_bytes())
+}
+
+/// Weights of the head.
+fn head_weights(config: &Config) -> u64 {
+    (config.vocab * config.hidden) as u64
 }
 
 /// Weights of a routed expert.
