@@ -177,7 +177,7 @@ mod tests {
             head_bytes: 200_000_000,
             head_weights: 300_000_000,
             token_weights: 3_000_000_000,
-            depth: 48,
+            kernels: 912,
             layers: vec![layer; 48],
             expert_weights: 3 << 20,
             cold_bytes: 0,

@@ -26,8 +26,8 @@ pub struct Sizes {
     pub head_weights: u64,
     /// Weights that a token is multiplied with.
     pub token_weights: u64,
-    /// Layers of any kind.
-    pub depth: usize,
+    /// Kernels of all layers that a GPU runs for a token, but those of routed experts.
+    pub kernels: usize,
     /// Layers with experts.
     pub layers: Vec<LayerHeader>,
     /// Weights of a routed expert; 0 without.
@@ -53,6 +53,7 @@ impl Sizes {
             weights: weights.saturating_sub(host_weights) as f64,
             host_bytes: host_bytes as f64,
             host_weights: host_weights as f64,
+            kernels: self.kernels as f64,
         }
     }
 }
@@ -245,7 +246,7 @@ pub(super) fn speed_beside(
     let copy_share = sizes.cold_bytes as f64 / (sizes.expert_bytes() as f64).max(1.0);
     // Seconds, and bytes of the link, of the copy, and of the disk.
     let pass = |tokens: usize| {
-        let mut seconds = pair.trunk_s(&trunk, tokens as f64, sizes.depth as f64);
+        let mut seconds = pair.trunk_s(&trunk, tokens as f64);
         let (mut link, mut cold, mut disk) = (0.0, 0.0, 0.0);
         for layer in &sizes.layers {
             let visited = visited(layer, tokens);
@@ -361,7 +362,7 @@ mod tests {
             head_bytes: GB / 4,
             head_weights: 300_000_000,
             token_weights: 3_000_000_000,
-            depth: 48,
+            kernels: 912,
             layers: vec![layer; 48],
             expert_weights: 3 << 20,
             cold_bytes: 0,

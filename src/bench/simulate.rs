@@ -154,10 +154,10 @@ impl<'a> Simulated<'a> {
     pub fn pass(&mut self, visits: &[&[u32]]) -> Pass {
         let Subject { sizes, pair, host_tables, .. } = self.subject;
         let rows = (visits[0].len() / self.layer.top_k) as f64;
-        let (trunk, depth) = (sizes.trunk(host_tables), sizes.depth as f64);
+        let trunk = sizes.trunk(host_tables);
         let mut all = Pass {
-            seconds: pair.trunk_s(&trunk, rows, depth),
-            ideal_s: pair.ideal().trunk_s(&trunk, rows, depth),
+            seconds: pair.trunk_s(&trunk, rows),
+            ideal_s: pair.ideal().trunk_s(&trunk, rows),
             gpu_bytes: trunk.bytes,
             ..Pass::default()
         };
@@ -468,7 +468,7 @@ mod tests {
             head_bytes: 100_000_000,
             head_weights: 100_000_000,
             token_weights: 500_000_000 + 8 * 4 * (3 << 20),
-            depth: 8,
+            kernels: 152,
             layers: vec![LayerHeader { experts: 64, top_k: 4, record_bytes: 1_671_168 }; 8],
             expert_weights: 3 << 20,
             cold_bytes: 0,

@@ -122,7 +122,7 @@ fn report(
             rows
         }
     };
-    let fixed_s = machine.rates.fixed_s(subject.sizes.depth as f64);
+    let fixed_s = machine.rates.fixed_s(subject.sizes.kernels as f64);
     Ok(Report {
         machine: machine.name.into(),
         sources: machine.sources,
