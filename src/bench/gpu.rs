@@ -13,7 +13,7 @@ use super::{blocks, sizes};
 use crate::base::dtype::DType;
 use crate::compute::cpu::CpuOptions;
 use crate::compute::cuda::measure::{self, Measured};
-use crate::compute::cuda::probe;
+use crate::compute::cuda::{HostTables, probe};
 
 /// A GPU, and the memory of the host beside it. Bandwidths are decimal gigabytes.
 #[derive(Clone, Debug, Serialize)]
@@ -96,7 +96,7 @@ impl Gpu {
             copy_per_s: f64::INFINITY,
         };
         let pair = Pair { cpu: Rates::at_a_glance(host, f64::INFINITY), gpu };
-        1.0 / plan::speed_beside(sizes, &pair, hit_rate, 1.0).tokens_per_s
+        1.0 / plan::speed_beside(sizes, HostTables::None, &pair, hit_rate, 1.0).tokens_per_s
     }
 }
 
@@ -174,8 +174,10 @@ mod tests {
         let sizes = Sizes {
             trunk_bytes: 3_950_000_000,
             lookup_bytes: 200_000_000,
+            head_bytes: 200_000_000,
+            head_weights: 300_000_000,
             token_weights: 3_000_000_000,
-            depth: 48,
+            kernels: 912,
             layers: vec![layer; 48],
             expert_weights: 3 << 20,
             cold_bytes: 0,

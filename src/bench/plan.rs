@@ -6,7 +6,9 @@ use serde::Serialize;
 
 pub use super::rates::{GpuRates, Rates};
 
-use super::schedule::{Expert, Pair};
+use super::schedule::{Expert, Pair, Trunk};
+use crate::compute::TableUse;
+use crate::compute::cuda::HostTables;
 use crate::model::experts::tiers::{Tiers, TooSmall};
 use crate::model::experts::trace::LayerHeader;
 use crate::resident::GpuPlan;
@@ -18,10 +20,14 @@ pub struct Sizes {
     pub trunk_bytes: u64,
     /// Bytes of those of which a token reads one row.
     pub lookup_bytes: u64,
+    /// Bytes of the head's matrix, which is the embedding's where they are tied.
+    pub head_bytes: u64,
+    /// Weights of it.
+    pub head_weights: u64,
     /// Weights that a token is multiplied with; an element of a recurrent state counts as three.
     pub token_weights: u64,
-    /// Layers of any kind.
-    pub depth: usize,
+    /// Kernels of all layers that a GPU runs for a token, but those of routed experts.
+    pub kernels: usize,
     /// Layers with experts.
     pub layers: Vec<LayerHeader>,
     /// Weights of a routed expert; 0 without.
@@ -34,6 +40,21 @@ impl Sizes {
     /// Bytes of all routed experts.
     pub fn expert_bytes(&self) -> u64 {
         self.layers.iter().map(|layer| (layer.experts * layer.record_bytes) as u64).sum()
+    }
+
+    /// The weights that every token reads where a GPU has them, but for what stays with the CPU.
+    pub(super) fn trunk(&self, host_tables: HostTables) -> Trunk {
+        let visits: usize = self.layers.iter().map(|layer| layer.top_k).sum();
+        let weights = self.token_weights.saturating_sub(visits as u64 * self.expert_weights);
+        let is_host = host_tables.has(TableUse::Head);
+        let (host_bytes, host_weights) = if is_host { (self.head_bytes, self.head_weights) } else { (0, 0) };
+        Trunk {
+            bytes: (self.trunk_bytes - self.lookup_bytes - host_bytes) as f64,
+            weights: weights.saturating_sub(host_weights) as f64,
+            host_bytes: host_bytes as f64,
+            host_weights: host_weights as f64,
+            kernels: self.kernels as f64,
+        }
     }
 }
 
@@ -141,7 +162,8 @@ pub fn plan(sizes: &Sizes, machine: &Machine) -> Plan {
         let rates = if is_locked { gpu.rates.page_locked() } else { gpu.rates };
         // What has a slot on the GPU is forgotten in memory.
         let either = hits((share + on_gpu).min(1.0));
-        Some(speed_beside(&used, &Pair { cpu: machine.rates, gpu: rates }, hits(on_gpu), either))
+        let pair = Pair { cpu: machine.rates, gpu: rates };
+        Some(speed_beside(&used, gpu.plan.host_tables, &pair, hits(on_gpu), either))
     };
     Plan {
         place,
@@ -213,14 +235,18 @@ pub fn speed(sizes: &Sizes, rates: &Rates, hit_rate: f64) -> Speed {
 }
 
 /// The speed on a GPU where a share of the visits finds the expert in its memory, and a share there or in memory.
-pub(super) fn speed_beside(sizes: &Sizes, pair: &Pair, on_gpu: f64, either: f64) -> Speed {
-    let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
-    let visits: usize = sizes.layers.iter().map(|layer| layer.top_k).sum();
-    let trunk_weights = sizes.token_weights.saturating_sub(visits as u64 * sizes.expert_weights) as f64;
+pub(super) fn speed_beside(
+    sizes: &Sizes,
+    host_tables: HostTables,
+    pair: &Pair,
+    on_gpu: f64,
+    either: f64,
+) -> Speed {
+    let trunk = sizes.trunk(host_tables);
     let copy_share = sizes.cold_bytes as f64 / (sizes.expert_bytes() as f64).max(1.0);
     // Seconds, and bytes of the link, of the copy, and of the disk.
     let pass = |tokens: usize| {
-        let mut seconds = pair.trunk_s(trunk, trunk_weights, tokens as f64, sizes.depth as f64);
+        let mut seconds = pair.trunk_s(&trunk, tokens as f64);
         let (mut link, mut cold, mut disk) = (0.0, 0.0, 0.0);
         for layer in &sizes.layers {
             let visited = visited(layer, tokens);
@@ -246,7 +272,7 @@ pub(super) fn speed_beside(sizes: &Sizes, pair: &Pair, on_gpu: f64, either: f64)
         hit_rate: either,
         gpu_hit_rate: on_gpu,
         tokens_per_s: 1.0 / seconds,
-        memory_bytes: (visited_bytes * (either - on_gpu).max(0.0) + cold) as u64,
+        memory_bytes: (visited_bytes * (either - on_gpu).max(0.0) + trunk.host_bytes + cold) as u64,
         link_bytes: link as u64,
         cold_bytes: cold as u64,
         disk_bytes: disk as u64,
@@ -333,8 +359,10 @@ mod tests {
         Sizes {
             trunk_bytes: 2 * GB,
             lookup_bytes: GB / 5,
+            head_bytes: GB / 4,
+            head_weights: 300_000_000,
             token_weights: 3_000_000_000,
-            depth: 48,
+            kernels: 912,
             layers: vec![layer; 48],
             expert_weights: 3 << 20,
             cold_bytes: 0,
@@ -399,6 +427,31 @@ mod tests {
         assert!(left_out.uniform.unwrap().disk_bytes > 0);
         let whole = plan(&copied, &Machine { ram_bytes: 64 * GB, ..MACHINE });
         assert_eq!((whole.place, whole.uniform.unwrap().cold_bytes), (Place::Memory, 0));
+    }
+
+    #[test]
+    fn a_head_that_stays_is_read_at_the_rate_of_the_memory() {
+        let gpu = GpuRates {
+            weights_per_s: 4e11,
+            macs_per_s: f64::INFINITY,
+            link_per_s: 1e10,
+            launch_s: 4e-6,
+            wait_s: 15e-6,
+            memory_per_s: 1e10,
+            copy_per_s: 1e10,
+        };
+        let pair = Pair { cpu: MACHINE.rates, gpu };
+        let of = |tables| speed_beside(&large(), tables, &pair, 0.5, 1.0);
+        let [none, embedding, all] = [HostTables::None, HostTables::Embedding, HostTables::All].map(of);
+        // A row of the embedding is nothing.
+        assert_eq!(none.tokens_per_s, embedding.tokens_per_s);
+        let more_s = 0.25e9 * (1.0 / 1e10 - 1.0 / 4e11);
+        let times = |speed: &Speed| [1.0 / speed.tokens_per_s, speed.keystroke_s, speed.cold_prompt_s];
+        // One row of a pass has logits.
+        for (stays, whole) in times(&all).into_iter().zip(times(&none)) {
+            assert!((stays - whole - more_s).abs() < 1e-9, "{all:?}, {none:?}");
+        }
+        assert_eq!(all.memory_bytes - none.memory_bytes, GB / 4);
     }
 
     #[test]

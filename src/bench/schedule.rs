@@ -10,10 +10,8 @@
 use super::rates::{GpuRates, Rates};
 use crate::compute::cuda::split::COPIED_MAX;
 
-/// Kernels of a layer: its mixer, its router and the experts with slots, as the backend launches them without graphs.
-pub const KERNELS_OF_LAYER: f64 = 22.0;
-/// Kernels that a set of experts takes.
-const KERNELS_OF_EXPERTS: f64 = 3.0;
+/// Kernels that a set of routed experts takes.
+pub const KERNELS_OF_EXPERTS: usize = 3;
 /// How often the share of the copies is set by the times of before, where it is to settle.
 const ROUNDS: usize = 40;
 
@@ -22,6 +20,18 @@ const ROUNDS: usize = 40;
 pub struct Pair {
     pub cpu: Rates,
     pub gpu: GpuRates,
+}
+
+/// The weights that every token reads, and whose they are: `bytes`, and how many weights.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trunk {
+    pub bytes: f64,
+    pub weights: f64,
+    /// Of a head that stays with the CPU, which computes one row of a pass.
+    pub host_bytes: f64,
+    pub host_weights: f64,
+    /// Kernels that the GPU runs, whatever the rows.
+    pub kernels: f64,
 }
 
 /// A routed expert.
@@ -63,22 +73,24 @@ impl Pair {
         Self { gpu, ..*self }
     }
 
-    /// Seconds of the weights that every token reads, `bytes` of them, for `rows` rows that are multiplied with `weights`
-    /// weights each: with the kernels of `layers` layers, and until the host has the result.
-    pub fn trunk_s(&self, bytes: f64, weights: f64, rows: f64, layers: f64) -> f64 {
-        self.fixed_s(layers) + (bytes / self.gpu.weights_per_s).max(rows * weights / self.gpu.macs_per_s)
+    /// Seconds of the weights that every token reads, for `rows` rows, until the host has the result.
+    pub fn trunk_s(&self, trunk: &Trunk, rows: f64) -> f64 {
+        let Self { cpu, gpu } = self;
+        let on_gpu_s = (trunk.bytes / gpu.weights_per_s).max(rows * trunk.weights / gpu.macs_per_s);
+        let on_host_s = (trunk.host_bytes / cpu.weights_per_s).max(trunk.host_weights / cpu.macs_per_s);
+        self.fixed_s(trunk.kernels) + on_gpu_s + on_host_s
     }
 
     /// Seconds of a pass that has nothing to read.
-    pub fn fixed_s(&self, layers: f64) -> f64 {
-        layers * KERNELS_OF_LAYER * self.gpu.launch_s + self.gpu.wait_s
+    pub fn fixed_s(&self, kernels: f64) -> f64 {
+        kernels * self.gpu.launch_s + self.gpu.wait_s
     }
 
     /// Seconds of `count` experts on the GPU.
     fn on_gpu_s(&self, expert: Expert, count: f64, rows: f64) -> f64 {
         let read = count * expert.bytes / self.gpu.weights_per_s;
         let computed = count * rows * expert.weights / self.gpu.macs_per_s;
-        if count > 0.0 { read.max(computed) + KERNELS_OF_EXPERTS * self.gpu.launch_s } else { 0.0 }
+        if count > 0.0 { read.max(computed) + KERNELS_OF_EXPERTS as f64 * self.gpu.launch_s } else { 0.0 }
     }
 
     /// The experts of a layer, some of them copied and some computed with by the CPU.
@@ -170,7 +182,8 @@ mod tests {
         let (times, copied) = IDEAL.settled(EXPERT, 10.0, 0.0, 1.0);
         near(times.all_s, 10.0 * EXPERT.bytes / 448e9);
         assert_eq!(copied, 0.0);
-        near(IDEAL.trunk_s(3.5e9, 3e9, 1.0, 48.0), 3.5 / 448.0);
+        let trunk = Trunk { bytes: 3.5e9, weights: 3e9, ..Trunk::default() };
+        near(IDEAL.trunk_s(&trunk, 1.0), 3.5 / 448.0);
     }
 
     #[test]
@@ -193,9 +206,10 @@ mod tests {
     #[test]
     fn ceilings_are_those_of_the_published_arithmetic() {
         // A trunk of 3.75 GB, and 480 experts for a token of which a share misses.
+        let trunk = Trunk { bytes: 3.75e9, weights: 3e9, ..Trunk::default() };
         let per_s = |hit_rate: f64| {
             let (times, _) = IDEAL.settled(EXPERT, 10.0 * hit_rate, 10.0 * (1.0 - hit_rate), 1.0);
-            1.0 / (IDEAL.trunk_s(3.75e9, 3e9, 1.0, 48.0) + 48.0 * times.all_s)
+            1.0 / (IDEAL.trunk_s(&trunk, 1.0) + 48.0 * times.all_s)
         };
         for (hit_rate, expected) in [(0.0, 38.1), (0.3, 47.8), (0.6, 64.3), (0.85, 90.1)] {
             let found = per_s(hit_rate);

@@ -12,6 +12,7 @@ use super::plan::Sizes;
 use super::routing::{Router, Writer};
 use super::schedule::{Expert, Pair, Visits};
 use super::synthetic::Routing;
+use crate::compute::cuda::HostTables;
 use crate::compute::cuda::split::{COPIED_MAX, Rates as SplitRates, Visit};
 use crate::compute::experts::Ranking;
 use crate::compute::experts::policy::{LayerCache, Policy};
@@ -44,6 +45,8 @@ pub const KEYSTROKE: usize = 16;
 pub struct Subject<'a> {
     pub sizes: &'a Sizes,
     pub pair: Pair,
+    /// What of the trunk stays with the CPU.
+    pub host_tables: HostTables,
     /// Most rows of a pass.
     pub rows_max: usize,
 }
@@ -149,16 +152,13 @@ impl<'a> Simulated<'a> {
 
     /// A pass whose rows visit these experts in the layers that are computed.
     pub fn pass(&mut self, visits: &[&[u32]]) -> Pass {
-        let Subject { sizes, pair, .. } = self.subject;
+        let Subject { sizes, pair, host_tables, .. } = self.subject;
         let rows = (visits[0].len() / self.layer.top_k) as f64;
-        let trunk = (sizes.trunk_bytes - sizes.lookup_bytes) as f64;
-        let visited: usize = sizes.layers.iter().map(|layer| layer.top_k).sum();
-        let weights = sizes.token_weights.saturating_sub(visited as u64 * sizes.expert_weights) as f64;
-        let depth = sizes.depth as f64;
+        let trunk = sizes.trunk(host_tables);
         let mut all = Pass {
-            seconds: pair.trunk_s(trunk, weights, rows, depth),
-            ideal_s: pair.ideal().trunk_s(trunk, weights, rows, depth),
-            gpu_bytes: trunk,
+            seconds: pair.trunk_s(&trunk, rows),
+            ideal_s: pair.ideal().trunk_s(&trunk, rows),
+            gpu_bytes: trunk.bytes,
             ..Pass::default()
         };
         let scale = sizes.layers.len() as f64 / self.caches.len() as f64;
@@ -465,8 +465,10 @@ mod tests {
         Sizes {
             trunk_bytes: 600_000_000,
             lookup_bytes: 0,
+            head_bytes: 100_000_000,
+            head_weights: 100_000_000,
             token_weights: 500_000_000 + 8 * 4 * (3 << 20),
-            depth: 8,
+            kernels: 152,
             layers: vec![LayerHeader { experts: 64, top_k: 4, record_bytes: 1_671_168 }; 8],
             expert_weights: 3 << 20,
             cold_bytes: 0,
@@ -474,7 +476,8 @@ mod tests {
     }
 
     fn subject(sizes: &Sizes) -> Subject<'_> {
-        Subject { sizes, pair: MACHINES[0].rates, rows_max: 512 }
+        let host_tables = HostTables::None;
+        Subject { sizes, pair: MACHINES[0].rates, host_tables, rows_max: 512 }
     }
 
     #[test]
@@ -488,6 +491,19 @@ mod tests {
         let expected = MACHINES[0].rates.gpu.weights_per_s / bytes;
         assert!((row.tokens_per_s / expected - 1.0).abs() < 1e-6, "{row:?}");
         assert!((row.of_ideal - 1.0).abs() < 1e-6 && (row.gpu_bytes / bytes - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_head_that_stays_takes_the_memory_of_the_host() {
+        let sizes = sizes();
+        let drawn = Drawn::new(Routing::Uniform, 1.0, sizes.layers[0]);
+        let subject = Subject { pair: subject(&sizes).pair.ideal(), ..subject(&sizes) };
+        let row = |host_tables| drawn.row(Subject { host_tables, ..subject }, 64).unwrap();
+        let (all, stays) = (row(HostTables::Embedding), row(HostTables::All));
+        let expected = 100e6 * (1.0 / subject.pair.cpu.weights_per_s - 1.0 / subject.pair.gpu.weights_per_s);
+        let found = 1.0 / stays.tokens_per_s - 1.0 / all.tokens_per_s;
+        assert!((found / expected - 1.0).abs() < 1e-6, "{stays:?}, {all:?}");
+        assert!((all.gpu_bytes - stays.gpu_bytes - 100e6).abs() < 1.0, "{stays:?}, {all:?}");
     }
 
     #[test]

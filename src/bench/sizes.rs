@@ -16,13 +16,24 @@ use crate::compute::experts::MatrixLayout;
 use crate::compute::{PassSizes, Precision};
 use crate::format::ModelDir;
 use crate::hub;
-use crate::model::architecture::{self, Field, Part};
-use crate::model::config::MoeShape;
+use crate::model::architecture::{self, Field, Part, Role};
+use crate::model::config::{FfnShape, LayerShape, MixerShape, MoeShape};
 use crate::model::export::{self, Recipe};
 use crate::model::{Config, layout};
 
 /// Memory of the GPU for what is small while it is measured, in bytes.
 const MEASURING_BYTES: usize = 4 << 20;
+/// Norm, queries, keys, values, what places them, attention in parts, their sum, output; short contexts have one part.
+const ATTENTION_KERNELS: usize = 8;
+/// Norm, both projections (or one, and what divides it), b and a, the trace, the convolution, norms, gates, the rule, the
+/// state of the convolution, the gated norm, output.
+const DELTA_KERNELS: usize = 12;
+/// Norm, gate, up, down.
+const DENSE_KERNELS: usize = 4;
+/// Norm, logits, the choice, and what tells the host of it, unless all experts have slots.
+const ROUTING_KERNELS: usize = 4;
+/// Gate, up, the gate of the whole, down.
+const SHARED_KERNELS: usize = 4;
 /// For how long a kernel is measured.
 const MEASURED: Duration = Duration::from_millis(100);
 
@@ -33,8 +44,10 @@ pub fn of_files(dir: &ModelDir, config: &Config) -> Result<(Sizes, DType)> {
     let sizes = Sizes {
         trunk_bytes: layout::trunk_bytes(dir, config),
         lookup_bytes: if config.tied { 0 } else { bytes },
+        head_bytes: layout::head(dir, config)?.1,
+        head_weights: head_weights(config),
         token_weights: token_weights(config),
-        depth: config.layers.len(),
+        kernels: config.layers.iter().map(kernels_of).sum(),
         layers,
         expert_weights: expert_weights(config),
         cold_bytes: 0,
@@ -47,8 +60,10 @@ pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
     let mut sizes = Sizes {
         trunk_bytes: 0,
         lookup_bytes: 0,
+        head_bytes: 0,
+        head_weights: head_weights(config),
         token_weights: token_weights(config),
-        depth: config.layers.len(),
+        kernels: config.layers.iter().map(kernels_of).sum(),
         layers: Vec::new(),
         expert_weights: expert_weights(config),
         cold_bytes: 0,
@@ -72,6 +87,9 @@ pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
         if part.field == Field::Embedding && !config.tied {
             sizes.lookup_bytes = bytes as u64;
         }
+        if part.role == Role::Head {
+            sizes.head_bytes = bytes as u64;
+        }
     }
     sizes.layers = headers.into_iter().flatten().collect();
     let (_, dtype) =
@@ -82,6 +100,24 @@ pub fn in_mix(config: &Config, mix: &Recipe) -> Result<(Sizes, DType)> {
 /// Bytes of a smaller copy of all experts in a type, as `fimd quantize --cold` writes it.
 pub fn of_copy(config: &Config, dtype: DType) -> Result<u64> {
     Ok(in_mix(config, &Recipe::uniform(dtype))?.0.expert_bytes())
+}
+
+/// Kernels that the backend launches for a token in a layer, but those of routed experts.
+fn kernels_of(layer: &LayerShape) -> usize {
+    let mixer = match layer.mixer {
+        MixerShape::Attention(_) => ATTENTION_KERNELS,
+        MixerShape::DeltaNet(_) => DELTA_KERNELS,
+    };
+    let ffn = match &layer.ffn {
+        FfnShape::Dense { .. } => DENSE_KERNELS,
+        FfnShape::Moe(moe) => ROUTING_KERNELS + moe.shared_width.map_or(0, |_| SHARED_KERNELS),
+    };
+    mixer + ffn
+}
+
+/// Weights of the head.
+fn head_weights(config: &Config) -> u64 {
+    (config.vocab * config.hidden) as u64
 }
 
 /// Weights of a routed expert.

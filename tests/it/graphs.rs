@@ -3,9 +3,12 @@
 use std::ops::Range;
 
 use fimd::base::Cancel;
+use fimd::bench::schedule::KERNELS_OF_EXPERTS;
+use fimd::bench::sizes;
 use fimd::compute::Precision;
 use fimd::compute::cuda::{Cuda, CudaOptions};
-use fimd::model::{LogitRows, Model, Sequence};
+use fimd::format::ModelDir;
+use fimd::model::{Config, LogitRows, Model, Sequence};
 use fimd::session::Session;
 
 use crate::cuda::build::PRODUCT;
@@ -15,6 +18,8 @@ use crate::{gpu, late, load, reference, tiny};
 
 /// Most kernels that a layer launches one by one for a token.
 const LAUNCHES_MAX: u64 = 12;
+/// Tokens of a prompt from which on several blocks of threads divide the positions of a head.
+const LONG: u32 = 512;
 /// Tokens after which all that decoding repeats has come twice: states take turns.
 const WARM_UP: u32 = 5;
 /// Slots that are more than all experts.
@@ -105,6 +110,43 @@ fn a_token_launches_few_kernels_outside_graphs() {
                 emulator::calls("cuGraphLaunch") - graphs >= layers * u64::from(tokens),
                 "{case}, {slots} slots"
             );
+        }
+    });
+}
+
+/// Kernels that the first layers of the model "long" launch for a token after a long prompt, with what is outside of layers; and
+/// those that plans count.
+fn kernels(layers: usize, slots: usize) -> (u64, u64) {
+    let dir = ModelDir::open(&reference::folder("long")).unwrap();
+    let mut config = Config::read(&dir).unwrap();
+    config.layers.truncate(layers);
+    let planned = sizes::of_files(&dir, &config).unwrap().0.kernels as u64;
+    let options = gpu::options_with(slots, Precision::F32, Precision::F32, load::cpu(1, 8, Precision::F32));
+    let backend = gpu::opened(CudaOptions { graphs: false, ..options });
+    let mut session = load::session(Model::load(&dir, config, load::options(1024, 256), backend).unwrap());
+    let prompt: Vec<u32> = (0..LONG).map(|at| 1 + at * at % 31).collect();
+    session.sync(&prompt, &[], &Cancel::new()).unwrap();
+    let launches = |_| {
+        let before = emulator::calls("cuLaunchKernel");
+        push(&mut session, 1);
+        emulator::calls("cuLaunchKernel") - before
+    };
+    // Some tokens leave a checkpoint, too.
+    ((0..4).map(launches).min().unwrap(), planned)
+}
+
+#[test]
+fn a_layer_launches_as_many_kernels_as_plans_count() {
+    child::with_driver(PRODUCT, &[], || {
+        // DeltaNet, attention, DeltaNet. With no slots the host is told of the routing and a kernel adds what the CPU returns;
+        // with all, the host is not told.
+        for (slots, more) in [(0, 1), (ALL, KERNELS_OF_EXPERTS as i64 - 1)] {
+            let found = [1, 2, 3].map(|layers| kernels(layers, slots));
+            println!("{slots} slots: {found:?}");
+            for pair in found.windows(2) {
+                let (launched, planned) = (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1);
+                assert_eq!(launched as i64, planned as i64 + more, "{slots} slots: {found:?}");
+            }
         }
     });
 }

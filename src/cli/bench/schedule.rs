@@ -108,7 +108,12 @@ fn report(
         .with_context(|| format!("{model} does not fit {}: {}", machine.name, refused.unwrap_or_default()))?;
     let (slots, experts) = (on_gpu.plan.slots, on_gpu.plan.experts);
     let pair = if on_gpu.locks { Pair { cpu, gpu: gpu.page_locked() } } else { machine.rates };
-    let simulated = Subject { sizes: &subject.sizes, pair, rows_max: on_gpu.plan.rows_max };
+    let simulated = Subject {
+        sizes: &subject.sizes,
+        pair,
+        host_tables: on_gpu.plan.host_tables,
+        rows_max: on_gpu.plan.rows_max,
+    };
     let rows = match trace {
         Some(trace) => simulate::run(simulated, slots, &Routed::Recorded(trace))?,
         None => {
@@ -117,7 +122,7 @@ fn report(
             rows
         }
     };
-    let fixed_s = machine.rates.fixed_s(subject.sizes.depth as f64);
+    let fixed_s = machine.rates.fixed_s(subject.sizes.kernels as f64);
     Ok(Report {
         machine: machine.name.into(),
         sources: machine.sources,

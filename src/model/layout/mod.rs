@@ -75,9 +75,17 @@ pub fn trunk_bytes(dir: &ModelDir, config: &Config) -> u64 {
 
 /// Bytes of the embedding, with its type.
 pub fn embedding(dir: &ModelDir, config: &Config) -> Result<(DType, u64)> {
+    table(dir, config, |part| part.field == Field::Embedding)
+}
+
+/// Bytes of the head's matrix, with its type; the embedding's where they are tied.
+pub fn head(dir: &ModelDir, config: &Config) -> Result<(DType, u64)> {
+    table(dir, config, |part| part.role == Role::Head)
+}
+
+fn table(dir: &ModelDir, config: &Config, is_it: impl Fn(&Part) -> bool) -> Result<(DType, u64)> {
     let parts = architecture::tensors(config);
-    let part =
-        parts.iter().find(|part| part.field == Field::Embedding).context("a model without embedding")?;
+    let part = parts.iter().find(|part| is_it(part)).context("a model without embedding or head")?;
     let tensor = dir.tensor(&locate(dir, part)?.tensors[0].tensor)?;
     Ok((tensor.dtype, tensor.bytes.len() as u64))
 }
