@@ -214,7 +214,7 @@ impl Matmul<'_> {
         // What is ahead is asked for where most of the time goes.
         let reading = which.len() < MEMORY_BOUND_BATCH_MAX;
         // Tiles as equal as they can be: a small one takes as long as one twice its size.
-        let tiles = which.len().div_ceil(S::DOTS);
+        let tiles = which.len().div_ceil(if halved { S::DOTS_HALVED } else { S::DOTS });
         let (tile_min, larger) = (which.len() / tiles, which.len() % tiles);
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);

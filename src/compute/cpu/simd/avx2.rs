@@ -79,6 +79,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     const TILE: usize = 4;
     const DOTS: usize = if VNNI { 4 } else { 6 };
+    const DOTS_HALVED: usize = 4;
     const DOTS_BOUNDED: bool = !VNNI;
     const WIDE_SIGNED: bool = !VNNI;
 

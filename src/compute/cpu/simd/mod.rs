@@ -41,6 +41,8 @@ pub trait Simd: Copy {
     const TILE: usize;
     /// The same for a product with quants, which takes two registers for each input.
     const DOTS: usize;
+    /// The same for types with a scale for each half block.
+    const DOTS_HALVED: usize = Self::DOTS;
     /// Whether sums of products overflow, see [`Simd::dots_max`].
     const DOTS_BOUNDED: bool = false;
     /// Whether [`Simd::dot_wide`] takes quants as signed bytes, or as bytes that are 128 too large.
