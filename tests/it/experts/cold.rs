@@ -155,7 +155,8 @@ fn where_all_experts_of_a_prompt_have_slots_it_is_the_model() {
         if used.hits == used.visits {
             return assert_eq!(session.logits(), exact.logits());
         }
-        assert!(used.cold > 0 && session.logits() != exact.logits(), "{used:?}");
+        // Its logits may be those of the model all the same: an expert gets its slot while others are computed with.
+        assert!(used.cold > 0, "{used:?}");
     }
     panic!("experts that are visited again and again get no slots: {:?}", usage(&session));
 }
