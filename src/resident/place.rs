@@ -300,19 +300,18 @@ pub(super) fn plan(
 
 /// Bytes of GPU memory that routed experts take with `slots` slots in each layer.
 fn expert_bytes(types: &Types, config: &Config, slots: usize) -> Result<u64> {
-    let matrices = types.bytes(config, |_, matrix, count| match count {
+    let matrices = types.matrix_bytes(config, |_, matrix, count| match count {
         1 => Some(0),
         _ => cuda::matrix_bytes(matrix, slots.min(count)),
     })?;
-    let others = types.bytes(config, |_, _, _| Some(0))?;
     let tables = config.moe_shapes().map(|shape| cuda::table_bytes(shape.experts, slots));
-    Ok(matrices - others + tables.sum::<u64>())
+    Ok(matrices + tables.sum::<u64>())
 }
 
 /// Bytes that an expert takes on its way through GPU memory, at most.
 fn record_bytes(types: &Types, config: &Config) -> Result<u64> {
     let largest = Cell::new(0);
-    types.bytes(config, |_, matrix, count| {
+    types.matrix_bytes(config, |_, matrix, count| {
         let bytes = cuda::matrix_bytes(matrix, 1)?;
         if count > 1 {
             largest.set(largest.get().max(bytes));

@@ -29,16 +29,22 @@ impl Types<'_> {
         config: &Config,
         of: impl Fn(Role, &MatrixLayout, usize) -> Option<u64>,
     ) -> Result<u64> {
+        // What is small is aligned.
+        let others = architecture::tensors(config).into_iter().map(|part| {
+            let elements: usize = if is_vector(&part) { part.shape.iter().product() } else { 0 };
+            SMALL_BYTES + (elements * size_of::<f32>()) as u64
+        });
+        Ok(others.sum::<u64>() + self.matrix_bytes(config, of)?)
+    }
+
+    /// The same without what is no matrix.
+    pub fn matrix_bytes(
+        &self,
+        config: &Config,
+        of: impl Fn(Role, &MatrixLayout, usize) -> Option<u64>,
+    ) -> Result<u64> {
         let mut all = 0;
-        for part in architecture::tensors(config) {
-            let elements: usize = part.shape.iter().product();
-            let is_vector = part.shape.len() == 1 || part.arrangement == Arrangement::Transposed;
-            // What is small is aligned.
-            all += SMALL_BYTES;
-            if is_vector {
-                all += (elements * size_of::<f32>()) as u64;
-                continue;
-            }
+        for part in architecture::tensors(config).into_iter().filter(|part| !is_vector(part)) {
             let (dtype, is_in_file) = self.of(config, &part)?;
             let count = if part.shape.len() == 3 { part.shape[0] } else { 1 };
             let cols = part.cols();
@@ -63,4 +69,8 @@ impl Types<'_> {
             Self::Mix(mix) => Ok((mix.choose(&ExportTensor::of(part), config.layers.len()).dtype, true)),
         }
     }
+}
+
+fn is_vector(part: &Part) -> bool {
+    part.shape.len() == 1 || part.arrangement == Arrangement::Transposed
 }
