@@ -12,15 +12,18 @@ use crate::format::blocks::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use crate::format::blocks::{IQ2_VALUES, IQ3_S_VALUES, IQ3_XXS_VALUES};
 
 /// The quants of signed values: greater by their greatest value than what they stand for.
-const IQ2: ([u8; 16], f32) = signed(&IQ2_VALUES);
-const IQ3_X: ([u8; 16], f32) = signed(&IQ3_XXS_VALUES);
-const IQ3: ([u8; 16], f32) = signed(&IQ3_S_VALUES);
+const IQ2: ([u8; 16], u8) = signed(&IQ2_VALUES);
+const IQ3_X: ([u8; 16], u8) = signed(&IQ3_XXS_VALUES);
+const IQ3: ([u8; 16], u8) = signed(&IQ3_S_VALUES);
+
+/// What the scales of IQ2 are odd multiples of, as a part of `d`.
+const IQ2_UNIT: f32 = 0.125;
 
 /// The quants of IQ1_M, eight times the values: with bit 3 the shift is downwards.
-const IQ1_M: ([u8; 16], f32) = ([2, 10, 18, 0, 0, 0, 0, 0, 0, 8, 16, 0, 0, 0, 0, 0], 9.0);
+const IQ1_M: ([u8; 16], u8) = ([2, 10, 18, 0, 0, 0, 0, 0, 0, 8, 16, 0, 0, 0, 0, 0], 9);
 
 /// Quants by the index of a magnitude and, in bit 3, the sign; and the quant that stands for 0.
-const fn signed(magnitudes: &[u8]) -> ([u8; 16], f32) {
+const fn signed(magnitudes: &[u8]) -> ([u8; 16], u8) {
     let zero = magnitudes[magnitudes.len() - 1];
     let (mut table, mut i) = ([zero; 16], 0);
     while i < magnitudes.len() {
@@ -28,19 +31,18 @@ const fn signed(magnitudes: &[u8]) -> ([u8; 16], f32) {
         table[i + 8] = zero - magnitudes[i];
         i += 1;
     }
-    (table, zero as f32)
+    (table, zero)
 }
 
 impl Quants {
     #[inline(always)]
-    pub(super) fn iq2_xxs<S: Simd>(&mut self, simd: S, slice: &Slice) {
-        let d = simd.half_to_f(slice.words(simd, 0)[0]);
+    pub(super) fn iq2_xxs<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
+        let unit = simd.mul(simd.half_to_f(slice.words(simd, 0)[0]), simd.splat(IQ2_UNIT));
         for pair in 0..4 {
             let words = slice.words(simd, 2 + 16 * pair);
             for part in 0..2 {
                 let (block, indices, signs) = (2 * pair + part, words[2 * part], words[2 * part + 1]);
-                let scale = half_steps(simd, d, simd.shr(signs, 28), 0.25);
-                self.symmetric(simd, block, scale, IQ2.1);
+                self.factor(simd, block, unit, odd(simd, simd.shr(signs, 28)));
                 for i in 0..4 {
                     let entry = simd.gather(&IQ2_XXS, byte(simd, indices, i));
                     let signs = even_signs(simd, simd.shr(signs, 7 * i as u32));
@@ -48,10 +50,11 @@ impl Quants {
                 }
             }
         }
+        self.zero(simd, unit, 8, IQ2.1);
     }
 
     #[inline(always)]
-    pub(super) fn iq2_xs<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn iq2_xs<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
         let [_, _, first, second] = slice.words(simd, 58);
         self.iq2_scales(simd, d, [first, second]);
@@ -66,7 +69,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    pub(super) fn iq2_s<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn iq2_s<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
         let [first, second, scales @ ..] = slice.words(simd, 66);
         self.iq2_scales(simd, d, scales);
@@ -83,15 +86,14 @@ impl Quants {
     }
 
     #[inline(always)]
-    pub(super) fn iq3_xxs<S: Simd>(&mut self, simd: S, slice: &Slice) {
-        let d = simd.half_to_f(slice.words(simd, 0)[0]);
+    pub(super) fn iq3_xxs<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
+        let unit = simd.mul(simd.half_to_f(slice.words(simd, 0)[0]), simd.splat(0.25));
         let signs = slice.wide_words(simd, 66);
         for pair in 0..4 {
             let indices = slice.words(simd, 2 + 16 * pair);
             for part in 0..2 {
                 let block = 2 * pair + part;
-                let scale = half_steps(simd, d, simd.shr(signs[block], 28), 0.5);
-                self.symmetric(simd, block, scale, IQ3_X.1);
+                self.factor(simd, block, unit, odd(simd, simd.shr(signs[block], 28)));
                 for i in 0..4 {
                     let (word, at) = (indices[2 * part + i / 2], 2 * (i % 2));
                     let first = simd.gather(&IQ3_XXS, byte(simd, word, at));
@@ -101,18 +103,19 @@ impl Quants {
                 }
             }
         }
+        self.zero(simd, unit, 8, IQ3_X.1);
     }
 
     #[inline(always)]
-    pub(super) fn iq3_s<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn iq3_s<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
         let scales = slice.words(simd, 94)[3];
         let one = simd.splat_i(1);
         for block in 0..8 {
             let stored = simd.and(simd.shr(scales, 4 * block as u32), simd.splat_i(15));
-            let odd = simd.to_f(simd.or(simd.shl(stored, 1), one));
-            self.symmetric(simd, block, simd.mul(d, odd), IQ3.1);
+            self.factor(simd, block, d, odd(simd, stored));
         }
+        self.zero(simd, d, 8, IQ3.1);
         let high = slice.words(simd, 66);
         for quarter in 0..4 {
             let low = slice.words(simd, 2 + 16 * quarter);
@@ -133,7 +136,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    pub(super) fn iq1_s<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn iq1_s<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
         let high = slice.words(simd, 34);
         let (seven, low) = (simd.splat_i(7), simd.splat_i(0x0f0f_0f0f));
@@ -142,11 +145,12 @@ impl Quants {
             for part in 0..4 {
                 let block = 4 * half + part;
                 let high = simd.shr(high[block / 2], 16 * (block as u32 % 2));
-                let scale = odd_steps(simd, d, simd.shr(high, 12));
+                let factor = odd(simd, simd.and(simd.shr(high, 12), seven));
                 // 1/8 with the sign of the shift.
                 let sign = simd.and(simd.shl(high, 16), simd.splat_i(0x8000_0000));
                 let delta = simd.bits_f(simd.or(sign, simd.splat_i(0.125f32.to_bits())));
-                simd.store(scale, &mut self.scales[block]);
+                let scale = simd.mul(d, simd.to_f(factor));
+                self.factor(simd, block, d, factor);
                 simd.store(simd.mul_sub(scale, delta, scale), &mut self.mins[block]);
                 for i in 0..4 {
                     let high = simd.and(simd.shr(high, 3 * i as u32), seven);
@@ -157,10 +161,11 @@ impl Quants {
                 }
             }
         }
+        simd.store(d, &mut self.unit);
     }
 
     #[inline(always)]
-    pub(super) fn iq1_m<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn iq1_m<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let [_, _, first, second] = slice.words(simd, 40);
         let scales = [first, simd.shr(first, 16), second, simd.shr(second, 16)];
         let (seven, eight, top) = (simd.splat_i(7), simd.splat_i(8), simd.splat_i(0xf000));
@@ -170,9 +175,10 @@ impl Quants {
         }
         let d = simd.mul(simd.half_to_f(bits), simd.splat(0.125));
         for half in 0..16 {
-            let scale = odd_steps(simd, d, simd.shr(scales[half / 4], 3 * (half as u32 % 4)));
-            self.symmetric(simd, half, scale, IQ1_M.1);
+            let stored = simd.and(simd.shr(scales[half / 4], 3 * (half as u32 % 4)), seven);
+            self.factor(simd, half, d, odd(simd, stored));
         }
+        self.zero(simd, d, 16, IQ1_M.1);
         let high = slice.words(simd, 32);
         for half in 0..2 {
             let indices = slice.words(simd, 16 * half);
@@ -190,10 +196,12 @@ impl Quants {
     /// Scales of 16 nibbles.
     #[inline(always)]
     fn iq2_scales<S: Simd>(&mut self, simd: S, d: S::F, stored: [S::I; 2]) {
+        let unit = simd.mul(d, simd.splat(IQ2_UNIT));
         for half in 0..16 {
             let nibble = simd.and(simd.shr(stored[half / 8], 4 * (half as u32 % 8)), simd.splat_i(15));
-            self.symmetric(simd, half, half_steps(simd, d, nibble, 0.25), IQ2.1);
+            self.factor(simd, half, unit, odd(simd, nibble));
         }
+        self.zero(simd, unit, 16, IQ2.1);
     }
 
     /// The `at`-th eight quants of IQ2, with a byte of signs.
@@ -224,17 +232,10 @@ impl Quants {
     }
 }
 
-/// `d (n + 1/2) unit`.
+/// `2 n + 1`.
 #[inline(always)]
-fn half_steps<S: Simd>(simd: S, d: S::F, n: S::I, unit: f32) -> S::F {
-    simd.mul(d, simd.mul_add(simd.to_f(n), simd.splat(unit), simd.splat(unit / 2.0)))
-}
-
-/// `d (2 n + 1)` for the lowest three bits n.
-#[inline(always)]
-fn odd_steps<S: Simd>(simd: S, d: S::F, n: S::I) -> S::F {
-    let twice = simd.shl(simd.and(n, simd.splat_i(7)), 1);
-    simd.mul(d, simd.to_f(simd.or(twice, simd.splat_i(1))))
+fn odd<S: Simd>(simd: S, n: S::I) -> S::I {
+    simd.or(simd.shl(n, 1), simd.splat_i(1))
 }
 
 /// Byte `i` of each lane.

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::matrix::{Layout, MatrixRef};
 use super::scratch::{Buffer, BufferPool};
+use super::simd::LINE;
 use crate::base::pool::Pool;
 use crate::compute::experts::{ExpertBytes, ExpertId, ExpertParts, ExpertShape, Part, Ranking};
 use crate::format::slots::SlotMemory;
@@ -26,7 +27,16 @@ pub struct Experts {
     cold: Option<[Layout; 3]>,
     bytes: Arc<dyn ExpertBytes>,
     /// All of them as they are read, where they were copied so.
-    packed: Option<Arc<SlotMemory>>,
+    packed: Option<Packed>,
+}
+
+/// Copies of all experts as they are read.
+#[derive(Clone)]
+struct Packed {
+    /// A record in each slot.
+    memory: Arc<SlotMemory>,
+    /// Where the parts of an expert are in its record.
+    parts: [Part<Range<usize>>; 3],
 }
 
 /// A feed-forward block with a gate, where its bytes are.
@@ -77,11 +87,11 @@ impl Experts {
         if !layouts.iter().any(Layout::is_packed) {
             return Ok(self);
         }
-        let (memory, ranges) =
-            (SlotMemory::new(experts.len(), self.shape.record_bytes())?, self.shape.parts());
+        let parts = packed_parts(&layouts, &experts[0]);
+        let memory = SlotMemory::new(experts.len(), parts[2].scales.end)?;
         pool.run(experts.len(), |expert| {
             let mut record = memory.write(expert).expect("new memory");
-            for ((part, to), layout) in experts[expert].iter().zip(&ranges).zip(&layouts) {
+            for ((part, to), layout) in experts[expert].iter().zip(&parts).zip(&layouts) {
                 let out = &mut record[to.values.clone()];
                 match layout.is_packed() {
                     true => layout.pack(&part.values, out),
@@ -90,7 +100,7 @@ impl Experts {
                 record[to.scales.clone()].copy_from_slice(&part.scales);
             }
         });
-        (self.layouts, self.packed) = (layouts, Some(memory));
+        (self.layouts, self.packed) = (layouts, Some(Packed { memory, parts }));
         Ok(self)
     }
 
@@ -142,11 +152,11 @@ impl Experts {
 
     /// An expert as it is stored, if that is in memory, or else in the smaller copy.
     fn resident(&self, id: ExpertId) -> Option<Resident<'_>> {
-        if let Some(memory) = &self.packed {
+        if let Some(Packed { memory, parts }) = &self.packed {
             let record = memory.read(id.expert as usize)?;
-            let of = |range| record.slice(range);
+            let of = |range: &Range<usize>| record.slice(range.clone());
             let parts =
-                self.shape.parts().map(|part| Part { values: of(part.values), scales: of(part.scales) });
+                parts.each_ref().map(|part| Part { values: of(&part.values), scales: of(&part.scales) });
             return Some(Resident { layouts: &self.layouts, parts });
         }
         let own = self.bytes.resident(id).map(|parts| Resident { layouts: &self.layouts, parts });
@@ -156,6 +166,21 @@ impl Experts {
     fn id(&self, expert: u32) -> ExpertId {
         ExpertId { layer: self.layer as u32, expert }
     }
+}
+
+/// Where the parts of an expert are in a record of copies, each from a whole cache line on.
+fn packed_parts(layouts: &[Layout; 3], expert: &ExpertParts) -> [Part<Range<usize>>; 3] {
+    let mut end = 0usize;
+    let mut next = |bytes| {
+        let start = end.next_multiple_of(LINE);
+        end = start + bytes;
+        start..end
+    };
+    let [gate, up, down] = [0, 1, 2].map(|i| {
+        let values = if layouts[i].is_packed() { layouts[i].bytes() } else { expert[i].values.len() };
+        Part { values: next(values), scales: next(expert[i].scales.len()) }
+    });
+    [gate, up, down]
 }
 
 fn layouts(shape: &ExpertShape, exact: bool, pack: bool) -> Result<[Layout; 3]> {

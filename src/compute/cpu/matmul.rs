@@ -10,13 +10,14 @@
 )]
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values};
+use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values, q6_k_quants};
 use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
-use super::simd::{Kernel, LANES, Simd};
+use super::simd::{Kernel, LANES, LINE, Simd};
 use crate::base::dtype::DType;
 use crate::base::pool::Disjoint;
 
@@ -79,6 +80,7 @@ impl Activations {
 }
 
 /// Blocks from a row to the next, for rows of `cols`.
+#[inline]
 fn block_stride(cols: usize) -> usize {
     if cols.is_multiple_of(BLOCK) { (cols / BLOCK) | 1 } else { 0 }
 }
@@ -103,6 +105,7 @@ impl Kernel for Row<'_> {
             block.scale = scale;
             block.sum = scale * (a + b);
             block.half_sums = [scale * a, scale * b];
+            block.quant_sums = u32::from(a as i16 as u16) | u32::from(b as i16 as u16) << 16;
         }
     }
 }
@@ -129,6 +132,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Safety
     /// No other part alive at the same time may overlap it.
+    #[inline]
     pub(super) unsafe fn part(&self, row: usize, cols: Range<usize>) -> Row<'_> {
         let own = if self.block_stride > 0 { cols.start / BLOCK..cols.end / BLOCK } else { 0..0 };
         let first = row * self.block_stride;
@@ -173,8 +177,14 @@ impl Kernel for Matmul<'_> {
             let which = &self.which[first..self.which.len().min(first + GROUP)];
             let sums = &mut sums[..which.len()];
             match self.matrix.form() {
-                Form::Quants => self.quants(simd, first, which, quants, sums),
-                Form::Values => self.values(simd, first, which, values, sums),
+                Form::Quants if self.matrix.is_packed() => {
+                    self.quants::<S, true>(simd, first, which, quants, sums);
+                }
+                Form::Quants => self.quants::<S, false>(simd, first, which, quants, sums),
+                Form::Values if self.matrix.is_packed() => {
+                    self.values::<S, true>(simd, first, which, values, sums);
+                }
+                Form::Values => self.values::<S, false>(simd, first, which, values, sums),
             }
         }
         WORKSPACE.set(Some(workspace));
@@ -200,7 +210,7 @@ thread_local! {
 
 impl Matmul<'_> {
     #[inline(always)]
-    fn quants<S: Simd>(
+    fn quants<S: Simd, const PACKED: bool>(
         &mut self,
         simd: S,
         first: usize,
@@ -211,6 +221,8 @@ impl Matmul<'_> {
         let dtype = self.matrix.dtype();
         let (wide, halved, most) =
             (Quants::wide(dtype), Quants::halved(dtype), S::dots_max(Quants::bits(dtype)));
+        let (has_factors, has_mins) = (Quants::has_factors(dtype), Quants::has_mins(dtype));
+        let rows = Rows::new(self.inputs, which);
         // What is ahead is asked for where most of the time goes.
         let reading = which.len() < MEMORY_BOUND_BATCH_MAX;
         // Tiles as equal as they can be: a small one takes as long as one twice its size.
@@ -222,15 +234,16 @@ impl Matmul<'_> {
                 let ahead = self.ahead(row, at);
                 // To prefetch what is in the cache costs less than to decide whether to.
                 let early = if reading { ahead.as_ptr() } else { panel.quants.as_ptr().cast() };
-                let slice = self.matrix.slice(self.matrix.strip(row), at, early);
+                let slice = self.matrix.slice::<PACKED>(self.matrix.strip(row), at, early);
                 let block = at / BLOCK;
                 macro_rules! direct {
                     ($($tile:literal)*) => {
                         match which.len() {
-                            $($tile if Quants::direct(dtype) => {
-                                let inputs = QuantsTile::<$tile>::new(self.inputs, which, block, SLICE / BLOCK);
+                            $($tile if const { $tile <= S::DIRECT } && Quants::direct(dtype) => {
+                                let inputs = rows.tile::<$tile>(0, block);
                                 let sums = sums.first_chunk_mut().expect("a sum for each input");
-                                simd.call(DirectTile { inputs, slice: &slice, panel, sums });
+                                let slice = &slice;
+                                simd.call(DirectTile { inputs, slice, panel, sums });
                                 continue;
                             })*
                             _ => {}
@@ -246,8 +259,8 @@ impl Matmul<'_> {
                     macro_rules! tiles {
                         ($($tile:literal)*) => {
                             match tile {
-                                $($tile if $tile <= S::DOTS => {
-                                    let inputs = QuantsTile::<$tile>::new(self.inputs, &which[i..], block, blocks);
+                                $($tile if const { $tile <= S::DOTS } => {
+                                    let inputs = rows.tile::<$tile>(i, block);
                                     let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
                                     let panel = &*panel;
                                     macro_rules! call {
@@ -257,14 +270,35 @@ impl Matmul<'_> {
                                             })
                                         };
                                     }
-                                    match (wide, halved, most) {
-                                        (true, ..) => call!(true, false, 8),
-                                        (_, true, 4..) => call!(false, true, 4),
-                                        (_, true, 2..) if S::DOTS_BOUNDED => call!(false, true, 2),
-                                        (_, true, _) if S::DOTS_BOUNDED => call!(false, true, 1),
-                                        (_, _, 8..) => call!(false, false, 8),
-                                        (_, _, 4..) if S::DOTS_BOUNDED => call!(false, false, 4),
-                                        _ => call!(false, false, 1),
+                                    macro_rules! scaled {
+                                        ($halved:literal, $mins:literal, $most:literal) => {
+                                            simd.call(ScaledTile::<$tile, $halved, $mins, $most> {
+                                                inputs, panel, ahead, sums
+                                            })
+                                        };
+                                    }
+                                    if S::SCALED && has_factors {
+                                        match (halved, has_mins, most) {
+                                            (false, true, 8..) => scaled!(false, true, 8),
+                                            (false, true, _) => scaled!(false, true, 4),
+                                            (true, true, _) => scaled!(true, true, 4),
+                                            (true, false, 4..) => scaled!(true, false, 4),
+                                            (true, false, 2..) => scaled!(true, false, 2),
+                                            (true, false, _) => scaled!(true, false, 1),
+                                            (false, false, 8..) => scaled!(false, false, 8),
+                                            (false, false, 4..) => scaled!(false, false, 4),
+                                            (false, false, _) => scaled!(false, false, 1),
+                                        }
+                                    } else {
+                                        match (wide, halved, most) {
+                                            (true, ..) => call!(true, false, 8),
+                                            (_, true, 4..) => call!(false, true, 4),
+                                            (_, true, 2..) if S::DOTS_BOUNDED => call!(false, true, 2),
+                                            (_, true, _) if S::DOTS_BOUNDED => call!(false, true, 1),
+                                            (_, _, 8..) => call!(false, false, 8),
+                                            (_, _, 4..) if S::DOTS_BOUNDED => call!(false, false, 4),
+                                            _ => call!(false, false, 1),
+                                        }
                                     }
                                 })*
                                 _ => unreachable!("no tile is larger than the registers allow"),
@@ -280,7 +314,7 @@ impl Matmul<'_> {
     }
 
     #[inline(always)]
-    fn values<S: Simd>(
+    fn values<S: Simd, const PACKED: bool>(
         &mut self,
         simd: S,
         first: usize,
@@ -291,7 +325,8 @@ impl Matmul<'_> {
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
-                let slice = self.matrix.slice(self.matrix.strip(row), at, self.ahead(row, at).as_ptr());
+                let slice =
+                    self.matrix.slice::<PACKED>(self.matrix.strip(row), at, self.ahead(row, at).as_ptr());
                 let cols = panel.unpack(simd, &slice);
                 let mut i = 0;
                 macro_rules! tiles {
@@ -333,12 +368,12 @@ impl Matmul<'_> {
 }
 
 /// Unpacks a slice to integers; returns how many [`BLOCK`]s it has.
-struct Unpack<'a> {
+struct Unpack<'a, const PACKED: bool> {
     panel: &'a mut Quants,
-    slice: &'a Slice<'a>,
+    slice: &'a Slice<'a, PACKED>,
 }
 
-impl Kernel for Unpack<'_> {
+impl<const PACKED: bool> Kernel for Unpack<'_, PACKED> {
     type Output = usize;
 
     #[inline(always)]
@@ -366,15 +401,17 @@ impl<const T: usize, const WIDE: bool, const HALVED: bool, const MOST: usize> Ke
     fn run<S: Simd>(self, simd: S) {
         let Self { inputs, panel, blocks, ahead, sums } = self;
         let mut total = load(simd, sums);
-        let (parts, step) = (if HALVED { 2 } else { 1 }, ahead.len() / blocks);
+        let mut ahead = ahead.chunks((ahead.len() / blocks).next_multiple_of(LINE).max(LINE));
         // In the order in which Q6_K has the halves.
-        for four in (0..blocks).step_by(4) {
-            for part in 0..parts {
-                for block in four..blocks.min(four + 4) {
-                    if part == 0 {
-                        simd.prefetch_all(&ahead[block * step..][..step]);
-                    }
-                    inputs.block::<S, WIDE, HALVED, MOST>(simd, panel, (block, part), &mut total);
+        for four in (0..blocks.min(SLICE / BLOCK)).step_by(4) {
+            let end = blocks.min(four + 4).min(SLICE / BLOCK);
+            for block in four..end {
+                simd.prefetch_all(ahead.next().unwrap_or_default());
+                inputs.add_block::<S, WIDE, HALVED, MOST>(simd, panel, (block, 0), &mut total);
+            }
+            if HALVED {
+                for block in four..end {
+                    inputs.add_block::<S, WIDE, HALVED, MOST>(simd, panel, (block, 1), &mut total);
                 }
             }
         }
@@ -382,17 +419,52 @@ impl<const T: usize, const WIDE: bool, const HALVED: bool, const MOST: usize> Ke
     }
 }
 
+/// The same for a type whose scales are integers, on a level that multiplies with them.
+struct ScaledTile<'a, const T: usize, const HALVED: bool, const MINS: bool, const MOST: usize> {
+    inputs: QuantsTile<T>,
+    panel: &'a Quants,
+    ahead: &'a [u8],
+    sums: &'a mut [[f32; LANES]; T],
+}
+
+impl<const T: usize, const HALVED: bool, const MINS: bool, const MOST: usize> Kernel
+    for ScaledTile<'_, T, HALVED, MINS, MOST>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { inputs, panel, ahead, sums } = self;
+        let mut scaled = [[0.0; LANES]; T];
+        let mut ahead = ahead.chunks((ahead.len() * BLOCK / SLICE).next_multiple_of(LINE).max(LINE));
+        for block in 0..SLICE / BLOCK {
+            simd.prefetch_all(ahead.next().unwrap_or_default());
+            let dots = inputs.scaled_dots::<S, HALVED, MINS, MOST>(simd, panel, block);
+            for t in 0..T {
+                let sum = simd.load(&scaled[t]);
+                simd.store(
+                    simd.mul_add(simd.to_f(dots[t]), inputs.scale(simd, t, block), sum),
+                    &mut scaled[t],
+                );
+            }
+        }
+        let mut total = load(simd, sums);
+        inputs.add_scaled::<S, HALVED, MINS>(simd, panel, &load(simd, &scaled), &mut total);
+        store(simd, &total, sums);
+    }
+}
+
 /// The same for a slice whose quants go from the file to the products without being stored: for few inputs that is
 /// most of the work.
-struct DirectTile<'a, const T: usize> {
+struct DirectTile<'a, const T: usize, const PACKED: bool> {
     inputs: QuantsTile<T>,
-    slice: &'a Slice<'a>,
+    slice: &'a Slice<'a, PACKED>,
     /// Where the scales are unpacked.
     panel: &'a mut Quants,
     sums: &'a mut [[f32; LANES]; T],
 }
 
-impl<const T: usize> Kernel for DirectTile<'_, T> {
+impl<const T: usize, const PACKED: bool> Kernel for DirectTile<'_, T, PACKED> {
     type Output = ();
 
     #[inline(always)]
@@ -424,83 +496,258 @@ fn store<S: Simd, const T: usize>(simd: S, total: &[S::F; T], sums: &mut [[f32; 
     }
 }
 
-/// Integers of some inputs from one block on.
+/// The quantised rows of up to [`GROUP`] inputs.
+struct Rows<'a> {
+    first_blocks: [*const QuantBlock; GROUP],
+    /// How many rows, and how many blocks each has.
+    size: [usize; 2],
+    inputs: PhantomData<&'a Activations>,
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn new(inputs: &'a Activations, which: &[u32]) -> Self {
+        let (stride, blocks) = (block_stride(inputs.cols), inputs.cols / BLOCK);
+        let mut first_blocks = [std::ptr::null(); GROUP];
+        for (first, &row) in first_blocks.iter_mut().zip(which) {
+            *first = inputs.blocks[row as usize * stride..][..blocks].as_ptr();
+        }
+        Self { first_blocks, size: [which.len(), blocks], inputs: PhantomData }
+    }
+
+    /// `T` rows from row `first` on, from one block to the end of its slice.
+    #[inline(always)]
+    fn tile<const T: usize>(&self, first: usize, block: usize) -> QuantsTile<T> {
+        let [rows, blocks] = self.size;
+        assert!(first + T <= rows && block < blocks);
+        let mut tile = [std::ptr::null(); T];
+        for t in 0..T {
+            // SAFETY: each of the rows has so many blocks.
+            tile[t] = unsafe { self.first_blocks[first + t].add(block) };
+        }
+        QuantsTile(tile)
+    }
+}
+
+/// Integers of some inputs from one block to the end of its slice.
 struct QuantsTile<const T: usize>([*const QuantBlock; T]);
 
 impl<const T: usize> QuantsTile<T> {
-    /// The pointers are good for `blocks` blocks.
-    #[inline(always)]
-    fn new(inputs: &Activations, which: &[u32], block: usize, blocks: usize) -> Self {
-        let stride = block_stride(inputs.cols);
-        let mut tile = [std::ptr::null(); T];
-        for t in 0..T {
-            tile[t] = inputs.blocks[which[t] as usize * stride + block..][..blocks].as_ptr();
-        }
-        Self(tile)
-    }
-
     /// Adds the products with a slice in Q4_K.
     #[inline(always)]
-    fn q4_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
+    fn q4_k<S: Simd, const PACKED: bool>(
+        &self,
+        simd: S,
+        slice: &Slice<PACKED>,
+        panel: &mut Quants,
+        total: &mut [S::F; T],
+    ) {
         panel.k_scales(simd, slice);
+        let low = simd.splat_i(0x0f0f_0f0f);
+        let mut scaled = [simd.splat(0.0); T];
         for pair in 0..SLICE / BLOCK / 2 {
-            let quants = slice.q4_k_blocks(simd, pair);
+            let mut dots = [[simd.no_dots(); T]; 2];
+            for first in [0, 4] {
+                let at = 16 + 32 * pair + 4 * first;
+                let words = slice.four(simd, at);
+                for i in (0..4).step_by(2) {
+                    let a = slice.word(simd, &words, at, i);
+                    let b = slice.word(simd, &words, at, i + 1);
+                    let quants = [simd.and(a, low), simd.and(b, low)];
+                    self.add_two(simd, quants, 2 * pair, first + i, &mut dots[0]);
+                    let quants = [simd.and(simd.shr(a, 4), low), simd.and(simd.shr(b, 4), low)];
+                    self.add_two(simd, quants, 2 * pair + 1, first + i, &mut dots[1]);
+                }
+            }
             for i in 0..2 {
                 let block = 2 * pair + i;
-                let dots = self.quants_dots(simd, &quants[i], block, 0);
-                self.add::<S, false>(simd, dots, panel, block, block, total);
+                if S::SCALED {
+                    let factor = simd.load_i(&panel.factors[block]);
+                    for t in 0..T {
+                        let sum = simd.to_f(simd.scale_dots(dots[i][t], factor));
+                        scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
+                    }
+                } else {
+                    let sums = self.sums(simd, dots[i]);
+                    self.add::<S, false>(simd, sums, panel, block, block, total);
+                }
             }
+        }
+        if S::SCALED {
+            self.add_scaled::<S, false, true>(simd, panel, &scaled, total);
         }
     }
 
     /// Adds the products with a slice in Q6_K.
     #[inline(always)]
-    fn q6_k<S: Simd>(&self, simd: S, slice: &Slice, panel: &mut Quants, total: &mut [S::F; T]) {
+    fn q6_k<S: Simd, const PACKED: bool>(
+        &self,
+        simd: S,
+        slice: &Slice<PACKED>,
+        panel: &mut Quants,
+        total: &mut [S::F; T],
+    ) {
         panel.q6_k_scales(simd, slice);
-        for part in 0..4 {
-            let quants = slice.q6_k_parts(simd, part);
-            for i in 0..4 {
-                let ([a, b, c, d], block, word) = (quants[i], part / 2 * 4 + i, part % 2 * 4);
-                let mut dots = self.quants_dots(simd, &[a, b], block, word);
-                let more = self.quants_dots(simd, &[c, d], block, word + 2);
-                for t in 0..T {
-                    dots[t] = simd.add_i(dots[t], more[t]);
+        let mut scaled = [simd.splat(0.0); T];
+        for four in 0..2 {
+            let mut sums = [[simd.splat_i(0); T]; 4];
+            for part in 0..2 {
+                let at = [64 * four + 16 * part, 64 * four + 16 * part + 32, 128 + 32 * four + 16 * part];
+                let mut words = [[simd.splat_i(0); 4]; 3];
+                for n in 0..3 {
+                    words[n] = slice.four(simd, at[n]);
                 }
-                self.add::<S, true>(simd, dots, panel, block, 2 * block + part % 2, total);
+                for i in [0, 2] {
+                    let mut quants = [[simd.splat_i(0); 2]; 4];
+                    for n in 0..2 {
+                        let nibbles = [
+                            slice.word(simd, &words[0], at[0], i + n),
+                            slice.word(simd, &words[1], at[1], i + n),
+                        ];
+                        let pairs = slice.word(simd, &words[2], at[2], i + n);
+                        for j in 0..4 {
+                            quants[j][n] = q6_k_quants(simd, nibbles, pairs, j);
+                        }
+                    }
+                    for j in 0..4 {
+                        let block = 4 * four + j;
+                        let mut dots = [simd.no_dots(); T];
+                        self.add_two(simd, quants[j], block, 4 * part + i, &mut dots);
+                        if S::SCALED {
+                            let factor = simd.load_i(&panel.factors[2 * block + part]);
+                            for t in 0..T {
+                                sums[j][t] = simd.add_i(sums[j][t], simd.scale_dots(dots[t], factor));
+                            }
+                            continue;
+                        }
+                        let dots = self.sums(simd, dots);
+                        for t in 0..T {
+                            sums[j][t] = simd.add_i(sums[j][t], dots[t]);
+                        }
+                    }
+                }
+                if !S::SCALED {
+                    for j in 0..4 {
+                        let block = 4 * four + j;
+                        self.add::<S, true>(simd, sums[j], panel, block, 2 * block + part, total);
+                        sums[j] = [simd.splat_i(0); T];
+                    }
+                }
+            }
+            for j in 0..if S::SCALED { 4 } else { 0 } {
+                let block = 4 * four + j;
+                let offsets = self.offsets(simd, panel, block);
+                for t in 0..T {
+                    let sum = simd.to_f(simd.add_i(sums[j][t], offsets[t]));
+                    scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
+                }
+            }
+        }
+        if S::SCALED {
+            self.add_scaled::<S, true, false>(simd, panel, &scaled, total);
+        }
+    }
+
+    /// Adds the products with two words of a block.
+    #[inline(always)]
+    fn add_two<S: Simd>(
+        &self,
+        simd: S,
+        quants: [S::I; 2],
+        block: usize,
+        word: usize,
+        dots: &mut [S::Dots; T],
+    ) {
+        if S::PAIRS {
+            return self.add_pairs(simd, quants, block, word, dots);
+        }
+        for i in 0..2 {
+            for t in 0..T {
+                dots[t] = simd.dot(dots[t], quants[i], simd.splat_i(self.word(t, block, word + i)));
             }
         }
     }
 
-    /// Sums of the products of words of a block, few enough to be added up at once.
+    /// The sums in each lane.
     #[inline(always)]
-    fn quants_dots<S: Simd, const N: usize>(
-        &self,
-        simd: S,
-        quants: &[S::I; N],
-        block: usize,
-        first: usize,
-    ) -> [S::I; T] {
+    fn sums<S: Simd>(&self, simd: S, dots: [S::Dots; T]) -> [S::I; T] {
         if S::PAIRS {
-            let mut dots = [simd.no_dots(); T];
-            for i in (0..N).step_by(2) {
-                self.add_pairs(simd, [quants[i], quants[i + 1]], block, first + i, &mut dots);
-            }
             return self.sum_pairs(simd, dots);
         }
         let mut sums = [simd.splat_i(0); T];
         for t in 0..T {
-            let mut dots = simd.no_dots();
-            for i in 0..N {
-                dots = simd.dot(dots, quants[i], simd.splat_i(self.word(t, block, first + i)));
-            }
-            sums[t] = simd.sum_dots(dots);
+            sums[t] = simd.sum_dots(dots[t]);
         }
         sums
     }
 
+    /// Sums of the products of a block of quants times their factors, as if no quant were too large.
+    #[inline(always)]
+    fn scaled_dots<S: Simd, const HALVED: bool, const MINS: bool, const MOST: usize>(
+        &self,
+        simd: S,
+        panel: &Quants,
+        block: usize,
+    ) -> [S::I; T] {
+        let parts = if HALVED { 2 } else { 1 };
+        let words = BLOCK / 4 / parts;
+        let mut sums = if MINS { [simd.splat_i(0); T] } else { self.offsets(simd, panel, block) };
+        for part in 0..parts {
+            let factor = simd.load_i(&panel.factors[parts * block + part]);
+            for word in (part * words..(part + 1) * words).step_by(MOST) {
+                let dots = self.some_dots::<S, MOST>(simd, panel, block, word);
+                for t in 0..T {
+                    sums[t] = simd.add_i(sums[t], simd.scale_dots(dots[t], factor));
+                }
+            }
+        }
+        sums
+    }
+
+    /// What is too much in the sums of a block whose quants are too large, negative.
+    #[inline(always)]
+    fn offsets<S: Simd>(&self, simd: S, panel: &Quants, block: usize) -> [S::I; T] {
+        let offset = simd.load_i(&panel.offsets[block]);
+        let mut sums = [offset; T];
+        for t in 0..T {
+            sums[t] = simd.dot_halves(offset, simd.splat_i(self.block(t, block).quant_sums));
+        }
+        sums
+    }
+
+    /// The scale of a block of an input.
+    #[inline(always)]
+    fn scale<S: Simd>(&self, simd: S, t: usize, block: usize) -> S::F {
+        simd.splat(self.block(t, block).scale)
+    }
+
+    /// Adds what `scaled` sums of a slice stand for, and takes away its minima.
+    #[inline(always)]
+    fn add_scaled<S: Simd, const HALVED: bool, const MINS: bool>(
+        &self,
+        simd: S,
+        panel: &Quants,
+        scaled: &[S::F; T],
+        total: &mut [S::F; T],
+    ) {
+        let unit = simd.load(&panel.unit);
+        for t in 0..T {
+            total[t] = simd.mul_add(scaled[t], unit, total[t]);
+        }
+        let parts = if HALVED { 2 } else { 1 };
+        for at in 0..if MINS { parts * SLICE / BLOCK } else { 0 } {
+            let min = simd.load(&panel.mins[at]);
+            for t in 0..T {
+                let x = self.block(t, at / parts);
+                let sum = if HALVED { x.half_sums[at % 2] } else { x.sum };
+                total[t] = simd.mul_sub(min, simd.splat(sum), total[t]);
+            }
+        }
+    }
+
     /// Adds the products with one block of quants, or with half of one.
     #[inline(always)]
-    fn block<S: Simd, const WIDE: bool, const HALVED: bool, const MOST: usize>(
+    fn add_block<S: Simd, const WIDE: bool, const HALVED: bool, const MOST: usize>(
         &self,
         simd: S,
         panel: &Quants,
@@ -531,8 +778,7 @@ impl<const T: usize> QuantsTile<T> {
     ) {
         let (scale, min) = (simd.load(&panel.scales[at]), simd.load(&panel.mins[at]));
         for t in 0..T {
-            // SAFETY: `new` checked that each row has that many blocks.
-            let x = unsafe { &*self.0[t].add(block) };
+            let x = self.block(t, block);
             let sum = if HALVED { x.half_sums[at % 2] } else { x.sum };
             let scaled = simd.mul(simd.to_f(dots[t]), scale);
             total[t] = simd.mul_add(scaled, simd.splat(x.scale), total[t]);
@@ -549,9 +795,9 @@ impl<const T: usize> QuantsTile<T> {
         block: usize,
         words: Range<usize>,
     ) -> [S::I; T] {
-        let mut sums = self.some_dots::<S, MOST>(simd, panel, block, words.start);
+        let mut sums = self.sums(simd, self.some_dots::<S, MOST>(simd, panel, block, words.start));
         for word in (words.start + MOST..words.end).step_by(MOST) {
-            let more = self.some_dots::<S, MOST>(simd, panel, block, word);
+            let more = self.sums(simd, self.some_dots::<S, MOST>(simd, panel, block, word));
             for t in 0..T {
                 sums[t] = simd.add_i(sums[t], more[t]);
             }
@@ -559,7 +805,7 @@ impl<const T: usize> QuantsTile<T> {
         sums
     }
 
-    /// The same for `MOST` words from `first` on.
+    /// The products with `MOST` words from `first` on.
     #[inline(always)]
     fn some_dots<S: Simd, const MOST: usize>(
         &self,
@@ -567,7 +813,7 @@ impl<const T: usize> QuantsTile<T> {
         panel: &Quants,
         block: usize,
         first: usize,
-    ) -> [S::I; T] {
+    ) -> [S::Dots; T] {
         let mut dots = [simd.no_dots(); T];
         let panel = panel.quants[block * 8 + first..].first_chunk::<MOST>().expect("words of a block");
         for i in 0..MOST {
@@ -576,11 +822,7 @@ impl<const T: usize> QuantsTile<T> {
                 dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, first + i)));
             }
         }
-        let mut sums = [simd.splat_i(0); T];
-        for t in 0..T {
-            sums[t] = simd.sum_dots(dots[t]);
-        }
-        sums
+        dots
     }
 
     /// The same for wide quants.
@@ -651,8 +893,17 @@ impl<const T: usize> QuantsTile<T> {
     /// Four integers of an input.
     #[inline(always)]
     fn word(&self, t: usize, block: usize, word: usize) -> u32 {
-        // SAFETY: `new` checked that each row has that many blocks, whose quants are eight words.
-        unsafe { (*self.0[t].add(block)).quants.as_ptr().cast::<u32>().add(word).read_unaligned() }
+        let quants = self.block(t, block).quants.as_ptr();
+        debug_assert!(word < BLOCK / 4);
+        // SAFETY: a block has eight words.
+        unsafe { quants.cast::<u32>().add(word).read_unaligned() }
+    }
+
+    /// A block of an input.
+    #[inline(always)]
+    fn block(&self, t: usize, block: usize) -> &QuantBlock {
+        // SAFETY: the tile has the blocks of a slice, and matrices have as many columns as their inputs.
+        unsafe { &*self.0[t].add(block) }
     }
 }
 

@@ -34,6 +34,9 @@ const LEAD: usize = 2;
 /// How many slices, where these follow each other.
 const PACKED_LEAD: usize = 3;
 
+/// Bytes of a lane.
+const WORD: usize = size_of::<u32>();
+
 /// Bytes that [`Simd::transpose`] reads of a row.
 const WORDS: usize = 16;
 
@@ -52,8 +55,8 @@ pub(super) struct Layout {
     stored: MatrixLayout,
     /// Whether zero rows or columns are added: the matrix is too small or too odd to be read in strips.
     is_padded: bool,
-    /// Whether the slices of a strip follow each other, each with its 16 rows, and not the rows: memory is then read from
-    /// one end to the other.
+    /// Whether the slices of a strip follow each other, each with the words of its 16 rows in turn, and not the rows: memory
+    /// is then read from one end to the other, and a vector of words with one load.
     is_packed: bool,
     /// Bytes of a row.
     stride: usize,
@@ -80,8 +83,11 @@ impl Layout {
         let form = if dtype.is_blocked() && !exact { Form::Quants } else { Form::Values };
         let is_padded = rows < LANES || stride != row_bytes;
         let is_packed = pack && !is_padded && rows.is_multiple_of(LANES);
-        let width = |cols| cols / dtype.block_len() * dtype.block_bytes();
-        let widths = [width(SLICE), width(depth - (depth - 1) / SLICE * SLICE)];
+        let unit = if is_packed { WORD } else { 1 };
+        let width = |cols: usize| (cols / dtype.block_len() * dtype.block_bytes()).next_multiple_of(unit);
+        let last = (depth - 1) / SLICE * SLICE;
+        let widths = [width(SLICE), width(depth - last)];
+        let stride = if is_packed { last / SLICE * widths[0] + widths[1] } else { stride };
         Ok(Self { stored, is_padded, is_packed, stride, widths, depth, form })
     }
 
@@ -90,39 +96,55 @@ impl Layout {
         self.is_packed
     }
 
+    /// Bytes of the elements as they are read, unless the matrix is padded.
+    pub(super) fn bytes(&self) -> usize {
+        self.stored.rows * self.stride
+    }
+
     /// Writes the stored elements in the order in which they are read.
     pub(super) fn pack(&self, values: &[u8], out: &mut [u8]) {
-        let slices = (0..self.depth).step_by(SLICE);
-        for (strip, out) in out.chunks_exact_mut(LANES * self.stride).enumerate() {
-            for at in slices.clone() {
-                let width = self.width(at);
-                for lane in 0..LANES {
-                    let from = (strip * LANES + lane) * self.stride + self.offset(at);
-                    let to = LANES * self.offset(at) + lane * width;
-                    out[to..to + width].copy_from_slice(&values[from..from + width]);
+        let MatrixLayout { rows, dtype, .. } = self.stored;
+        let (row_bytes, slice_bytes) = (values.len() / rows, SLICE / dtype.block_len() * dtype.block_bytes());
+        let strips = values.chunks_exact(LANES * row_bytes);
+        for (strip, out) in strips.zip(out.chunks_exact_mut(LANES * self.stride)) {
+            for at in (0..self.depth).step_by(SLICE) {
+                let out = &mut out[LANES * self.offset(at)..][..LANES * self.width(at)];
+                for (lane, row) in strip.chunks_exact(row_bytes).enumerate() {
+                    let from = at / SLICE * slice_bytes;
+                    let (words, rest) = row[from..row_bytes.min(from + slice_bytes)].as_chunks::<WORD>();
+                    let (out, _) = out.as_chunks_mut::<WORD>();
+                    for (out, word) in out.iter_mut().skip(lane).step_by(LANES).zip(words) {
+                        *out = *word;
+                    }
+                    if !rest.is_empty() {
+                        let mut last = [0; WORD];
+                        last[..rest.len()].copy_from_slice(rest);
+                        out[words.len() * LANES + lane] = last;
+                    }
                 }
             }
         }
     }
 
     /// Bytes of a row before the slice from column `at` on.
+    #[inline]
     fn offset(&self, at: usize) -> usize {
         at / SLICE * self.widths[0]
     }
 
     /// Bytes of the part of a row that is in the slice from column `at` on.
+    #[inline]
     fn width(&self, at: usize) -> usize {
         self.widths[usize::from(self.depth - at <= SLICE)]
     }
 
-    /// Where the part of row `row` begins that is in the slice from column `at` on, and the bytes to that of the next row.
-    fn place(&self, row: usize, at: usize) -> (usize, usize) {
+    /// Where the part of row `row` begins that is in the slice from column `at` on; where slices are packed, that of the
+    /// first row of its strip.
+    #[inline]
+    fn place(&self, row: usize, at: usize) -> usize {
         match self.is_packed {
-            false => (row * self.stride + self.offset(at), self.stride),
-            true => {
-                let (strip, lane, width) = (row / LANES * LANES, row % LANES, self.width(at));
-                (strip * self.stride + LANES * self.offset(at) + lane * width, width)
-            }
+            false => row * self.stride + self.offset(at),
+            true => row / LANES * LANES * self.stride + LANES * self.offset(at),
         }
     }
 
@@ -176,7 +198,7 @@ impl Matrix {
             Cow::Owned(padded) => padded.into(),
             Cow::Borrowed(bytes) if layout.is_packed => {
                 let memory =
-                    SlotMemory::new(1, bytes.len()).with_context(|| format!("no memory for {name}"))?;
+                    SlotMemory::new(1, layout.bytes()).with_context(|| format!("no memory for {name}"))?;
                 layout.pack(bytes, &mut memory.write(0).expect("new memory"));
                 memory.read(0).expect("what is written")
             }
@@ -203,31 +225,43 @@ pub struct MatrixRef<'a> {
 
 impl<'a> MatrixRef<'a> {
     /// Outputs.
+    #[inline]
     pub fn rows(&self) -> usize {
         self.layout.stored.rows
     }
 
     /// Activations.
+    #[inline]
     pub fn cols(&self) -> usize {
         self.layout.stored.cols
     }
 
     /// Columns that are unpacked: zeros follow the last one.
+    #[inline]
     pub fn depth(&self) -> usize {
         self.layout.depth
     }
 
     /// What it is unpacked to.
+    #[inline]
     pub fn form(&self) -> Form {
         self.layout.form
     }
 
     /// Bytes of a row as it is read.
+    #[inline]
     pub fn row_bytes(&self) -> usize {
         self.layout.stride
     }
 
+    /// Whether it is read as [`Layout::pack`] writes it.
+    #[inline]
+    pub fn is_packed(&self) -> bool {
+        self.layout.is_packed
+    }
+
     /// Its stored type.
+    #[inline]
     pub fn dtype(&self) -> DType {
         self.layout.stored.dtype
     }
@@ -237,7 +271,11 @@ impl<'a> MatrixRef<'a> {
         let dtype = self.dtype();
         for (i, out) in out.chunks_mut(SLICE).enumerate() {
             let width = dtype.bytes(out.len()).expect("a checked layout");
-            blocks::to_f32(dtype, &self.bytes[self.layout.place(row, i * SLICE).0..][..width], out);
+            let stored = &self.bytes[self.layout.place(row, i * SLICE)..];
+            match self.layout.is_packed {
+                false => blocks::to_f32(dtype, &stored[..width], out),
+                true => blocks::to_f32(dtype, &lane(stored, row % LANES)[..width], out),
+            }
         }
         if let Some([_, block_cols]) = self.layout.stored.scale_block {
             for (i, values) in out.chunks_mut(block_cols).enumerate() {
@@ -255,6 +293,7 @@ impl<'a> MatrixRef<'a> {
     }
 
     /// The first row of the strip that holds rows from `row` on: a strip never goes past the last row.
+    #[inline]
     pub fn strip(&self, row: usize) -> usize {
         row.min(self.rows().max(LANES) - LANES)
     }
@@ -278,33 +317,25 @@ impl<'a> MatrixRef<'a> {
     /// Columns `at..at + SLICE` of the strip whose first row is `row`, as far as there are so many. While they
     /// are unpacked, as many bytes from `ahead` on are prefetched.
     #[inline(always)]
-    pub fn slice(&self, row: usize, at: usize, ahead: *const u8) -> Slice<'a> {
+    pub fn slice<const PACKED: bool>(&self, row: usize, at: usize, ahead: *const u8) -> Slice<'a, PACKED> {
         let (len, width) = (SLICE.min(self.depth() - at), self.layout.width(at));
-        let (first, stride) = self.layout.place(row, at);
-        let last = first + (LANES - 1) * stride;
-        assert!(last + width <= self.bytes.len());
-        debug_assert!(!self.layout.is_packed || row.is_multiple_of(LANES));
-        Slice {
-            matrix: *self,
-            row,
-            at,
-            len,
-            bytes: &self.bytes[first..last + width],
-            stride,
-            ahead: Cell::new(ahead),
-        }
+        let first = self.layout.place(row, at);
+        debug_assert!(self.layout.is_packed == PACKED && (!PACKED || row.is_multiple_of(LANES)));
+        let stride = if PACKED { width } else { self.layout.stride };
+        let bytes = &self.bytes[first..first + (LANES - 1) * stride + width];
+        Slice { matrix: *self, row, at, len, bytes, stride, ahead: Cell::new(ahead) }
     }
 }
 
-/// Consecutive columns of a strip, as stored.
-pub struct Slice<'a> {
+/// Consecutive columns of a strip, as stored, or `PACKED` as [`Layout::pack`] does it.
+pub struct Slice<'a, const PACKED: bool> {
     matrix: MatrixRef<'a>,
     row: usize,
     at: usize,
     len: usize,
-    /// From the first byte of the first row to the last byte of the last row.
+    /// From the first byte of the first row to the last byte of the last row, or the words of the rows in turn.
     bytes: &'a [u8],
-    /// Bytes from a row to the next.
+    /// Bytes from a row to the next, unless the slice is packed.
     stride: usize,
     /// What to prefetch while this slice is read.
     ahead: Cell<*const u8>,
@@ -319,6 +350,14 @@ pub(super) struct Quants {
     pub scales: [[f32; LANES]; SLICE / 16],
     /// As `scales`.
     pub mins: [[f32; LANES]; SLICE / 16],
+    /// In place of the scales of a type whose scales are integers times a number, where the level is
+    /// [`Simd::SCALED`]: the integer in both halves of each lane.
+    pub factors: [[u32; LANES]; SLICE / 16],
+    /// What the factors are multiplied with.
+    pub unit: [f32; LANES],
+    /// In place of the minima of a type whose quants are too large by a constant: minus the constant times the factor,
+    /// for the two halves of each [`BLOCK`].
+    pub offsets: [[u32; LANES]; SLICE / BLOCK],
 }
 
 /// An unpacked slice of f32.
@@ -327,8 +366,14 @@ pub(super) struct Values(pub [[f32; LANES]; SLICE]);
 
 impl Quants {
     /// Workspace for a slice.
-    pub(super) const ZERO: Self =
-        Self { quants: [[0; LANES]; SLICE / 4], scales: [[0.0; LANES]; 16], mins: [[0.0; LANES]; 16] };
+    pub(super) const ZERO: Self = Self {
+        quants: [[0; LANES]; SLICE / 4],
+        scales: [[0.0; LANES]; SLICE / 16],
+        mins: [[0.0; LANES]; SLICE / 16],
+        factors: [[0; LANES]; SLICE / 16],
+        unit: [0.0; LANES],
+        offsets: [[0; LANES]; SLICE / BLOCK],
+    };
 
     /// Whether the quants of a type need all 8 bits, see [`Simd::dot_wide`].
     pub(super) fn wide(dtype: DType) -> bool {
@@ -362,9 +407,19 @@ impl Quants {
         )
     }
 
+    /// Whether the scales of a type are integers times a number for each slice.
+    pub(super) fn has_factors(dtype: DType) -> bool {
+        dtype.block_len() == SLICE && !Self::wide(dtype)
+    }
+
+    /// Whether a type has minima, and not quants that are too large by a constant.
+    pub(super) fn has_mins(dtype: DType) -> bool {
+        matches!(dtype, DType::Q4_1 | DType::Q5_1 | DType::Q2K | DType::Q4K | DType::Q5K | DType::Iq1S)
+    }
+
     /// Unpacks a slice of a type in blocks; also returns how many [`BLOCK`]s it has.
     #[inline(always)]
-    pub(super) fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
+    pub(super) fn unpack<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) -> usize {
         let dtype = slice.matrix.dtype();
         let blocks = slice.len / BLOCK;
         match dtype {
@@ -406,19 +461,20 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn q4_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q4_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         self.k_scales(simd, slice);
+        let low = simd.splat_i(0x0f0f_0f0f);
         for pair in 0..4 {
-            let blocks = slice.q4_k_blocks(simd, pair);
+            let words = slice.wide_words(simd, 16 + pair * 32);
             for i in 0..8 {
-                simd.store_i(blocks[0][i], &mut self.quants[pair * 16 + i]);
-                simd.store_i(blocks[1][i], &mut self.quants[pair * 16 + 8 + i]);
+                simd.store_i(simd.and(words[i], low), &mut self.quants[pair * 16 + i]);
+                simd.store_i(simd.and(simd.shr(words[i], 4), low), &mut self.quants[pair * 16 + 8 + i]);
             }
         }
     }
 
     #[inline(always)]
-    fn q5_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q5_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         self.k_scales(simd, slice);
         let (low, bit) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x1010_1010));
         let high = slice.wide_words(simd, 16);
@@ -443,7 +499,7 @@ impl Quants {
 
     /// The scales and minima of Q4_K and Q5_K, packed as [`blocks::scale_min`] says.
     #[inline(always)]
-    pub(super) fn k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn k_scales<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let [d, first, second, third] = slice.words(simd, 0);
         let (d, dmin) = (simd.half_to_f(d), simd.half_to_f(simd.shr(d, 16)));
         let (six, four, two) =
@@ -457,24 +513,29 @@ impl Quants {
         let byte = simd.splat_i(0xff);
         for block in 0..8 {
             let shift = block as u32 % 4 * 8;
-            let scale = simd.to_f(simd.and(simd.shr(scales[block / 4], shift), byte));
+            if S::SCALED {
+                let factor = simd.byte_halves(scales[block / 4], block % 4, false);
+                simd.store_i(factor, &mut self.factors[block]);
+            } else {
+                self.factor(simd, block, d, simd.and(simd.shr(scales[block / 4], shift), byte));
+            }
             let min = simd.to_f(simd.and(simd.shr(mins[block / 4], shift), byte));
-            simd.store(simd.mul(d, scale), &mut self.scales[block]);
             simd.store(simd.mul(dmin, min), &mut self.mins[block]);
         }
+        simd.store(d, &mut self.unit);
     }
 
     #[inline(always)]
-    fn q6_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q6_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         self.q6_k_scales(simd, slice);
         for four in 0..2 {
             let first = slice.wide_words(simd, four * 64);
             let second = slice.wide_words(simd, four * 64 + 32);
             let high = slice.wide_words(simd, 128 + four * 32);
             for i in 0..8 {
-                let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
                 for j in 0..4 {
-                    simd.store_i(quants[j], &mut self.quants[four * 32 + j * 8 + i]);
+                    let quants = q6_k_quants(simd, [first[i], second[i]], high[i], j);
+                    simd.store_i(quants, &mut self.quants[four * 32 + j * 8 + i]);
                 }
             }
         }
@@ -482,20 +543,16 @@ impl Quants {
 
     /// The scales of Q6_K, one for each half block.
     #[inline(always)]
-    pub(super) fn q6_k_scales<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    pub(super) fn q6_k_scales<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         // The last 18 of a block's 210 bytes are the scales and d.
-        let tail = slice.wide_words(simd, 178);
-        let d = simd.half_to_f(simd.shr(tail[7], 16));
-        for half in 0..16 {
-            // Byte 14 of the tail is the first scale.
-            let (word, shift) = ((14 + half) / 4, 24 - (14 + half) as u32 % 4 * 8);
-            let scale = simd.sar(simd.shl(tail[word], shift), 24);
-            self.symmetric(simd, half, simd.mul(d, simd.to_f(scale)), 32.0);
-        }
+        let (scales, tail) = (slice.words(simd, 192), slice.words(simd, 194));
+        let d = simd.half_to_f(simd.shr(tail[3], 16));
+        self.signed_bytes(simd, d, scales);
+        self.zero(simd, d, 16, 32);
     }
 
     #[inline(always)]
-    fn iq4_xs<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn iq4_xs<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let [first, low, ..] = slice.words(simd, 0);
         let (d, high) = (simd.half_to_f(first), simd.shr(first, 16));
         let (four, two, middle) = (simd.splat_i(15), simd.splat_i(0x30), simd.splat_i(32u32.wrapping_neg()));
@@ -511,7 +568,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn iq4_nl<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn iq4_nl<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         for block in 0..slice.len / BLOCK {
             let d = simd.half_to_f(slice.words(simd, block * 18)[0]);
             self.wide_scale(simd, block, d);
@@ -520,7 +577,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn q8_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q8_0<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let flip = simd.splat_i(if S::WIDE_SIGNED { 0 } else { 0x8080_8080 });
         for block in 0..slice.len / BLOCK {
             let d = simd.half_to_f(slice.words(simd, block * 34)[0]);
@@ -533,7 +590,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn q4_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q4_0<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         for block in 0..slice.len / BLOCK {
             let d = simd.half_to_f(slice.words(simd, block * 18)[0]);
             self.symmetric(simd, block, d, 8.0);
@@ -542,7 +599,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn q4_1<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q4_1<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         for block in 0..slice.len / BLOCK {
             self.line(simd, block, slice.words(simd, block * 20)[0]);
             self.four_bits(simd, block, slice.words(simd, block * 20 + 4));
@@ -550,7 +607,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn q5_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q5_0<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         for block in 0..slice.len / BLOCK {
             let head = slice.words(simd, block * 22);
             self.symmetric(simd, block, simd.half_to_f(head[0]), 16.0);
@@ -560,7 +617,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn q5_1<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q5_1<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         for block in 0..slice.len / BLOCK {
             let head = slice.words(simd, block * 24);
             self.line(simd, block, head[0]);
@@ -569,7 +626,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn mxfp4<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn mxfp4<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         // As an f32, exponent 0 is 2^-127 and not 0: its half is the smallest scale.
         let smallest = simd.splat(f32::from_bits(0x0020_0000));
         for block in 0..slice.len / BLOCK {
@@ -581,7 +638,7 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn nvfp4<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn nvfp4<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let low = simd.splat_i(0x0f0f_0f0f);
         for block in 0..slice.len / 64 {
             let scales = slice.words(simd, block * 36)[0];
@@ -601,22 +658,22 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn q2_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q2_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = slice.words(simd, 68)[3];
         let (d, dmin) = (simd.half_to_f(d), simd.half_to_f(simd.shr(d, 16)));
         let (pairs, four) = (slice.words(simd, 0), simd.splat_i(15));
         for half in 0..16 {
             let pair = simd.shr(pairs[half / 4], 8 * (half as u32 % 4));
-            let scale = simd.to_f(simd.and(pair, four));
+            self.factor(simd, half, d, simd.and(pair, four));
             let min = simd.to_f(simd.and(simd.shr(pair, 4), four));
-            simd.store(simd.mul(d, scale), &mut self.scales[half]);
             simd.store(simd.mul(dmin, min), &mut self.mins[half]);
         }
+        simd.store(d, &mut self.unit);
         self.two_bits(simd, slice, 16);
     }
 
     #[inline(always)]
-    fn q3_k<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn q3_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(simd.shr(slice.words(simd, 94)[3], 16));
         let scales = slice.words(simd, 92);
         let (four, two, middle) = (simd.splat_i(15), simd.splat_i(3), simd.splat_i(32u32.wrapping_neg()));
@@ -624,9 +681,9 @@ impl Quants {
             let part = half as u32;
             let low = simd.and(simd.shr(scales[1 + half % 8 / 4], part % 4 * 8 + part / 8 * 4), four);
             let high = simd.and(simd.shr(scales[3], part % 4 * 8 + part / 4 * 2), two);
-            let scale = simd.to_f(simd.add_i(simd.or(low, simd.shl(high, 4)), middle));
-            self.symmetric(simd, half, simd.mul(d, scale), 4.0);
+            self.factor(simd, half, d, simd.add_i(simd.or(low, simd.shl(high, 4)), middle));
         }
+        self.zero(simd, d, 16, 4);
         self.two_bits(simd, slice, 32);
         let (high, bit) = (slice.wide_words(simd, 0), simd.splat_i(0x0404_0404));
         for block in 0..8u32 {
@@ -640,12 +697,13 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn tq1_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn tq1_0<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let tail = slice.words(simd, 38);
         let d = simd.half_to_f(simd.shr(tail[3], 16));
         for block in 0..8 {
-            self.symmetric(simd, block, d, 1.0);
+            self.factor(simd, block, d, simd.splat_i(1));
         }
+        self.zero(simd, d, 8, 1);
         let (first, second) = (slice.wide_words(simd, 0), slice.words(simd, 32));
         for i in 0..8 {
             self.digits(simd, first[i], 5, i, 8);
@@ -673,17 +731,18 @@ impl Quants {
     }
 
     #[inline(always)]
-    fn tq2_0<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn tq2_0<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(simd.shr(slice.words(simd, 50)[3], 16));
         for block in 0..8 {
-            self.symmetric(simd, block, d, 1.0);
+            self.factor(simd, block, d, simd.splat_i(1));
         }
+        self.zero(simd, d, 8, 1);
         self.two_bits(simd, slice, 0);
     }
 
     /// Quants of 64 bytes of bit pairs from byte `at` of a block on.
     #[inline(always)]
-    fn two_bits<S: Simd>(&mut self, simd: S, slice: &Slice, at: usize) {
+    fn two_bits<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>, at: usize) {
         let two = simd.splat_i(0x0303_0303);
         for half in 0..2 {
             let words = slice.wide_words(simd, at + half * 32);
@@ -739,6 +798,56 @@ impl Quants {
         simd.store(simd.mul(scale, simd.splat(zero)), &mut self.mins[block]);
     }
 
+    /// The scale of a block, or of a half of one, as an integer of 16 bits times what all of the slice have in common.
+    #[inline(always)]
+    pub(super) fn factor<S: Simd>(&mut self, simd: S, at: usize, unit: S::F, factor: S::I) {
+        if S::SCALED {
+            let low = simd.and(factor, simd.splat_i(0xffff));
+            simd.store_i(simd.or(low, simd.shl(factor, 16)), &mut self.factors[at]);
+        } else {
+            simd.store(simd.mul(unit, simd.to_f(factor)), &mut self.scales[at]);
+        }
+    }
+
+    /// Sixteen factors that are bytes.
+    #[inline(always)]
+    fn signed_bytes<S: Simd>(&mut self, simd: S, unit: S::F, bytes: [S::I; 4]) {
+        macro_rules! each {
+            ($($half:literal)*) => {$(
+                let (word, at) = (bytes[$half / 4], $half % 4);
+                if S::SCALED {
+                    simd.store_i(simd.byte_halves(word, at, true), &mut self.factors[$half]);
+                } else {
+                    let factor = simd.sar(simd.shl(word, 24 - 8 * at as u32), 24);
+                    self.factor(simd, $half, unit, factor);
+                }
+            )*};
+        }
+        each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    }
+
+    /// Completes `count` factors of a slice whose quants are `zero` too large.
+    #[inline(always)]
+    pub(super) fn zero<S: Simd>(&mut self, simd: S, unit: S::F, count: usize, zero: u8) {
+        if !S::SCALED {
+            for at in 0..count {
+                let min = simd.mul(simd.load(&self.scales[at]), simd.splat(zero.into()));
+                simd.store(min, &mut self.mins[at]);
+            }
+            return;
+        }
+        simd.store(unit, &mut self.unit);
+        let (low, high) = (simd.splat_i(0xffff), simd.splat_i(0xffff_0000));
+        let minus = simd.splat_i(u32::from(u16::from(zero).wrapping_neg()) * 0x1_0001);
+        let halves = count / self.offsets.len();
+        for block in 0..self.offsets.len() {
+            let (first, last) = (halves * block, halves * block + halves - 1);
+            let first = simd.and(simd.load_i(&self.factors[first]), low);
+            let both = simd.or(first, simd.and(simd.load_i(&self.factors[last]), high));
+            simd.store_i(simd.mul_halves(both, minus), &mut self.offsets[block]);
+        }
+    }
+
     /// The scale and, as what is added, the minimum of a block: two f16.
     #[inline(always)]
     fn line<S: Simd>(&mut self, simd: S, block: usize, halves: S::I) {
@@ -753,17 +862,29 @@ impl Quants {
     }
 }
 
-/// The quants of four blocks in Q6_K from the nibbles of two each and pairs of bits of all.
-#[inline(always)]
-fn q6_k_quants<S: Simd>(simd: S, nibbles: [S::I; 2], pairs: S::I) -> [S::I; 4] {
-    let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
-    let lows = [nibbles[0], nibbles[1], simd.shr(nibbles[0], 4), simd.shr(nibbles[1], 4)];
-    let highs = [simd.shl(pairs, 4), simd.shl(pairs, 2), pairs, simd.shr(pairs, 2)];
-    let mut quants = lows;
-    for j in 0..4 {
-        quants[j] = simd.or(simd.and(lows[j], low), simd.and(highs[j], pair));
+/// A row of a slice, of which the words of 16 rows stand in turn.
+fn lane(words: &[u8], lane: usize) -> [u8; SLICE * WORD] {
+    let mut row = [0; SLICE * WORD];
+    for (out, words) in row.chunks_exact_mut(WORD).zip(words.chunks_exact(LANES * WORD)) {
+        out.copy_from_slice(&words[lane * WORD..][..WORD]);
     }
-    quants
+    row
+}
+
+/// The quants of the block `block` of four in Q6_K, from the nibbles of two each and pairs of bits of all.
+#[inline(always)]
+pub(super) fn q6_k_quants<S: Simd>(simd: S, nibbles: [S::I; 2], pairs: S::I, block: usize) -> S::I {
+    let nibbles = match block {
+        0 | 1 => nibbles[block],
+        _ => simd.shr(nibbles[block - 2], 4),
+    };
+    let pairs = match block {
+        0 | 1 => simd.shl(pairs, 4 - 2 * block as u32),
+        2 => pairs,
+        _ => simd.shr(pairs, 2),
+    };
+    let (low, pair) = (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x3030_3030));
+    simd.or(simd.and(nibbles, low), simd.and(pairs, pair))
 }
 
 /// The four lowest bits as bit 4 of four bytes.
@@ -816,7 +937,7 @@ impl Values {
 
     /// Unpacks a slice of any type; also returns how many columns it has.
     #[inline(always)]
-    pub(super) fn unpack<S: Simd>(&mut self, simd: S, slice: &Slice) -> usize {
+    pub(super) fn unpack<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) -> usize {
         match slice.matrix.dtype() {
             DType::F32 => self.f32(simd, slice),
             DType::F16 => self.f16(simd, slice),
@@ -831,7 +952,7 @@ impl Values {
     }
 
     #[inline(always)]
-    fn f32<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn f32<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         for at in (0..slice.len).step_by(4) {
             let words = slice.words(simd, at * 4);
             for i in 0..4 {
@@ -841,7 +962,7 @@ impl Values {
     }
 
     #[inline(always)]
-    fn f16<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn f16<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         for at in (0..slice.len).step_by(8) {
             let words = slice.words(simd, at * 2);
             for i in 0..4 {
@@ -852,7 +973,7 @@ impl Values {
     }
 
     #[inline(always)]
-    fn bf16<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn bf16<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let high = simd.splat_i(0xffff_0000);
         for at in (0..slice.len).step_by(8) {
             let words = slice.words(simd, at * 2);
@@ -866,7 +987,7 @@ impl Values {
     /// The bits of an E4M3 number are those of an f32 that is 2^120 times too small, subnormal ones
     /// included. Its NaN reads as 480.
     #[inline(always)]
-    fn f8e4m3<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn f8e4m3<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let (sign, rest) = (simd.splat_i(0x8000_0000), simd.splat_i(0x07f0_0000));
         let bias = simd.splat(f32::from_bits((127 + 120) << 23));
         for at in (0..slice.len).step_by(16) {
@@ -882,12 +1003,16 @@ impl Values {
     }
 
     /// Any type in blocks, exactly.
-    fn blocked(&mut self, slice: &Slice, dtype: DType) {
+    fn blocked<const P: bool>(&mut self, slice: &Slice<P>, dtype: DType) {
         let bytes = slice.len / dtype.block_len() * dtype.block_bytes();
         let mut row = [0.0; SLICE];
         for lane in 0..LANES {
-            let stored = &slice.bytes[lane * slice.stride..][..bytes];
-            blocks::to_f32(dtype, stored, &mut row[..slice.len]);
+            match P {
+                false => {
+                    blocks::to_f32(dtype, &slice.bytes[lane * slice.stride..][..bytes], &mut row[..slice.len])
+                }
+                true => blocks::to_f32(dtype, &self::lane(slice.bytes, lane)[..bytes], &mut row[..slice.len]),
+            }
             for (out, value) in self.0.iter_mut().zip(row) {
                 out[lane] = value;
             }
@@ -895,7 +1020,7 @@ impl Values {
     }
 
     #[inline(always)]
-    fn scale<S: Simd>(&mut self, simd: S, slice: &Slice) {
+    fn scale<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let MatrixLayout { rows, cols, scale_block, .. } = slice.matrix.layout.stored;
         let Some([_, block_cols]) = scale_block else { return };
         let per_row = cols.div_ceil(block_cols);
@@ -917,48 +1042,20 @@ impl Values {
     }
 }
 
-impl Slice<'_> {
+impl<const PACKED: bool> Slice<'_, PACKED> {
     /// The stored type of its matrix.
     #[inline(always)]
     pub fn dtype(&self) -> DType {
         self.matrix.dtype()
     }
 
-    /// The quants of two consecutive blocks of a slice in Q4_K: of a pair of nibbles, each has one.
-    #[inline(always)]
-    pub fn q4_k_blocks<S: Simd>(&self, simd: S, pair: usize) -> [[S::I; 8]; 2] {
-        let low = simd.splat_i(0x0f0f_0f0f);
-        let words = self.wide_words(simd, 16 + pair * 32);
-        let mut blocks = [words; 2];
-        for i in 0..8 {
-            blocks[0][i] = simd.and(words[i], low);
-            blocks[1][i] = simd.and(simd.shr(words[i], 4), low);
-        }
-        blocks
-    }
-
-    /// The quants of the first or the second halves of four consecutive blocks of a slice in Q6_K, the part
-    /// `part % 2` of the blocks from `part / 2 * 4` on.
-    #[inline(always)]
-    pub fn q6_k_parts<S: Simd>(&self, simd: S, part: usize) -> [[S::I; 4]; 4] {
-        let at = part / 2 * 64 + part % 2 * 16;
-        let first = self.words(simd, at);
-        let second = self.words(simd, at + 32);
-        let high = self.words(simd, 128 + part / 2 * 32 + part % 2 * 16);
-        let mut parts = [first; 4];
-        for i in 0..4 {
-            let quants = q6_k_quants(simd, [first[i], second[i]], high[i]);
-            for j in 0..4 {
-                parts[j][i] = quants[j];
-            }
-        }
-        parts
-    }
-
     /// Bytes `at..at + WORDS` of each row.
     #[inline(always)]
     pub(super) fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
         self.prefetch(simd, WORDS);
+        if PACKED {
+            return self.packed_words(simd, at);
+        }
         debug_assert!((LANES - 1) * self.stride + at + WORDS <= self.bytes.len());
         // SAFETY: `bytes` holds the rows `stride` apart, of which the last ends with the slice; every
         // caller asks for bytes that its format has in the slice's whole blocks.
@@ -969,9 +1066,54 @@ impl Slice<'_> {
     #[inline(always)]
     pub(super) fn wide_words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 8] {
         self.prefetch(simd, 2 * WORDS);
+        if PACKED {
+            return self.packed_words(simd, at);
+        }
         debug_assert!((LANES - 1) * self.stride + at + 2 * WORDS <= self.bytes.len());
         // SAFETY: as in `words`.
         unsafe { simd.transpose_wide(self.bytes.as_ptr().add(at), self.stride) }
+    }
+
+    /// `N` words of each row from byte `at` on, of a slice that is packed.
+    #[inline(always)]
+    fn packed_words<S: Simd, const N: usize>(&self, simd: S, at: usize) -> [S::I; N] {
+        let (first, shift) = (at / WORD, at as u32 % 4 * 8);
+        let mut words = [simd.splat_i(0); N];
+        for i in 0..N {
+            words[i] = self.packed_word(simd, first + i);
+        }
+        if shift > 0 {
+            for i in 0..N {
+                let next = if i + 1 < N { words[i + 1] } else { self.packed_word(simd, first + N) };
+                words[i] = simd.or(simd.shr(words[i], shift), simd.shl(next, 32 - shift));
+            }
+        }
+        words
+    }
+
+    /// The word from byte `at + i * WORD` on: of a slice that is packed, or one of `words` from `at` on.
+    #[inline(always)]
+    pub(super) fn word<S: Simd>(&self, simd: S, words: &[S::I; 4], at: usize, i: usize) -> S::I {
+        if PACKED { self.packed_word(simd, at / WORD + i) } else { words[i] }
+    }
+
+    /// [`Slice::words`] for [`Slice::word`]: none of a slice that is packed.
+    #[inline(always)]
+    pub(super) fn four<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
+        if !PACKED {
+            return self.words(simd, at);
+        }
+        self.prefetch(simd, WORDS);
+        [simd.splat_i(0); 4]
+    }
+
+    #[inline(always)]
+    fn packed_word<S: Simd>(&self, simd: S, word: usize) -> S::I {
+        debug_assert!((word + 1) * LINE <= self.bytes.len());
+        let word = self.bytes.as_ptr().wrapping_add(word * LINE).cast::<[u32; LANES]>();
+        debug_assert!(word.is_aligned());
+        // SAFETY: as in `words`; strips begin at whole cache lines.
+        simd.load_i(unsafe { &*word })
     }
 
     /// Prefetches `bytes` for each row. That is a small step: many prefetches at once would wait for each

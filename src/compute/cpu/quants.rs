@@ -13,4 +13,6 @@ pub(super) struct QuantBlock {
     pub sum: f32,
     /// The same for each half.
     pub half_sums: [f32; 2],
+    /// The sum of the quants of each half, in 16 bits each.
+    pub quant_sums: u32,
 }

@@ -63,12 +63,14 @@ impl<T> Default for BufferPool<T> {
 impl<T> Deref for Buffer<T> {
     type Target = [T];
 
+    #[inline]
     fn deref(&self) -> &[T] {
         &self.values[..self.len]
     }
 }
 
 impl<T> DerefMut for Buffer<T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.values[..self.len]
     }

@@ -81,6 +81,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const DOTS: usize = if VNNI { 4 } else { 6 };
     const DOTS_HALVED: usize = 4;
     const DOTS_BOUNDED: bool = !VNNI;
+    const DIRECT: usize = if VNNI { 4 } else { 2 };
+    const SCALED: bool = !VNNI;
     const WIDE_SIGNED: bool = !VNNI;
 
     #[inline(always)]
@@ -173,6 +175,26 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let one = _mm256_set1_epi16(1);
             [_mm256_madd_epi16(dots[0], one), _mm256_madd_epi16(dots[1], one)]
         };
+        fn scale_dots(dots: I, scale: I) -> I =
+            [_mm256_madd_epi16(dots[0], scale[0]), _mm256_madd_epi16(dots[1], scale[1])];
+        fn byte_halves(a: I, at: usize, is_signed: bool) -> I = {
+            // The bytes of a lane begin at 0, 4, 8 or 12; bytes from index 128 are 0.
+            let first = _mm256_set_epi32(12, 8, 4, 0, 12, 8, 4, 0);
+            let index = _mm256_add_epi8(
+                _mm256_or_si256(first, _mm256_slli_epi32::<16>(first)),
+                _mm256_set1_epi16(at as i16),
+            );
+            let index = if is_signed { _mm256_slli_epi16::<8>(index) } else { index };
+            let zeros = _mm256_set1_epi16(if is_signed { 0x0080 } else { 0x8000u16 as i16 });
+            let index = _mm256_or_si256(index, zeros);
+            let halves = [_mm256_shuffle_epi8(a[0], index), _mm256_shuffle_epi8(a[1], index)];
+            match is_signed {
+                true => [_mm256_srai_epi16::<8>(halves[0]), _mm256_srai_epi16::<8>(halves[1])],
+                false => halves,
+            }
+        };
+        fn dot_halves(a: I, b: I) -> I = [_mm256_madd_epi16(a[0], b[0]), _mm256_madd_epi16(a[1], b[1])];
+        fn mul_halves(a: I, b: I) -> I = [_mm256_mullo_epi16(a[0], b[0]), _mm256_mullo_epi16(a[1], b[1])];
         fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
         fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());

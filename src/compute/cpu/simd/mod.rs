@@ -45,6 +45,12 @@ pub trait Simd: Copy {
     const DOTS_HALVED: usize = Self::DOTS;
     /// Whether sums of products overflow, see [`Simd::dots_max`].
     const DOTS_BOUNDED: bool = false;
+    /// Fewer activations than this plus one are multiplied with quants that are not stored first.
+    const DIRECT: usize = 4;
+    /// Whether sums of products are multiplied with integer scales before they become f32: that costs nothing where
+    /// pairs of sums are still to be added. The other levels lack the
+    /// operations for it.
+    const SCALED: bool = false;
     /// Whether [`Simd::dot_wide`] takes quants as signed bytes, or as bytes that are 128 too large.
     const WIDE_SIGNED: bool;
     /// Whether the products of quants with several inputs are [`Simd::dot_pair`]s. [`Simd::dot`] then takes wide
@@ -109,6 +115,26 @@ pub trait Simd: Copy {
     fn dots_max(bits: u32) -> usize;
     /// The sum in each lane.
     fn sum_dots(self, dots: Self::Dots) -> Self::I;
+    /// The sum in each lane times the scale in both 16-bit halves of the lane.
+    #[inline(always)]
+    fn scale_dots(self, _dots: Self::Dots, _scale: Self::I) -> Self::I {
+        unreachable!("only called where SCALED")
+    }
+    /// Byte `at` of each lane, an integer with a sign or without, as both 16-bit halves of the lane.
+    #[inline(always)]
+    fn byte_halves(self, _a: Self::I, _at: usize, _is_signed: bool) -> Self::I {
+        unreachable!("only called where SCALED")
+    }
+    /// `a0 b0 + a1 b1` for the signed 16-bit halves of each lane.
+    #[inline(always)]
+    fn dot_halves(self, _a: Self::I, _b: Self::I) -> Self::I {
+        unreachable!("only called where SCALED")
+    }
+    /// The low 16 bits of the products of 16-bit halves.
+    #[inline(always)]
+    fn mul_halves(self, _a: Self::I, _b: Self::I) -> Self::I {
+        unreachable!("only called where SCALED")
+    }
     /// `acc + sum of 4 quants[i] x[i]` per lane for quants that need all 8 bits, see [`Simd::WIDE_SIGNED`].
     fn dot_wide(self, acc: Self::I, quants: Self::I, x: Self::I) -> Self::I;
     /// [`Simd::dot`] for two words of quants and two words of each of two inputs, with sums that belong together:
