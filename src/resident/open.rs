@@ -376,7 +376,8 @@ impl Spec {
     /// Whether memory holds a copy of the weights and the prefix cache. Where it does not, that is logged.
     fn has_memory_to_repack(&self, dir: &ModelDir) -> bool {
         let weights: u64 = dir.files().iter().map(|file| file.len() as u64).sum();
-        let (needed, free) = (weights + self.cache_bytes_max, memory::host().free);
+        // Rows of a slice are padded to whole words: 50 bytes, those of the narrowest type, to 52.
+        let (needed, free) = (weights + weights / 25 + self.cache_bytes_max, memory::host().free);
         if needed > free {
             let [needed, free] = [needed, free].map(HumanBytes);
             tracing::warn!(

@@ -240,7 +240,7 @@ impl Matmul<'_> {
                     ($($tile:literal)*) => {
                         match which.len() {
                             $($tile if const { $tile <= S::DIRECT } && Quants::direct(dtype) => {
-                                let inputs = rows.tile::<$tile>(0, block);
+                                let inputs = rows.tile::<$tile>(0, block, SLICE / BLOCK);
                                 let sums = sums.first_chunk_mut().expect("a sum for each input");
                                 let slice = &slice;
                                 simd.call(DirectTile { inputs, slice, panel, sums });
@@ -260,7 +260,7 @@ impl Matmul<'_> {
                         ($($tile:literal)*) => {
                             match tile {
                                 $($tile if const { $tile <= S::DOTS } => {
-                                    let inputs = rows.tile::<$tile>(i, block);
+                                    let inputs = rows.tile::<$tile>(i, block, blocks);
                                     let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
                                     let panel = &*panel;
                                     macro_rules! call {
@@ -441,11 +441,8 @@ impl<const T: usize, const HALVED: bool, const MINS: bool, const MOST: usize> Ke
             simd.prefetch_all(ahead.next().unwrap_or_default());
             let dots = inputs.scaled_dots::<S, HALVED, MINS, MOST>(simd, panel, block);
             for t in 0..T {
-                let sum = simd.load(&scaled[t]);
-                simd.store(
-                    simd.mul_add(simd.to_f(dots[t]), inputs.scale(simd, t, block), sum),
-                    &mut scaled[t],
-                );
+                let (scale, sum) = (inputs.scale(simd, t, block), simd.load(&scaled[t]));
+                simd.store(simd.mul_add(simd.to_f(dots[t]), scale, sum), &mut scaled[t]);
             }
         }
         let mut total = load(simd, sums);
@@ -515,11 +512,11 @@ impl<'a> Rows<'a> {
         Self { first_blocks, size: [which.len(), blocks], inputs: PhantomData }
     }
 
-    /// `T` rows from row `first` on, from one block to the end of its slice.
+    /// `count` blocks from one on of `T` rows from row `first` on.
     #[inline(always)]
-    fn tile<const T: usize>(&self, first: usize, block: usize) -> QuantsTile<T> {
+    fn tile<const T: usize>(&self, first: usize, block: usize, count: usize) -> QuantsTile<T> {
         let [rows, blocks] = self.size;
-        assert!(first + T <= rows && block < blocks);
+        assert!(first + T <= rows && block + count <= blocks);
         let mut tile = [std::ptr::null(); T];
         for t in 0..T {
             // SAFETY: each of the rows has so many blocks.
@@ -529,7 +526,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Integers of some inputs from one block to the end of its slice.
+/// Integers of some inputs: the blocks of a slice.
 struct QuantsTile<const T: usize>([*const QuantBlock; T]);
 
 impl<const T: usize> QuantsTile<T> {
@@ -634,12 +631,14 @@ impl<const T: usize> QuantsTile<T> {
                     }
                 }
             }
-            for j in 0..if S::SCALED { 4 } else { 0 } {
-                let block = 4 * four + j;
-                let offsets = self.offsets(simd, panel, block);
-                for t in 0..T {
-                    let sum = simd.to_f(simd.add_i(sums[j][t], offsets[t]));
-                    scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
+            if S::SCALED {
+                for j in 0..4 {
+                    let block = 4 * four + j;
+                    let offsets = self.offsets(simd, panel, block);
+                    for t in 0..T {
+                        let sum = simd.to_f(simd.add_i(sums[j][t], offsets[t]));
+                        scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
+                    }
                 }
             }
         }
@@ -735,7 +734,10 @@ impl<const T: usize> QuantsTile<T> {
             total[t] = simd.mul_add(scaled[t], unit, total[t]);
         }
         let parts = if HALVED { 2 } else { 1 };
-        for at in 0..if MINS { parts * SLICE / BLOCK } else { 0 } {
+        if !MINS {
+            return;
+        }
+        for at in 0..parts * SLICE / BLOCK {
             let min = simd.load(&panel.mins[at]);
             for t in 0..T {
                 let x = self.block(t, at / parts);
@@ -902,7 +904,7 @@ impl<const T: usize> QuantsTile<T> {
     /// A block of an input.
     #[inline(always)]
     fn block(&self, t: usize, block: usize) -> &QuantBlock {
-        // SAFETY: the tile has the blocks of a slice, and matrices have as many columns as their inputs.
+        // SAFETY: the tile was made with the blocks of the slice, of which all that are asked for are.
         unsafe { &*self.0[t].add(block) }
     }
 }

@@ -45,7 +45,7 @@ pub trait Simd: Copy {
     const DOTS_HALVED: usize = Self::DOTS;
     /// Whether sums of products overflow, see [`Simd::dots_max`].
     const DOTS_BOUNDED: bool = false;
-    /// Fewer activations than this plus one are multiplied with quants that are not stored first.
+    /// Most activations that are multiplied with quants which are not stored first.
     const DIRECT: usize = 4;
     /// Whether sums of products are multiplied with integer scales before they become f32: that costs nothing where
     /// pairs of sums are still to be added. The other levels lack the
