@@ -519,7 +519,7 @@ impl<'a> Rows<'a> {
         assert!(first + T <= rows && block + count <= blocks);
         let mut tile = [std::ptr::null(); T];
         for t in 0..T {
-            // SAFETY: each of the rows has so many blocks.
+            // SAFETY: the blocks are inside the row, as was just checked.
             tile[t] = unsafe { self.first_blocks[first + t].add(block) };
         }
         QuantsTile(tile)
