@@ -62,6 +62,23 @@ impl IdSet {
         self.words.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
     }
 
+    /// Makes those of `logits`, the ids from `first` on, negative infinity whose ids are not in the set. `first` is a multiple
+    /// of 32.
+    pub fn mask(&self, first: usize, logits: &mut [f32]) {
+        debug_assert!(first.is_multiple_of(32));
+        for (word, logits) in (first / 32..).zip(logits.chunks_mut(32)) {
+            let word = self.words.get(word).copied().unwrap_or(0);
+            if word == u32::MAX {
+                continue;
+            }
+            for (bit, logit) in logits.iter_mut().enumerate() {
+                if word >> bit & 1 == 0 {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+
     /// A bit for each id, the lowest first.
     pub fn words(&self) -> &[u32] {
         &self.words
@@ -102,18 +119,34 @@ impl Logits {
 impl TopLogits {
     /// Of a row of which the ids in `allowed` can be chosen.
     pub fn of(logits: &[f32], allowed: &IdSet) -> Self {
-        let of_id = |(id, &logit)| if allowed.contains(id) { logit } else { f32::NEG_INFINITY };
-        let masked: Vec<f32> = logits.iter().enumerate().map(of_id).collect();
-        let mut best: Vec<(u32, f32)> = Vec::with_capacity(TOP_LOGITS + 1);
-        for (id, &logit) in (0..).zip(&masked) {
-            if best.len() == TOP_LOGITS && best.last().is_some_and(|&last| !is_before((id, logit), last)) {
-                continue;
-            }
-            best.insert(best.partition_point(|&other| is_before(other, (id, logit))), (id, logit));
-            best.truncate(TOP_LOGITS);
-        }
-        Self { best, log_sum_exp: log_sum_exp(&masked) }
+        let mut masked = logits.to_vec();
+        allowed.mask(0, &mut masked);
+        Self::of_part(0, &masked)
     }
+
+    /// Of logits of the ids from `first` on.
+    pub fn of_part(first: usize, logits: &[f32]) -> Self {
+        let mut best = Vec::with_capacity(TOP_LOGITS + 1);
+        (first as u32..).zip(logits).for_each(|(id, &logit)| insert(&mut best, id, logit));
+        Self { best, log_sum_exp: log_sum_exp(logits) }
+    }
+
+    /// Of a row from those of its parts. A part of ids that cannot be chosen has negative infinity for a logarithm.
+    pub fn merge(parts: &[Self]) -> Self {
+        let mut best = Vec::with_capacity(TOP_LOGITS + 1);
+        parts.iter().flat_map(|part| &part.best).for_each(|&(id, logit)| insert(&mut best, id, logit));
+        let logarithms: Vec<f32> = parts.iter().map(|part| part.log_sum_exp).collect();
+        Self { best, log_sum_exp: log_sum_exp(&logarithms) }
+    }
+}
+
+/// Adds a logit to the greatest ones, in their order, if it is one of them.
+pub fn insert(best: &mut Vec<(u32, f32)>, id: u32, logit: f32) {
+    if best.len() == TOP_LOGITS && best.last().is_some_and(|&last| !is_before((id, logit), last)) {
+        return;
+    }
+    best.insert(best.partition_point(|&other| is_before(other, (id, logit))), (id, logit));
+    best.truncate(TOP_LOGITS);
 }
 
 fn is_before(a: (u32, f32), b: (u32, f32)) -> bool {

@@ -3,7 +3,7 @@
 //! `simd` is the vector instructions, `matrix` and `codebook` how weights are unpacked for them, `matmul` the matrix products
 //! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections,
 //! `experts` the bytes of routed experts, `saved` what is kept of recurrent states, `record` what importance matrices
-//! are made of.
+//! are made of, `top` what greedy decoding needs of logits.
 
 mod attention;
 mod codebook;
@@ -20,15 +20,16 @@ mod saved;
 mod scalar;
 mod scratch;
 mod simd;
+mod top;
 mod vector;
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Error, Result};
 
 use super::experts::{ExpertBytes, ExpertShape};
-use super::logits::{IdSet, LogitForm, TopLogits};
+use super::logits::{IdSet, LogitForm};
 use super::{
     AttentionShape, AttentionWeights, Backend, BlockId, DeltaProjection, DeltaShape, DeltaWeights,
     HeadWeights, Interrupted, KV_BLOCK, Keep, MoeWeights, Pass, PassOut, SavedBytes, StoredMatrix, TableUse,
@@ -422,12 +423,7 @@ impl Backend for Cpu {
         match self.pass.logits {
             LogitForm::Whole => out.logits.whole.extend_from_slice(rows),
             LogitForm::Top => {
-                let found = vec![OnceLock::new(); self.pass.heads];
-                self.context.pool.run(found.len(), |row| {
-                    let logits = &rows[row * logits.width..][..logits.width];
-                    found[row].get_or_init(|| TopLogits::of(logits, &self.allowed));
-                });
-                out.logits.top.extend(found.into_iter().filter_map(OnceLock::into_inner));
+                out.logits.top = top::top_logits(&mut self.context, rows, logits.width, &self.allowed);
             }
         }
         out.hidden.clear();
