@@ -1,5 +1,7 @@
-//! Unpacks the types that store indices of codebooks: an index becomes eight or four numbers of up to three bits,
-//! a sign bit is put over each, and a table gives the quant.
+//! Unpacks the types that store indices of codebooks: an index becomes eight or four numbers of up to three bits, which a
+//! table makes quants, and a sign bit says which of them are negative.
+//!
+//! Entries are loaded word by word: gathers take longer, most of all on processors that keep their results from leaking.
 
 #![expect(
     clippy::needless_range_loop,
@@ -7,14 +9,19 @@
 )]
 
 use super::matrix::{Quants, Slice};
-use super::simd::Simd;
+use super::simd::{LANES, Simd};
 use crate::format::blocks::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use crate::format::blocks::{IQ2_VALUES, IQ3_S_VALUES, IQ3_XXS_VALUES};
 
-/// The quants of signed values: greater by their greatest value than what they stand for.
-const IQ2: ([u8; 16], u8) = signed(&IQ2_VALUES);
-const IQ3_X: ([u8; 16], u8) = signed(&IQ3_XXS_VALUES);
-const IQ3: ([u8; 16], u8) = signed(&IQ3_S_VALUES);
+/// The quants of positive values, and the one that stands for 0: they are greater by the greatest value than what they stand
+/// for.
+const IQ2: ([u8; 16], u8) = positive(&IQ2_VALUES);
+const IQ3_X: ([u8; 16], u8) = positive(&IQ3_XXS_VALUES);
+const IQ3: ([u8; 16], u8) = positive(&IQ3_S_VALUES);
+
+/// Entries whose numbers are quants.
+static IQ3_X_QUANTS: [u32; 256] = quants(&IQ3_XXS, &IQ3_X.0);
+static IQ3_QUANTS: [u32; 512] = quants(&IQ3_S, &IQ3.0);
 
 /// What the scales of IQ2 are odd multiples of, as a part of `d`.
 const IQ2_UNIT: f32 = 0.125;
@@ -22,35 +29,53 @@ const IQ2_UNIT: f32 = 0.125;
 /// The quants of IQ1_M, eight times the values: with bit 3 the shift is downwards.
 const IQ1_M: ([u8; 16], u8) = ([2, 10, 18, 0, 0, 0, 0, 0, 0, 8, 16, 0, 0, 0, 0, 0], 9);
 
-/// Quants by the index of a magnitude and, in bit 3, the sign; and the quant that stands for 0.
-const fn signed(magnitudes: &[u8]) -> ([u8; 16], u8) {
+/// The bits of a byte of signs that belong to the first four quants, and to the last four.
+const OWN_SIGNS: [u32; 2] = [0x0804_0201, 0x8040_2010];
+
+/// The highest bit, where a nibble has an odd number of bits.
+const PARITY: [u8; 16] = [0, 128, 128, 0, 128, 0, 0, 128, 128, 0, 0, 128, 0, 128, 128, 0];
+
+const fn positive(magnitudes: &[u8]) -> ([u8; 16], u8) {
     let zero = magnitudes[magnitudes.len() - 1];
     let (mut table, mut i) = ([zero; 16], 0);
     while i < magnitudes.len() {
         table[i] = zero + magnitudes[i];
-        table[i + 8] = zero - magnitudes[i];
         i += 1;
     }
     (table, zero)
+}
+
+const fn quants<const N: usize>(entries: &[u32; N], table: &[u8; 16]) -> [u32; N] {
+    let (mut quants, mut i) = ([0; N], 0);
+    while i < N {
+        let [a, b, c, d] = entries[i].to_le_bytes();
+        quants[i] =
+            u32::from_le_bytes([table[a as usize], table[b as usize], table[c as usize], table[d as usize]]);
+        i += 1;
+    }
+    quants
 }
 
 impl Quants {
     #[inline(always)]
     pub(super) fn iq2_xxs<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let unit = simd.mul(simd.half_to_f(slice.words(simd, 0)[0]), simd.splat(IQ2_UNIT));
+        let mut signs = [simd.splat_i(0); 8];
         for pair in 0..4 {
             let words = slice.words(simd, 2 + 16 * pair);
             for part in 0..2 {
-                let (block, indices, signs) = (2 * pair + part, words[2 * part], words[2 * part + 1]);
-                self.factor(simd, block, unit, odd(simd, simd.shr(signs, 28)));
-                for i in 0..4 {
-                    let entry = simd.gather(&IQ2_XXS, byte(simd, indices, i));
-                    let signs = even_signs(simd, simd.shr(signs, 7 * i as u32));
-                    self.eight(simd, 4 * block + i, entry, signs);
-                }
+                let block = 2 * pair + part;
+                simd.store_i(words[2 * part], &mut self.indices[block]);
+                signs[block] = words[2 * part + 1];
+                self.factor(simd, block, unit, odd(simd, simd.shr(signs[block], 28)));
             }
         }
         self.zero(simd, unit, 8, IQ2.1);
+        for block in 0..8 {
+            let entries = self.entries(simd, &IQ2_XXS, block);
+            let signs = even_signs(simd, apart(simd, signs[block]));
+            self.signed_eights(simd, block, entries, signs);
+        }
     }
 
     #[inline(always)]
@@ -58,13 +83,23 @@ impl Quants {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
         let [_, _, first, second] = slice.words(simd, 58);
         self.iq2_scales(simd, d, [first, second]);
+        let (low, high) = (simd.splat_i(0xffff), simd.splat_i(0xffff_0000));
         for quarter in 0..4 {
             let words = slice.words(simd, 2 + 16 * quarter);
-            for i in 0..8 {
-                let stored = simd.shr(words[i / 2], 16 * (i as u32 % 2));
-                let entry = simd.gather(&IQ2_XS, stored);
-                self.eight(simd, 8 * quarter + i, entry, even_signs(simd, simd.shr(stored, 9)));
+            for part in 0..2 {
+                let (first, second, block) = (words[2 * part], words[2 * part + 1], 2 * quarter + part);
+                let even = simd.or(simd.and(first, low), simd.shl(second, 16));
+                let odd = simd.or(simd.shr(first, 16), simd.and(second, high));
+                self.wide_indices(simd, block, [even, odd]);
             }
+        }
+        let seven = simd.splat_i(0x007f_007f);
+        for block in 0..8 {
+            let entries = self.entries(simd, &IQ2_XS, block);
+            let even = simd.and(simd.shr(simd.load_i(&self.indices[2 * block]), 9), seven);
+            let odd = simd.and(simd.shr(simd.load_i(&self.indices[2 * block + 1]), 9), seven);
+            let signs = even_signs(simd, simd.or(even, simd.shl(odd, 8)));
+            self.signed_eights(simd, block, entries, signs);
         }
     }
 
@@ -73,14 +108,20 @@ impl Quants {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
         let [first, second, scales @ ..] = slice.words(simd, 66);
         self.iq2_scales(simd, d, scales);
+        let high = [first, second];
         for half in 0..2 {
-            let (low, signs) = (slice.words(simd, 2 + 16 * half), slice.words(simd, 34 + 16 * half));
-            let high = if half == 0 { first } else { second };
-            for i in 0..16 {
-                let high = simd.and(simd.shr(high, 2 * i as u32), simd.splat_i(3));
-                let index = simd.or(byte(simd, low[i / 4], i % 4), simd.shl(high, 8));
-                let entry = simd.gather(&IQ2_S, index);
-                self.eight(simd, 16 * half + i, entry, byte(simd, signs[i / 4], i % 4));
+            let low = slice.words(simd, 2 + 16 * half);
+            for i in 0..4 {
+                let high = simd.shr(high[half], 8 * i as u32);
+                self.wide_indices(simd, 4 * half + i, with_high_bits::<_, 2, 2>(simd, low[i], high));
+            }
+        }
+        for half in 0..2 {
+            let signs = slice.words(simd, 34 + 16 * half);
+            for i in 0..4 {
+                let block = 4 * half + i;
+                let entries = self.entries(simd, &IQ2_S, block);
+                self.signed_eights(simd, block, entries, signs[i]);
             }
         }
     }
@@ -88,20 +129,17 @@ impl Quants {
     #[inline(always)]
     pub(super) fn iq3_xxs<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let unit = simd.mul(simd.half_to_f(slice.words(simd, 0)[0]), simd.splat(0.25));
-        let signs = slice.wide_words(simd, 66);
-        for pair in 0..4 {
-            let indices = slice.words(simd, 2 + 16 * pair);
-            for part in 0..2 {
-                let block = 2 * pair + part;
-                self.factor(simd, block, unit, odd(simd, simd.shr(signs[block], 28)));
-                for i in 0..4 {
-                    let (word, at) = (indices[2 * part + i / 2], 2 * (i % 2));
-                    let first = simd.gather(&IQ3_XXS, byte(simd, word, at));
-                    let second = simd.gather(&IQ3_XXS, byte(simd, word, at + 1));
-                    let signs = even_signs(simd, simd.shr(signs[block], 7 * i as u32));
-                    self.fours(simd, 4 * block + i, [first, second], signs, &IQ3_X.0);
-                }
+        for quarter in 0..4 {
+            let words = slice.words(simd, 2 + 16 * quarter);
+            for i in 0..4 {
+                simd.store_i(words[i], &mut self.indices[4 * quarter + i]);
             }
+        }
+        let signs = slice.wide_words(simd, 66);
+        for block in 0..8 {
+            self.factor(simd, block, unit, odd(simd, simd.shr(signs[block], 28)));
+            let signs = even_signs(simd, apart(simd, signs[block]));
+            self.signed_fours(simd, &IQ3_X_QUANTS, block, signs, IQ3_X.1);
         }
         self.zero(simd, unit, 8, IQ3_X.1);
     }
@@ -110,7 +148,6 @@ impl Quants {
     pub(super) fn iq3_s<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
         let scales = slice.words(simd, 94)[3];
-        let one = simd.splat_i(1);
         for block in 0..8 {
             let stored = simd.and(simd.shr(scales, 4 * block as u32), simd.splat_i(15));
             self.factor(simd, block, d, odd(simd, stored));
@@ -119,18 +156,15 @@ impl Quants {
         let high = slice.words(simd, 66);
         for quarter in 0..4 {
             let low = slice.words(simd, 2 + 16 * quarter);
-            let signs = slice.words(simd, 74 + 16 * (quarter / 2));
-            for i in 0..8 {
-                let mut entries = [one; 2];
-                for n in 0..2 {
-                    let at = 16 * quarter + 2 * i + n;
-                    let bit = simd.and(simd.shr(high[at / 32], at as u32 % 32), one);
-                    let index = simd.or(byte(simd, low[i / 2], 2 * (i % 2) + n), simd.shl(bit, 8));
-                    entries[n] = simd.gather(&IQ3_S, index);
-                }
-                let at = 8 * quarter + i;
-                let signs = byte(simd, signs[at % 16 / 4], at % 4);
-                self.fours(simd, at, entries, signs, &IQ3.0);
+            for i in 0..4 {
+                let high = simd.shr(high[quarter / 2], (16 * (quarter % 2) + 4 * i) as u32);
+                self.wide_indices(simd, 4 * quarter + i, with_high_bits::<_, 1, 1>(simd, low[i], high));
+            }
+        }
+        for half in 0..2 {
+            let signs = slice.words(simd, 74 + 16 * half);
+            for i in 0..4 {
+                self.signed_fours(simd, &IQ3_QUANTS, 4 * half + i, signs[i], IQ3.1);
             }
         }
     }
@@ -138,12 +172,11 @@ impl Quants {
     #[inline(always)]
     pub(super) fn iq1_s<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(slice.words(simd, 0)[0]);
-        let high = slice.words(simd, 34);
-        let (seven, low) = (simd.splat_i(7), simd.splat_i(0x0f0f_0f0f));
+        let (high, seven) = (slice.words(simd, 34), simd.splat_i(7));
         for half in 0..2 {
-            let indices = slice.words(simd, 2 + 16 * half);
-            for part in 0..4 {
-                let block = 4 * half + part;
+            let low = slice.words(simd, 2 + 16 * half);
+            for i in 0..4 {
+                let block = 4 * half + i;
                 let high = simd.shr(high[block / 2], 16 * (block as u32 % 2));
                 let factor = odd(simd, simd.and(simd.shr(high, 12), seven));
                 // 1/8 with the sign of the shift.
@@ -152,23 +185,26 @@ impl Quants {
                 let scale = simd.mul(d, simd.to_f(factor));
                 self.factor(simd, block, d, factor);
                 simd.store(simd.mul_sub(scale, delta, scale), &mut self.mins[block]);
-                for i in 0..4 {
-                    let high = simd.and(simd.shr(high, 3 * i as u32), seven);
-                    let index = simd.or(byte(simd, indices[part], i), simd.shl(high, 8));
-                    let (entry, at) = (simd.gather(&IQ1, index), 8 * block + 2 * i);
-                    simd.store_i(simd.and(entry, low), &mut self.quants[at]);
-                    simd.store_i(simd.and(simd.shr(entry, 4), low), &mut self.quants[at + 1]);
+                self.wide_indices(simd, block, with_high_bits::<_, 3, 3>(simd, low[i], high));
+            }
+        }
+        self.unit(simd, d);
+        for block in 0..8 {
+            let entries = self.entries(simd, &IQ1, block);
+            for k in 0..4 {
+                let halves = numbers(simd, entries[k]);
+                for i in 0..2 {
+                    simd.store_i(halves[i], &mut self.quants[8 * block + 2 * k + i]);
                 }
             }
         }
-        simd.store(d, &mut self.unit);
     }
 
     #[inline(always)]
     pub(super) fn iq1_m<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let [_, _, first, second] = slice.words(simd, 40);
         let scales = [first, simd.shr(first, 16), second, simd.shr(second, 16)];
-        let (seven, eight, top) = (simd.splat_i(7), simd.splat_i(8), simd.splat_i(0xf000));
+        let (seven, top) = (simd.splat_i(7), simd.splat_i(0xf000));
         let mut bits = simd.splat_i(0);
         for i in 0..4 {
             bits = simd.or(bits, simd.shr(simd.and(scales[i], top), 12 - 4 * i as u32));
@@ -181,15 +217,28 @@ impl Quants {
         self.zero(simd, d, 16, IQ1_M.1);
         let high = slice.words(simd, 32);
         for half in 0..2 {
-            let indices = slice.words(simd, 16 * half);
-            for i in 0..16 {
-                let at = 16 * half + i;
-                let high = simd.shr(high[at / 8], 4 * (at as u32 % 8));
-                let index = simd.or(byte(simd, indices[i / 4], i % 4), simd.shl(simd.and(high, seven), 8));
-                let entry = simd.gather(&IQ1, index);
-                let shift = four_bytes(simd, simd.and(high, eight));
-                self.numbers(simd, at, entry, [shift; 2], &IQ1_M.0);
+            let low = slice.words(simd, 16 * half);
+            for i in 0..4 {
+                let (block, high) = (4 * half + i, simd.shr(high[2 * half + i / 2], 16 * (i as u32 % 2)));
+                self.wide_indices(simd, block, with_high_bits::<_, 3, 4>(simd, low[i], high));
             }
+        }
+        let eight = simd.splat_i(0x0808_0808);
+        for block in 0..8 {
+            let entries = self.entries(simd, &IQ1, block);
+            let high = simd.shr(high[block / 2], 16 * (block as u32 % 2));
+            let shifts = [simd.and(high, eight), simd.and(simd.shr(high, 4), eight)];
+            macro_rules! each {
+                ($($k:literal)*) => {$(
+                    let shift = simd.spread_byte(shifts[$k % 2], $k / 2);
+                    let halves = numbers(simd, entries[$k]);
+                    for i in 0..2 {
+                        let quants = simd.lookup(&IQ1_M.0, simd.or(halves[i], shift));
+                        simd.store_i(quants, &mut self.quants[8 * block + 2 * $k + i]);
+                    }
+                )*};
+            }
+            each!(0 1 2 3);
         }
     }
 
@@ -204,32 +253,114 @@ impl Quants {
         self.zero(simd, unit, 16, IQ2.1);
     }
 
-    /// The `at`-th eight quants of IQ2, with a byte of signs.
+    /// Keeps four indices of 16 bits: the first and the third, the second and the fourth.
     #[inline(always)]
-    fn eight<S: Simd>(&mut self, simd: S, at: usize, entry: S::I, signs: S::I) {
-        self.numbers(simd, at, entry, sign_bits(simd, signs), &IQ2.0);
-    }
-
-    /// The `at`-th eight quants from the nibbles of an entry, with what is put over the first and last four.
-    #[inline(always)]
-    fn numbers<S: Simd>(&mut self, simd: S, at: usize, entry: S::I, over: [S::I; 2], table: &[u8; 16]) {
-        let low = simd.splat_i(0x0f0f_0f0f);
-        let entries = [simd.and(entry, low), simd.and(simd.shr(entry, 4), low)];
+    fn wide_indices<S: Simd>(&mut self, simd: S, four: usize, indices: [S::I; 2]) {
         for i in 0..2 {
-            let quants = simd.lookup(table, simd.or(entries[i], over[i]));
-            simd.store_i(quants, &mut self.quants[2 * at + i]);
+            simd.store_i(indices[i], &mut self.indices[2 * four + i]);
         }
     }
 
-    /// The `at`-th eight quants of IQ3, with a byte of signs.
+    /// The entries of the `four`-th four indices, which are bytes, or 16 bits where those are too few.
     #[inline(always)]
-    fn fours<S: Simd>(&mut self, simd: S, at: usize, entries: [S::I; 2], signs: S::I, table: &[u8; 16]) {
-        let signs = sign_bits(simd, signs);
-        for i in 0..2 {
-            let quants = simd.lookup(table, simd.or(entries[i], signs[i]));
-            simd.store_i(quants, &mut self.quants[2 * at + i]);
+    fn entries<S: Simd, const N: usize>(&self, simd: S, table: &[u32; N], four: usize) -> [S::I; 4] {
+        if N <= 256 {
+            let indices = &self.indices[four];
+            [
+                entry::<S, N, 0>(simd, table, indices),
+                entry::<S, N, 8>(simd, table, indices),
+                entry::<S, N, 16>(simd, table, indices),
+                entry::<S, N, 24>(simd, table, indices),
+            ]
+        } else {
+            let (even, odd) = (&self.indices[2 * four], &self.indices[2 * four + 1]);
+            [
+                entry::<S, N, 0>(simd, table, even),
+                entry::<S, N, 0>(simd, table, odd),
+                entry::<S, N, 16>(simd, table, even),
+                entry::<S, N, 16>(simd, table, odd),
+            ]
         }
     }
+
+    /// The quants of a block of IQ2, with a bit of signs for each.
+    #[inline(always)]
+    fn signed_eights<S: Simd>(&mut self, simd: S, block: usize, entries: [S::I; 4], signs: S::I) {
+        macro_rules! each {
+            ($($k:literal)*) => {$(
+                let signs = simd.spread_byte(signs, $k);
+                let halves = numbers(simd, entries[$k]);
+                for i in 0..2 {
+                    let quants = simd.lookup(&IQ2.0, halves[i]);
+                    let quants = simd.flip_bytes(quants, 2 * IQ2.1, signs, OWN_SIGNS[i]);
+                    simd.store_i(quants, &mut self.quants[8 * block + 2 * $k + i]);
+                }
+            )*};
+        }
+        each!(0 1 2 3);
+    }
+
+    /// The quants of a block of IQ3, with a bit of signs for each.
+    #[inline(always)]
+    fn signed_fours<S: Simd, const N: usize>(
+        &mut self,
+        simd: S,
+        table: &[u32; N],
+        block: usize,
+        signs: S::I,
+        zero: u8,
+    ) {
+        macro_rules! each {
+            ($($k:literal)*) => {$(
+                let entries = self.entries(simd, table, 2 * block + $k);
+                for i in 0..4 {
+                    let signs = simd.spread_byte(signs, 2 * $k + i / 2);
+                    let quants = simd.flip_bytes(entries[i], 2 * zero, signs, OWN_SIGNS[i % 2]);
+                    simd.store_i(quants, &mut self.quants[8 * block + 4 * $k + i]);
+                }
+            )*};
+        }
+        each!(0 1);
+    }
+}
+
+/// `table[index]` for the index of each lane from bit `SHIFT` on, by as many bits as the length, a power of two, has.
+#[inline(always)]
+fn entry<S: Simd, const N: usize, const SHIFT: u32>(
+    simd: S,
+    table: &[u32; N],
+    indices: &[u32; LANES],
+) -> S::I {
+    const { assert!(N.is_power_of_two()) };
+    let mut entries = [0; LANES];
+    for lane in 0..LANES {
+        entries[lane] = table[(indices[lane] >> SHIFT) as usize % N];
+    }
+    simd.load_i(&entries)
+}
+
+/// Four indices, of which `low` has eight bits each and `high` `BITS` more, `STEP` apart, as two times two of 16 bits: the
+/// first and the third, the second and the fourth.
+#[inline(always)]
+fn with_high_bits<S: Simd, const BITS: u32, const STEP: u32>(simd: S, low: S::I, high: S::I) -> [S::I; 2] {
+    let own = ((1 << BITS) - 1) << 8;
+    let (bytes, first, second) =
+        (simd.splat_i(0x00ff_00ff), simd.splat_i(own), simd.splat_i(own << 16));
+    macro_rules! index {
+        ($low:expr, $shift:expr) => {{
+            let bits = simd.and(simd.shl(high, $shift), first);
+            let bits = simd.or(bits, simd.and(simd.shl(high, 16 + $shift - 2 * STEP), second));
+            simd.or(simd.and($low, bytes), bits)
+        }};
+    }
+    [index!(low, 8), index!(simd.shr(low, 8), 8 - STEP)]
+}
+
+/// The first and the last four numbers of an entry, which are nibbles.
+#[inline(always)]
+fn numbers<S: Simd>(simd: S, entry: S::I) -> [S::I; 2] {
+    let low = simd.splat_i(0x0f0f_0f0f);
+    [simd.and(entry, low), simd.and(simd.shr(entry, 4), low)]
 }
 
 /// `2 n + 1`.
@@ -238,39 +369,19 @@ fn odd<S: Simd>(simd: S, n: S::I) -> S::I {
     simd.or(simd.shl(n, 1), simd.splat_i(1))
 }
 
-/// Byte `i` of each lane.
+/// Four times seven bits as bytes.
 #[inline(always)]
-fn byte<S: Simd>(simd: S, word: S::I, i: usize) -> S::I {
-    simd.and(simd.shr(word, 8 * i as u32), simd.splat_i(0xff))
-}
-
-/// The lowest byte in all four; there is nothing above it.
-#[inline(always)]
-fn four_bytes<S: Simd>(simd: S, byte: S::I) -> S::I {
-    let two = simd.or(byte, simd.shl(byte, 8));
-    simd.or(two, simd.shl(two, 16))
-}
-
-/// Bits 0 to 3 and 4 to 7 of a byte, each as bit 3 of a byte.
-#[inline(always)]
-fn sign_bits<S: Simd>(simd: S, signs: S::I) -> [S::I; 2] {
-    let signs = four_bytes(simd, signs);
-    let (carry, bit) = (simd.splat_i(0x7f7f_7f7f), simd.splat_i(0x0808_0808));
-    let mut bits = [signs; 2];
-    for (i, own) in [0x0804_0201, 0x8040_2010].into_iter().enumerate() {
-        // Where the bit is set, the sum reaches 128.
-        let sum = simd.add_i(simd.and(signs, simd.splat_i(own)), carry);
-        bits[i] = simd.and(simd.shr(sum, 4), bit);
+fn apart<S: Simd>(simd: S, bits: S::I) -> S::I {
+    let mut bytes = simd.and(bits, simd.splat_i(0x7f));
+    for (i, own) in [(1, 0x7f00), (2, 0x7f_0000), (3, 0x7f00_0000)] {
+        bytes = simd.or(bytes, simd.and(simd.shl(bits, i), simd.splat_i(own)));
     }
-    bits
+    bytes
 }
 
-/// Eight sign bits from the lowest seven, so that an even number is set.
+/// Eight sign bits in each byte from the lowest seven, the only ones, so that an even number is set.
 #[inline(always)]
 fn even_signs<S: Simd>(simd: S, bits: S::I) -> S::I {
-    let seven = simd.and(bits, simd.splat_i(0x7f));
-    let mut parity = simd.xor(seven, simd.shr(seven, 4));
-    parity = simd.xor(parity, simd.shr(parity, 2));
-    parity = simd.xor(parity, simd.shr(parity, 1));
-    simd.or(seven, simd.shl(simd.and(parity, simd.splat_i(1)), 7))
+    let [low, high] = numbers(simd, bits);
+    simd.or(bits, simd.xor(simd.lookup(&PARITY, low), simd.lookup(&PARITY, high)))
 }

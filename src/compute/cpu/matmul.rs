@@ -230,27 +230,27 @@ impl Matmul<'_> {
         let (tile_min, larger) = (which.len() / tiles, which.len() % tiles);
         for row in self.rows.clone().step_by(LANES) {
             sums.fill([0.0; LANES]);
+            macro_rules! direct {
+                ($($tile:literal)*) => {
+                    match which.len() {
+                        $($tile if const { $tile <= S::DIRECT } && Quants::direct(dtype) => {
+                            let sums = sums.first_chunk_mut().expect("a sum for each input");
+                            let rows = &rows;
+                            simd.call(DirectStrip::<$tile, PACKED> { matmul: self, rows, row, panel, sums });
+                            self.finish(first, row, sums);
+                            continue;
+                        })*
+                        _ => {}
+                    }
+                };
+            }
+            direct!(1 2 3 4);
             for at in (0..self.matrix.depth()).step_by(SLICE) {
                 let ahead = self.ahead(row, at);
                 // To prefetch what is in the cache costs less than to decide whether to.
                 let early = if reading { ahead.as_ptr() } else { panel.quants.as_ptr().cast() };
                 let slice = self.matrix.slice::<PACKED>(self.matrix.strip(row), at, early);
                 let block = at / BLOCK;
-                macro_rules! direct {
-                    ($($tile:literal)*) => {
-                        match which.len() {
-                            $($tile if const { $tile <= S::DIRECT } && Quants::direct(dtype) => {
-                                let inputs = rows.tile::<$tile>(0, block, SLICE / BLOCK);
-                                let sums = sums.first_chunk_mut().expect("a sum for each input");
-                                let slice = &slice;
-                                simd.call(DirectTile { inputs, slice, panel, sums });
-                                continue;
-                            })*
-                            _ => {}
-                        }
-                    };
-                }
-                direct!(1 2 3 4);
                 let blocks = simd.call(Unpack { panel, slice: &slice });
                 let mut i = 0;
                 for n in 0..tiles {
@@ -451,27 +451,33 @@ impl<const T: usize, const HALVED: bool, const MINS: bool, const MOST: usize> Ke
     }
 }
 
-/// The same for a slice whose quants go from the file to the products without being stored: for few inputs that is
+/// `sums[t] += strip . inputs[t]` where quants go from the file to the products without being stored: for few inputs that is
 /// most of the work.
-struct DirectTile<'a, const T: usize, const PACKED: bool> {
-    inputs: QuantsTile<T>,
-    slice: &'a Slice<'a, PACKED>,
+struct DirectStrip<'a, 'm, const T: usize, const PACKED: bool> {
+    matmul: &'a Matmul<'m>,
+    rows: &'a Rows<'m>,
+    row: usize,
     /// Where the scales are unpacked.
     panel: &'a mut Quants,
     sums: &'a mut [[f32; LANES]; T],
 }
 
-impl<const T: usize, const PACKED: bool> Kernel for DirectTile<'_, T, PACKED> {
+impl<const T: usize, const PACKED: bool> Kernel for DirectStrip<'_, '_, T, PACKED> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { inputs, slice, panel, sums } = self;
+        let Self { matmul, rows, row, panel, sums } = self;
+        let matrix = matmul.matrix;
         let mut total = load(simd, sums);
-        match slice.dtype() {
-            DType::Q4K => inputs.q4_k(simd, slice, panel, &mut total),
-            DType::Q6K => inputs.q6_k(simd, slice, panel, &mut total),
-            dtype => unreachable!("quants of {dtype} are stored first"),
+        for at in (0..matrix.depth()).step_by(SLICE) {
+            let inputs = rows.tile::<T>(0, at / BLOCK, SLICE / BLOCK);
+            let slice = matrix.slice::<PACKED>(matrix.strip(row), at, matmul.ahead(row, at).as_ptr());
+            match matrix.dtype() {
+                DType::Q4K => inputs.q4_k(simd, &slice, panel, &mut total),
+                DType::Q6K => inputs.q6_k(simd, &slice, panel, &mut total),
+                dtype => unreachable!("quants of {dtype} are stored first"),
+            }
         }
         store(simd, &total, sums);
     }

@@ -22,7 +22,7 @@ use crate::base::dtype::DType;
 use crate::compute::StoredMatrix;
 use crate::compute::experts::MatrixLayout;
 use crate::format::Bytes;
-use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES, UE4M3_HALVED};
+use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
 use crate::format::slots::SlotMemory;
 
 /// Columns that are unpacked at a time: the longest block of any type.
@@ -272,10 +272,14 @@ impl<'a> MatrixRef<'a> {
         for (i, out) in out.chunks_mut(SLICE).enumerate() {
             let width = dtype.bytes(out.len()).expect("a checked layout");
             let stored = &self.bytes[self.layout.place(row, i * SLICE)..];
-            match self.layout.is_packed {
-                false => blocks::to_f32(dtype, &stored[..width], out),
-                true => blocks::to_f32(dtype, &lane(stored, row % LANES)[..width], out),
-            }
+            let unpacked;
+            let stored = if self.layout.is_packed {
+                unpacked = lane(stored, row % LANES);
+                &unpacked
+            } else {
+                stored
+            };
+            blocks::to_f32(dtype, &stored[..width], out);
         }
         if let Some([_, block_cols]) = self.layout.stored.scale_block {
             for (i, values) in out.chunks_mut(block_cols).enumerate() {
@@ -358,6 +362,8 @@ pub(super) struct Quants {
     /// In place of the minima of a type whose quants are too large by a constant: minus the constant times the factor,
     /// for the two halves of each [`BLOCK`].
     pub offsets: [[u32; LANES]; SLICE / BLOCK],
+    /// Indices of entries of a codebook.
+    pub indices: [[u32; LANES]; SLICE / 8],
 }
 
 /// An unpacked slice of f32.
@@ -373,6 +379,7 @@ impl Quants {
         factors: [[0; LANES]; SLICE / 16],
         unit: [0.0; LANES],
         offsets: [[0; LANES]; SLICE / BLOCK],
+        indices: [[0; LANES]; SLICE / 8],
     };
 
     /// Whether the quants of a type need all 8 bits, see [`Simd::dot_wide`].
@@ -510,19 +517,13 @@ impl Quants {
             simd.and(second, six),
             simd.or(simd.and(simd.shr(third, 4), four), simd.and(simd.shr(second, 2), two)),
         ];
-        let byte = simd.splat_i(0xff);
         for block in 0..8 {
-            let shift = block as u32 % 4 * 8;
-            if S::SCALED {
-                let factor = simd.byte_halves(scales[block / 4], block % 4, false);
-                simd.store_i(factor, &mut self.factors[block]);
-            } else {
-                self.factor(simd, block, d, simd.and(simd.shr(scales[block / 4], shift), byte));
-            }
-            let min = simd.to_f(simd.and(simd.shr(mins[block / 4], shift), byte));
+            let (word, at) = (block / 4, block % 4);
+            self.byte_factor(simd, block, d, scales[word], at, false);
+            let min = simd.to_f(byte_of(simd, mins[word], at, false));
             simd.store(simd.mul(dmin, min), &mut self.mins[block]);
         }
-        simd.store(d, &mut self.unit);
+        self.unit(simd, d);
     }
 
     #[inline(always)]
@@ -547,7 +548,12 @@ impl Quants {
         // The last 18 of a block's 210 bytes are the scales and d.
         let (scales, tail) = (slice.words(simd, 192), slice.words(simd, 194));
         let d = simd.half_to_f(simd.shr(tail[3], 16));
-        self.signed_bytes(simd, d, scales);
+        macro_rules! each {
+            ($($half:literal)*) => {$(
+                self.byte_factor(simd, $half, d, scales[$half / 4], $half % 4, true);
+            )*};
+        }
+        each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
         self.zero(simd, d, 16, 32);
     }
 
@@ -639,13 +645,27 @@ impl Quants {
 
     #[inline(always)]
     fn nvfp4<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
-        let low = simd.splat_i(0x0f0f_0f0f);
+        let (low, seven, own) =
+            (simd.splat_i(0x0f0f_0f0f), simd.splat_i(0x7f7f_7f7f), simd.splat_i(0x07f0_0000));
+        let bias = simd.splat(f32::from_bits((127 + 119) << 23));
         for block in 0..slice.len / 64 {
-            let scales = slice.words(simd, block * 36)[0];
+            // Half of an E4M3 number has the bits of an f32 that is 2^119 times too small. Bit 7 counts for nothing but that
+            // 0x7f alone is no number, which reads as 0.
+            let apart = simd.xor(slice.words(simd, block * 36)[0], seven);
+            let numbers = simd.flip_bytes(simd.and(apart, seven), 0x7f, apart, u32::MAX);
+            for part in 0..4 {
+                let bits = if part < 3 {
+                    simd.shl(numbers, 20 - 8 * part as u32)
+                } else {
+                    simd.shr(numbers, 4)
+                };
+                let d = simd.mul(simd.bits_f(simd.and(bits, own)), bias);
+                self.symmetric(simd, block * 4 + part, d, E2M1_ZERO.into());
+            }
+        }
+        for block in 0..slice.len / 64 {
             let words = slice.wide_words(simd, block * 36 + 4);
             for part in 0..4 {
-                let d = simd.bits_f(simd.gather(&UE4M3_BITS, simd.shr(scales, 8 * part as u32)));
-                self.symmetric(simd, block * 4 + part, d, E2M1_ZERO.into());
                 for i in 0..2 {
                     let (word, at) = (words[2 * part + i], block * 16 + part * 4 + i);
                     let first = simd.lookup(&E2M1_TABLE, simd.and(word, low));
@@ -668,7 +688,7 @@ impl Quants {
             let min = simd.to_f(simd.and(simd.shr(pair, 4), four));
             simd.store(simd.mul(dmin, min), &mut self.mins[half]);
         }
-        simd.store(d, &mut self.unit);
+        self.unit(simd, d);
         self.two_bits(simd, slice, 16);
     }
 
@@ -809,26 +829,36 @@ impl Quants {
         }
     }
 
-    /// Sixteen factors that are bytes.
+    /// A factor that is byte `byte` of each lane, an integer with a sign or without.
     #[inline(always)]
-    fn signed_bytes<S: Simd>(&mut self, simd: S, unit: S::F, bytes: [S::I; 4]) {
-        macro_rules! each {
-            ($($half:literal)*) => {$(
-                let (word, at) = (bytes[$half / 4], $half % 4);
-                if S::SCALED {
-                    simd.store_i(simd.byte_halves(word, at, true), &mut self.factors[$half]);
-                } else {
-                    let factor = simd.sar(simd.shl(word, 24 - 8 * at as u32), 24);
-                    self.factor(simd, $half, unit, factor);
-                }
-            )*};
+    fn byte_factor<S: Simd>(
+        &mut self,
+        simd: S,
+        at: usize,
+        unit: S::F,
+        word: S::I,
+        byte: usize,
+        is_signed: bool,
+    ) {
+        if S::SCALED {
+            simd.store_i(simd.byte_halves(word, byte, is_signed), &mut self.factors[at]);
+        } else {
+            self.factor(simd, at, unit, byte_of(simd, word, byte, is_signed));
         }
-        each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    }
+
+    /// What the factors of a slice are multiplied with, where they are kept as integers.
+    #[inline(always)]
+    pub(super) fn unit<S: Simd>(&mut self, simd: S, unit: S::F) {
+        if S::SCALED {
+            simd.store(unit, &mut self.unit);
+        }
     }
 
     /// Completes `count` factors of a slice whose quants are `zero` too large.
     #[inline(always)]
     pub(super) fn zero<S: Simd>(&mut self, simd: S, unit: S::F, count: usize, zero: u8) {
+        self.unit(simd, unit);
         if !S::SCALED {
             for at in 0..count {
                 let min = simd.mul(simd.load(&self.scales[at]), simd.splat(zero.into()));
@@ -836,7 +866,6 @@ impl Quants {
             }
             return;
         }
-        simd.store(unit, &mut self.unit);
         let (low, high) = (simd.splat_i(0xffff), simd.splat_i(0xffff_0000));
         let minus = simd.splat_i(u32::from(u16::from(zero).wrapping_neg()) * 0x1_0001);
         let halves = count / self.offsets.len();
@@ -869,6 +898,15 @@ fn lane(words: &[u8], lane: usize) -> [u8; SLICE * WORD] {
         out.copy_from_slice(&words[lane * WORD..][..WORD]);
     }
     row
+}
+
+/// Byte `at` of each lane, an integer with a sign or without.
+#[inline(always)]
+fn byte_of<S: Simd>(simd: S, word: S::I, at: usize, is_signed: bool) -> S::I {
+    match is_signed {
+        true => simd.sar(simd.shl(word, 24 - 8 * at as u32), 24),
+        false => simd.and(simd.shr(word, 8 * at as u32), simd.splat_i(0xff)),
+    }
 }
 
 /// The quants of the block `block` of four in Q6_K, from the nibbles of two each and pairs of bits of all.
@@ -907,17 +945,6 @@ const E2M1_TABLE: [u8; 16] = {
         i += 1;
     }
     table
-};
-
-/// The bits of [`UE4M3_HALVED`].
-static UE4M3_BITS: [u32; 256] = {
-    let mut bits = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        bits[i] = UE4M3_HALVED[i].to_bits();
-        i += 1;
-    }
-    bits
 };
 
 /// [`IQ4_VALUES`] as wide quants.
@@ -1007,12 +1034,14 @@ impl Values {
         let bytes = slice.len / dtype.block_len() * dtype.block_bytes();
         let mut row = [0.0; SLICE];
         for lane in 0..LANES {
-            match P {
-                false => {
-                    blocks::to_f32(dtype, &slice.bytes[lane * slice.stride..][..bytes], &mut row[..slice.len])
-                }
-                true => blocks::to_f32(dtype, &self::lane(slice.bytes, lane)[..bytes], &mut row[..slice.len]),
-            }
+            let unpacked;
+            let stored = if P {
+                unpacked = self::lane(slice.bytes, lane);
+                &unpacked
+            } else {
+                &slice.bytes[lane * slice.stride..]
+            };
+            blocks::to_f32(dtype, &stored[..bytes], &mut row[..slice.len]);
             for (out, value) in self.0.iter_mut().zip(row) {
                 out[lane] = value;
             }

@@ -62,6 +62,17 @@ fn in_order(mut sum: __m256i) -> __m256i {
 }
 
 #[inline(always)]
+fn flip_bytes(a: __m256i, sum: u8, signs: __m256i, bits: u32) -> __m256i {
+    // SAFETY: only called by the methods of a token that proves AVX2.
+    unsafe {
+        let bits = _mm256_set1_epi32(bits as i32);
+        let kept = _mm256_cmpeq_epi8(_mm256_and_si256(signs, bits), _mm256_setzero_si256());
+        let flipped = _mm256_sub_epi8(_mm256_set1_epi8(sum as i8), a);
+        _mm256_blendv_epi8(flipped, a, kept)
+    }
+}
+
+#[inline(always)]
 fn half_to_f(a: __m256i) -> __m256 {
     // SAFETY: only called by the methods of a token that proves AVX2 and F16C.
     unsafe {
@@ -157,6 +168,15 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             [_mm256_shuffle_epi8(table, bytes[0]), _mm256_shuffle_epi8(table, bytes[1])]
         };
+        fn spread_byte(a: I, at: usize) -> I = {
+            let first = _mm256_broadcastsi128_si256(_mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0));
+            let index = _mm256_add_epi8(first, _mm256_set1_epi8(at as i8));
+            [_mm256_shuffle_epi8(a[0], index), _mm256_shuffle_epi8(a[1], index)]
+        };
+        fn flip_bytes(a: I, sum: u8, signs: I, bits: u32) -> I = [
+            flip_bytes(a[0], sum, signs[0], bits),
+            flip_bytes(a[1], sum, signs[1], bits),
+        ];
         fn no_dots() -> I = [_mm256_setzero_si256(); 2];
         fn dot(acc: I, quants: I, x: I) -> I = if VNNI {
             [
@@ -198,17 +218,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
         fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
-    }
-
-    #[inline(always)]
-    fn gather<const N: usize>(self, table: &[u32; N], index: I) -> I {
-        const { assert!(N.is_power_of_two() && N <= 1 << 30) };
-        let index = self.and(index, self.splat_i(N as u32 - 1));
-        // SAFETY: `self` proves that the CPU has AVX2, and every index is below N.
-        unsafe {
-            let table = table.as_ptr().cast();
-            [_mm256_i32gather_epi32::<4>(table, index[0]), _mm256_i32gather_epi32::<4>(table, index[1])]
-        }
     }
 
     #[inline(always)]

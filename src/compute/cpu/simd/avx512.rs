@@ -81,6 +81,14 @@ impl Simd for Avx512 {
             _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())),
             bytes,
         );
+        fn spread_byte(a: __m512i, at: usize) -> __m512i = {
+            let first = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0));
+            _mm512_shuffle_epi8(a, _mm512_add_epi8(first, _mm512_set1_epi8(at as i8)))
+        };
+        fn flip_bytes(a: __m512i, sum: u8, signs: __m512i, bits: u32) -> __m512i = {
+            let flipped = _mm512_test_epi8_mask(signs, _mm512_set1_epi32(bits as i32));
+            _mm512_mask_sub_epi8(a, flipped, _mm512_set1_epi8(sum as i8), a)
+        };
         fn to_f(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         fn half_to_f(a: __m512i) -> __m512 = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
         fn bits_f(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
@@ -88,14 +96,6 @@ impl Simd for Avx512 {
         fn dot(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn dot_wide(acc: __m512i, quants: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, quants, x);
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
-    }
-
-    #[inline(always)]
-    fn gather<const N: usize>(self, table: &[u32; N], index: __m512i) -> __m512i {
-        const { assert!(N.is_power_of_two() && N <= 1 << 30) };
-        let index = self.and(index, self.splat_i(N as u32 - 1));
-        // SAFETY: `self` proves that the CPU has AVX-512, and every index is below N.
-        unsafe { _mm512_i32gather_epi32::<4>(index, table.as_ptr().cast()) }
     }
 
     #[inline(always)]

@@ -98,8 +98,11 @@ pub trait Simd: Copy {
     fn sar(self, a: Self::I, bits: u32) -> Self::I;
     /// `table[byte]` for each byte, all of which are below 16.
     fn lookup(self, table: &[u8; 16], bytes: Self::I) -> Self::I;
-    /// `table[index]` for each lane, by as many of the lowest bits as the length, a power of two, has.
-    fn gather<const N: usize>(self, table: &[u32; N], index: Self::I) -> Self::I;
+    /// Byte `at` of each lane in all four.
+    fn spread_byte(self, a: Self::I, at: usize) -> Self::I;
+    /// For each byte `sum - byte` where `bits` and the byte of `signs` have a bit in common, else the byte. `bits` has four
+    /// bytes, none of them 0; no byte is greater than `sum`.
+    fn flip_bytes(self, a: Self::I, sum: u8, signs: Self::I, bits: u32) -> Self::I;
     /// Signed integers as f32.
     fn to_f(self, a: Self::I) -> Self::F;
     /// The binary16 in the low half of each lane.

@@ -79,6 +79,11 @@ functions! {
         vreinterpretq_u32_s32(vshlq_s32(vreinterpretq_s32_u32(a), bits));
     fn lookup(table: uint8x16_t, bytes: uint32x4_t) -> uint32x4_t =
         vreinterpretq_u32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(bytes)));
+    fn flip_bytes(a: uint32x4_t, sums: uint8x16_t, signs: uint32x4_t, bits: uint8x16_t) -> uint32x4_t = {
+        let a = vreinterpretq_u8_u32(a);
+        let flipped = vtstq_u8(vreinterpretq_u8_u32(signs), bits);
+        vreinterpretq_u32_u8(vbslq_u8(flipped, vsubq_u8(sums, a), a))
+    };
     fn half_to_f(a: uint32x4_t) -> float32x4_t = {
         let (half, out) = (vmovn_u32(a), vdupq_n_f32(0.0));
         let mut out = out;
@@ -226,6 +231,16 @@ macro_rules! vectors {
                 let table = [vld1q_u8(table.as_ptr()); 4];
                 four!(lookup(table, bytes))
             };
+            fn spread_byte(a: I, at: usize) -> I = {
+                let first = vreinterpretq_u8_u32(vld1q_u32([0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c].as_ptr()));
+                let index = [vreinterpretq_u32_u8(vaddq_u8(first, vdupq_n_u8(at as u8))); 4];
+                let tables = a.map(|a| vreinterpretq_u8_u32(a));
+                four!(lookup(tables, index))
+            };
+            fn flip_bytes(a: I, sum: u8, signs: I, bits: u32) -> I = {
+                let (sums, bits) = ([vdupq_n_u8(sum); 4], [vreinterpretq_u8_u32(vdupq_n_u32(bits)); 4]);
+                four!(flip_bytes(a, sums, signs, bits))
+            };
             fn to_f(a: I) -> F = four!(to_f(a));
             fn half_to_f(a: I) -> F = four!(half_to_f(a));
             fn bits_f(a: I) -> F = four!(vreinterpretq_f32_u32(a));
@@ -234,17 +249,6 @@ macro_rules! vectors {
                 at = in(reg) at,
                 options(nostack, preserves_flags, readonly),
             );
-        }
-
-        /// There is no such instruction.
-        #[inline(always)]
-        fn gather<const N: usize>(self, table: &[u32; N], index: I) -> I {
-            let mut lanes = [0; LANES];
-            self.store_i(index, &mut lanes);
-            for lane in &mut lanes {
-                *lane = table[*lane as usize % N];
-            }
-            self.load_i(&lanes)
         }
 
         #[inline(always)]

@@ -169,8 +169,15 @@ impl Simd for Portable {
         map(bytes, |bytes| u32::from_le_bytes(bytes.to_le_bytes().map(|byte| table[byte as usize & 15])))
     }
     #[inline(always)]
-    fn gather<const N: usize>(self, table: &[u32; N], index: Self::I) -> Self::I {
-        map(index, |index| table[index as usize % N])
+    fn spread_byte(self, a: Self::I, at: usize) -> Self::I {
+        map(a, |a| (a >> (8 * at) & 0xff) * 0x0101_0101)
+    }
+    #[inline(always)]
+    fn flip_bytes(self, a: Self::I, sum: u8, signs: Self::I, bits: u32) -> Self::I {
+        zip(a, signs, |a, signs| {
+            let (a, common) = (a.to_le_bytes(), (signs & bits).to_le_bytes());
+            u32::from_le_bytes([0, 1, 2, 3].map(|i| if common[i] == 0 { a[i] } else { sum - a[i] }))
+        })
     }
     #[inline(always)]
     fn to_f(self, a: Self::I) -> Self::F {
