@@ -288,11 +288,11 @@ impl Quants {
     fn signed_eights<S: Simd>(&mut self, simd: S, block: usize, entries: [S::I; 4], signs: S::I) {
         macro_rules! each {
             ($($k:literal)*) => {$(
-                let signs = simd.spread_byte(signs, $k);
+                let own = simd.spread_byte(signs, $k);
                 let halves = numbers(simd, entries[$k]);
                 for i in 0..2 {
                     let quants = simd.lookup(&IQ2.0, halves[i]);
-                    let quants = simd.flip_bytes(quants, 2 * IQ2.1, signs, OWN_SIGNS[i]);
+                    let quants = simd.flip_bytes(quants, 2 * IQ2.1, own, OWN_SIGNS[i]);
                     simd.store_i(quants, &mut self.quants[8 * block + 2 * $k + i]);
                 }
             )*};
@@ -314,8 +314,8 @@ impl Quants {
             ($($k:literal)*) => {$(
                 let entries = self.entries(simd, table, 2 * block + $k);
                 for i in 0..4 {
-                    let signs = simd.spread_byte(signs, 2 * $k + i / 2);
-                    let quants = simd.flip_bytes(entries[i], 2 * zero, signs, OWN_SIGNS[i % 2]);
+                    let own = simd.spread_byte(signs, 2 * $k + i / 2);
+                    let quants = simd.flip_bytes(entries[i], 2 * zero, own, OWN_SIGNS[i % 2]);
                     simd.store_i(quants, &mut self.quants[8 * block + 4 * $k + i]);
                 }
             )*};
