@@ -3,6 +3,7 @@
 //!
 //! Entries are loaded word by word: gathers take longer, most of all on processors that keep their results from leaking.
 
+#![expect(unsafe_code, reason = "indices are loaded by pointer")]
 #![expect(
     clippy::needless_range_loop,
     reason = "indices go to several arrays, and closures are not inlined reliably"
@@ -84,22 +85,22 @@ impl Quants {
         let [_, _, first, second] = slice.words(simd, 58);
         self.iq2_scales(simd, d, [first, second]);
         let (low, high) = (simd.splat_i(0xffff), simd.splat_i(0xffff_0000));
+        let (nine, seven) = (simd.splat_i(0x01ff_01ff), simd.splat_i(0x007f_007f));
+        let mut signs = [simd.splat_i(0); 8];
         for quarter in 0..4 {
             let words = slice.words(simd, 2 + 16 * quarter);
             for part in 0..2 {
                 let (first, second, block) = (words[2 * part], words[2 * part + 1], 2 * quarter + part);
                 let even = simd.or(simd.and(first, low), simd.shl(second, 16));
                 let odd = simd.or(simd.shr(first, 16), simd.and(second, high));
-                self.wide_indices(simd, block, [even, odd]);
+                self.wide_indices(simd, block, [simd.and(even, nine), simd.and(odd, nine)]);
+                let (even, odd) = (simd.and(simd.shr(even, 9), seven), simd.and(simd.shr(odd, 9), seven));
+                signs[block] = even_signs(simd, simd.or(even, simd.shl(odd, 8)));
             }
         }
-        let seven = simd.splat_i(0x007f_007f);
         for block in 0..8 {
             let entries = self.entries(simd, &IQ2_XS, block);
-            let even = simd.and(simd.shr(simd.load_i(&self.indices[2 * block]), 9), seven);
-            let odd = simd.and(simd.shr(simd.load_i(&self.indices[2 * block + 1]), 9), seven);
-            let signs = even_signs(simd, simd.or(even, simd.shl(odd, 8)));
-            self.signed_eights(simd, block, entries, signs);
+            self.signed_eights(simd, block, entries, signs[block]);
         }
     }
 
@@ -264,21 +265,21 @@ impl Quants {
     /// The entries of the `four`-th four indices, which are bytes, or 16 bits where those are too few.
     #[inline(always)]
     fn entries<S: Simd, const N: usize>(&self, simd: S, table: &[u32; N], four: usize) -> [S::I; 4] {
-        if N <= 256 {
+        if N == 256 {
             let indices = &self.indices[four];
             [
                 entry::<S, N, 0>(simd, table, indices),
-                entry::<S, N, 8>(simd, table, indices),
-                entry::<S, N, 16>(simd, table, indices),
-                entry::<S, N, 24>(simd, table, indices),
+                entry::<S, N, 1>(simd, table, indices),
+                entry::<S, N, 2>(simd, table, indices),
+                entry::<S, N, 3>(simd, table, indices),
             ]
         } else {
             let (even, odd) = (&self.indices[2 * four], &self.indices[2 * four + 1]);
             [
                 entry::<S, N, 0>(simd, table, even),
                 entry::<S, N, 0>(simd, table, odd),
-                entry::<S, N, 16>(simd, table, even),
-                entry::<S, N, 16>(simd, table, odd),
+                entry::<S, N, 1>(simd, table, even),
+                entry::<S, N, 1>(simd, table, odd),
             ]
         }
     }
@@ -324,17 +325,27 @@ impl Quants {
     }
 }
 
-/// `table[index]` for the index of each lane from bit `SHIFT` on, by as many bits as the length, a power of two, has.
+/// `table[index]` for the `AT`-th index of each lane: a byte, or 16 bits where those are too few. Each index is loaded, and
+/// nothing done with it: the compiler would make vectors of them, and take their lanes apart again.
 #[inline(always)]
-fn entry<S: Simd, const N: usize, const SHIFT: u32>(
+fn entry<S: Simd, const N: usize, const AT: usize>(
     simd: S,
     table: &[u32; N],
     indices: &[u32; LANES],
 ) -> S::I {
-    const { assert!(N.is_power_of_two()) };
+    assert!(N >= 256 && AT < if N == 256 { 4 } else { 2 });
+    let indices = indices.as_ptr();
     let mut entries = [0; LANES];
     for lane in 0..LANES {
-        entries[lane] = table[(indices[lane] >> SHIFT) as usize % N];
+        // SAFETY: a lane has four bytes, and no index of 16 bits that is kept has more of them than the table needs.
+        unsafe {
+            let index = match N {
+                256 => usize::from(*indices.cast::<u8>().add(4 * lane + AT)),
+                _ => usize::from(*indices.cast::<u16>().add(2 * lane + AT)),
+            };
+            debug_assert!(index < N);
+            entries[lane] = *table.get_unchecked(index);
+        }
     }
     simd.load_i(&entries)
 }
@@ -344,8 +355,7 @@ fn entry<S: Simd, const N: usize, const SHIFT: u32>(
 #[inline(always)]
 fn with_high_bits<S: Simd, const BITS: u32, const STEP: u32>(simd: S, low: S::I, high: S::I) -> [S::I; 2] {
     let own = ((1 << BITS) - 1) << 8;
-    let (bytes, first, second) =
-        (simd.splat_i(0x00ff_00ff), simd.splat_i(own), simd.splat_i(own << 16));
+    let (bytes, first, second) = (simd.splat_i(0x00ff_00ff), simd.splat_i(own), simd.splat_i(own << 16));
     macro_rules! index {
         ($low:expr, $shift:expr) => {{
             let bits = simd.and(simd.shl(high, $shift), first);

@@ -654,11 +654,8 @@ impl Quants {
             let apart = simd.xor(slice.words(simd, block * 36)[0], seven);
             let numbers = simd.flip_bytes(simd.and(apart, seven), 0x7f, apart, u32::MAX);
             for part in 0..4 {
-                let bits = if part < 3 {
-                    simd.shl(numbers, 20 - 8 * part as u32)
-                } else {
-                    simd.shr(numbers, 4)
-                };
+                let bits =
+                    if part < 3 { simd.shl(numbers, 20 - 8 * part as u32) } else { simd.shr(numbers, 4) };
                 let d = simd.mul(simd.bits_f(simd.and(bits, own)), bias);
                 self.symmetric(simd, block * 4 + part, d, E2M1_ZERO.into());
             }

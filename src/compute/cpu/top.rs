@@ -113,7 +113,8 @@ mod tests {
             for spread in [0.0, 1e-3, 1.0, 30.0, 1e4] {
                 let mut allowed = IdSet::below(width);
                 (0..width / 5).for_each(|_| allowed.remove(random.bits() % width as u32));
-                let logits: Vec<f32> = (0..2 * width).map(|_| spread * random.unit() - spread / 2.0).collect();
+                let logits: Vec<f32> =
+                    (0..2 * width).map(|_| spread * random.unit() - spread / 2.0).collect();
                 check(&logits, width, &allowed);
             }
         }
