@@ -73,7 +73,8 @@ impl Quants {
         }
         self.zero(simd, unit, 8, IQ2.1);
         for block in 0..8 {
-            let entries = self.entries(simd, &IQ2_XXS, block);
+            // SAFETY: the table has an entry for every byte.
+            let entries = unsafe { self.entries(simd, &IQ2_XXS, block) };
             let signs = even_signs(simd, apart(simd, signs[block]));
             self.signed_eights(simd, block, entries, signs);
         }
@@ -99,7 +100,8 @@ impl Quants {
             }
         }
         for block in 0..8 {
-            let entries = self.entries(simd, &IQ2_XS, block);
+            // SAFETY: nine bits were kept of each index.
+            let entries = unsafe { self.entries(simd, &IQ2_XS, block) };
             self.signed_eights(simd, block, entries, signs[block]);
         }
     }
@@ -121,7 +123,8 @@ impl Quants {
             let signs = slice.words(simd, 34 + 16 * half);
             for i in 0..4 {
                 let block = 4 * half + i;
-                let entries = self.entries(simd, &IQ2_S, block);
+                // SAFETY: ten bits were kept of each index.
+                let entries = unsafe { self.entries(simd, &IQ2_S, block) };
                 self.signed_eights(simd, block, entries, signs[i]);
             }
         }
@@ -140,7 +143,8 @@ impl Quants {
         for block in 0..8 {
             self.factor(simd, block, unit, odd(simd, simd.shr(signs[block], 28)));
             let signs = even_signs(simd, apart(simd, signs[block]));
-            self.signed_fours(simd, &IQ3_X_QUANTS, block, signs, IQ3_X.1);
+            // SAFETY: the table has an entry for every byte.
+            unsafe { self.signed_fours(simd, &IQ3_X_QUANTS, block, signs, IQ3_X.1) };
         }
         self.zero(simd, unit, 8, IQ3_X.1);
     }
@@ -165,7 +169,8 @@ impl Quants {
         for half in 0..2 {
             let signs = slice.words(simd, 74 + 16 * half);
             for i in 0..4 {
-                self.signed_fours(simd, &IQ3_QUANTS, 4 * half + i, signs[i], IQ3.1);
+                // SAFETY: nine bits were kept of each index.
+                unsafe { self.signed_fours(simd, &IQ3_QUANTS, 4 * half + i, signs[i], IQ3.1) };
             }
         }
     }
@@ -191,7 +196,8 @@ impl Quants {
         }
         self.unit(simd, d);
         for block in 0..8 {
-            let entries = self.entries(simd, &IQ1, block);
+            // SAFETY: eleven bits were kept of each index.
+            let entries = unsafe { self.entries(simd, &IQ1, block) };
             for k in 0..4 {
                 let halves = numbers(simd, entries[k]);
                 for i in 0..2 {
@@ -226,7 +232,8 @@ impl Quants {
         }
         let eight = simd.splat_i(0x0808_0808);
         for block in 0..8 {
-            let entries = self.entries(simd, &IQ1, block);
+            // SAFETY: eleven bits were kept of each index.
+            let entries = unsafe { self.entries(simd, &IQ1, block) };
             let high = simd.shr(high[block / 2], 16 * (block as u32 % 2));
             let shifts = [simd.and(high, eight), simd.and(simd.shr(high, 4), eight)];
             macro_rules! each {
@@ -263,24 +270,33 @@ impl Quants {
     }
 
     /// The entries of the `four`-th four indices, which are bytes, or 16 bits where those are too few.
+    ///
+    /// # Safety
+    /// Indices of 16 bits must have been kept there, all of them below `N`.
     #[inline(always)]
-    fn entries<S: Simd, const N: usize>(&self, simd: S, table: &[u32; N], four: usize) -> [S::I; 4] {
+    unsafe fn entries<S: Simd, const N: usize>(&self, simd: S, table: &[u32; N], four: usize) -> [S::I; 4] {
         if N == 256 {
             let indices = &self.indices[four];
-            [
-                entry::<S, N, 0>(simd, table, indices),
-                entry::<S, N, 1>(simd, table, indices),
-                entry::<S, N, 2>(simd, table, indices),
-                entry::<S, N, 3>(simd, table, indices),
-            ]
+            // SAFETY: there is an entry for every byte.
+            unsafe {
+                [
+                    entry::<S, N, 0>(simd, table, indices),
+                    entry::<S, N, 1>(simd, table, indices),
+                    entry::<S, N, 2>(simd, table, indices),
+                    entry::<S, N, 3>(simd, table, indices),
+                ]
+            }
         } else {
             let (even, odd) = (&self.indices[2 * four], &self.indices[2 * four + 1]);
-            [
-                entry::<S, N, 0>(simd, table, even),
-                entry::<S, N, 0>(simd, table, odd),
-                entry::<S, N, 1>(simd, table, even),
-                entry::<S, N, 1>(simd, table, odd),
-            ]
+            // SAFETY: the caller promises that the indices are below N.
+            unsafe {
+                [
+                    entry::<S, N, 0>(simd, table, even),
+                    entry::<S, N, 0>(simd, table, odd),
+                    entry::<S, N, 1>(simd, table, even),
+                    entry::<S, N, 1>(simd, table, odd),
+                ]
+            }
         }
     }
 
@@ -302,8 +318,11 @@ impl Quants {
     }
 
     /// The quants of a block of IQ3, with a bit of signs for each.
+    ///
+    /// # Safety
+    /// As for [`Quants::entries`].
     #[inline(always)]
-    fn signed_fours<S: Simd, const N: usize>(
+    unsafe fn signed_fours<S: Simd, const N: usize>(
         &mut self,
         simd: S,
         table: &[u32; N],
@@ -313,7 +332,8 @@ impl Quants {
     ) {
         macro_rules! each {
             ($($k:literal)*) => {$(
-                let entries = self.entries(simd, table, 2 * block + $k);
+                // SAFETY: the caller promises it.
+                let entries = unsafe { self.entries(simd, table, 2 * block + $k) };
                 for i in 0..4 {
                     let own = simd.spread_byte(signs, 2 * $k + i / 2);
                     let quants = simd.flip_bytes(entries[i], 2 * zero, own, OWN_SIGNS[i % 2]);
@@ -327,8 +347,11 @@ impl Quants {
 
 /// `table[index]` for the `AT`-th index of each lane: a byte, or 16 bits where those are too few. Each index is loaded, and
 /// nothing done with it: the compiler would make vectors of them, and take their lanes apart again.
+///
+/// # Safety
+/// The indices must be below `N`.
 #[inline(always)]
-fn entry<S: Simd, const N: usize, const AT: usize>(
+unsafe fn entry<S: Simd, const N: usize, const AT: usize>(
     simd: S,
     table: &[u32; N],
     indices: &[u32; LANES],
@@ -337,7 +360,7 @@ fn entry<S: Simd, const N: usize, const AT: usize>(
     let indices = indices.as_ptr();
     let mut entries = [0; LANES];
     for lane in 0..LANES {
-        // SAFETY: a lane has four bytes, and no index of 16 bits that is kept has more of them than the table needs.
+        // SAFETY: a lane has four bytes, and the caller promises that the index is in the table.
         unsafe {
             let index = match N {
                 256 => usize::from(*indices.cast::<u8>().add(4 * lane + AT)),
