@@ -767,7 +767,7 @@ impl<const T: usize> QuantsTile<T> {
         let words = part * words..(part + 1) * words;
         let dots = match WIDE {
             _ if S::PAIRS => self.pair_dots(simd, panel, block, words),
-            true => self.wide_dots(simd, panel, block, words),
+            true => self.wide_dots(simd, panel, block),
             false => self.dots::<S, MOST>(simd, panel, block, words),
         };
         self.add::<S, HALVED>(simd, dots, panel, block, parts * block + part, total);
@@ -833,20 +833,21 @@ impl<const T: usize> QuantsTile<T> {
         dots
     }
 
-    /// The same for wide quants.
+    /// Sums of the products of a block of wide quants.
     #[inline(always)]
-    fn wide_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize, words: Range<usize>) -> [S::I; T] {
+    fn wide_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize) -> [S::I; T] {
         let mut sums = [simd.splat_i(0); T];
-        for word in words {
-            let quants = simd.load_i(&panel.quants[block * 8 + word]);
+        let panel = panel.quants[block * 8..].first_chunk::<8>().expect("words of a block");
+        for i in 0..8 {
+            let quants = simd.load_i(&panel[i]);
             for t in 0..T {
-                sums[t] = simd.dot_wide(sums[t], quants, simd.splat_i(self.word(t, block, word)));
+                sums[t] = simd.dot_wide(sums[t], quants, simd.splat_i(self.word(t, block, i)));
             }
         }
         sums
     }
 
-    /// The same for quants of any type, by pairs of inputs.
+    /// Sums of the products of `words` of a block of any type, by pairs of inputs.
     #[inline(always)]
     fn pair_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize, words: Range<usize>) -> [S::I; T] {
         let mut dots = [simd.no_dots(); T];
