@@ -1069,12 +1069,6 @@ impl Values {
 }
 
 impl<const PACKED: bool> Slice<'_, PACKED> {
-    /// The stored type of its matrix.
-    #[inline(always)]
-    pub fn dtype(&self) -> DType {
-        self.matrix.dtype()
-    }
-
     /// Bytes `at..at + WORDS` of each row.
     #[inline(always)]
     pub(super) fn words<S: Simd>(&self, simd: S, at: usize) -> [S::I; 4] {
