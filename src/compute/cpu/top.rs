@@ -61,8 +61,9 @@ impl Kernel for Part<'_> {
             let greatest = simd.max_lane(greatest);
             max = max.max(greatest);
             if best.get(TOP_LOGITS - 1).is_none_or(|&(_, least)| greatest > least) {
-                for id in at..self.logits.len().min(at + SPAN) {
-                    insert(&mut best, (self.first + id) as u32, logits[id]);
+                let end = self.logits.len().min(at + SPAN);
+                for (id, &logit) in (self.first + at..).zip(&logits[at..end]) {
+                    insert(&mut best, id as u32, logit);
                 }
             }
         }
