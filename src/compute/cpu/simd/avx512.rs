@@ -40,7 +40,7 @@ impl Simd for Avx512 {
     type Dots = __m512i;
 
     const TILE: usize = 8;
-    const DOTS: usize = 12;
+    const DOTS: usize = 8;
     const WIDE_SIGNED: bool = false;
 
     #[inline(always)]
