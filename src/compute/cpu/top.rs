@@ -48,6 +48,7 @@ impl Kernel for Part<'_> {
         let mut logits = [f32::NEG_INFINITY; PART];
         logits[..self.logits.len()].copy_from_slice(self.logits);
         self.allowed.mask(self.first, &mut logits[..self.logits.len()]);
+        // Infinities and NaN are found as the definition has them.
         if !logits.iter().fold(true, |all, &logit| all & (logit < f32::INFINITY)) {
             return TopLogits::of_part(self.first, &logits[..self.logits.len()]);
         }
