@@ -474,6 +474,7 @@ impl<const T: usize, const PACKED: bool> Kernel for DirectStrip<'_, '_, T, PACKE
             let inputs = rows.tile::<T>(0, at / BLOCK, SLICE / BLOCK);
             let slice = matrix.slice::<PACKED>(matrix.strip(row), at, matmul.ahead(row, at).as_ptr());
             match matrix.dtype() {
+                DType::Q2K => inputs.q2_k(simd, &slice, panel, &mut total),
                 DType::Q4K => inputs.q4_k(simd, &slice, panel, &mut total),
                 DType::Q6K => inputs.q6_k(simd, &slice, panel, &mut total),
                 dtype => unreachable!("quants of {dtype} are stored first"),
@@ -578,6 +579,59 @@ impl<const T: usize> QuantsTile<T> {
         }
         if S::SCALED {
             self.add_scaled::<S, false, true>(simd, panel, &scaled, total);
+        }
+    }
+
+    /// Adds the products with a slice in Q2_K.
+    #[inline(always)]
+    fn q2_k<S: Simd, const PACKED: bool>(
+        &self,
+        simd: S,
+        slice: &Slice<PACKED>,
+        panel: &mut Quants,
+        total: &mut [S::F; T],
+    ) {
+        panel.q2_k_scales(simd, slice);
+        let two = simd.splat_i(0x0303_0303);
+        let mut scaled = [simd.splat(0.0); T];
+        for four in 0..2 {
+            let mut sums = [[simd.splat_i(0); T]; 4];
+            for part in 0..2 {
+                let at = 16 + 32 * four + 16 * part;
+                let words = slice.four(simd, at);
+                let mut dots = [[simd.no_dots(); T]; 4];
+                for i in [0, 2] {
+                    let a = slice.word(simd, &words, at, i);
+                    let b = slice.word(simd, &words, at, i + 1);
+                    for j in 0..4 {
+                        let shift = 2 * j as u32;
+                        let quants = [simd.and(simd.shr(a, shift), two), simd.and(simd.shr(b, shift), two)];
+                        self.add_two(simd, quants, 4 * four + j, 4 * part + i, &mut dots[j]);
+                    }
+                }
+                for j in 0..4 {
+                    let (block, half) = (4 * four + j, 2 * (4 * four + j) + part);
+                    if S::SCALED {
+                        let factor = simd.load_i(&panel.factors[half]);
+                        for t in 0..T {
+                            sums[j][t] = simd.add_i(sums[j][t], simd.scale_dots(dots[j][t], factor));
+                        }
+                    } else {
+                        self.add::<S, true>(simd, self.sums(simd, dots[j]), panel, block, half, total);
+                    }
+                }
+            }
+            if S::SCALED {
+                for j in 0..4 {
+                    for t in 0..T {
+                        let scale = self.scale(simd, t, 4 * four + j);
+                        scaled[t] = simd.mul_add(simd.to_f(sums[j][t]), scale, scaled[t]);
+                    }
+                }
+            }
+        }
+        if S::SCALED {
+            self.add_scaled::<S, true, true>(simd, panel, &scaled, total);
         }
     }
 

@@ -403,7 +403,7 @@ impl Quants {
     /// Whether the quants of a type go from the file to the products with few activations without being stored.
     /// That needs code of its own, and pays where storing is most of the work.
     pub(super) fn direct(dtype: DType) -> bool {
-        matches!(dtype, DType::Q4K | DType::Q6K)
+        matches!(dtype, DType::Q2K | DType::Q4K | DType::Q6K)
     }
 
     /// Whether a type has a scale for each half block.
@@ -676,6 +676,13 @@ impl Quants {
 
     #[inline(always)]
     fn q2_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
+        self.q2_k_scales(simd, slice);
+        self.two_bits(simd, slice, 16);
+    }
+
+    /// The scales and minima of Q2_K, one of each for each half block.
+    #[inline(always)]
+    pub(super) fn q2_k_scales<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = slice.words(simd, 68)[3];
         let (d, dmin) = (simd.half_to_f(d), simd.half_to_f(simd.shr(d, 16)));
         let (pairs, four) = (slice.words(simd, 0), simd.splat_i(15));
@@ -686,7 +693,6 @@ impl Quants {
             simd.store(simd.mul(dmin, min), &mut self.mins[half]);
         }
         self.unit(simd, d);
-        self.two_bits(simd, slice, 16);
     }
 
     #[inline(always)]
