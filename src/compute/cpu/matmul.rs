@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values, q6_k_quants};
+use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values, q3_k_high, q6_k_quants};
 use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, LINE, Simd};
@@ -221,6 +221,7 @@ impl Matmul<'_> {
         let dtype = self.matrix.dtype();
         let (wide, halved, most) =
             (Quants::wide(dtype), Quants::halved(dtype), S::dots_max(Quants::bits(dtype)));
+        let direct_max = Quants::direct_max::<S>(dtype);
         let (has_factors, has_mins) = (Quants::has_factors(dtype), Quants::has_mins(dtype));
         let rows = Rows::new(self.inputs, which);
         // What is ahead is asked for where most of the time goes.
@@ -233,7 +234,7 @@ impl Matmul<'_> {
             macro_rules! direct {
                 ($($tile:literal)*) => {
                     match which.len() {
-                        $($tile if const { $tile <= S::DIRECT } && Quants::direct(dtype) => {
+                        $($tile if const { $tile <= S::DIRECT } && $tile <= direct_max => {
                             let sums = sums.first_chunk_mut().expect("a sum for each input");
                             let rows = &rows;
                             simd.call(DirectStrip::<$tile, PACKED> { matmul: self, rows, row, panel, sums });
@@ -474,7 +475,8 @@ impl<const T: usize, const PACKED: bool> Kernel for DirectStrip<'_, '_, T, PACKE
             let inputs = rows.tile::<T>(0, at / BLOCK, SLICE / BLOCK);
             let slice = matrix.slice::<PACKED>(matrix.strip(row), at, matmul.ahead(row, at).as_ptr());
             match matrix.dtype() {
-                DType::Q2K => inputs.q2_k(simd, &slice, panel, &mut total),
+                DType::Q2K => inputs.two_bits::<S, PACKED, false>(simd, &slice, panel, &mut total),
+                DType::Q3K => inputs.two_bits::<S, PACKED, true>(simd, &slice, panel, &mut total),
                 DType::Q4K => inputs.q4_k(simd, &slice, panel, &mut total),
                 DType::Q6K => inputs.q6_k(simd, &slice, panel, &mut total),
                 dtype => unreachable!("quants of {dtype} are stored first"),
@@ -582,31 +584,43 @@ impl<const T: usize> QuantsTile<T> {
         }
     }
 
-    /// Adds the products with a slice in Q2_K.
+    /// Adds the products with a slice in Q2_K or, with third bits, in Q3_K.
     #[inline(always)]
-    fn q2_k<S: Simd, const PACKED: bool>(
+    fn two_bits<S: Simd, const PACKED: bool, const THIRD: bool>(
         &self,
         simd: S,
         slice: &Slice<PACKED>,
         panel: &mut Quants,
         total: &mut [S::F; T],
     ) {
-        panel.q2_k_scales(simd, slice);
+        if THIRD {
+            panel.q3_k_scales(simd, slice);
+        } else {
+            panel.q2_k_scales(simd, slice);
+        }
         let two = simd.splat_i(0x0303_0303);
         let mut scaled = [simd.splat(0.0); T];
         for four in 0..2 {
             let mut sums = [[simd.splat_i(0); T]; 4];
             for part in 0..2 {
-                let at = 16 + 32 * four + 16 * part;
+                let at = if THIRD { 32 } else { 16 } + 32 * four + 16 * part;
                 let words = slice.four(simd, at);
+                let high = if THIRD { slice.four(simd, 16 * part) } else { words };
                 let mut dots = [[simd.no_dots(); T]; 4];
                 for i in [0, 2] {
                     let a = slice.word(simd, &words, at, i);
                     let b = slice.word(simd, &words, at, i + 1);
                     for j in 0..4 {
-                        let shift = 2 * j as u32;
-                        let quants = [simd.and(simd.shr(a, shift), two), simd.and(simd.shr(b, shift), two)];
-                        self.add_two(simd, quants, 4 * four + j, 4 * part + i, &mut dots[j]);
+                        let (block, shift) = (4 * four + j, 2 * j as u32);
+                        let mut quants =
+                            [simd.and(simd.shr(a, shift), two), simd.and(simd.shr(b, shift), two)];
+                        if THIRD {
+                            for n in 0..2 {
+                                let bits = slice.word(simd, &high, 16 * part, i + n);
+                                quants[n] = simd.or(quants[n], q3_k_high(simd, bits, block));
+                            }
+                        }
+                        self.add_two(simd, quants, block, 4 * part + i, &mut dots[j]);
                     }
                 }
                 for j in 0..4 {
@@ -623,15 +637,19 @@ impl<const T: usize> QuantsTile<T> {
             }
             if S::SCALED {
                 for j in 0..4 {
+                    let block = 4 * four + j;
+                    let offsets = if THIRD { self.offsets(simd, panel, block) } else { [simd.splat_i(0); T] };
                     for t in 0..T {
-                        let scale = self.scale(simd, t, 4 * four + j);
-                        scaled[t] = simd.mul_add(simd.to_f(sums[j][t]), scale, scaled[t]);
+                        let sum = simd.to_f(simd.add_i(sums[j][t], offsets[t]));
+                        scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
                     }
                 }
             }
         }
-        if S::SCALED {
-            self.add_scaled::<S, true, true>(simd, panel, &scaled, total);
+        match THIRD {
+            _ if !S::SCALED => {}
+            true => self.add_scaled::<S, true, false>(simd, panel, &scaled, total),
+            false => self.add_scaled::<S, true, true>(simd, panel, &scaled, total),
         }
     }
 

@@ -400,10 +400,14 @@ impl Quants {
         }
     }
 
-    /// Whether the quants of a type go from the file to the products with few activations without being stored.
-    /// That needs code of its own, and pays where storing is most of the work.
-    pub(super) fn direct(dtype: DType) -> bool {
-        matches!(dtype, DType::Q2K | DType::Q4K | DType::Q6K)
+    /// With how many activations at most the quants of a type go from the file to the products without being stored. That
+    /// needs code of its own, and pays where storing is most of the work.
+    pub(super) fn direct_max<S: Simd>(dtype: DType) -> usize {
+        match dtype {
+            DType::Q3K if S::SCALED => 1,
+            DType::Q2K | DType::Q3K | DType::Q4K | DType::Q6K => S::DIRECT,
+            _ => 0,
+        }
     }
 
     /// Whether a type has a scale for each half block.
@@ -697,6 +701,20 @@ impl Quants {
 
     #[inline(always)]
     fn q3_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
+        self.q3_k_scales(simd, slice);
+        self.two_bits(simd, slice, 32);
+        let high = slice.wide_words(simd, 0);
+        for block in 0..8 {
+            for i in 0..8 {
+                let quants = &mut self.quants[block * 8 + i];
+                simd.store_i(simd.or(simd.load_i(quants), q3_k_high(simd, high[i], block)), quants);
+            }
+        }
+    }
+
+    /// The scales of Q3_K, one for each half block.
+    #[inline(always)]
+    pub(super) fn q3_k_scales<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         let d = simd.half_to_f(simd.shr(slice.words(simd, 94)[3], 16));
         let scales = slice.words(simd, 92);
         let (four, two, middle) = (simd.splat_i(15), simd.splat_i(3), simd.splat_i(32u32.wrapping_neg()));
@@ -707,16 +725,6 @@ impl Quants {
             self.factor(simd, half, d, simd.add_i(simd.or(low, simd.shl(high, 4)), middle));
         }
         self.zero(simd, d, 16, 4);
-        self.two_bits(simd, slice, 32);
-        let (high, bit) = (slice.wide_words(simd, 0), simd.splat_i(0x0404_0404));
-        for block in 0..8u32 {
-            for i in 0..8 {
-                let high =
-                    if block < 2 { simd.shl(high[i], 2 - block) } else { simd.shr(high[i], block - 2) };
-                let quants = &mut self.quants[block as usize * 8 + i];
-                simd.store_i(simd.or(simd.load_i(quants), simd.and(high, bit)), quants);
-            }
-        }
     }
 
     #[inline(always)]
@@ -910,6 +918,13 @@ fn byte_of<S: Simd>(simd: S, word: S::I, at: usize, is_signed: bool) -> S::I {
         true => simd.sar(simd.shl(word, 24 - 8 * at as u32), 24),
         false => simd.and(simd.shr(word, 8 * at as u32), simd.splat_i(0xff)),
     }
+}
+
+/// The third bits of the quants of a block in Q3_K, from a bit for each of the eight blocks.
+#[inline(always)]
+pub(super) fn q3_k_high<S: Simd>(simd: S, bits: S::I, block: usize) -> S::I {
+    let bits = if block < 2 { simd.shl(bits, 2 - block as u32) } else { simd.shr(bits, block as u32 - 2) };
+    simd.and(bits, simd.splat_i(0x0404_0404))
 }
 
 /// The quants of the block `block` of four in Q6_K, from the nibbles of two each and pairs of bits of all.
