@@ -1232,7 +1232,7 @@ mod tests {
     #[test]
     fn a_value_does_not_depend_on_its_company() {
         let mut random_bits = Mmix(4);
-        for dtype in [DType::Q4K, DType::Q6K, DType::Q8_0, DType::F8E4M3] {
+        for dtype in [DType::Q2K, DType::Q3K, DType::Q4K, DType::Q6K, DType::Q8_0, DType::F8E4M3] {
             let (tensor, _) = random(&mut random_bits, dtype, 100, 512, SCALES[0]);
             let stored = StoredMatrix { rows: 100, cols: 512, values: tensor, scale: None };
             let matrix = Matrix::new(stored, false, false).unwrap();
