@@ -127,21 +127,21 @@ impl TopLogits {
     /// Of logits of the ids from `first` on.
     pub fn of_part(first: usize, logits: &[f32]) -> Self {
         let mut best = Vec::with_capacity(TOP_LOGITS + 1);
-        (first as u32..).zip(logits).for_each(|(id, &logit)| insert(&mut best, id, logit));
+        (first as u32..).zip(logits).for_each(|(id, &logit)| insert_best(&mut best, id, logit));
         Self { best, log_sum_exp: log_sum_exp(logits) }
     }
 
     /// Of a row from those of its parts. A part of ids that cannot be chosen has negative infinity for a logarithm.
     pub fn merge(parts: &[Self]) -> Self {
         let mut best = Vec::with_capacity(TOP_LOGITS + 1);
-        parts.iter().flat_map(|part| &part.best).for_each(|&(id, logit)| insert(&mut best, id, logit));
+        parts.iter().flat_map(|part| &part.best).for_each(|&(id, logit)| insert_best(&mut best, id, logit));
         let logarithms: Vec<f32> = parts.iter().map(|part| part.log_sum_exp).collect();
         Self { best, log_sum_exp: log_sum_exp(&logarithms) }
     }
 }
 
 /// Adds a logit to the greatest ones, in their order, if it is one of them.
-pub fn insert(best: &mut Vec<(u32, f32)>, id: u32, logit: f32) {
+pub fn insert_best(best: &mut Vec<(u32, f32)>, id: u32, logit: f32) {
     if best.len() == TOP_LOGITS && best.last().is_some_and(|&last| !is_before((id, logit), last)) {
         return;
     }

@@ -568,11 +568,9 @@ impl<const T: usize> QuantsTile<T> {
             for i in 0..2 {
                 let block = 2 * pair + i;
                 if S::SCALED {
-                    let factor = simd.load_i(&panel.factors[block]);
-                    for t in 0..T {
-                        let sum = simd.to_f(simd.scale_dots(dots[i][t], factor));
-                        scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
-                    }
+                    let mut sums = [simd.splat_i(0); T];
+                    self.scale_dots(simd, &dots[i], panel, block, &mut sums);
+                    self.add_sums(simd, &sums, block, &mut scaled);
                 } else {
                     let sums = self.sums(simd, dots[i]);
                     self.add::<S, false>(simd, sums, panel, block, block, total);
@@ -602,6 +600,11 @@ impl<const T: usize> QuantsTile<T> {
         let mut scaled = [simd.splat(0.0); T];
         for four in 0..2 {
             let mut sums = [[simd.splat_i(0); T]; 4];
+            if S::SCALED && THIRD {
+                for j in 0..4 {
+                    sums[j] = self.offsets(simd, panel, 4 * four + j);
+                }
+            }
             for part in 0..2 {
                 let at = if THIRD { 32 } else { 16 } + 32 * four + 16 * part;
                 let words = slice.four(simd, at);
@@ -626,10 +629,7 @@ impl<const T: usize> QuantsTile<T> {
                 for j in 0..4 {
                     let (block, half) = (4 * four + j, 2 * (4 * four + j) + part);
                     if S::SCALED {
-                        let factor = simd.load_i(&panel.factors[half]);
-                        for t in 0..T {
-                            sums[j][t] = simd.add_i(sums[j][t], simd.scale_dots(dots[j][t], factor));
-                        }
+                        self.scale_dots(simd, &dots[j], panel, half, &mut sums[j]);
                     } else {
                         self.add::<S, true>(simd, self.sums(simd, dots[j]), panel, block, half, total);
                     }
@@ -637,12 +637,7 @@ impl<const T: usize> QuantsTile<T> {
             }
             if S::SCALED {
                 for j in 0..4 {
-                    let block = 4 * four + j;
-                    let offsets = if THIRD { self.offsets(simd, panel, block) } else { [simd.splat_i(0); T] };
-                    for t in 0..T {
-                        let sum = simd.to_f(simd.add_i(sums[j][t], offsets[t]));
-                        scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
-                    }
+                    self.add_sums(simd, &sums[j], 4 * four + j, &mut scaled);
                 }
             }
         }
@@ -665,60 +660,48 @@ impl<const T: usize> QuantsTile<T> {
         panel.q6_k_scales(simd, slice);
         let mut scaled = [simd.splat(0.0); T];
         for four in 0..2 {
-            let mut sums = [[simd.splat_i(0); T]; 4];
-            for part in 0..2 {
-                let at = [64 * four + 16 * part, 64 * four + 16 * part + 32, 128 + 32 * four + 16 * part];
-                let mut words = [[simd.splat_i(0); 4]; 3];
-                for n in 0..3 {
-                    words[n] = slice.four(simd, at[n]);
+            let at = [64 * four, 64 * four + 32, 128 + 32 * four];
+            let mut words = [[[simd.splat_i(0); 4]; 2]; 3];
+            for n in 0..3 {
+                for part in 0..2 {
+                    words[n][part] = slice.four(simd, at[n] + 16 * part);
                 }
-                for i in [0, 2] {
-                    let mut quants = [[simd.splat_i(0); 2]; 4];
-                    for n in 0..2 {
-                        let nibbles = [
-                            slice.word(simd, &words[0], at[0], i + n),
-                            slice.word(simd, &words[1], at[1], i + n),
-                        ];
-                        let pairs = slice.word(simd, &words[2], at[2], i + n);
-                        for j in 0..4 {
-                            quants[j][n] = q6_k_quants(simd, nibbles, pairs, j);
-                        }
+            }
+            macro_rules! blocks {
+                ($($j:literal)*) => {$(
+                    let block = 4 * four + $j;
+                    let mut sums = [simd.splat_i(0); T];
+                    if S::SCALED {
+                        sums = self.offsets(simd, panel, block);
                     }
-                    for j in 0..4 {
-                        let block = 4 * four + j;
+                    for part in 0..2 {
+                        let half = 2 * block + part;
                         let mut dots = [simd.no_dots(); T];
-                        self.add_two(simd, quants[j], block, 4 * part + i, &mut dots);
-                        if S::SCALED {
-                            let factor = simd.load_i(&panel.factors[2 * block + part]);
-                            for t in 0..T {
-                                sums[j][t] = simd.add_i(sums[j][t], simd.scale_dots(dots[t], factor));
+                        for i in [0, 2] {
+                            let mut quants = [simd.splat_i(0); 2];
+                            for n in 0..2 {
+                                let own = $j % 2;
+                                let nibbles =
+                                    slice.word(simd, &words[own][part], at[own] + 16 * part, i + n);
+                                let pairs = slice.word(simd, &words[2][part], at[2] + 16 * part, i + n);
+                                quants[n] = q6_k_quants(simd, nibbles, pairs, $j);
                             }
-                            continue;
+                            self.add_two(simd, quants, block, 4 * part + i, &mut dots);
+                            if S::SCALED {
+                                self.scale_dots(simd, &dots, panel, half, &mut sums);
+                                dots = [simd.no_dots(); T];
+                            }
                         }
-                        let dots = self.sums(simd, dots);
-                        for t in 0..T {
-                            sums[j][t] = simd.add_i(sums[j][t], dots[t]);
+                        if !S::SCALED {
+                            self.add::<S, true>(simd, self.sums(simd, dots), panel, block, half, total);
                         }
                     }
-                }
-                if !S::SCALED {
-                    for j in 0..4 {
-                        let block = 4 * four + j;
-                        self.add::<S, true>(simd, sums[j], panel, block, 2 * block + part, total);
-                        sums[j] = [simd.splat_i(0); T];
+                    if S::SCALED {
+                        self.add_sums(simd, &sums, block, &mut scaled);
                     }
-                }
+                )*};
             }
-            if S::SCALED {
-                for j in 0..4 {
-                    let block = 4 * four + j;
-                    let offsets = self.offsets(simd, panel, block);
-                    for t in 0..T {
-                        let sum = simd.to_f(simd.add_i(sums[j][t], offsets[t]));
-                        scaled[t] = simd.mul_add(sum, self.scale(simd, t, block), scaled[t]);
-                    }
-                }
-            }
+            blocks!(0 1 2 3);
         }
         if S::SCALED {
             self.add_scaled::<S, true, false>(simd, panel, &scaled, total);
@@ -770,12 +753,9 @@ impl<const T: usize> QuantsTile<T> {
         let words = BLOCK / 4 / parts;
         let mut sums = if MINS { [simd.splat_i(0); T] } else { self.offsets(simd, panel, block) };
         for part in 0..parts {
-            let factor = simd.load_i(&panel.factors[parts * block + part]);
             for word in (part * words..(part + 1) * words).step_by(MOST) {
                 let dots = self.some_dots::<S, MOST>(simd, panel, block, word);
-                for t in 0..T {
-                    sums[t] = simd.add_i(sums[t], simd.scale_dots(dots[t], factor));
-                }
+                self.scale_dots(simd, &dots, panel, parts * block + part, &mut sums);
             }
         }
         sums
@@ -790,6 +770,30 @@ impl<const T: usize> QuantsTile<T> {
             sums[t] = simd.dot_halves(offset, simd.splat_i(self.block(t, block).quant_sums));
         }
         sums
+    }
+
+    /// Adds `dots` times the factor `at` to `sums`.
+    #[inline(always)]
+    fn scale_dots<S: Simd>(
+        &self,
+        simd: S,
+        dots: &[S::Dots; T],
+        panel: &Quants,
+        at: usize,
+        sums: &mut [S::I; T],
+    ) {
+        let factor = simd.load_i(&panel.factors[at]);
+        for t in 0..T {
+            sums[t] = simd.add_i(sums[t], simd.scale_dots(dots[t], factor));
+        }
+    }
+
+    /// Adds the `sums` of a block, which were scaled, times the scales of the inputs.
+    #[inline(always)]
+    fn add_sums<S: Simd>(&self, simd: S, sums: &[S::I; T], block: usize, scaled: &mut [S::F; T]) {
+        for t in 0..T {
+            scaled[t] = simd.mul_add(simd.to_f(sums[t]), self.scale(simd, t, block), scaled[t]);
+        }
     }
 
     /// The scale of a block of an input.

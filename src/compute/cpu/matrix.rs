@@ -405,6 +405,7 @@ impl Quants {
     pub(super) fn direct_max<S: Simd>(dtype: DType) -> usize {
         match dtype {
             DType::Q3K if S::SCALED => 1,
+            DType::Q2K if S::SCALED => 2,
             DType::Q2K | DType::Q3K | DType::Q4K | DType::Q6K => S::DIRECT,
             _ => 0,
         }
@@ -539,7 +540,8 @@ impl Quants {
             let high = slice.wide_words(simd, 128 + four * 32);
             for i in 0..8 {
                 for j in 0..4 {
-                    let quants = q6_k_quants(simd, [first[i], second[i]], high[i], j);
+                    let nibbles = if j % 2 == 0 { first[i] } else { second[i] };
+                    let quants = q6_k_quants(simd, nibbles, high[i], j);
                     simd.store_i(quants, &mut self.quants[four * 32 + j * 8 + i]);
                 }
             }
@@ -927,13 +929,10 @@ pub(super) fn q3_k_high<S: Simd>(simd: S, bits: S::I, block: usize) -> S::I {
     simd.and(bits, simd.splat_i(0x0404_0404))
 }
 
-/// The quants of the block `block` of four in Q6_K, from the nibbles of two each and pairs of bits of all.
+/// The quants of the block `block` of four in Q6_K, from the nibbles of its own and of another, and pairs of bits of all.
 #[inline(always)]
-pub(super) fn q6_k_quants<S: Simd>(simd: S, nibbles: [S::I; 2], pairs: S::I, block: usize) -> S::I {
-    let nibbles = match block {
-        0 | 1 => nibbles[block],
-        _ => simd.shr(nibbles[block - 2], 4),
-    };
+pub(super) fn q6_k_quants<S: Simd>(simd: S, nibbles: S::I, pairs: S::I, block: usize) -> S::I {
+    let nibbles = if block < 2 { nibbles } else { simd.shr(nibbles, 4) };
     let pairs = match block {
         0 | 1 => simd.shl(pairs, 4 - 2 * block as u32),
         2 => pairs,

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::context::Context;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector;
-use crate::compute::logits::{IdSet, TOP_LOGITS, TopLogits, insert};
+use crate::compute::logits::{IdSet, TOP_LOGITS, TopLogits, insert_best};
 
 /// Logits that a task reduces.
 const PART: usize = 4096;
@@ -64,7 +64,7 @@ impl Kernel for Part<'_> {
             if best.get(TOP_LOGITS - 1).is_none_or(|&(_, least)| greatest > least) {
                 let end = self.logits.len().min(at + SPAN);
                 for (id, &logit) in (self.first + at..).zip(&logits[at..end]) {
-                    insert(&mut best, id as u32, logit);
+                    insert_best(&mut best, id as u32, logit);
                 }
             }
         }

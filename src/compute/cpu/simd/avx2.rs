@@ -92,7 +92,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const DOTS: usize = if VNNI { 4 } else { 6 };
     const DOTS_HALVED: usize = 4;
     const DOTS_BOUNDED: bool = !VNNI;
-    const DIRECT: usize = if VNNI { 4 } else { 2 };
+    const DIRECT: usize = if VNNI { 4 } else { 3 };
     const SCALED: bool = !VNNI;
     const WIDE_SIGNED: bool = !VNNI;
 
