@@ -242,8 +242,7 @@ impl Block<'_> {
         let mut pieces = Vec::new();
         for visited in visited {
             let width = visited.expert.gate.rows();
-            pieces
-                .extend((0..width).step_by(TASK_ROWS).map(|row| (visited, row..width.min(row + TASK_ROWS))));
+            pieces.extend(parts(width, TASK_ROWS).map(|rows| (visited, rows)));
         }
         let [routed, shared] = inner;
         let writers = [Writer::new(routed), Writer::new(shared)];
@@ -287,39 +286,53 @@ impl Block<'_> {
                 record::add(records, key, visits.iter().map(|&row| inner[*group].row(row as usize)));
             }
         }
-        let out = Disjoint::new(self.x);
-        let Context { options, pool, .. } = &mut *self.context;
-        pool.run(hidden.div_ceil(TASK_ROWS), |task| {
-            let rows = task * TASK_ROWS..hidden.min((task + 1) * TASK_ROWS);
-            for (i, (Visited { expert, visit, group, .. }, visits)) in visited.iter().zip(&visits).enumerate()
-            {
-                if cancel.is_cancelled() {
-                    return;
-                }
-                let store = &mut |i: usize, row: usize, values: &[f32]| {
-                    let at = visit.rows[i] as usize * hidden + row;
-                    // SAFETY: each task writes the columns of its own matrix rows.
-                    let out = unsafe { out.part(at..at + values.len()) };
-                    for (out, value) in out.iter_mut().zip(values) {
-                        *out += visit.weights[i] * value;
-                    }
-                };
-                let inputs = &inner[*group];
-                let next = match visited.get(i + 1) {
-                    Some(next) => (next.expert.down, rows.start),
-                    None => (first_expert.down, rows.end),
-                };
-                options.level.run(Matmul {
-                    matrix: expert.down,
-                    rows: rows.clone(),
-                    inputs,
-                    which: visits,
-                    store,
-                    next: Some(next),
-                });
+        // What is added to each row, ascending by expert: the number of the visit and its weight.
+        let mut terms = vec![Vec::new(); self.x.len() / hidden];
+        let (mut pieces, mut count) = (Vec::new(), 0);
+        for (visited, visits) in visited.iter().zip(&visits) {
+            for (i, (&row, &weight)) in visited.visit.rows.iter().zip(&visited.visit.weights).enumerate() {
+                terms[row as usize].push((count + i, weight));
             }
+            // As many weights as in a task of `inner`.
+            let rows = (TASK_ROWS * hidden / visited.expert.down.cols()).max(TASK_ROWS);
+            pieces.extend(parts(hidden, rows).map(|rows| (visited, visits, count, rows)));
+            count += visits.len();
+        }
+        let Context { options, pool, scratch, .. } = &mut *self.context;
+        let mut outputs = scratch.values.take(count * hidden);
+        let out = Disjoint::new(&mut outputs);
+        pool.run(pieces.len(), |task| {
+            let &(Visited { expert, group, .. }, visits, first, ref rows) = &pieces[task];
+            if cancel.is_cancelled() {
+                return;
+            }
+            let store = &mut |i: usize, row: usize, values: &[f32]| {
+                let at = (first + i) * hidden + row;
+                // SAFETY: this task alone touches these columns of its expert's visits.
+                unsafe { out.part(at..at + values.len()) }.copy_from_slice(values);
+            };
+            let after = pieces.get(task + 1).map(|(visited, _, _, rows)| (visited.expert.down, rows.start));
+            options.level.run(Matmul {
+                matrix: expert.down,
+                rows: rows.clone(),
+                inputs: &inner[*group],
+                which: visits,
+                store,
+                next: after,
+            });
+        });
+        let x = Disjoint::new(self.x);
+        pool.run(terms.len(), |row| {
+            // SAFETY: this task alone touches its row.
+            let out = unsafe { x.part(row * hidden..(row + 1) * hidden) };
+            options.level.run(AddOutputs { terms: &terms[row], outputs: &outputs, out });
         });
     }
+}
+
+/// `0..count` in parts of `size`.
+fn parts(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(size).map(move |start| start..count.min(start + size))
 }
 
 impl Visited<'_> {
@@ -417,6 +430,26 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         vector::softmax(simd, self.0);
+    }
+}
+
+/// `out += weight outputs[visit]` for each of the terms.
+struct AddOutputs<'a> {
+    terms: &'a [(usize, f32)],
+    /// `[visits, hidden]`
+    outputs: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for AddOutputs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let hidden = self.out.len();
+        for &(visit, weight) in self.terms {
+            vector::axpy(simd, weight, &self.outputs[visit * hidden..][..hidden], self.out);
+        }
     }
 }
 
