@@ -1048,9 +1048,14 @@ pub(super) fn add_linear(context: &mut Context, matrix: MatrixRef, inputs: &Acti
     });
 }
 
-/// Matrix rows that one task computes: wide enough that a task outweighs its dispatch, narrow enough that a
-/// small matrix still feeds every thread.
+/// The fewest rows of a matrix that a task computes, unless they are the last: it outweighs its dispatch.
 pub(super) const TASK_ROWS: usize = 64;
+
+/// How many rows of all `rows` a task computes, `unit` to four times that: as many as leave some tasks for each thread.
+pub(super) fn task_rows(rows: usize, unit: usize, threads: usize) -> usize {
+    let own = rows / (16 * threads);
+    (own - own % unit).clamp(unit, 4 * unit)
+}
 
 fn each_value(
     context: &mut Context,
@@ -1060,8 +1065,9 @@ fn each_value(
 ) {
     let Context { options, pool, .. } = context;
     let which: Vec<u32> = (0..inputs.count() as u32).collect();
-    pool.run(matrix.rows().div_ceil(TASK_ROWS), |task| {
-        let rows = task * TASK_ROWS..matrix.rows().min((task + 1) * TASK_ROWS);
+    let step = task_rows(matrix.rows(), TASK_ROWS, pool.threads());
+    pool.run(matrix.rows().div_ceil(step), |task| {
+        let rows = task * step..matrix.rows().min((task + 1) * step);
         let store = &mut |i: usize, row: usize, values: &[f32]| store(i, row, values);
         options.level.run(Matmul { matrix, rows, inputs, which: &which, store, next: None });
     });

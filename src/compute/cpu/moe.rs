@@ -9,7 +9,7 @@ use std::thread;
 
 use super::context::Context;
 use super::experts::{self, Expert};
-use super::matmul::{Activations, Matmul, TASK_ROWS, Writer, linear};
+use super::matmul::{Activations, Matmul, TASK_ROWS, Writer, linear, task_rows};
 use super::record::{self, Recorded, Records};
 use super::scratch::Buffer;
 use super::simd::{Kernel, Simd};
@@ -240,9 +240,11 @@ impl Block<'_> {
         let (inputs, cancel) = (self.inputs, self.cancel);
         let Context { options, pool, .. } = &mut *self.context;
         let mut pieces = Vec::new();
+        let total = visited.iter().map(|visited| visited.expert.gate.rows()).sum();
+        let step = task_rows(total, TASK_ROWS, pool.threads());
         for visited in visited {
             let width = visited.expert.gate.rows();
-            pieces.extend(parts(width, TASK_ROWS).map(|rows| (visited, rows)));
+            pieces.extend(parts(width, step).map(|rows| (visited, rows)));
         }
         let [routed, shared] = inner;
         let writers = [Writer::new(routed), Writer::new(shared)];
@@ -275,34 +277,35 @@ impl Block<'_> {
     }
 
     /// Adds the weighted outputs of the experts to the rows that visit them.
-    fn outputs(&mut self, visited: &[Visited], inner: &[Activations; 2]) {
-        let Some(Visited { expert: first_expert, .. }) = visited.first() else { return };
+    fn outputs(&mut self, all: &[Visited], inner: &[Activations; 2]) {
+        let Some(Visited { expert: first_expert, .. }) = all.first() else { return };
         let (hidden, cancel) = (first_expert.down.rows(), self.cancel);
-        let visits: Vec<Vec<u32>> = visited.iter().map(Visited::visits).collect();
+        let visits: Vec<Vec<u32>> = all.iter().map(Visited::visits).collect();
         if let Some(records) = &mut self.context.records {
-            for (Visited { visit, group, down, .. }, visits) in visited.iter().zip(&visits) {
+            for (Visited { visit, group, down, .. }, visits) in all.iter().zip(&visits) {
                 let expert = Recorded::Expert { layer: self.layer, expert: visit.expert, is_down: true };
                 let key = down.map_or(expert, |name| Recorded::Matrix(name.clone()));
                 record::add(records, key, visits.iter().map(|&row| inner[*group].row(row as usize)));
             }
         }
+        let Context { options, pool, scratch, .. } = &mut *self.context;
         // What is added to each row, ascending by expert: the number of the visit and its weight.
         let mut terms = vec![Vec::new(); self.x.len() / hidden];
         let (mut pieces, mut count) = (Vec::new(), 0);
-        for (visited, visits) in visited.iter().zip(&visits) {
-            for (i, (&row, &weight)) in visited.visit.rows.iter().zip(&visited.visit.weights).enumerate() {
+        for (Visited { expert, visit, group, .. }, visits) in all.iter().zip(&visits) {
+            for (i, (&row, &weight)) in visit.rows.iter().zip(&visit.weights).enumerate() {
                 terms[row as usize].push((count + i, weight));
             }
-            // As many weights as in a task of `inner`.
-            let rows = (TASK_ROWS * hidden / visited.expert.down.cols()).max(TASK_ROWS);
-            pieces.extend(parts(hidden, rows).map(|rows| (visited, visits, count, rows)));
+            // Tasks with as many weights as those of `inner`.
+            let unit = TASK_ROWS * (hidden / expert.down.cols()).max(1);
+            let step = task_rows(all.len() * hidden, unit, pool.threads());
+            pieces.extend(parts(hidden, step).map(|rows| (expert.down, &inner[*group], visits, count, rows)));
             count += visits.len();
         }
-        let Context { options, pool, scratch, .. } = &mut *self.context;
         let mut outputs = scratch.values.take(count * hidden);
         let out = Disjoint::new(&mut outputs);
         pool.run(pieces.len(), |task| {
-            let &(Visited { expert, group, .. }, visits, first, ref rows) = &pieces[task];
+            let &(matrix, inputs, which, first, ref rows) = &pieces[task];
             if cancel.is_cancelled() {
                 return;
             }
@@ -311,15 +314,8 @@ impl Block<'_> {
                 // SAFETY: this task alone touches these columns of its expert's visits.
                 unsafe { out.part(at..at + values.len()) }.copy_from_slice(values);
             };
-            let after = pieces.get(task + 1).map(|(visited, _, _, rows)| (visited.expert.down, rows.start));
-            options.level.run(Matmul {
-                matrix: expert.down,
-                rows: rows.clone(),
-                inputs: &inner[*group],
-                which: visits,
-                store,
-                next: after,
-            });
+            let next = pieces.get(task + 1).map(|(matrix, .., rows)| (*matrix, rows.start));
+            options.level.run(Matmul { matrix, rows: rows.clone(), inputs, which, store, next });
         });
         let x = Disjoint::new(self.x);
         pool.run(terms.len(), |row| {
