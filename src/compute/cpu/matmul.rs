@@ -1222,6 +1222,23 @@ mod tests {
         check(&stored, &values, 2 * GROUP + 7, false, false);
     }
 
+    /// Packed strips begin at whole multiples of [`LANES`].
+    #[test]
+    fn tasks_have_whole_units() {
+        for unit in [1, 2, 4].map(|n| n * TASK_ROWS) {
+            for threads in [1, 2, 8, 64] {
+                for rows in [1, 64, 2048, 5632, 151_936] {
+                    let step = task_rows(rows, unit, threads);
+                    assert!(step.is_multiple_of(unit) && (unit..=4 * unit).contains(&step));
+                    assert!(
+                        step == unit || rows / step >= 16 * threads,
+                        "{rows} rows, {threads} threads: {step}"
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn block_scales_apply_to_ragged_blocks() {
         for (rows, cols, block_rows, block_cols) in
