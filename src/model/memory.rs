@@ -115,11 +115,7 @@ fn scratch_bytes(config: &Config, batch: usize) -> u64 {
     };
     let width = config.layers.iter().map(|layer| mixer(&layer.mixer).max(ffn(&layer.ffn))).max().unwrap_or(0);
     let rows = f32s(config.hidden.saturating_add(width)).saturating_mul(batch as u64 * BUFFERS);
-    let visits = |ffn: &FfnShape| match ffn {
-        FfnShape::Dense { .. } => 1,
-        FfnShape::Moe(moe) => moe.top_k.saturating_add(1),
-    };
-    let visits = config.layers.iter().map(|layer| visits(&layer.ffn)).max().unwrap_or(0);
+    let visits = config.moe_shapes().map(|moe| moe.top_k).max().unwrap_or(0).saturating_add(1);
     let outputs = f32s(config.hidden).saturating_mul(visits as u64).saturating_mul(batch as u64);
     rows.saturating_add(outputs).saturating_add(f32s(config.vocab) * DRAFT_TOKENS)
 }
