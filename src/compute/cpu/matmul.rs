@@ -659,52 +659,72 @@ impl<const T: usize> QuantsTile<T> {
     ) {
         panel.q6_k_scales(simd, slice);
         let mut scaled = [simd.splat(0.0); T];
-        for four in 0..2 {
-            let at = [64 * four, 64 * four + 32, 128 + 32 * four];
-            let mut words = [[[simd.splat_i(0); 4]; 2]; 3];
-            for n in 0..3 {
-                for part in 0..2 {
-                    words[n][part] = slice.four(simd, at[n] + 16 * part);
-                }
+        if PACKED {
+            for block in 0..SLICE / BLOCK {
+                let quants = [slice.sextets(simd, 2 * block), slice.sextets(simd, 2 * block + 1)];
+                self.q6_k_block(simd, quants, block, panel, &mut scaled, total);
             }
-            macro_rules! blocks {
-                ($($j:literal)*) => {$(
-                    let block = 4 * four + $j;
-                    let mut sums = [simd.splat_i(0); T];
-                    if S::SCALED {
-                        sums = self.offsets(simd, panel, block);
-                    }
+        } else {
+            for four in 0..2 {
+                let at = [64 * four, 64 * four + 32, 128 + 32 * four];
+                let mut words = [[[simd.splat_i(0); 4]; 2]; 3];
+                for n in 0..3 {
                     for part in 0..2 {
-                        let half = 2 * block + part;
-                        let mut dots = [simd.no_dots(); T];
-                        for i in [0, 2] {
-                            let mut quants = [simd.splat_i(0); 2];
-                            for n in 0..2 {
-                                let own = $j % 2;
-                                let nibbles =
-                                    slice.word(simd, &words[own][part], at[own] + 16 * part, i + n);
-                                let pairs = slice.word(simd, &words[2][part], at[2] + 16 * part, i + n);
-                                quants[n] = q6_k_quants(simd, nibbles, pairs, $j);
-                            }
-                            self.add_two(simd, quants, block, 4 * part + i, &mut dots);
-                            if S::SCALED {
-                                self.scale_dots(simd, &dots, panel, half, &mut sums);
-                                dots = [simd.no_dots(); T];
+                        words[n][part] = slice.words(simd, at[n] + 16 * part);
+                    }
+                }
+                macro_rules! blocks {
+                    ($($j:literal)*) => {$(
+                        let mut quants = [[simd.splat_i(0); 4]; 2];
+                        for part in 0..2 {
+                            for i in 0..4 {
+                                let (nibbles, pairs) = (words[$j % 2][part][i], words[2][part][i]);
+                                quants[part][i] = q6_k_quants(simd, nibbles, pairs, $j);
                             }
                         }
-                        if !S::SCALED {
-                            self.add::<S, true>(simd, self.sums(simd, dots), panel, block, half, total);
-                        }
-                    }
-                    if S::SCALED {
-                        self.add_sums(simd, &sums, block, &mut scaled);
-                    }
-                )*};
+                        self.q6_k_block(simd, quants, 4 * four + $j, panel, &mut scaled, total);
+                    )*};
+                }
+                blocks!(0 1 2 3);
             }
-            blocks!(0 1 2 3);
         }
         if S::SCALED {
             self.add_scaled::<S, true, false>(simd, panel, &scaled, total);
+        }
+    }
+
+    /// Adds the products with a block in Q6_K to `scaled` sums, or to `total` on a level that has none.
+    #[inline(always)]
+    fn q6_k_block<S: Simd>(
+        &self,
+        simd: S,
+        quants: [[S::I; 4]; 2],
+        block: usize,
+        panel: &Quants,
+        scaled: &mut [S::F; T],
+        total: &mut [S::F; T],
+    ) {
+        let mut sums = [simd.splat_i(0); T];
+        if S::SCALED {
+            sums = self.offsets(simd, panel, block);
+        }
+        for part in 0..2 {
+            let half = 2 * block + part;
+            let mut dots = [simd.no_dots(); T];
+            for i in [0, 2] {
+                let two = [quants[part][i], quants[part][i + 1]];
+                self.add_two(simd, two, block, 4 * part + i, &mut dots);
+                if S::SCALED {
+                    self.scale_dots(simd, &dots, panel, half, &mut sums);
+                    dots = [simd.no_dots(); T];
+                }
+            }
+            if !S::SCALED {
+                self.add::<S, true>(simd, self.sums(simd, dots), panel, block, half, total);
+            }
+        }
+        if S::SCALED {
+            self.add_sums(simd, &sums, block, scaled);
         }
     }
 

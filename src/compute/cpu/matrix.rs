@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
+use super::packed;
 use super::quants::BLOCK;
 use super::simd::{LANES, LINE, Simd};
 use crate::base::dtype::DType;
@@ -35,7 +36,7 @@ const LEAD: usize = 2;
 const PACKED_LEAD: usize = 3;
 
 /// Bytes of a lane.
-const WORD: usize = size_of::<u32>();
+pub(super) const WORD: usize = size_of::<u32>();
 
 /// Bytes that [`Simd::transpose`] reads of a row.
 const WORDS: usize = 16;
@@ -55,8 +56,7 @@ pub(super) struct Layout {
     stored: MatrixLayout,
     /// Whether zero rows or columns are added: the matrix is too small or too odd to be read in strips.
     is_padded: bool,
-    /// Whether the slices of a strip follow each other, each with the words of its 16 rows in turn, and not the rows: memory
-    /// is then read from one end to the other, and a vector of words with one load.
+    /// Whether the slices of a strip follow each other, and not the rows, see [`packed`].
     is_packed: bool,
     /// Bytes of a row.
     stride: usize,
@@ -111,16 +111,7 @@ impl Layout {
                 let out = &mut out[LANES * self.offset(at)..][..LANES * self.width(at)];
                 for (lane, row) in strip.chunks_exact(row_bytes).enumerate() {
                     let from = at / SLICE * slice_bytes;
-                    let (words, rest) = row[from..row_bytes.min(from + slice_bytes)].as_chunks::<WORD>();
-                    let (out, _) = out.as_chunks_mut::<WORD>();
-                    for (out, word) in out.iter_mut().skip(lane).step_by(LANES).zip(words) {
-                        *out = *word;
-                    }
-                    if !rest.is_empty() {
-                        let mut last = [0; WORD];
-                        last[..rest.len()].copy_from_slice(rest);
-                        out[words.len() * LANES + lane] = last;
-                    }
+                    packed::pack(dtype, &row[from..row_bytes.min(from + slice_bytes)], lane, out);
                 }
             }
         }
@@ -274,7 +265,7 @@ impl<'a> MatrixRef<'a> {
             let stored = &self.bytes[self.layout.place(row, i * SLICE)..];
             let unpacked;
             let stored = if self.layout.is_packed {
-                unpacked = lane(stored, row % LANES);
+                unpacked = packed::unpack(dtype, stored, row % LANES);
                 &unpacked
             } else {
                 stored
@@ -534,6 +525,15 @@ impl Quants {
     #[inline(always)]
     fn q6_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         self.q6_k_scales(simd, slice);
+        if P {
+            for four in 0..SLICE / 16 {
+                let quants = slice.sextets(simd, four);
+                for i in 0..4 {
+                    simd.store_i(quants[i], &mut self.quants[4 * four + i]);
+                }
+            }
+            return;
+        }
         for four in 0..2 {
             let first = slice.wide_words(simd, four * 64);
             let second = slice.wide_words(simd, four * 64 + 32);
@@ -904,15 +904,6 @@ impl Quants {
     }
 }
 
-/// A row of a slice, of which the words of 16 rows stand in turn.
-fn lane(words: &[u8], lane: usize) -> [u8; SLICE * WORD] {
-    let mut row = [0; SLICE * WORD];
-    for (out, words) in row.chunks_exact_mut(WORD).zip(words.chunks_exact(LANES * WORD)) {
-        out.copy_from_slice(&words[lane * WORD..][..WORD]);
-    }
-    row
-}
-
 /// Byte `at` of each lane, an integer with a sign or without.
 #[inline(always)]
 fn byte_of<S: Simd>(simd: S, word: S::I, at: usize, is_signed: bool) -> S::I {
@@ -1053,7 +1044,7 @@ impl Values {
         for lane in 0..LANES {
             let unpacked;
             let stored = if P {
-                unpacked = self::lane(slice.bytes, lane);
+                unpacked = packed::unpack(dtype, slice.bytes, lane);
                 &unpacked
             } else {
                 &slice.bytes[lane * slice.stride..]
@@ -1135,6 +1126,17 @@ impl<const PACKED: bool> Slice<'_, PACKED> {
     #[inline(always)]
     pub(super) fn word<S: Simd>(&self, simd: S, words: &[S::I; 4], at: usize, i: usize) -> S::I {
         if PACKED { self.packed_word(simd, at / WORD + i) } else { words[i] }
+    }
+
+    /// The four words `four` of the quants of Q6_K, of a slice that is packed.
+    #[inline(always)]
+    pub(super) fn sextets<S: Simd>(&self, simd: S, four: usize) -> [S::I; 4] {
+        self.prefetch(simd, 3 * WORD);
+        let mut words = [simd.splat_i(0); 3];
+        for i in 0..3 {
+            words[i] = self.packed_word(simd, 3 * four + i);
+        }
+        packed::sextets(simd, words)
     }
 
     /// [`Slice::words`] for [`Slice::word`]: none of a slice that is packed.

@@ -14,6 +14,7 @@ mod matmul;
 mod matrix;
 mod moe;
 mod options;
+mod packed;
 mod quants;
 mod record;
 mod saved;
