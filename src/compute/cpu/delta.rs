@@ -6,13 +6,14 @@ use std::ops::Range;
 
 use super::context::{Context, Scratch};
 use super::matmul::Activations;
+use super::saved::{LayerState, State};
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, Simd};
 use super::vector::{self, View};
 use super::{Cpu, CpuPass, scalar};
 use crate::base::Cancel;
 use crate::base::pool::Disjoint;
-use crate::compute::{DeltaShape, DeltaWeights};
+use crate::compute::{DeltaShape, DeltaWeights, Precision};
 
 /// Positions that the chunked form works on at a time.
 const CHUNK: usize = 64;
@@ -34,7 +35,7 @@ pub struct Recurrent {
     pub committed: DeltaState,
     pending: DeltaState,
     /// The marks of the last pass: after how many rows, and the state there.
-    marked: Vec<(usize, DeltaState)>,
+    marked: Vec<(usize, LayerState)>,
     /// The traced rows of the last pass, `[rows, trace_len]`.
     trace: Vec<f32>,
 }
@@ -46,7 +47,7 @@ impl Recurrent {
     }
 
     /// The states at the marks of the last pass.
-    pub fn take_marked(&mut self) -> impl Iterator<Item = DeltaState> {
+    pub fn take_marked(&mut self) -> impl Iterator<Item = LayerState> {
         self.marked.drain(..).map(|(_, state)| state)
     }
 
@@ -59,19 +60,10 @@ impl Recurrent {
         std::mem::swap(&mut self.committed, &mut self.pending);
     }
 
-    /// Takes the committed state to zeros.
-    pub fn clear(&mut self) {
-        self.committed.recurrent.fill(0.0);
-        self.committed.conv.fill(0.0);
-    }
-
-    /// Workspace for the states at the marks, and the traced rows of projected `channels` and `ba`.
-    fn keep(&mut self, pass: &CpuPass, channels: &[f32], ba: &[f32]) {
-        let zero = || DeltaState {
-            recurrent: vec![0.0; self.committed.recurrent.len()],
-            conv: vec![0.0; self.committed.conv.len()],
-        };
-        self.marked = pass.marks.iter().map(|&mark| (mark, zero())).collect();
+    /// Places for the states at the marks, and the traced rows of projected `channels` and `ba`.
+    fn keep(&mut self, pass: &CpuPass, channels: &[f32], ba: &[f32], precision: Precision) {
+        let zeros = || LayerState::zeros(&self.committed, precision);
+        self.marked = pass.marks.iter().map(|&mark| (mark, zeros())).collect();
         self.trace.clear();
         let (channels_width, ba_width) = (channels.len() / pass.rows, ba.len() / pass.rows);
         for row in pass.keep().traced_rows() {
@@ -101,7 +93,7 @@ pub(super) fn gated_delta_net(
     projected: &Projected,
 ) -> Activations {
     let Projected { channels, z, ba } = projected;
-    state.keep(pass, channels, ba);
+    state.keep(pass, channels, ba, context.options.precision);
     let mixed = delta_rule(context, weights, &pass.cancel, state, channels, ba);
     let width = weights.shape.value_heads * weights.shape.value_dim;
     let level = context.options.level;
@@ -111,6 +103,23 @@ pub(super) fn gated_delta_net(
         let (weight, eps) = (&weights.output_norm, weights.shape.eps);
         level.run(GatedNorm { weight, eps, z: &z[own], out });
     })
+}
+
+/// Makes the states of all layers `from`, or zeros, the committed ones.
+pub(super) fn restore(context: &mut Context, states: &mut [Recurrent], from: Option<&State>) {
+    let layers = states.len();
+    let states = Disjoint::new(states);
+    context.pool.run(layers, |layer| {
+        // SAFETY: this task alone touches its layer.
+        let DeltaState { recurrent, conv } = &mut unsafe { states.part(layer..layer + 1) }[0].committed;
+        match from {
+            Some(from) => from[layer].read(recurrent, conv),
+            None => {
+                recurrent.fill(0.0);
+                conv.fill(0.0);
+            }
+        }
+    });
 }
 
 /// Runs the recurrence again over rows that a pass has traced.
@@ -148,8 +157,13 @@ fn delta_rule(
     let shape = weights.shape;
     let rows = channels.len() / shape.channels();
     let Recurrent { committed, pending, marked, .. } = state;
-    let convs = marked.iter_mut().map(|(mark, state)| (*mark, &mut *state.conv));
-    let convs = convs.chain([(rows, &mut *pending.conv)]).collect();
+    let (mut convs, mut saved) = (Vec::new(), Vec::new());
+    for (mark, state) in marked {
+        let (recurrent, conv) = state.parts();
+        convs.push((*mark, conv));
+        saved.push((*mark, recurrent));
+    }
+    convs.push((rows, &mut *pending.conv));
     let convolved = convolve(context, weights, committed, convs, channels);
 
     let repeat = shape.value_heads / shape.key_heads;
@@ -158,25 +172,24 @@ fn delta_rule(
     let Context { options, pool, scratch, .. } = context;
     let mut mixed = scratch.values.take(rows * width);
     let out = Disjoint::new(&mut mixed);
-    let states: Vec<_> = marked
-        .iter_mut()
-        .map(|(mark, state)| (*mark, Disjoint::new(&mut state.recurrent)))
-        .chain([(rows, Disjoint::new(&mut pending.recurrent))])
-        .collect();
+    let after = Disjoint::new(&mut pending.recurrent);
     pool.run(shape.key_heads, |key_head| {
         if cancel.is_cancelled() {
             return;
         }
         let own = key_head * repeat * state_len..(key_head + 1) * repeat * state_len;
         let value_inputs = |head| ValueInputs::new(weights, head, rows, &convolved, ba);
+        let mut marked: Vec<_> = saved.iter().map(|(mark, _)| (*mark, vec![0.0; own.len()])).collect();
+        // SAFETY: this task alone touches the states of its heads.
+        let last = unsafe { after.part(own.clone()) };
+        let states = marked.iter_mut().map(|(mark, state)| (*mark, &mut **state)).chain([(rows, last)]);
         let head = KeyHead {
             shape,
             chunk_rows_min: options.delta_chunk_rows_min,
             inputs: KeyInputs::new(&shape, key_head, rows, &convolved),
             values: shape.value_heads_of(key_head).map(value_inputs).collect(),
             before: &committed.recurrent[own.clone()],
-            // SAFETY: this task alone touches the states of its heads.
-            states: states.iter().map(|(at, state)| (*at, unsafe { state.part(own.clone()) })).collect(),
+            states: states.collect(),
         };
         for (head, outputs) in shape.value_heads_of(key_head).zip(options.level.run(head)) {
             for (row, output) in outputs.chunks_exact(shape.value_dim).enumerate() {
@@ -184,6 +197,10 @@ fn delta_rule(
                 // SAFETY: this task alone writes the columns of its heads.
                 unsafe { out.part(at..at + shape.value_dim) }.copy_from_slice(output);
             }
+        }
+        for ((_, saved), (_, state)) in saved.iter().zip(&marked) {
+            // SAFETY: as above.
+            unsafe { saved.write(own.clone(), state) };
         }
     });
     mixed

@@ -189,17 +189,14 @@ impl Cpu {
         let mut marked: Vec<_> = states.iter_mut().map(delta::Recurrent::take_marked).collect();
         for _ in keep.marks {
             let layers = marked.iter_mut().map(|layer| layer.next().expect("a state for each mark"));
-            out.states.push(saved::State::new(layers, precision));
+            out.states.push(layers.collect());
         }
         drop(marked);
         let rows = keep.traced_rows().count();
+        let width = states.first().map_or(0, |state| state.trace().len() / rows.max(1));
         for row in 0..rows {
-            let of_layer = |state: &delta::Recurrent| {
-                let width = state.trace().len() / rows;
-                state.trace()[row * width..][..width].to_vec()
-            };
-            let layers = states.iter().flat_map(of_layer).collect();
-            out.traces.push(saved::Trace::new(layers, precision));
+            let layers = states.iter().map(|state| &state.trace()[row * width..][..width]);
+            out.traces.push(saved::Trace::new(layers, width, precision));
         }
     }
 }
@@ -301,12 +298,7 @@ impl Backend for Cpu {
     }
 
     fn restore(&mut self, states: &mut [Self::Recurrent], from: Option<&Self::State>) {
-        for (layer, state) in states.iter_mut().enumerate() {
-            match from {
-                Some(from) => from.read(layer, &mut state.committed),
-                None => state.clear(),
-            }
-        }
+        delta::restore(&mut self.context, states, from);
     }
 
     fn allow(&mut self, ids: &IdSet) {
@@ -383,8 +375,8 @@ impl Backend for Cpu {
         state: &mut Self::Recurrent,
     ) {
         let width = weights.shape.trace_len();
-        let mut rows = Vec::with_capacity(traces.len() * width);
-        traces.iter().for_each(|trace| trace.row(layer, width, &mut rows));
+        let mut rows = vec![0.0; traces.len() * width];
+        rows.chunks_exact_mut(width).zip(traces).for_each(|(row, trace)| trace.read(layer, row));
         delta::replay(&mut self.context, weights, &rows, state);
     }
 

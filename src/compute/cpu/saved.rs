@@ -1,9 +1,15 @@
 //! How recurrent states and traces are saved.
 
+#![expect(unsafe_code, reason = "threads write disjoint parts of one state")]
+
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::vec::HalfBitsVecExt;
 
 use super::delta::DeltaState;
+use crate::base::pool::Disjoint;
 use crate::compute::Precision;
 
 /// Numbers as they are kept.
@@ -14,77 +20,116 @@ enum Packed {
 }
 
 impl Packed {
-    fn new(values: Vec<f32>, precision: Precision) -> Self {
+    fn zeros(len: usize, precision: Precision) -> Self {
         match precision {
-            Precision::F32 => Self::F32(values),
-            Precision::F16 => {
-                let max = f16::MAX.to_f32();
-                let clamped: Vec<f32> = values.iter().map(|x| x.clamp(-max, max)).collect();
-                let mut out = vec![f16::ZERO; values.len()];
-                out.convert_from_f32_slice(&clamped);
-                Self::F16(out)
-            }
+            Precision::F32 => Self::F32(vec![0.0; len]),
+            // Zeros of an integer type are pages that are not touched yet.
+            Precision::F16 => Self::F16(vec![0u16; len].reinterpret_into()),
         }
     }
 
-    /// Appends numbers `range` to `out`.
-    fn unpack(&self, range: std::ops::Range<usize>, out: &mut Vec<f32>) {
+    /// Shares the numbers among tasks that write them.
+    fn parts(&mut self) -> Parts<'_> {
         match self {
-            Self::F32(values) => out.extend_from_slice(&values[range]),
-            Self::F16(values) => {
-                let start = out.len();
-                out.resize(start + range.len(), 0.0);
-                values[range].convert_to_f32_slice(&mut out[start..]);
-            }
+            Self::F32(out) => Parts::F32(Disjoint::new(out)),
+            Self::F16(out) => Parts::F16(Disjoint::new(out)),
         }
     }
 
-    /// Appends all numbers to `out`.
-    fn unpack_all(&self, out: &mut Vec<f32>) {
-        let len = match self {
-            Self::F32(values) => values.len(),
-            Self::F16(values) => values.len(),
-        };
-        self.unpack(0..len, out);
+    /// Writes numbers from `first` on to `out`.
+    fn read(&self, first: usize, out: &mut [f32]) {
+        match self {
+            Self::F32(values) => out.copy_from_slice(&values[first..][..out.len()]),
+            Self::F16(values) => values[first..][..out.len()].convert_to_f32_slice(out),
+        }
     }
 }
 
-/// The recurrent states of all layers at one position. The inputs of the convolution are few and stay f32.
+/// Numbers that several tasks write.
+pub(super) enum Parts<'a> {
+    F32(Disjoint<'a, f32>),
+    F16(Disjoint<'a, f16>),
+}
+
+impl Parts<'_> {
+    /// Writes the numbers `range`, as near to `values` as can be.
+    ///
+    /// # Safety
+    /// No other task may write some of them at the same time.
+    pub(super) unsafe fn write(&self, range: Range<usize>, values: &[f32]) {
+        // SAFETY: as the caller promises.
+        match self {
+            Self::F32(out) => unsafe { out.part(range) }.copy_from_slice(values),
+            Self::F16(out) => to_f16(values, unsafe { out.part(range) }),
+        }
+    }
+}
+
+/// Numbers too large become the largest.
+fn to_f16(values: &[f32], out: &mut [f16]) {
+    const SOME: usize = 256;
+    let max = f16::MAX.to_f32();
+    for (values, out) in values.chunks(SOME).zip(out.chunks_mut(SOME)) {
+        let mut clamped = [0.0; SOME];
+        for (clamped, value) in clamped.iter_mut().zip(values) {
+            *clamped = value.clamp(-max, max);
+        }
+        out.convert_from_f32_slice(&clamped[..values.len()]);
+    }
+}
+
+/// The recurrent state of one layer. The inputs of the convolution are few and stay f32.
 #[derive(Clone)]
-pub struct State {
-    recurrent: Vec<Packed>,
-    conv: Vec<Vec<f32>>,
+pub struct LayerState {
+    recurrent: Packed,
+    conv: Vec<f32>,
 }
 
-impl State {
-    /// Packs the states of all layers.
-    pub fn new(layers: impl Iterator<Item = DeltaState>, precision: Precision) -> Self {
-        let packed = layers.map(|layer| (Packed::new(layer.recurrent, precision), layer.conv));
-        let (recurrent, conv) = packed.unzip();
-        Self { recurrent, conv }
+impl LayerState {
+    /// Zeros, as many as `like` has.
+    pub(super) fn zeros(like: &DeltaState, precision: Precision) -> Self {
+        let recurrent = Packed::zeros(like.recurrent.len(), precision);
+        Self { recurrent, conv: vec![0.0; like.conv.len()] }
     }
 
-    /// Writes the state of a layer.
-    pub fn read(&self, layer: usize, out: &mut DeltaState) {
-        out.recurrent.clear();
-        self.recurrent[layer].unpack_all(&mut out.recurrent);
-        out.conv.copy_from_slice(&self.conv[layer]);
+    /// What is to be written: the state by many tasks, the inputs of the convolution by one.
+    pub(super) fn parts(&mut self) -> (Parts<'_>, &mut [f32]) {
+        (self.recurrent.parts(), &mut self.conv)
+    }
+
+    /// Writes all of it.
+    pub(super) fn read(&self, recurrent: &mut [f32], conv: &mut [f32]) {
+        self.recurrent.read(0, recurrent);
+        conv.copy_from_slice(&self.conv);
     }
 }
+
+/// The recurrent states of all layers at one position.
+pub(super) type State = Vec<LayerState>;
 
 /// What one token left behind in all layers, `[layers, DeltaShape::trace_len]`.
 #[derive(Clone)]
 pub struct Trace(Packed);
 
 impl Trace {
-    /// Packs the rows of all layers.
-    pub fn new(rows: Vec<f32>, precision: Precision) -> Self {
-        Self(Packed::new(rows, precision))
+    /// Packs the row of each of `layers`.
+    pub fn new<'a>(
+        layers: impl ExactSizeIterator<Item = &'a [f32]>,
+        width: usize,
+        precision: Precision,
+    ) -> Self {
+        let mut packed = Packed::zeros(layers.len() * width, precision);
+        let parts = packed.parts();
+        for (layer, row) in layers.enumerate() {
+            // SAFETY: there is one task.
+            unsafe { parts.write(layer * width..(layer + 1) * width, row) };
+        }
+        Self(packed)
     }
 
-    /// Appends the row of a layer, `[width]`, to `out`.
-    pub fn row(&self, layer: usize, width: usize, out: &mut Vec<f32>) {
-        self.0.unpack(layer * width..(layer + 1) * width, out);
+    /// Writes the row of a layer.
+    pub fn read(&self, layer: usize, out: &mut [f32]) {
+        self.0.read(layer * out.len(), out);
     }
 }
 
@@ -94,17 +139,14 @@ mod tests {
 
     #[test]
     fn numbers_come_back() {
-        let values = vec![0.0, -1.5, 1e-3, 3e5, -7e7];
-        let all = |packed: &Packed| {
-            let mut out = Vec::new();
-            packed.unpack_all(&mut out);
+        let rows = [[0.0, -1.5, 1e-3], [3e5, -7e7, 2.0]];
+        let read = |precision| {
+            let trace = Trace::new(rows.iter().map(|row| &row[..]), 3, precision);
+            let mut out = [[9.0; 3]; 2];
+            out.iter_mut().enumerate().for_each(|(layer, out)| trace.read(layer, out));
             out
         };
-        assert_eq!(all(&Packed::new(values.clone(), Precision::F32)), values);
-        let halves = Packed::new(values, Precision::F16);
-        assert_eq!(all(&halves), [0.0, -1.5, 0.001_000_404_4, 65504.0, -65504.0]);
-        let mut out = vec![9.0];
-        halves.unpack(1..3, &mut out);
-        assert_eq!(out, [9.0, -1.5, 0.001_000_404_4]);
+        assert_eq!(read(Precision::F32), rows);
+        assert_eq!(read(Precision::F16), [[0.0, -1.5, 0.001_000_404_4], [65504.0, -65504.0, 2.0]]);
     }
 }
