@@ -10,6 +10,7 @@
 )]
 
 use std::cell::Cell;
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -436,21 +437,27 @@ impl<const T: usize, const HALVED: bool, const MINS: bool, const MOST: usize> Ke
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { inputs, panel, ahead, sums } = self;
-        let mut scaled = [[0.0; LANES]; T];
+        let mut scaled = Aligned([[0.0; LANES]; T]);
         let mut ahead = ahead.chunks((ahead.len() * BLOCK / SLICE).next_multiple_of(LINE).max(LINE));
         for block in 0..SLICE / BLOCK {
             simd.prefetch_all(ahead.next().unwrap_or_default());
             let dots = inputs.scaled_dots::<S, HALVED, MINS, MOST>(simd, panel, block);
+            // The compiler would keep these in registers, which the products need, and spill them to other places.
+            let scaled = &mut black_box(&mut scaled).0;
             for t in 0..T {
                 let (scale, sum) = (inputs.scale(simd, t, block), simd.load(&scaled[t]));
                 simd.store(simd.mul_add(simd.to_f(dots[t]), scale, sum), &mut scaled[t]);
             }
         }
         let mut total = load(simd, sums);
-        inputs.add_scaled::<S, HALVED, MINS>(simd, panel, &load(simd, &scaled), &mut total);
+        inputs.add_scaled::<S, HALVED, MINS>(simd, panel, &load(simd, &scaled.0), &mut total);
         store(simd, &total, sums);
     }
 }
+
+/// Sums in whole cache lines.
+#[repr(align(64))]
+struct Aligned<const T: usize>([[f32; LANES]; T]);
 
 /// `sums[t] += strip . inputs[t]` where quants go from the file to the products without being stored: for few inputs that is
 /// most of the work.
@@ -774,7 +781,11 @@ impl<const T: usize> QuantsTile<T> {
         let mut sums = if MINS { [simd.splat_i(0); T] } else { self.offsets(simd, panel, block) };
         for part in 0..parts {
             for word in (part * words..(part + 1) * words).step_by(MOST) {
-                let dots = self.some_dots::<S, MOST>(simd, panel, block, word);
+                // Few are left to the compiler, which does other things meanwhile.
+                let dots = match MOST {
+                    4.. => self.ordered_dots::<S, MOST>(simd, panel, block, word),
+                    _ => self.some_dots::<S, MOST>(simd, panel, block, word),
+                };
                 self.scale_dots(simd, &dots, panel, parts * block + part, &mut sums);
             }
         }
@@ -929,6 +940,37 @@ impl<const T: usize> QuantsTile<T> {
         dots
     }
 
+    /// The same without a loop over the words.
+    #[inline(always)]
+    fn ordered_dots<S: Simd, const MOST: usize>(
+        &self,
+        simd: S,
+        panel: &Quants,
+        block: usize,
+        first: usize,
+    ) -> [S::Dots; T] {
+        let mut dots = [simd.no_dots(); T];
+        let panel = panel.quants[block * 8 + first..].first_chunk::<MOST>().expect("words of a block");
+        let quants = simd.load_i(&panel[0]);
+        for t in 0..T {
+            dots[t] = simd.dot(dots[t], quants, simd.splat_i(self.word(t, block, first)));
+        }
+        macro_rules! words {
+            ($($i:literal)*) => {$(
+                if $i < MOST {
+                    let quants = simd.load_i(&panel[$i]);
+                    for t in 0..T {
+                        let x = self.words(t, block)[first..].as_ptr();
+                        // SAFETY: the block has the `MOST` words.
+                        dots[t] = unsafe { simd.dot_word::<$i>(dots[t], quants, x) };
+                    }
+                }
+            )*};
+        }
+        words!(1 2 3 4 5 6 7);
+        dots
+    }
+
     /// Sums of the products of a block of wide quants.
     #[inline(always)]
     fn wide_dots<S: Simd>(&self, simd: S, panel: &Quants, block: usize) -> [S::I; T] {
@@ -998,10 +1040,16 @@ impl<const T: usize> QuantsTile<T> {
     /// Four integers of an input.
     #[inline(always)]
     fn word(&self, t: usize, block: usize, word: usize) -> u32 {
-        let quants = self.block(t, block).quants.as_ptr();
         debug_assert!(word < BLOCK / 4);
         // SAFETY: a block has eight words.
-        unsafe { quants.cast::<u32>().add(word).read_unaligned() }
+        unsafe { *self.words(t, block).get_unchecked(word) }
+    }
+
+    /// The words of a block.
+    #[inline(always)]
+    fn words(&self, t: usize, block: usize) -> &[u32; BLOCK / 4] {
+        // SAFETY: a block begins with them, and is as aligned as they are.
+        unsafe { &*std::ptr::from_ref(self.block(t, block)).cast() }
     }
 
     /// A block of an input.

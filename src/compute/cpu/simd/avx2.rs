@@ -61,6 +61,35 @@ fn in_order(mut sum: __m256i) -> __m256i {
     sum
 }
 
+/// [`Simd::dot`] as it is written: among other products, the compiler would have more sums than there are registers.
+///
+/// # Safety
+/// `AT + 1` words must be readable at `x`.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn dot_word<const AT: usize>([mut a, mut b]: I, quants: I, x: *const u32) -> I {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!(
+            "vpbroadcastd {x}, [{words} + {at}]",
+            "vpmaddubsw {product}, {first}, {x}",
+            "vpaddw {a}, {a}, {product}",
+            "vpmaddubsw {product}, {second}, {x}",
+            "vpaddw {b}, {b}, {product}",
+            words = in(reg) x,
+            at = const size_of::<u32>() * AT,
+            first = in(ymm_reg) quants[0],
+            second = in(ymm_reg) quants[1],
+            x = out(ymm_reg) _,
+            product = out(ymm_reg) _,
+            a = inout(ymm_reg) a,
+            b = inout(ymm_reg) b,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    [a, b]
+}
+
 #[inline(always)]
 fn flip_bytes(a: __m256i, sum: u8, signs: __m256i, bits: u32) -> __m256i {
     // SAFETY: only called by the methods of a token that proves AVX2.
@@ -218,6 +247,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
         fn bits_f(a: I) -> F = [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])];
         fn prefetch(at: *const u8) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+
+    #[inline(always)]
+    unsafe fn dot_word<const AT: usize>(self, acc: I, quants: I, x: *const u32) -> I {
+        // SAFETY: `self` proves that the CPU has AVX2, and the caller promises the words.
+        unsafe { dot_word::<AT>(acc, quants, x) }
     }
 
     #[inline(always)]

@@ -114,6 +114,19 @@ pub trait Simd: Copy {
     /// `acc + quants[i] x[i]`, four for each lane: quants below 2^bits, at most 7, x of -127 to 127, at most
     /// [`Simd::dots_max`] times.
     fn dot(self, acc: Self::Dots, quants: Self::I, x: Self::I) -> Self::Dots;
+    /// [`Simd::dot`] with word `AT` of those at `x` in each lane, in the order of the program.
+    ///
+    /// # Safety
+    /// `AT + 1` words must be readable at `x`.
+    #[inline(always)]
+    unsafe fn dot_word<const AT: usize>(
+        self,
+        _acc: Self::Dots,
+        _quants: Self::I,
+        _x: *const u32,
+    ) -> Self::Dots {
+        unreachable!("only called where SCALED")
+    }
     /// How often [`Simd::dot`] may add to the same sums; at least 8 times unless [`Simd::DOTS_BOUNDED`].
     fn dots_max(bits: u32) -> usize;
     /// The sum in each lane.
