@@ -57,9 +57,10 @@ impl Parts<'_> {
     /// # Safety
     /// No other task may write some of them at the same time.
     pub(super) unsafe fn write(&self, range: Range<usize>, values: &[f32]) {
-        // SAFETY: as the caller promises.
         match self {
+            // SAFETY: as the caller promises.
             Self::F32(out) => unsafe { out.part(range) }.copy_from_slice(values),
+            // SAFETY: as the caller promises.
             Self::F16(out) => to_f16(values, unsafe { out.part(range) }),
         }
     }
