@@ -387,8 +387,7 @@ impl Kernel for KeyHead<'_> {
         for (end, state) in self.states {
             let rows = first..end;
             if rows.len() >= self.chunk_rows_min {
-                state.copy_from_slice(before);
-                chunked(simd, &self.shape, &self.inputs, &self.values, rows, state, &mut out);
+                chunked(simd, &self.shape, &self.inputs, &self.values, rows, before, state, &mut out);
             } else if rows.is_empty() {
                 state.copy_from_slice(before);
             } else {
@@ -441,12 +440,13 @@ fn recurrent<S: Simd>(
     }
 }
 
-/// The same recurrence over `all` these rows, in chunks of positions, after the WY form of arXiv:2406.06484 with
+/// The same recurrence of several heads over `all` these rows, from the states `before` to `states`, in chunks of positions, after the WY form of arXiv:2406.06484 with
 /// the gates of arXiv:2412.06464. Within a chunk, with G the cumulative sum of the gates and S the state before it:
 /// `d_i = beta_i (v_i - exp(G_i) S^T k_i - sum_{j<i} exp(G_i - G_j) (k_i . k_j) d_j)`,
 /// `o_i = exp(G_i) S^T q_i + sum_{j<=i} exp(G_i - G_j) (q_i . k_j) d_j`, and after it
 /// `S = exp(G_last) S + sum_j exp(G_last - G_j) k_j d_j^T`. The triangular system for d is solved by
 /// substitution, which is stable whatever the keys.
+#[expect(clippy::too_many_arguments, reason = "inputs, rows and states of one recurrence")]
 #[inline(always)]
 fn chunked<S: Simd>(
     simd: S,
@@ -454,6 +454,7 @@ fn chunked<S: Simd>(
     keys: &KeyInputs,
     heads: &[ValueInputs],
     all: Range<usize>,
+    before: &[f32],
     states: &mut [f32],
     out: &mut [Vec<f32>],
 ) {
@@ -465,15 +466,17 @@ fn chunked<S: Simd>(
         let (key, query) = (&keys.key[own.clone()], &keys.query[own]);
         chunk.multiply_keys(simd, key, query);
         for (head, values) in heads.iter().enumerate() {
-            let state = &mut states[head * key_dim * value_dim..][..key_dim * value_dim];
+            let own = head * key_dim * value_dim..(head + 1) * key_dim * value_dim;
+            let past = if first == all.start { Some(&before[own.clone()]) } else { None };
+            let state = &mut states[own];
             let out = &mut out[head][rows.start * value_dim..rows.end * value_dim];
             let (cumulative, last) = cumulative(&values.gate[rows.clone()]);
             let beta = &values.beta[rows.clone()];
             chunk.decay(simd, &cumulative, beta);
             let value = &values.value[rows.start * value_dim..rows.end * value_dim];
-            chunk.read_state(simd, &cumulative, beta, (key, query, value), state, out);
+            chunk.read_state(simd, &cumulative, beta, (key, query, value), past.unwrap_or(state), out);
             chunk.solve(simd, rows.len());
-            chunk.write_state(simd, &cumulative, last, key, state, out);
+            chunk.write_state(simd, &cumulative, last, key, past, state, out);
         }
     }
 }
@@ -603,7 +606,7 @@ impl Chunk {
         }
     }
 
-    /// Adds what the deltas give to `out` and to the state after the chunk.
+    /// Adds what the deltas give to `out` and to the state after the chunk; that before it is `past`, or in the same place.
     #[inline(always)]
     fn write_state<S: Simd>(
         &mut self,
@@ -611,6 +614,7 @@ impl Chunk {
         cumulative: &[f32],
         last: f32,
         key: &[f32],
+        past: Option<&[f32]>,
         state: &mut [f32],
         out: &mut [f32],
     ) {
@@ -622,7 +626,10 @@ impl Chunk {
         for (delta, cumulative) in deltas.chunks_exact_mut(value_dim).zip(cumulative) {
             vector::scale(simd, (last - cumulative).exp(), delta);
         }
-        vector::scale(simd, last.exp(), state);
+        match past {
+            Some(past) => vector::scaled(simd, last.exp(), past, state),
+            None => vector::scale(simd, last.exp(), state),
+        }
         let view = View { values: key, row: 1, col: key_dim };
         vector::add_product(simd, key_dim, value_dim, rows, view, deltas, value_dim, state, value_dim);
     }

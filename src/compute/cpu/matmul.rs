@@ -333,7 +333,7 @@ impl Matmul<'_> {
                 let mut i = 0;
                 macro_rules! tiles {
                     ($($tile:literal)*) => {$(
-                        while S::TILE >= $tile && which.len() - i >= $tile {
+                        while S::SUMS >= $tile && which.len() - i >= $tile {
                             let inputs = ValuesTile::<$tile>::new(self.inputs, &which[i..], at, cols);
                             let sums = sums[i..].first_chunk_mut().expect("a tile of inputs is left");
                             inputs.run(simd, &panel.0[..cols], sums);
@@ -341,7 +341,7 @@ impl Matmul<'_> {
                         }
                     )*};
                 }
-                tiles!(8 4 2 1);
+                tiles!(8 6 4 2 1);
             }
             self.finish(first, row, sums);
         }

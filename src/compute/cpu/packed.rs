@@ -18,7 +18,13 @@ const PAIRS: u32 = 0x0303_0303;
 
 /// Writes the part of a row that is in a slice to its places among those of 16 rows.
 pub(super) fn pack(dtype: DType, row: &[u8], lane: usize, out: &mut [u8]) {
-    let mut words: Vec<u32> = row.chunks(WORD).map(word).collect();
+    let (whole, rest) = row.as_chunks();
+    let mut words: Vec<u32> = whole.iter().copied().map(u32::from_le_bytes).collect();
+    if !rest.is_empty() {
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        words.push(u32::from_le_bytes(last));
+    }
     if let (DType::Q6K, Some(stored)) = (dtype, words.first_chunk_mut()) {
         *stored = to_sextets(stored);
     }
@@ -29,8 +35,8 @@ pub(super) fn pack(dtype: DType, row: &[u8], lane: usize, out: &mut [u8]) {
 /// What [`pack`] made of a row, as it was; what is behind its end is of no use.
 pub(super) fn unpack(dtype: DType, slice: &[u8], lane: usize) -> [u8; SLICE * WORD] {
     let mut words = [0; SLICE];
-    for (out, rows) in words.iter_mut().zip(slice.chunks_exact(LANES * WORD)) {
-        *out = word(&rows[lane * WORD..][..WORD]);
+    for (out, rows) in words.iter_mut().zip(slice.as_chunks().0.as_chunks::<LANES>().0) {
+        *out = u32::from_le_bytes(rows[lane]);
     }
     if let (DType::Q6K, Some(sextets)) = (dtype, words.first_chunk_mut()) {
         *sextets = from_sextets(sextets);
@@ -38,11 +44,6 @@ pub(super) fn unpack(dtype: DType, slice: &[u8], lane: usize) -> [u8; SLICE * WO
     let mut row = [0; SLICE * WORD];
     row.as_chunks_mut().0.iter_mut().zip(words).for_each(|(out, word)| *out = word.to_le_bytes());
     row
-}
-
-/// A word that may lack its last bytes.
-fn word(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }
 
 /// Four words of quants below 64 from three: each is one of them with two bits of the last on top.

@@ -100,6 +100,19 @@ pub(super) fn scale<S: Simd>(simd: S, a: f32, x: &mut [f32]) {
     }
 }
 
+/// `out = a x`
+#[inline(always)]
+pub(super) fn scaled<S: Simd>(simd: S, a: f32, x: &[f32], out: &mut [f32]) {
+    let ((x, x_rest), (out, out_rest)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    let factor = simd.splat(a);
+    for (x, out) in x.iter().zip(out) {
+        simd.store(simd.mul(factor, simd.load(x)), out);
+    }
+    for (x, out) in x_rest.iter().zip(out_rest) {
+        *out = a * x;
+    }
+}
+
 /// `out = x * rsqrt(mean(x^2) + eps) * w`.
 #[inline(always)]
 pub(super) fn rms_norm<S: Simd>(simd: S, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
@@ -271,9 +284,9 @@ pub(super) fn add_product<S: Simd>(
     let mut row = 0;
     macro_rules! tiles {
         ($($tile:literal: $($vectors:literal)*;)*) => {$(
-            while S::TILE >= $tile && rows - row >= $tile {
+            while S::SUMS >= $tile && rows - row >= $tile {
                 let mut col = 0;
-                $(while S::TILE * 2 >= $tile * $vectors && col + $vectors * LANES <= cols {
+                $(while S::SUMS >= $tile * $vectors && col + $vectors * LANES <= cols {
                     // SAFETY: the tile lies inside the matrices, whose sizes are checked above.
                     unsafe { tile::<S, $tile, $vectors>(simd, depth, a, row, b, b_stride, c, c_stride, col) };
                     col += $vectors * LANES;
@@ -291,7 +304,7 @@ pub(super) fn add_product<S: Simd>(
             }
         )*};
     }
-    tiles!(8: 2 1; 4: 2 1; 1: 8 4 1;);
+    tiles!(8: 2 1; 6: 2 1; 4: 4 2 1; 2: 8 2 1; 1: 16 4 1;);
 }
 
 /// # Safety

@@ -117,7 +117,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     /// Twice 16 bits in each lane, or with VNNI 32.
     type Dots = I;
 
-    const TILE: usize = 4;
+    const SUMS: usize = 6;
     const DOTS: usize = if VNNI { 4 } else { 6 };
     const DOTS_HALVED: usize = 4;
     const DOTS_BOUNDED: bool = !VNNI;

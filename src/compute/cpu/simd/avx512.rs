@@ -39,7 +39,7 @@ impl Simd for Avx512 {
     type I = __m512i;
     type Dots = __m512i;
 
-    const TILE: usize = 8;
+    const SUMS: usize = 16;
     const DOTS: usize = 8;
     const WIDE_SIGNED: bool = false;
 

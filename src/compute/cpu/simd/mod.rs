@@ -37,9 +37,9 @@ pub trait Simd: Copy {
     /// Sums of products in as many lanes as the instructions for bytes leave, see [`Simd::dot`].
     type Dots: Copy;
 
-    /// Activations that a product with a matrix works on at a time, as many as the registers hold.
-    const TILE: usize;
-    /// The same for a product with quants, which takes two registers for each input.
+    /// Vectors of sums that the registers hold, besides what is being added to them.
+    const SUMS: usize;
+    /// Activations that a product with quants works on at a time; it takes two registers for each.
     const DOTS: usize;
     /// The same for types with a scale for each half block.
     const DOTS_HALVED: usize = Self::DOTS;

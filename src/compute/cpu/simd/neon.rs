@@ -162,7 +162,7 @@ macro_rules! vectors {
         type F = F;
         type I = I;
 
-        const TILE: usize = 4;
+        const SUMS: usize = 6;
         const WIDE_SIGNED: bool = true;
 
         /// Assembly names its extensions, and NEON is always enabled: no function needs features of its own.

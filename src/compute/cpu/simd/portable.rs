@@ -48,7 +48,7 @@ impl Simd for Portable {
     type I = [u32; LANES];
     type Dots = Self::I;
 
-    const TILE: usize = 4;
+    const SUMS: usize = 4;
     const DOTS: usize = 4;
     const WIDE_SIGNED: bool = false;
     /// So that pairs are tested on every machine.
