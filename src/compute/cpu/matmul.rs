@@ -780,16 +780,47 @@ impl<const T: usize> QuantsTile<T> {
         let words = BLOCK / 4 / parts;
         let mut sums = if MINS { [simd.splat_i(0); T] } else { self.offsets(simd, panel, block) };
         for part in 0..parts {
+            let at = parts * block + part;
+            if HALVED && MOST == 2 {
+                self.add_scaled_words(simd, panel, block, part * words, at, &mut sums);
+                continue;
+            }
             for word in (part * words..(part + 1) * words).step_by(MOST) {
                 // Few are left to the compiler, which does other things meanwhile.
                 let dots = match MOST {
                     4.. => self.ordered_dots::<S, MOST>(simd, panel, block, word),
                     _ => self.some_dots::<S, MOST>(simd, panel, block, word),
                 };
-                self.scale_dots(simd, &dots, panel, parts * block + part, &mut sums);
+                self.scale_dots(simd, &dots, panel, at, &mut sums);
             }
         }
         sums
+    }
+
+    /// Adds the products with the four words from `first` on of a block, of which two may be added up before they are
+    /// scaled, times the factor `at`.
+    #[inline(always)]
+    fn add_scaled_words<S: Simd>(
+        &self,
+        simd: S,
+        panel: &Quants,
+        block: usize,
+        first: usize,
+        at: usize,
+        sums: &mut [S::I; T],
+    ) {
+        let (words, factor) = (&panel.quants[block * 8 + first..][..4], &panel.factors[at]);
+        macro_rules! pairs {
+            ($($i:literal)*) => {$(
+                let quants = [simd.load_i(&words[$i]), simd.load_i(&words[$i + 1])];
+                for t in 0..T {
+                    let x = self.words(t, block)[first..][..4].as_ptr();
+                    // SAFETY: there are four words.
+                    sums[t] = unsafe { simd.dot_scaled::<$i>(sums[t], quants, x, factor) };
+                }
+            )*};
+        }
+        pairs!(0 2);
     }
 
     /// What is too much in the sums of a block whose quants are too large, negative.

@@ -90,6 +90,52 @@ unsafe fn dot_word<const AT: usize>([mut a, mut b]: I, quants: I, x: *const u32)
     [a, b]
 }
 
+/// [`Simd::dot_scaled`], written for the same reason.
+///
+/// # Safety
+/// `AT + 2` words must be readable at `x`.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn dot_scaled<const AT: usize>(
+    [mut a, mut b]: I,
+    [first, second]: [I; 2],
+    x: *const u32,
+    scale: &[u32; LANES],
+) -> I {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!(
+            "vpbroadcastd {x0}, [{words} + {at}]",
+            "vpbroadcastd {x1}, [{words} + {at} + 4]",
+            "vpmaddubsw {c}, {first_a}, {x0}",
+            "vpmaddubsw {d}, {second_a}, {x1}",
+            "vpmaddubsw {x0}, {first_b}, {x0}",
+            "vpmaddubsw {x1}, {second_b}, {x1}",
+            "vpaddw {c}, {c}, {d}",
+            "vpaddw {x0}, {x0}, {x1}",
+            "vpmaddwd {c}, {c}, [{scale}]",
+            "vpmaddwd {x0}, {x0}, [{scale} + 32]",
+            "vpaddd {a}, {a}, {c}",
+            "vpaddd {b}, {b}, {x0}",
+            words = in(reg) x,
+            at = const size_of::<u32>() * AT,
+            scale = in(reg) scale,
+            first_a = in(ymm_reg) first[0],
+            first_b = in(ymm_reg) first[1],
+            second_a = in(ymm_reg) second[0],
+            second_b = in(ymm_reg) second[1],
+            x0 = out(ymm_reg) _,
+            x1 = out(ymm_reg) _,
+            c = out(ymm_reg) _,
+            d = out(ymm_reg) _,
+            a = inout(ymm_reg) a,
+            b = inout(ymm_reg) b,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    [a, b]
+}
+
 #[inline(always)]
 fn flip_bytes(a: __m256i, sum: u8, signs: __m256i, bits: u32) -> __m256i {
     // SAFETY: only called by the methods of a token that proves AVX2.
@@ -253,6 +299,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn dot_word<const AT: usize>(self, acc: I, quants: I, x: *const u32) -> I {
         // SAFETY: `self` proves that the CPU has AVX2, and the caller promises the words.
         unsafe { dot_word::<AT>(acc, quants, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_scaled<const AT: usize>(
+        self,
+        acc: I,
+        quants: [I; 2],
+        x: *const u32,
+        scale: &[u32; LANES],
+    ) -> I {
+        // SAFETY: `self` proves that the CPU has AVX2, and the caller promises the words.
+        unsafe { dot_scaled::<AT>(acc, quants, x, scale) }
     }
 
     #[inline(always)]

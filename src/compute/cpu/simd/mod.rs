@@ -136,6 +136,21 @@ pub trait Simd: Copy {
     fn scale_dots(self, _dots: Self::Dots, _scale: Self::I) -> Self::I {
         unreachable!("only called where SCALED")
     }
+    /// `acc` and the products with two words times the scale in both 16-bit halves of the lane: words `AT` and `AT + 1` of
+    /// those at `x`, in the order of the program.
+    ///
+    /// # Safety
+    /// `AT + 2` words must be readable at `x`.
+    #[inline(always)]
+    unsafe fn dot_scaled<const AT: usize>(
+        self,
+        _acc: Self::I,
+        _quants: [Self::I; 2],
+        _x: *const u32,
+        _scale: &[u32; LANES],
+    ) -> Self::I {
+        unreachable!("only called where SCALED")
+    }
     /// Byte `at` of each lane, an integer with a sign or without, as both 16-bit halves of the lane.
     #[inline(always)]
     fn byte_halves(self, _a: Self::I, _at: usize, _is_signed: bool) -> Self::I {
