@@ -470,25 +470,25 @@ fn chunked<S: Simd>(
             let past = if first == all.start { Some(&before[own.clone()]) } else { None };
             let state = &mut states[own];
             let out = &mut out[head][rows.start * value_dim..rows.end * value_dim];
-            let (cumulative, last) = cumulative(&values.gate[rows.clone()]);
+            let cumulative = cumulative(&values.gate[rows.clone()]);
             let beta = &values.beta[rows.clone()];
             chunk.decay(simd, &cumulative, beta);
             let value = &values.value[rows.start * value_dim..rows.end * value_dim];
             chunk.read_state(simd, &cumulative, beta, (key, query, value), past.unwrap_or(state), out);
             chunk.solve(simd, rows.len());
-            chunk.write_state(simd, &cumulative, last, key, past, state, out);
+            chunk.write_state(simd, &cumulative, key, past, state, out);
         }
     }
 }
 
-/// The cumulative sums of up to [`CHUNK`] gates, and the last of them.
-fn cumulative(gates: &[f32]) -> ([f32; CHUNK], f32) {
+/// The cumulative sums of up to [`CHUNK`] gates.
+fn cumulative(gates: &[f32]) -> [f32; CHUNK] {
     let (mut cumulative, mut sum) = ([0.0f32; CHUNK], 0.0);
     for (cumulative, gate) in cumulative.iter_mut().zip(gates) {
         sum += gate;
         *cumulative = sum;
     }
-    (cumulative, sum)
+    cumulative
 }
 
 /// A chunk of positions in the form of [`chunked`]; matrices are `[CHUNK, CHUNK]`, rows are positions.
@@ -612,7 +612,6 @@ impl Chunk {
         &mut self,
         simd: S,
         cumulative: &[f32],
-        last: f32,
         key: &[f32],
         past: Option<&[f32]>,
         state: &mut [f32],
@@ -620,6 +619,7 @@ impl Chunk {
     ) {
         let (key_dim, value_dim) = (self.key_dim, self.value_dim);
         let rows = key.len() / key_dim;
+        let last = cumulative[rows - 1];
         let deltas = &mut self.deltas[..rows * value_dim];
         let view = rows_of(&self.mixing, CHUNK);
         vector::add_product(simd, rows, value_dim, rows, view, deltas, value_dim, out, value_dim);
