@@ -222,7 +222,7 @@ impl Matmul<'_> {
         let dtype = self.matrix.dtype();
         let (wide, halved, most) =
             (Quants::wide(dtype), Quants::halved(dtype), S::dots_max(Quants::bits(dtype)));
-        let direct_max = Quants::direct_max::<S>(dtype);
+        let direct_max = Quants::direct_max::<S, PACKED>(dtype);
         let (has_factors, has_mins) = (Quants::has_factors(dtype), Quants::has_mins(dtype));
         let rows = Rows::new(self.inputs, which);
         // What is ahead is asked for where most of the time goes.
@@ -483,6 +483,7 @@ impl<const T: usize, const PACKED: bool> Kernel for DirectStrip<'_, '_, T, PACKE
             let slice = matrix.slice::<PACKED>(matrix.strip(row), at, matmul.ahead(row, at).as_ptr());
             match matrix.dtype() {
                 DType::Q2K => inputs.two_bits::<S, PACKED, false>(simd, &slice, panel, &mut total),
+                DType::Q3K if PACKED => inputs.q3_k(simd, &slice, panel, &mut total),
                 DType::Q3K => inputs.two_bits::<S, PACKED, true>(simd, &slice, panel, &mut total),
                 DType::Q4K => inputs.q4_k(simd, &slice, panel, &mut total),
                 DType::Q6K => inputs.q6_k(simd, &slice, panel, &mut total),
@@ -655,6 +656,26 @@ impl<const T: usize> QuantsTile<T> {
         }
     }
 
+    /// Adds the products with a slice in Q3_K that is packed.
+    #[inline(always)]
+    fn q3_k<S: Simd, const PACKED: bool>(
+        &self,
+        simd: S,
+        slice: &Slice<PACKED>,
+        panel: &mut Quants,
+        total: &mut [S::F; T],
+    ) {
+        panel.q3_k_scales(simd, slice);
+        let mut scaled = [simd.splat(0.0); T];
+        for block in 0..SLICE / BLOCK {
+            let quants = slice.triplets(simd, block);
+            self.halved_block::<S, 4>(simd, quants, block, panel, &mut scaled, total);
+        }
+        if S::SCALED {
+            self.add_scaled::<S, true, false>(simd, panel, &scaled, total);
+        }
+    }
+
     /// Adds the products with a slice in Q6_K.
     #[inline(always)]
     fn q6_k<S: Simd, const PACKED: bool>(
@@ -668,8 +689,10 @@ impl<const T: usize> QuantsTile<T> {
         let mut scaled = [simd.splat(0.0); T];
         if PACKED {
             for block in 0..SLICE / BLOCK {
-                let quants = [slice.sextets(simd, 2 * block), slice.sextets(simd, 2 * block + 1)];
-                self.q6_k_block(simd, quants, block, panel, &mut scaled, total);
+                let [a, b, c, d] = slice.sextets(simd, 2 * block);
+                let [e, f, g, h] = slice.sextets(simd, 2 * block + 1);
+                let quants = [a, b, c, d, e, f, g, h];
+                self.halved_block::<S, 2>(simd, quants, block, panel, &mut scaled, total);
             }
         } else {
             for four in 0..2 {
@@ -682,14 +705,12 @@ impl<const T: usize> QuantsTile<T> {
                 }
                 macro_rules! blocks {
                     ($($j:literal)*) => {$(
-                        let mut quants = [[simd.splat_i(0); 4]; 2];
-                        for part in 0..2 {
-                            for i in 0..4 {
-                                let (nibbles, pairs) = (words[$j % 2][part][i], words[2][part][i]);
-                                quants[part][i] = q6_k_quants(simd, nibbles, pairs, $j);
-                            }
+                        let mut quants = [simd.splat_i(0); 8];
+                        for i in 0..8 {
+                            let (nibbles, pairs) = (words[$j % 2][i / 4][i % 4], words[2][i / 4][i % 4]);
+                            quants[i] = q6_k_quants(simd, nibbles, pairs, $j);
                         }
-                        self.q6_k_block(simd, quants, 4 * four + $j, panel, &mut scaled, total);
+                        self.halved_block::<S, 2>(simd, quants, 4 * four + $j, panel, &mut scaled, total);
                     )*};
                 }
                 blocks!(0 1 2 3);
@@ -700,12 +721,13 @@ impl<const T: usize> QuantsTile<T> {
         }
     }
 
-    /// Adds the products with a block in Q6_K to `scaled` sums, or to `total` on a level that has none.
+    /// Adds the products with a block of a type with a scale for each half to `scaled` sums, or to `total` on a level that has
+    /// none. `MOST` words may be added up before they are scaled.
     #[inline(always)]
-    fn q6_k_block<S: Simd>(
+    fn halved_block<S: Simd, const MOST: usize>(
         &self,
         simd: S,
-        quants: [[S::I; 4]; 2],
+        quants: [S::I; 8],
         block: usize,
         panel: &Quants,
         scaled: &mut [S::F; T],
@@ -718,10 +740,9 @@ impl<const T: usize> QuantsTile<T> {
         for part in 0..2 {
             let half = 2 * block + part;
             let mut dots = [simd.no_dots(); T];
-            for i in [0, 2] {
-                let two = [quants[part][i], quants[part][i + 1]];
-                self.add_two(simd, two, block, 4 * part + i, &mut dots);
-                if S::SCALED {
+            for word in [4 * part, 4 * part + 2] {
+                self.add_two(simd, [quants[word], quants[word + 1]], block, word, &mut dots);
+                if S::SCALED && (word + 2).is_multiple_of(MOST) {
                     self.scale_dots(simd, &dots, panel, half, &mut sums);
                     dots = [simd.no_dots(); T];
                 }

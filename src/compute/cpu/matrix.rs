@@ -393,9 +393,9 @@ impl Quants {
 
     /// With how many activations at most the quants of a type go from the file to the products without being stored. That
     /// needs code of its own, and pays where storing is most of the work.
-    pub(super) fn direct_max<S: Simd>(dtype: DType) -> usize {
+    pub(super) fn direct_max<S: Simd, const PACKED: bool>(dtype: DType) -> usize {
         match dtype {
-            DType::Q3K if S::SCALED => 1,
+            DType::Q3K if S::SCALED && !PACKED => 1,
             DType::Q2K if S::SCALED => 2,
             DType::Q2K | DType::Q3K | DType::Q4K | DType::Q6K => S::DIRECT,
             _ => 0,
@@ -704,6 +704,15 @@ impl Quants {
     #[inline(always)]
     fn q3_k<S: Simd, const P: bool>(&mut self, simd: S, slice: &Slice<P>) {
         self.q3_k_scales(simd, slice);
+        if P {
+            for block in 0..SLICE / BLOCK {
+                let quants = slice.triplets(simd, block);
+                for i in 0..8 {
+                    simd.store_i(quants[i], &mut self.quants[8 * block + i]);
+                }
+            }
+            return;
+        }
         self.two_bits(simd, slice, 32);
         let high = slice.wide_words(simd, 0);
         for block in 0..8 {
@@ -1128,15 +1137,26 @@ impl<const PACKED: bool> Slice<'_, PACKED> {
         if PACKED { self.packed_word(simd, at / WORD + i) } else { words[i] }
     }
 
-    /// The four words `four` of the quants of Q6_K, of a slice that is packed.
+    /// Four words of the quants of Q6_K, of a slice that is packed.
     #[inline(always)]
     pub(super) fn sextets<S: Simd>(&self, simd: S, four: usize) -> [S::I; 4] {
+        packed::sextets(simd, self.three_words(simd, four))
+    }
+
+    /// The words of a block of quants of Q3_K, of a slice that is packed.
+    #[inline(always)]
+    pub(super) fn triplets<S: Simd>(&self, simd: S, block: usize) -> [S::I; 8] {
+        packed::triplets(simd, self.three_words(simd, block))
+    }
+
+    #[inline(always)]
+    fn three_words<S: Simd>(&self, simd: S, three: usize) -> [S::I; 3] {
         self.prefetch(simd, 3 * WORD);
         let mut words = [simd.splat_i(0); 3];
         for i in 0..3 {
-            words[i] = self.packed_word(simd, 3 * four + i);
+            words[i] = self.packed_word(simd, 3 * three + i);
         }
-        packed::sextets(simd, words)
+        words
     }
 
     /// [`Slice::words`] for [`Slice::word`]: none of a slice that is packed.

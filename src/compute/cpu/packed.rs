@@ -2,33 +2,26 @@
 //! with one load.
 //!
 //! The slices of a strip follow each other, each with the words of its 16 rows in turn. A word is what the file has at its place,
-//! but for the quants of Q6_K: those are read as [`sextets`].
+//! but for the quants of Q3_K and Q6_K, which have their bits in two places: there, three words hold eight or four words of
+//! quants, most of them whole.
 
 use super::matrix::{SLICE, WORD};
 use super::simd::{LANES, Simd};
 use crate::base::dtype::DType;
 
-/// Words of four quants in a slice.
-const QUANTS: usize = SLICE / WORD;
-
-/// Words of the quants of a slice in Q6_K, as they are stored and as they are read.
-const SEXTETS: usize = QUANTS / 4 * 3;
-
-const PAIRS: u32 = 0x0303_0303;
-
 /// Writes the part of a row that is in a slice to its places among those of 16 rows.
 pub(super) fn pack(dtype: DType, row: &[u8], lane: usize, out: &mut [u8]) {
+    let mut words = [0; SLICE];
     let (whole, rest) = row.as_chunks();
-    let mut words: Vec<u32> = whole.iter().copied().map(u32::from_le_bytes).collect();
-    if !rest.is_empty() {
-        let mut last = [0; WORD];
-        last[..rest.len()].copy_from_slice(rest);
-        words.push(u32::from_le_bytes(last));
+    for (word, bytes) in words.iter_mut().zip(whole) {
+        *word = u32::from_le_bytes(*bytes);
     }
-    if let (DType::Q6K, Some(stored)) = (dtype, words.first_chunk_mut()) {
-        *stored = to_sextets(stored);
-    }
+    let mut last = [0; WORD];
+    last[..rest.len()].copy_from_slice(rest);
+    words[whole.len()] = u32::from_le_bytes(last);
+    arrange(&mut words, moves(dtype).iter().copied());
     let out = out.as_chunks_mut::<WORD>().0.iter_mut().skip(lane).step_by(LANES);
+    let words = &words[..row.len().div_ceil(WORD)];
     out.zip(words).for_each(|(out, word)| *out = word.to_le_bytes());
 }
 
@@ -38,63 +31,108 @@ pub(super) fn unpack(dtype: DType, slice: &[u8], lane: usize) -> [u8; SLICE * WO
     for (out, rows) in words.iter_mut().zip(slice.as_chunks().0.as_chunks::<LANES>().0) {
         *out = u32::from_le_bytes(rows[lane]);
     }
-    if let (DType::Q6K, Some(sextets)) = (dtype, words.first_chunk_mut()) {
-        *sextets = from_sextets(sextets);
-    }
+    arrange(&mut words, moves(dtype).iter().map(|&[from, to]| [to, from]));
     let mut row = [0; SLICE * WORD];
     row.as_chunks_mut().0.iter_mut().zip(words).for_each(|(out, word)| *out = word.to_le_bytes());
     row
 }
 
-/// Four words of quants below 64 from three: each is one of them with two bits of the last on top.
+/// Four words of quants below 64, of Q6_K.
 #[inline(always)]
 pub(super) fn sextets<S: Simd>(simd: S, words: [S::I; 3]) -> [S::I; 4] {
     let own = simd.splat_i(0x3f3f_3f3f);
-    let low = simd.and(simd.shr(words[0], 6), simd.splat_i(PAIRS));
-    let middle = simd.and(simd.shr(words[1], 4), simd.splat_i(PAIRS << 2));
-    let high = simd.and(simd.shr(words[2], 2), simd.splat_i(PAIRS << 4));
+    let low = simd.and(simd.shr(words[0], 6), simd.splat_i(0x0303_0303));
+    let middle = simd.and(simd.shr(words[1], 4), simd.splat_i(0x0c0c_0c0c));
+    let high = simd.and(simd.shr(words[2], 2), simd.splat_i(0x3030_3030));
     let last = simd.or(simd.or(low, middle), high);
     [simd.and(words[0], own), simd.and(words[1], own), simd.and(words[2], own), last]
 }
 
-fn to_sextets(stored: &[u32; SEXTETS]) -> [u32; SEXTETS] {
-    let mut quants = [0; QUANTS];
-    for (quant, [nibbles, pairs]) in quants.iter_mut().zip(q6_k_places()) {
-        let (nibbles, pairs) = (stored[nibbles.0] >> nibbles.1, stored[pairs.0] >> pairs.1);
-        *quant = nibbles & 0x0f0f_0f0f | (pairs & PAIRS) << 4;
+/// Eight words of quants below 8, of Q3_K.
+#[inline(always)]
+pub(super) fn triplets<S: Simd>(simd: S, words: [S::I; 3]) -> [S::I; 8] {
+    let (own, low, high) = (simd.splat_i(0x0707_0707), simd.splat_i(0x0303_0303), simd.splat_i(0x0404_0404));
+    let mut quants = [own; 8];
+    for i in 0..3 {
+        quants[2 * i] = simd.and(words[i], own);
+        quants[2 * i + 1] = simd.and(simd.shr(words[i], 3), own);
     }
-    let mut sextets = [0; SEXTETS];
-    for (out, four) in sextets.chunks_exact_mut(3).zip(quants.chunks_exact(4)) {
-        for i in 0..3 {
-            out[i] = four[i] | (four[3] >> (2 * i) & PAIRS) << 6;
-        }
+    for i in 0..2 {
+        let third = simd.and(simd.shr(words[2], 4 + i as u32), high);
+        quants[6 + i] = simd.or(simd.and(simd.shr(words[i], 6), low), third);
     }
-    sextets
+    quants
 }
 
-fn from_sextets(sextets: &[u32; SEXTETS]) -> [u32; SEXTETS] {
-    let mut quants = [0; QUANTS];
-    for (four, words) in quants.chunks_exact_mut(4).zip(sextets.chunks_exact(3)) {
-        for i in 0..3 {
-            four[i] = words[i] & 0x3f3f_3f3f;
-            four[3] |= (words[i] >> 6 & PAIRS) << (2 * i);
-        }
+/// Bits of each byte of a word: which word, from which bit on, and how many as a mask.
+#[derive(Clone, Copy)]
+struct Bits(usize, u32, u32);
+
+/// Moves bits of the first words, all of which go somewhere.
+fn arrange(words: &mut [u32; SLICE], moves: impl ExactSizeIterator<Item = [Bits; 2]>) {
+    let mut moved = [0; SLICE];
+    let mut count = 0;
+    for [from, to] in moves {
+        moved[to.0] |= (words[from.0] >> from.1 & from.2 * 0x0101_0101) << to.1;
+        count = count.max(to.0 + 1);
     }
-    let mut stored = [0; SEXTETS];
-    for (quant, [nibbles, pairs]) in quants.iter().zip(q6_k_places()) {
-        stored[nibbles.0] |= (quant & 0x0f0f_0f0f) << nibbles.1;
-        stored[pairs.0] |= (quant >> 4 & PAIRS) << pairs.1;
-    }
-    stored
+    words[..count].copy_from_slice(&moved[..count]);
 }
 
-/// Where Q6_K has the four lowest and the two highest bits of each word of quants: a word, and how far they are shifted in it.
-fn q6_k_places() -> impl Iterator<Item = [(usize, u32); 2]> {
-    (0..QUANTS).map(|quant| {
-        let (half, block, i) = (quant / 32, quant / 8 % 4, quant % 8);
-        [(16 * half + 8 * (block % 2) + i, 4 * (block as u32 / 2)), (32 + 8 * half + i, 2 * block as u32)]
-    })
+/// Where the bits of a type are stored, and where they are read.
+fn moves(dtype: DType) -> &'static [[Bits; 2]] {
+    match dtype {
+        DType::Q3K => &Q3_K,
+        DType::Q6K => &Q6_K,
+        _ => &[],
+    }
 }
+
+/// Two bits and the third of each word of quants. Six of eight words are whole, two in a word; the others have two bits in
+/// the first and the second word, and one in the third.
+const Q3_K: [[Bits; 2]; 128] = {
+    let mut moves = [[Bits(0, 0, 0); 2]; 128];
+    let mut i = 0;
+    while i < moves.len() {
+        let (quant, part) = (i / 2, i % 2);
+        let (block, word) = (quant / 8, quant % 8);
+        let mask = if part == 0 { 3 } else { 1 };
+        let (from, at) = match part {
+            0 => (8 + block / 4 * 8 + word, block % 4 * 2),
+            _ => (word, block),
+        };
+        let (to, place) = match (word, part) {
+            (0..6, _) => (word / 2, word % 2 * 3 + 2 * part),
+            (_, 0) => (word - 6, 6),
+            _ => (2, word),
+        };
+        moves[i] = [Bits(from, at as u32, mask), Bits(3 * block + to, place as u32, mask)];
+        i += 1;
+    }
+    moves
+};
+
+/// Two bits, two more and two more of each word of quants. Three of four words are whole; the last has two bits in each of
+/// their words.
+const Q6_K: [[Bits; 2]; 192] = {
+    let mut moves = [[Bits(0, 0, 0); 2]; 192];
+    let mut i = 0;
+    while i < moves.len() {
+        let (quant, part) = (i / 3, i % 3);
+        let (half, block, word) = (quant / 32, quant / 8 % 4, quant % 8);
+        let (from, at) = match part {
+            0 | 1 => (half * 16 + block % 2 * 8 + word, block / 2 * 4 + 2 * part),
+            _ => (32 + half * 8 + word, 2 * block),
+        };
+        let (to, place) = match quant % 4 {
+            3 => (part, 6),
+            own => (own, 2 * part),
+        };
+        moves[i] = [Bits(from, at as u32, 3), Bits(quant / 4 * 3 + to, place as u32, 3)];
+        i += 1;
+    }
+    moves
+};
 
 #[cfg(test)]
 mod tests {
@@ -103,8 +141,13 @@ mod tests {
     #[test]
     fn rows_come_back() {
         let byte = |i: usize| (i * 167 % 251) as u8;
-        for (dtype, len) in [(DType::Q6K, 210_usize), (DType::Q4K, 144), (DType::Q8_0, 34), (DType::BF16, 14)]
-        {
+        for (dtype, len) in [
+            (DType::Q6K, 210_usize),
+            (DType::Q3K, 110),
+            (DType::Q4K, 144),
+            (DType::Q8_0, 34),
+            (DType::BF16, 14),
+        ] {
             let mut slice = vec![0; len.next_multiple_of(WORD) * LANES];
             let row = |lane: usize| (0..len).map(|i| byte(i + 1000 * lane)).collect::<Vec<u8>>();
             (0..LANES).for_each(|lane| pack(dtype, &row(lane), lane, &mut slice));
