@@ -11,14 +11,12 @@ use crate::base::dtype::DType;
 
 /// Writes the part of a row that is in a slice to its places among those of 16 rows.
 pub(super) fn pack(dtype: DType, row: &[u8], lane: usize, out: &mut [u8]) {
+    let mut bytes = [0; SLICE * WORD];
+    bytes[..row.len()].copy_from_slice(row);
     let mut words = [0; SLICE];
-    let (whole, rest) = row.as_chunks();
-    for (word, bytes) in words.iter_mut().zip(whole) {
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
         *word = u32::from_le_bytes(*bytes);
     }
-    let mut last = [0; WORD];
-    last[..rest.len()].copy_from_slice(rest);
-    words[whole.len()] = u32::from_le_bytes(last);
     arrange(&mut words, moves(dtype).iter().copied());
     let out = out.as_chunks_mut::<WORD>().0.iter_mut().skip(lane).step_by(LANES);
     let words = &words[..row.len().div_ceil(WORD)];
@@ -73,7 +71,7 @@ fn arrange(words: &mut [u32; SLICE], moves: impl ExactSizeIterator<Item = [Bits;
     let mut moved = [0; SLICE];
     let mut count = 0;
     for [from, to] in moves {
-        moved[to.0] |= (words[from.0] >> from.1 & from.2 * 0x0101_0101) << to.1;
+        moved[to.0] |= ((words[from.0] >> from.1) & (from.2 * 0x0101_0101)) << to.1;
         count = count.max(to.0 + 1);
     }
     words[..count].copy_from_slice(&moved[..count]);
@@ -147,6 +145,7 @@ mod tests {
             (DType::Q4K, 144),
             (DType::Q8_0, 34),
             (DType::BF16, 14),
+            (DType::F32, 1024),
         ] {
             let mut slice = vec![0; len.next_multiple_of(WORD) * LANES];
             let row = |lane: usize| (0..len).map(|i| byte(i + 1000 * lane)).collect::<Vec<u8>>();
