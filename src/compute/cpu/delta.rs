@@ -440,8 +440,9 @@ fn recurrent<S: Simd>(
     }
 }
 
-/// The same recurrence of several heads over `all` these rows, from the states `before` to `states`, in chunks of positions, after the WY form of arXiv:2406.06484 with
-/// the gates of arXiv:2412.06464. Within a chunk, with G the cumulative sum of the gates and S the state before it:
+/// The same recurrence of several heads over `all` these rows, from the states `before` to `states`, in chunks of
+/// positions, after the WY form of arXiv:2406.06484 with the gates of arXiv:2412.06464. Within a chunk, with G the
+/// cumulative sum of the gates and S the state before it:
 /// `d_i = beta_i (v_i - exp(G_i) S^T k_i - sum_{j<i} exp(G_i - G_j) (k_i . k_j) d_j)`,
 /// `o_i = exp(G_i) S^T q_i + sum_{j<=i} exp(G_i - G_j) (q_i . k_j) d_j`, and after it
 /// `S = exp(G_last) S + sum_j exp(G_last - G_j) k_j d_j^T`. The triangular system for d is solved by
