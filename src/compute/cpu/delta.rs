@@ -62,7 +62,8 @@ impl Recurrent {
 
     /// Places for the states at the marks, and the traced rows of projected `channels` and `ba`.
     fn keep(&mut self, pass: &CpuPass, channels: &[f32], ba: &[f32], precision: Precision) {
-        let zeros = || LayerState::zeros(&self.committed, precision);
+        let DeltaState { recurrent, conv } = &self.committed;
+        let zeros = || LayerState::zeros(recurrent.len(), conv.len(), precision);
         self.marked = pass.marks.iter().map(|&mark| (mark, zeros())).collect();
         self.trace.clear();
         let (channels_width, ba_width) = (channels.len() / pass.rows, ba.len() / pass.rows);

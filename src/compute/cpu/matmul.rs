@@ -15,7 +15,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::context::{Context, Scratch};
-use super::matrix::{Form, MatrixRef, Quants, SLICE, Slice, Values, q3_k_high, q6_k_quants};
+use super::matrix::{Form, MatrixRef, Quants, Slice, Values, q3_k_high, q6_k_quants};
+use super::packed::SLICE;
 use super::quants::{BLOCK, QuantBlock};
 use super::scratch::Buffer;
 use super::simd::{Kernel, LANES, LINE, Simd};

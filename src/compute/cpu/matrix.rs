@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-use super::packed;
+use super::packed::{self, SLICE, WORD};
 use super::quants::BLOCK;
 use super::simd::{LANES, LINE, Simd};
 use crate::base::dtype::DType;
@@ -26,17 +26,11 @@ use crate::format::Bytes;
 use crate::format::blocks::{self, E2M1_DOUBLED, IQ4_VALUES};
 use crate::format::slots::SlotMemory;
 
-/// Columns that are unpacked at a time: the longest block of any type.
-pub(super) const SLICE: usize = 256;
-
 /// How many strips ahead of the one that is read the prefetches are.
 const LEAD: usize = 2;
 
 /// How many slices, where these follow each other.
 const PACKED_LEAD: usize = 3;
-
-/// Bytes of a lane.
-pub(super) const WORD: usize = size_of::<u32>();
 
 /// Bytes that [`Simd::transpose`] reads of a row.
 const WORDS: usize = 16;

@@ -5,9 +5,14 @@
 //! but for the quants of Q3_K and Q6_K, which have their bits in two places: there, three words hold eight or four words of
 //! quants, most of them whole.
 
-use super::matrix::{SLICE, WORD};
 use super::simd::{LANES, Simd};
 use crate::base::dtype::DType;
+
+/// Columns that are unpacked at a time: the longest block of any type.
+pub(super) const SLICE: usize = 256;
+
+/// Bytes of a lane.
+pub(super) const WORD: usize = size_of::<u32>();
 
 /// Writes the part of a row that is in a slice to its places among those of 16 rows.
 pub(super) fn pack(dtype: DType, row: &[u8], lane: usize, out: &mut [u8]) {

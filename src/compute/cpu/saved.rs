@@ -8,7 +8,6 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfBitsVecExt;
 
-use super::delta::DeltaState;
 use crate::base::pool::Disjoint;
 use crate::compute::Precision;
 
@@ -87,10 +86,9 @@ pub struct LayerState {
 }
 
 impl LayerState {
-    /// Zeros, as many as `like` has.
-    pub(super) fn zeros(like: &DeltaState, precision: Precision) -> Self {
-        let recurrent = Packed::zeros(like.recurrent.len(), precision);
-        Self { recurrent, conv: vec![0.0; like.conv.len()] }
+    /// So many zeros of the state, and of the inputs of the convolution.
+    pub(super) fn zeros(recurrent: usize, conv: usize, precision: Precision) -> Self {
+        Self { recurrent: Packed::zeros(recurrent, precision), conv: vec![0.0; conv] }
     }
 
     /// What is to be written: the state by many tasks, the inputs of the convolution by one.
