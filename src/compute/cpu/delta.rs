@@ -106,7 +106,7 @@ pub(super) fn gated_delta_net(
     })
 }
 
-/// Makes the states of all layers `from`, or zeros, the committed ones.
+/// Sets the committed states of all layers to `from`, or to zeros.
 pub(super) fn restore(context: &mut Context, states: &mut [Recurrent], from: Option<&State>) {
     let layers = states.len();
     let states = Disjoint::new(states);

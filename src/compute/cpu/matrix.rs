@@ -105,8 +105,9 @@ impl Layout {
                 let out = &mut out[LANES * self.offset(at)..][..LANES * self.width(at)];
                 for (lane, row) in strip.chunks_exact(row_bytes).enumerate() {
                     let from = at / SLICE * slice_bytes;
-                    packed::pack(dtype, &row[from..row_bytes.min(from + slice_bytes)], lane, out);
+                    packed::pack(&row[from..row_bytes.min(from + slice_bytes)], lane, out);
                 }
+                packed::arrange(dtype, out);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The CPU backend: work is done when an operation returns.
 //!
-//! `simd` is the vector instructions, `matrix` and `codebook` how weights are unpacked for them, `matmul` the matrix products
-//! that take most of the time. `attention`, `delta` and `moe` are the operations between the projections,
+//! `simd` is the vector instructions, `packed`, `matrix` and `codebook` how weights are laid out and unpacked for them,
+//! `matmul` the matrix products that take most of the time. `attention`, `delta` and `moe` are the operations between the projections,
 //! `experts` the bytes of routed experts, `saved` what is kept of recurrent states, `record` what importance matrices
 //! are made of, `top` what greedy decoding needs of logits.
 

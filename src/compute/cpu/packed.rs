@@ -14,29 +14,53 @@ pub(super) const SLICE: usize = 256;
 /// Bytes of a lane.
 pub(super) const WORD: usize = size_of::<u32>();
 
-/// Writes the part of a row that is in a slice to its places among those of 16 rows.
-pub(super) fn pack(dtype: DType, row: &[u8], lane: usize, out: &mut [u8]) {
-    let mut bytes = [0; SLICE * WORD];
-    bytes[..row.len()].copy_from_slice(row);
-    let mut words = [0; SLICE];
-    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
-        *word = u32::from_le_bytes(*bytes);
+/// Words of quants whose bits are moved, in the type that has most of them.
+const MOVED_MAX: usize = 48;
+
+/// Writes the part of a row that is in a slice to its places among those of 16 rows, all of which [`arrange`] then takes.
+pub(super) fn pack(row: &[u8], lane: usize, out: &mut [u8]) {
+    let (words, rest) = row.as_chunks::<WORD>();
+    let out = out.as_chunks_mut::<WORD>().0;
+    for (out, word) in out.iter_mut().skip(lane).step_by(LANES).zip(words) {
+        *out = *word;
     }
-    arrange(&mut words, moves(dtype).iter().copied());
-    let out = out.as_chunks_mut::<WORD>().0.iter_mut().skip(lane).step_by(LANES);
-    let words = &words[..row.len().div_ceil(WORD)];
-    out.zip(words).for_each(|(out, word)| *out = word.to_le_bytes());
+    if !rest.is_empty() {
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        out[words.len() * LANES + lane] = last;
+    }
 }
 
-/// What [`pack`] made of a row, as it was; what is behind its end is of no use.
-pub(super) fn unpack(dtype: DType, slice: &[u8], lane: usize) -> [u8; SLICE * WORD] {
-    let mut words = [0; SLICE];
-    for (out, rows) in words.iter_mut().zip(slice.as_chunks().0.as_chunks::<LANES>().0) {
-        *out = u32::from_le_bytes(rows[lane]);
+/// Moves the bits of the quants of 16 rows to where they are read.
+pub(super) fn arrange(dtype: DType, slice: &mut [u8]) {
+    let mut words = [[0; LANES]; MOVED_MAX];
+    let (moves, count) = moves(dtype);
+    let stored = slice.as_chunks_mut::<WORD>().0.as_chunks_mut::<LANES>().0;
+    for (word, stored) in words.iter_mut().zip(&stored[..count]) {
+        *word = stored.map(u32::from_le_bytes);
     }
-    arrange(&mut words, moves(dtype).iter().map(|&[from, to]| [to, from]));
+    let moved = moved(&words, moves.iter().copied());
+    for (stored, word) in stored[..count].iter_mut().zip(moved) {
+        *stored = word.map(u32::to_le_bytes);
+    }
+}
+
+/// A row as it was before [`pack`] and [`arrange`]; what is behind its end is of no use.
+pub(super) fn unpack(dtype: DType, slice: &[u8], lane: usize) -> [u8; SLICE * WORD] {
     let mut row = [0; SLICE * WORD];
-    row.as_chunks_mut().0.iter_mut().zip(words).for_each(|(out, word)| *out = word.to_le_bytes());
+    let stored = row.as_chunks_mut::<WORD>().0;
+    for (word, rows) in stored.iter_mut().zip(slice.as_chunks().0.as_chunks::<LANES>().0) {
+        *word = rows[lane];
+    }
+    let mut words = [[0]; MOVED_MAX];
+    let (moves, count) = moves(dtype);
+    for (word, stored) in words.iter_mut().zip(&stored[..count]) {
+        *word = [u32::from_le_bytes(*stored)];
+    }
+    let moved = moved(&words, moves.iter().map(|&[from, to]| [to, from]));
+    for (stored, [word]) in stored[..count].iter_mut().zip(moved) {
+        *stored = word.to_le_bytes();
+    }
     row
 }
 
@@ -71,23 +95,26 @@ pub(super) fn triplets<S: Simd>(simd: S, words: [S::I; 3]) -> [S::I; 8] {
 #[derive(Clone, Copy)]
 struct Bits(usize, u32, u32);
 
-/// Moves bits of the first words, all of which go somewhere.
-fn arrange(words: &mut [u32; SLICE], moves: impl ExactSizeIterator<Item = [Bits; 2]>) {
-    let mut moved = [0; SLICE];
-    let mut count = 0;
+/// Words of `N` rows with their bits moved.
+fn moved<const N: usize>(
+    words: &[[u32; N]; MOVED_MAX],
+    moves: impl Iterator<Item = [Bits; 2]>,
+) -> [[u32; N]; MOVED_MAX] {
+    let mut moved = [[0; N]; MOVED_MAX];
     for [from, to] in moves {
-        moved[to.0] |= ((words[from.0] >> from.1) & (from.2 * 0x0101_0101)) << to.1;
-        count = count.max(to.0 + 1);
+        for (out, word) in moved[to.0].iter_mut().zip(words[from.0]) {
+            *out |= ((word >> from.1) & (from.2 * 0x0101_0101)) << to.1;
+        }
     }
-    words[..count].copy_from_slice(&moved[..count]);
+    moved
 }
 
-/// Where the bits of a type are stored, and where they are read.
-fn moves(dtype: DType) -> &'static [[Bits; 2]] {
+/// Where the bits of a type are stored, and where they are read; in how many words they are.
+fn moves(dtype: DType) -> (&'static [[Bits; 2]], usize) {
     match dtype {
-        DType::Q3K => &Q3_K,
-        DType::Q6K => &Q6_K,
-        _ => &[],
+        DType::Q3K => (&Q3_K, 24),
+        DType::Q6K => (&Q6_K, 48),
+        _ => (&[], 0),
     }
 }
 
@@ -154,7 +181,8 @@ mod tests {
         ] {
             let mut slice = vec![0; len.next_multiple_of(WORD) * LANES];
             let row = |lane: usize| (0..len).map(|i| byte(i + 1000 * lane)).collect::<Vec<u8>>();
-            (0..LANES).for_each(|lane| pack(dtype, &row(lane), lane, &mut slice));
+            (0..LANES).for_each(|lane| pack(&row(lane), lane, &mut slice));
+            arrange(dtype, &mut slice);
             for lane in 0..LANES {
                 assert_eq!(unpack(dtype, &slice, lane)[..len], row(lane), "{dtype} {lane}");
             }

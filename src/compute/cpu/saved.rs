@@ -86,7 +86,7 @@ pub struct LayerState {
 }
 
 impl LayerState {
-    /// So many zeros of the state, and of the inputs of the convolution.
+    /// Zeros: `recurrent` numbers of the state, and `conv` of the inputs of the convolution.
     pub(super) fn zeros(recurrent: usize, conv: usize, precision: Precision) -> Self {
         Self { recurrent: Packed::zeros(recurrent, precision), conv: vec![0.0; conv] }
     }
