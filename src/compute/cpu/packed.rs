@@ -102,8 +102,9 @@ fn moved<const N: usize>(
 ) -> [[u32; N]; MOVED_MAX] {
     let mut moved = [[0; N]; MOVED_MAX];
     for [from, to] in moves {
-        for (out, word) in moved[to.0].iter_mut().zip(words[from.0]) {
-            *out |= ((word >> from.1) & (from.2 * 0x0101_0101)) << to.1;
+        let (word, out, mask) = (&words[from.0], &mut moved[to.0], from.2 * 0x0101_0101);
+        for row in 0..N {
+            out[row] |= ((word[row] >> from.1) & mask) << to.1;
         }
     }
     moved
