@@ -18,6 +18,7 @@ pub(super) const WORD: usize = size_of::<u32>();
 const MOVED_MAX: usize = 48;
 
 /// Writes the part of a row that is in a slice to its places among those of 16 rows, all of which [`arrange`] then takes.
+#[inline]
 pub(super) fn pack(row: &[u8], lane: usize, out: &mut [u8]) {
     let (words, rest) = row.as_chunks::<WORD>();
     let out = out.as_chunks_mut::<WORD>().0;
@@ -37,11 +38,15 @@ pub(super) fn arrange(dtype: DType, slice: &mut [u8]) {
     let (moves, count) = moves(dtype);
     let stored = slice.as_chunks_mut::<WORD>().0.as_chunks_mut::<LANES>().0;
     for (word, stored) in words.iter_mut().zip(&stored[..count]) {
-        *word = stored.map(u32::from_le_bytes);
+        for (word, bytes) in word.iter_mut().zip(stored) {
+            *word = u32::from_le_bytes(*bytes);
+        }
     }
     let moved = moved(&words, moves.iter().copied());
     for (stored, word) in stored[..count].iter_mut().zip(moved) {
-        *stored = word.map(u32::to_le_bytes);
+        for (bytes, word) in stored.iter_mut().zip(word) {
+            *bytes = word.to_le_bytes();
+        }
     }
 }
 
